@@ -16,6 +16,7 @@ enum class ControlKind : u32 {
   peer_down,    // supervisor -> kernel: Simple, value = peer, epoch = the dead one's
   program,      // supervisor -> kernel: Simple, value = host pid. + {kernel's end of a program's liveness socket}
   shutdown,     // supervisor -> kernel: Simple: end orderly
+  peer_appeared,  // supervisor -> kernel: Simple, value = peer, epoch = the peer's: answer with `link` for it
 };
 
 struct Config {
