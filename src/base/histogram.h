@@ -1,0 +1,56 @@
+// Histogram: counts of values (latencies in ns, sizes) in log-linear buckets, at most 1/32 wide;
+// percentiles and merge. Model: HdrHistogram's bucketing with a fixed 15 KiB of memory: 32 linear
+// sub-buckets for every power of two of a u64. Owned by one thread; merge copies across.
+#pragma once
+
+#include <array>
+#include <bit>
+
+#include "base/types.h"
+
+namespace cob {
+
+class Histogram {
+ public:
+  void record(u64 value, u64 times = 1) {
+    buckets_[bucket_of(value)] += times;
+    count_ += times;
+    if (value > max_) max_ = value;
+    if (value < min_) min_ = value;
+    sum_ += static_cast<double>(value) * static_cast<double>(times);
+  }
+  void merge(const Histogram& other);
+  void clear() { *this = Histogram(); }
+
+  u64 count() const { return count_; }
+  u64 min() const { return count_ == 0 ? 0 : min_; }
+  u64 max() const { return max_; }
+  double mean() const { return count_ == 0 ? 0 : sum_ / static_cast<double>(count_); }
+  // The smallest bucket bound that at least `percent` of the values do not exceed: never below the
+  // exact percentile, at most 1/32 above it. 0 if empty.
+  u64 percentile(double percent) const;
+
+ private:
+  static constexpr unsigned linear_bits = 5;
+  static constexpr std::size_t linear = std::size_t{1} << linear_bits;
+  static constexpr std::size_t bucket_count = (64 - linear_bits + 1) * linear;
+
+  static constexpr std::size_t bucket_of(u64 value) {
+    if (value < linear) return static_cast<std::size_t>(value);
+    const auto shift = static_cast<unsigned>(std::bit_width(value)) - linear_bits - 1;
+    return (shift + 1) * linear + static_cast<std::size_t>((value >> shift) - linear);
+  }
+  static constexpr u64 highest_of(std::size_t bucket) {
+    if (bucket < linear) return bucket;
+    const auto shift = bucket / linear - 1;
+    return (((linear + bucket % linear) + 1) << shift) - 1;
+  }
+
+  std::array<u64, bucket_count> buckets_{};
+  u64 count_ = 0;
+  u64 min_ = UINT64_MAX;
+  u64 max_ = 0;
+  double sum_ = 0;
+};
+
+}  // namespace cob

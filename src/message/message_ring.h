@@ -1,0 +1,172 @@
+// The message ring's two ends: runs of 64-byte lines, each with its sequence; the run's first line
+// is published last. Model: SPSC (FastForward's "the slot says whether it is full"), credits
+// published every quarter ring. A batch is held back by its very first line and becomes visible at
+// once with publish(). One end a thread; nothing read is trusted.
+#pragma once
+
+#include <span>
+
+#include "message/link_layout.h"
+#include "message/shared_word.h"
+
+namespace cob::message {
+
+enum class Room { yes, no, fault };
+
+class MessageWriter {
+ public:
+  // Longest batch that stays invisible without publish(): the reader shall start while we still
+  // write.
+  static constexpr u32 longest_batch = 64;
+
+  MessageWriter() = default;
+  // `consumed`: the reader's credit word. The slots are prepared by prepare().
+  MessageWriter(Slot* slots, const u32* consumed) : slots_(slots), consumed_(consumed) {}
+
+  // Gives every line of fresh memory its sequence of "one lap ago".
+  static void prepare(std::span<Slot, message_slots> slots) {
+    for (u32 i = 0; i < message_slots; ++i) slots[i].sequence = i + 1 - message_slots;
+  }
+
+  // Whether `lines` more fit while at most `limit` lines are in flight. fault: the reader's credit
+  // is impossible.
+  Room room(u32 lines, u32 limit) {
+    if (next_ - credited_ + lines <= limit) [[likely]]
+      return Room::yes;
+    const u32 fresh = load_acquire(*consumed_);
+    if (fresh - credited_ > next_ - credited_) return Room::fault;
+    credited_ = fresh;
+    return next_ - credited_ + lines <= limit ? Room::yes : Room::no;
+  }
+  u32 in_flight() const { return next_ - credited_; }
+  bool credits_changed() const { return load_acquire(*consumed_) != credited_; }
+
+  // REQUIRES: room for lines_for(bytes.size()). Visible after publish().
+  [[gnu::always_inline]] inline void write(MessageKind kind, MessageType type, u32 tag, u16 error,
+                                           std::span<const std::byte> bytes) {
+    Slot& head = slots_[next_ & mask];
+    head.tag = tag;
+    head.type = type.value;
+    head.length = static_cast<u16>(bytes.size());
+    head.kind = static_cast<u16>(kind);
+    head.error = error;
+    u32 lines = 1;
+    if (bytes.size() <= Slot::first_payload) {
+      std::memcpy(head.payload, bytes.data(), bytes.size());
+    } else {
+      std::memcpy(head.payload, bytes.data(), Slot::first_payload);
+      lines = write_more(bytes.subspan(Slot::first_payload));
+    }
+    if (batch_ == 0) {
+      held_ = next_;
+    } else {
+      store_release(head.sequence, next_ + 1);
+    }
+    next_ += lines;
+    batch_ += lines;
+    if (batch_ >= longest_batch) publish();
+  }
+  void publish() {
+    if (batch_ == 0) return;
+    store_release(slots_[held_ & mask].sequence, held_ + 1);
+    batch_ = 0;
+  }
+
+ private:
+  static constexpr u32 mask = message_slots - 1;
+
+  // The further lines of a run; they hide behind the head, which is published after them.
+  u32 write_more(std::span<const std::byte> rest) {
+    u32 lines = 1;
+    while (!rest.empty()) {
+      const u32 index = next_ + lines;
+      Slot& slot = slots_[index & mask];
+      const std::size_t n = rest.size() < Slot::more_payload ? rest.size() : Slot::more_payload;
+      std::memcpy(reinterpret_cast<std::byte*>(&slot) + sizeof(u32), rest.data(), n);
+      store_release(slot.sequence, index + 1);
+      rest = rest.subspan(n);
+      ++lines;
+    }
+    return lines;
+  }
+
+  Slot* slots_ = nullptr;
+  const u32* consumed_ = nullptr;
+  u32 next_ = 0;      // index of the next line to write
+  u32 credited_ = 0;  // what the reader is known to have consumed; at most next_
+  u32 held_ = 0;      // first line of the batch, not yet published
+  u32 batch_ = 0;     // lines of it
+};
+
+enum class Taken { nothing, one, fault };
+
+class MessageReader {
+ public:
+  // Consumed lines that the writer may not know of; it counts on the rest of the ring.
+  static constexpr u32 credit_every = message_slots / 4;
+
+  MessageReader() = default;
+  // `consumed`: our credit word, in memory that we write.
+  MessageReader(const Slot* slots, u32* consumed) : slots_(slots), consumed_(consumed) {}
+
+  bool empty() const {
+    return load_relaxed(slots_[next_ & mask].sequence) == next_ + 1 - message_slots;
+  }
+
+  // Copies the next message: its first line to `head`, the whole of a longer one also to `scratch`
+  // (max_message_bytes). Only the form is checked: sequence, length, kind.
+  [[gnu::always_inline]] inline Taken take(Slot& head, std::byte* scratch) {
+    const Slot& slot = slots_[next_ & mask];
+    const u32 sequence = load_acquire(slot.sequence);
+    if (sequence != next_ + 1) [[likely]]
+      return sequence == next_ + 1 - message_slots ? Taken::nothing : Taken::fault;
+    copy_once(&head, &slot, sizeof(Slot));
+    if (head.length > max_message_bytes || head.kind > static_cast<u16>(MessageKind::error))
+        [[unlikely]]
+      return Taken::fault;
+    u32 lines = 1;
+    if (head.length > Slot::first_payload) {
+      lines = take_more(head, scratch);
+      if (lines == 0) return Taken::fault;
+    }
+    next_ += lines;
+    if (uncredited() >= credit_every) publish_credits();
+    return Taken::one;
+  }
+  u32 uncredited() const { return next_ - published_; }
+  void publish_credits() {
+    published_ = next_;
+    store_release(*consumed_, published_);
+  }
+  // Counts publications; a change tells the owner that a starved writer may be waiting for it.
+  u32 published() const { return published_; }
+
+ private:
+  static constexpr u32 mask = message_slots - 1;
+
+  // Returns the lines of the whole run, 0 if a further line is not there: an honest writer
+  // published it before the head.
+  u32 take_more(const Slot& head, std::byte* scratch) {
+    std::memcpy(scratch, head.payload, Slot::first_payload);
+    std::size_t done = Slot::first_payload;
+    u32 lines = 1;
+    while (done < head.length) {
+      const u32 index = next_ + lines;
+      const Slot& slot = slots_[index & mask];
+      if (load_acquire(slot.sequence) != index + 1) return 0;
+      const std::size_t left = head.length - done;
+      const std::size_t n = left < Slot::more_payload ? left : Slot::more_payload;
+      copy_once(scratch + done, reinterpret_cast<const std::byte*>(&slot) + sizeof(u32), n);
+      done += n;
+      ++lines;
+    }
+    return lines;
+  }
+
+  const Slot* slots_ = nullptr;
+  u32* consumed_ = nullptr;
+  u32 next_ = 0;
+  u32 published_ = 0;
+};
+
+}  // namespace cob::message

@@ -1,0 +1,213 @@
+// Messenger: typed messages and requests between the kernels of an island, over the rings of its
+// Links. Model: run to completion; send() and request() only write, flush() publishes and rings,
+// poll() delivers and fires deadlines. Messages are never dropped: no room is EAGAIN; a reply
+// always has room, reserved when its request is sent. Owned by one kernel's loop; no function may
+// be called from another thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "base/clock.h"
+#include "message/links.h"
+#include "message/requests.h"
+
+namespace cob::message {
+
+class Messenger;
+
+// The right and the duty to answer one request, once. Unanswered at its end it answers ECANCELED.
+// Must not outlive the Messenger. After the requester's death answering does nothing.
+class AnyReplyToken {
+ public:
+  AnyReplyToken() = default;
+  AnyReplyToken(AnyReplyToken&& other) noexcept;
+  AnyReplyToken& operator=(AnyReplyToken&& other) noexcept;
+  AnyReplyToken(const AnyReplyToken&) = delete;
+  AnyReplyToken& operator=(const AnyReplyToken&) = delete;
+  ~AnyReplyToken();
+
+  bool valid() const { return messenger_ != nullptr; }
+  KernelId requester() const { return KernelId(peer_); }
+  // Answers with an error; `code` is a Linux errno. REQUIRES: valid().
+  void fail(int code);
+
+ protected:
+  friend class Messenger;
+  AnyReplyToken(Messenger& messenger, const Link& link, u32 tag)
+      : messenger_(&messenger), generation_(link.generation), tag_(tag), peer_(link.peer) {}
+  void answer_bytes(MessageType type, std::span<const std::byte> bytes);
+
+  Messenger* messenger_ = nullptr;
+  u32 generation_ = 0;
+  u32 tag_ = 0;
+  u16 peer_ = 0;
+};
+
+template <FlatMessage Reply>
+class ReplyToken : public AnyReplyToken {
+ public:
+  ReplyToken() = default;
+  explicit ReplyToken(AnyReplyToken&& token) : AnyReplyToken(std::move(token)) {}
+  // REQUIRES: valid(). The token is spent.
+  void answer(const Reply& reply) {
+    answer_bytes(Reply::type, std::as_bytes(std::span<const Reply, 1>(&reply, 1)));
+  }
+};
+
+class Messenger {
+ public:
+  // Kernel ids run from 0 to kernels - 1. `own_epoch` is this kernel's, from 1.
+  static Result<std::unique_ptr<Messenger>> create(KernelId self, u32 own_epoch, u16 kernels);
+  ~Messenger();
+
+  // --- What this kernel understands. All of it before the first open_link(); one handler a type.
+  // on<M>([](KernelId from, const M&) -> void).
+  // on<Req, Rep>([](KernelId from, const Req&) -> Result<Rep>), or
+  // on<Req, Rep>([](KernelId from, const Req&, ReplyToken<Rep>) -> void) to answer later.
+  // The message is a private copy, valid during the call. Handlers and continuations may send and
+  // request, but may not call poll(), peer_up() or peer_down().
+  template <FlatMessage M, typename Handler>
+    requires std::is_invocable_r_v<void, Handler&, KernelId, const M&>
+  void on(Handler handler) {
+    know<M>();
+    add_handler(M::type, MessageKind::one_way, sizeof(M),
+                [h = std::move(handler)](Received& r) mutable { h(r.from, as<M>(r.bytes)); });
+  }
+  template <FlatMessage Request, FlatMessage Reply, typename Handler>
+    requires std::is_invocable_r_v<Result<Reply>, Handler&, KernelId, const Request&> ||
+             std::is_invocable_r_v<void, Handler&, KernelId, const Request&, ReplyToken<Reply>>
+  void on(Handler handler) {
+    know<Request>();
+    know<Reply>();
+    add_handler(Request::type, MessageKind::request, sizeof(Request),
+                [h = std::move(handler)](Received& r) mutable {
+                  ReplyToken<Reply> token(std::move(r.token));
+                  if constexpr (std::is_invocable_v<Handler&, KernelId, const Request&>) {
+                    Result<Reply> reply = h(r.from, as<Request>(r.bytes));
+                    if (reply.is_error()) {
+                      token.fail(reply.error().code);
+                    } else {
+                      token.answer(reply.value());
+                    }
+                  } else {
+                    h(r.from, as<Request>(r.bytes), std::move(token));
+                  }
+                });
+  }
+  // A type that this kernel only sends, or only receives as a reply.
+  template <FlatMessage M>
+  void know() {
+    links_->know(M::type, schema_hash<M>());
+  }
+
+  // --- Peers.
+  // Prepares fresh outbound memory for `peer` at `peer_epoch`, and returns a descriptor of it for
+  // the supervisor. What a former epoch of the peer left is dropped as by peer_down(). EEXIST if
+  // this epoch's is already open.
+  Result<Fd> open_link(KernelId peer, u32 peer_epoch);
+  // The memory that the peer writes for us has come. Connected as soon as open_link() has been
+  // called too, in either order. EPROTO, EPERM, EMSGSIZE if the memory is not what it should be;
+  // the peer stays unconnected.
+  Result<void> peer_up(KernelId peer, u32 peer_epoch, Fd outbound, Fd doorbell);
+  // Outstanding requests fail with ECONNRESET, unsent and unread messages are discarded. An `epoch`
+  // other than the present one is ignored.
+  void peer_down(KernelId peer, u32 epoch);
+  bool connected(KernelId peer) const;
+  // A peer cut off for breaking the protocol since the last call, if any: to be reported to the
+  // supervisor. Its requests have failed with EPROTO.
+  std::optional<KernelId> take_faulted();
+
+  // --- Sending. To oneself too. ENETDOWN: not connected. EAGAIN: no room now (poll, then retry).
+  // EOPNOTSUPP: the peer does not know the type, or with another schema, or know() was not called
+  // here.
+  template <FlatMessage M>
+  Result<void> send(KernelId to, const M& message) {
+    return send_bytes(to, M::type, std::as_bytes(std::span<const M, 1>(&message, 1)));
+  }
+  // Runs `continuation(Result<Reply>)` exactly once, from a later poll() or peer_down(), unless an
+  // error is returned. ETIMEDOUT at `deadline`; the handler's own error; ENOSYS if the peer has no
+  // handler. At most 64 bytes of captures.
+  template <FlatMessage Request, FlatMessage Reply, typename F>
+    requires std::is_invocable_v<F&, Result<Reply>>
+  Result<void> request(KernelId to, const Request& message, Time deadline, F continuation) {
+    Requests::Entry* entry = TRY(
+        begin_request(to, Request::type, Reply::type, sizeof(Request), sizeof(Reply), deadline));
+    entry->continuation.place(
+        [f = std::move(continuation)](Result<const std::byte*> reply) mutable {
+          if (reply.is_error()) {
+            f(Result<Reply>(reply.error()));
+          } else {
+            f(Result<Reply>(as<Reply>(reply.value())));
+          }
+        });
+    write_request(to, Request::type, std::as_bytes(std::span<const Request, 1>(&message, 1)));
+    return {};
+  }
+
+  // --- The loop.
+  // Delivers at most `budget` messages, fairly between peers, and fires the deadlines up to `now`;
+  // returns how many messages it delivered.
+  std::size_t poll(Time now, std::size_t budget);
+  Time next_deadline() const { return requests_.next_deadline(); }
+  // Makes what was sent visible, frames included, and rings the doorbells of sleepers.
+  void flush() { links_->flush(); }
+  // Before sleeping: set_armed(true) (ends in a full fence), then anything_pending(), and sleep
+  // only if it is false. After waking: set_armed(false).
+  void set_armed(bool armed) { links_->set_armed(armed); }
+  bool anything_pending() const { return links_->anything_pending(); }
+
+  Links& links() { return *links_; }
+  // REQUIRES: peer < kernels.
+  const LinkCounters& counters(KernelId peer) const { return links_->find(peer)->counters; }
+  u32 outstanding_requests() const { return requests_.count(); }
+
+ private:
+  friend class AnyReplyToken;
+
+  struct Received {
+    KernelId from;
+    const std::byte* bytes;
+    AnyReplyToken token;
+  };
+  struct Handler {
+    std::move_only_function<void(Received&)> run;
+    u16 bytes = 0;
+    MessageKind kind = MessageKind::one_way;
+  };
+
+  explicit Messenger(std::unique_ptr<Links> links) : links_(std::move(links)) {}
+
+  template <typename M>
+  static const M& as(const std::byte* bytes) {
+    return *std::launder(reinterpret_cast<const M*>(bytes));
+  }
+  void add_handler(MessageType type, MessageKind kind, std::size_t bytes,
+                   std::move_only_function<void(Received&)> run);
+  Result<void> send_bytes(KernelId to, MessageType type, std::span<const std::byte> bytes);
+  Result<Requests::Entry*> begin_request(KernelId to, MessageType request, MessageType reply,
+                                         std::size_t request_bytes, std::size_t reply_bytes,
+                                         Time deadline);
+  void write_request(KernelId to, MessageType type, std::span<const std::byte> bytes);
+  void write_reply(const AnyReplyToken& token, MessageKind kind, MessageType type, int error,
+                   std::span<const std::byte> bytes);
+  std::size_t drain(Link& link, std::size_t budget);
+  bool deliver(Link& link, const Slot& head, const std::byte* bytes);
+  bool deliver_reply(Link& link, const Slot& head, const std::byte* bytes);
+  void expire(Time now);
+  void finish(Requests::Entry& entry, Result<const std::byte*> reply);
+  void drop(Link& link, Error why);
+  void collect_faulted();
+
+  std::unique_ptr<Links> links_;
+  Requests requests_;
+  std::array<Handler, message_types> handlers_;
+  std::vector<KernelId> faulted_;
+  u32 request_tag_ = 0;    // of the request being begun
+  std::size_t first_ = 0;  // where the next poll starts among the active links
+  bool polling_ = false;
+  alignas(cache_line_bytes) std::byte scratch_[max_message_bytes];
+};
+
+}  // namespace cob::message

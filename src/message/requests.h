@@ -1,0 +1,64 @@
+// Requests: the outstanding requests of one kernel: their continuations, and their deadlines in
+// order. Model: a fixed table with a free list; a tag is index and generation, so a late or forged
+// reply finds nothing. Deadlines lie in a binary heap of table indices, each entry knowing its
+// place. Owned by the Messenger.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/clock.h"
+#include "message/continuation.h"
+
+namespace cob::message {
+
+class Requests {
+ public:
+  static constexpr u32 capacity = 4'096;
+
+  struct Entry {
+    Time deadline;
+    u16 peer = 0;
+    u16 reply_type = 0;
+    u16 reply_bytes = 0;
+    u16 reply_lines = 0;
+    u16 generation = 0;
+    u16 heap_index = 0;
+    u16 next_free = 0;
+    bool waiting = false;
+    Continuation continuation;
+  };
+
+  Requests();
+
+  bool full() const { return free_ == none; }
+  u32 count() const { return static_cast<u32>(heap_.size()); }
+  // A new entry, waiting until `deadline`; the caller fills in the rest. REQUIRES: !full().
+  Entry& add(Time deadline, u32& tag);
+  // The waiting entry that `tag` names, or nullptr.
+  Entry* find(u32 tag);
+  // Stops waiting for `entry`, runs its continuation, and frees it. The continuation may add()
+  // others.
+  void finish(Entry& entry, Result<const std::byte*> reply);
+
+  Time next_deadline() const {
+    return heap_.empty() ? Time::never() : entries_[heap_.front()].deadline;
+  }
+  // The entry with the earliest deadline. REQUIRES: count() > 0.
+  Entry& earliest() { return entries_[heap_.front()]; }
+  // Any entry waiting for `peer`, or nullptr.
+  Entry* any_of(u16 peer);
+
+ private:
+  static constexpr u16 none = 0xffff;
+
+  void put(std::size_t place, u16 index);
+  void rise(std::size_t place);
+  void sink(std::size_t place);
+
+  std::unique_ptr<Entry[]> entries_;
+  std::vector<u16> heap_;
+  u16 free_ = 0;
+};
+
+}  // namespace cob::message
