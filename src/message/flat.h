@@ -26,7 +26,6 @@ struct alignas(sizeof(T)) le {
   constexpr le(T value) : raw_(swap(value)) {}         // NOLINT(google-explicit-constructor)
   constexpr operator T() const { return swap(raw_); }  // NOLINT(google-explicit-constructor)
   constexpr T get() const { return swap(raw_); }
-  constexpr bool operator==(const le&) const = default;
 
  private:
   static constexpr T swap(T value) {
@@ -106,26 +105,31 @@ constexpr u64 fold(u64 hash, u64 word) {  // FNV-1a over the word's bytes
   return hash;
 }
 
+template <typename T>
+struct Kind;
+
+template <typename... M>
+consteval bool all_flat(Types<M...>) {
+  return sizeof...(M) > 0 && (Kind<M>::flat && ...);
+}
+template <typename... M>
+consteval u64 fold_all(u64 hash, Types<M...>) {
+  ((hash = Kind<M>::hash(hash)), ...);
+  return hash;
+}
+
 // How one member's type contributes to the hash; the primary template is a nested flat struct.
 template <typename T>
 struct Kind {
-  static constexpr bool flat = [] {
+  static consteval bool is_flat() {
     if constexpr (std::is_aggregate_v<T> && !std::is_array_v<T> && !std::is_union_v<T>) {
       return all_flat(decltype(member_types(std::declval<const T&>())){});
     } else {
       return false;
     }
-  }();
-  template <typename... M>
-  static constexpr bool all_flat(Types<M...>) {
-    return sizeof...(M) > 0 && (Kind<M>::flat && ...);
   }
-  template <typename... M>
-  static constexpr u64 fold_all(u64 hash, Types<M...>) {
-    ((hash = Kind<M>::hash(hash)), ...);
-    return hash;
-  }
-  static constexpr u64 hash(u64 h) {
+  static constexpr bool flat = is_flat();
+  static consteval u64 hash(u64 h) {
     return fold(fold_all(fold(h, 1), decltype(member_types(std::declval<const T&>())){}), 2);
   }
 };
@@ -133,7 +137,7 @@ struct Kind {
 template <typename T>
 struct Kind<le<T>> {
   static constexpr bool flat = true;
-  static constexpr u64 hash(u64 h) {
+  static consteval u64 hash(u64 h) {
     return fold(h, 0x100 + sizeof(T) * 4 + (std::is_enum_v<T> ? 2 : std::is_signed_v<T> ? 1 : 0));
   }
 };
@@ -142,13 +146,13 @@ template <typename T>
   requires std::is_same_v<T, u8> || std::is_same_v<T, std::byte>
 struct Kind<T> {
   static constexpr bool flat = true;
-  static constexpr u64 hash(u64 h) { return fold(h, 0x200); }
+  static consteval u64 hash(u64 h) { return fold(h, 0x200); }
 };
 
 template <typename T, std::size_t N>
 struct Kind<std::array<T, N>> {
   static constexpr bool flat = N > 0 && Kind<T>::flat;
-  static constexpr u64 hash(u64 h) { return Kind<T>::hash(fold(h, 0x10000 + N)); }
+  static consteval u64 hash(u64 h) { return Kind<T>::hash(fold(h, 0x10000 + N)); }
 };
 
 }  // namespace detail
@@ -170,7 +174,7 @@ concept FlatMessage =
 
 // Depends on the type number and on every member's kind, width and place; never 0.
 template <FlatMessage T>
-constexpr u64 schema_hash() {
+consteval u64 schema_hash() {
   u64 h = detail::fold(0xcbf29ce484222325, T::type.value);
   h = detail::Kind<T>::hash(detail::fold(h, sizeof(T)));
   return h == 0 ? 1 : h;

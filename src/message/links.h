@@ -26,6 +26,9 @@ struct LinkCounters {
   u64 faults = 0;     // links cut for a broken protocol
 };
 
+inline constexpr u8 touched_data = 1;     // something to publish
+inline constexpr u8 touched_credits = 2;  // room given back, for which the peer may sleep
+
 struct Link {
   u16 peer = 0;
   u32 peer_epoch = 0;
@@ -33,7 +36,7 @@ struct Link {
   bool outbound_open = false;
   bool connected = false;
   bool faulted = false;
-  bool touched = false;          // something to publish, or credits given to a starved peer
+  u8 touched = 0;                // since the last flush: touched_* bits
   bool starved = false;          // a send found no room: the peer shall ring when it has taken some
   u32 reserved_reply_lines = 0;  // in the peer's ring, for our outstanding requests
   MessageWriter messages_out;
@@ -73,11 +76,9 @@ class Links {
   // The connected ones, oneself included. Changed by peer_up() and disconnect() only.
   std::span<Link* const> active() const { return active_; }
 
-  void touch(Link& link) {
-    if (!link.touched) {
-      link.touched = true;
-      touched_.push_back(&link);
-    }
+  void touch(Link& link, u8 what) {
+    if (link.touched == 0) touched_.push_back(&link);
+    link.touched |= what;
   }
   // Publishes what was sent on every touched link, then rings those who sleep.
   void flush() {

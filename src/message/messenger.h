@@ -60,6 +60,7 @@ class Messenger {
  public:
   // Kernel ids run from 0 to kernels - 1. `own_epoch` is this kernel's, from 1.
   static Result<std::unique_ptr<Messenger>> create(KernelId self, u32 own_epoch, u16 kernels);
+  // Continuations still waiting are destroyed unrun.
   ~Messenger();
 
   // --- What this kernel understands. All of it before the first open_link(); one handler a type.
@@ -132,8 +133,9 @@ class Messenger {
   template <FlatMessage Request, FlatMessage Reply, typename F>
     requires std::is_invocable_v<F&, Result<Reply>>
   Result<void> request(KernelId to, const Request& message, Time deadline, F continuation) {
-    Requests::Entry* entry = TRY(
-        begin_request(to, Request::type, Reply::type, sizeof(Request), sizeof(Reply), deadline));
+    u32 tag = 0;
+    Requests::Entry* entry = TRY(begin_request(to, Request::type, Reply::type, sizeof(Request),
+                                               sizeof(Reply), deadline, tag));
     entry->continuation.place(
         [f = std::move(continuation)](Result<const std::byte*> reply) mutable {
           if (reply.is_error()) {
@@ -142,7 +144,8 @@ class Messenger {
             f(Result<Reply>(as<Reply>(reply.value())));
           }
         });
-    write_request(to, Request::type, std::as_bytes(std::span<const Request, 1>(&message, 1)));
+    write(*links_->find(to), MessageKind::request, Request::type, tag, 0,
+          std::as_bytes(std::span<const Request, 1>(&message, 1)));
     return {};
   }
 
@@ -161,7 +164,7 @@ class Messenger {
   Links& links() { return *links_; }
   // REQUIRES: peer < kernels.
   const LinkCounters& counters(KernelId peer) const { return links_->find(peer)->counters; }
-  u32 outstanding_requests() const { return requests_.count(); }
+  u32 outstanding_requests() const { return requests_.waiting(); }
 
  private:
   friend class AnyReplyToken;
@@ -183,20 +186,51 @@ class Messenger {
   static const M& as(const std::byte* bytes) {
     return *std::launder(reinterpret_cast<const M*>(bytes));
   }
+  Result<void> make_way(KernelId peer, u32 peer_epoch);
   void add_handler(MessageType type, MessageKind kind, std::size_t bytes,
                    std::move_only_function<void(Received&)> run);
-  Result<void> send_bytes(KernelId to, MessageType type, std::span<const std::byte> bytes);
+  // Inline, so that a message's size is a constant where it is copied.
+  template <std::size_t bytes>
+  Result<void> send_bytes(KernelId to, MessageType type,
+                          std::span<const std::byte, bytes> message) {
+    Link* link = links_->find(to);
+    TRY(check_send(link, type));
+    TRY(find_room(*link, lines_for(bytes)));
+    write(*link, MessageKind::one_way, type, 0, 0, message);
+    return {};
+  }
+  [[gnu::always_inline]] inline Result<void> check_send(const Link* link, MessageType type) const {
+    if (link == nullptr || !link->connected) [[unlikely]]
+      return Error::of(ENETDOWN, "kernel is not connected");
+    if (!link->knows(type)) [[unlikely]]
+      return Error::of(EOPNOTSUPP, "message type is not known on both sides");
+    return {};
+  }
+  // Half of the ring is for requests and one-way messages, the other half for the replies that the
+  // peer has reserved.
+  [[gnu::always_inline]] inline Result<void> find_room(Link& link, u32 lines) {
+    const Room room = link.messages_out.room(lines, message_slots / 2);
+    if (room != Room::yes) [[unlikely]]
+      return no_room(link, room);
+    return {};
+  }
+  [[gnu::always_inline]] inline void write(Link& link, MessageKind kind, MessageType type, u32 tag,
+                                           u16 error, std::span<const std::byte> bytes) {
+    link.messages_out.write(kind, type, tag, error, bytes);
+    links_->touch(link, touched_data);
+    ++link.counters.messages_out;
+    link.counters.bytes_out += bytes.size();
+  }
+  Error no_room(Link& link, Room room);
   Result<Requests::Entry*> begin_request(KernelId to, MessageType request, MessageType reply,
                                          std::size_t request_bytes, std::size_t reply_bytes,
-                                         Time deadline);
-  void write_request(KernelId to, MessageType type, std::span<const std::byte> bytes);
+                                         Time deadline, u32& tag);
   void write_reply(const AnyReplyToken& token, MessageKind kind, MessageType type, int error,
                    std::span<const std::byte> bytes);
   std::size_t drain(Link& link, std::size_t budget);
   bool deliver(Link& link, const Slot& head, const std::byte* bytes);
   bool deliver_reply(Link& link, const Slot& head, const std::byte* bytes);
   void expire(Time now);
-  void finish(Requests::Entry& entry, Result<const std::byte*> reply);
   void drop(Link& link, Error why);
   void collect_faulted();
 
@@ -204,7 +238,6 @@ class Messenger {
   Requests requests_;
   std::array<Handler, message_types> handlers_;
   std::vector<KernelId> faulted_;
-  u32 request_tag_ = 0;    // of the request being begun
   std::size_t first_ = 0;  // where the next poll starts among the active links
   bool polling_ = false;
   alignas(cache_line_bytes) std::byte scratch_[max_message_bytes];

@@ -16,6 +16,11 @@ class Requests {
  public:
   static constexpr u32 capacity = 4'096;
 
+  enum class State : u8 {
+    free,
+    waiting,
+    abandoned,  // timed out; keeps its place for the reply, which may come any time
+  };
   struct Entry {
     Time deadline;
     u16 peer = 0;
@@ -25,29 +30,31 @@ class Requests {
     u16 generation = 0;
     u16 heap_index = 0;
     u16 next_free = 0;
-    bool waiting = false;
+    State state = State::free;
     Continuation continuation;
   };
 
   Requests();
 
   bool full() const { return free_ == none; }
-  u32 count() const { return static_cast<u32>(heap_.size()); }
+  // Those waiting; abandoned ones do not count.
+  u32 waiting() const { return static_cast<u32>(heap_.size()); }
   // A new entry, waiting until `deadline`; the caller fills in the rest. REQUIRES: !full().
   Entry& add(Time deadline, u32& tag);
-  // The waiting entry that `tag` names, or nullptr.
+  // The entry that `tag` names, waiting or abandoned, or nullptr.
   Entry* find(u32 tag);
-  // Stops waiting for `entry`, runs its continuation, and frees it. The continuation may add()
-  // others.
+  // Frees `entry`; runs its continuation if it was waiting. The continuation may add() others.
   void finish(Entry& entry, Result<const std::byte*> reply);
+  // Runs the continuation with `why`, but keeps the entry. REQUIRES: waiting.
+  void abandon(Entry& entry, Error why);
+  // finish() for every entry of `peer`.
+  void finish_all_of(u16 peer, Error why);
 
   Time next_deadline() const {
     return heap_.empty() ? Time::never() : entries_[heap_.front()].deadline;
   }
-  // The entry with the earliest deadline. REQUIRES: count() > 0.
+  // The entry with the earliest deadline. REQUIRES: waiting() > 0.
   Entry& earliest() { return entries_[heap_.front()]; }
-  // Any entry waiting for `peer`, or nullptr.
-  Entry* any_of(u16 peer);
 
  private:
   static constexpr u16 none = 0xffff;
@@ -55,6 +62,7 @@ class Requests {
   void put(std::size_t place, u16 index);
   void rise(std::size_t place);
   void sink(std::size_t place);
+  void stop_waiting(Entry& entry);
 
   std::unique_ptr<Entry[]> entries_;
   std::vector<u16> heap_;

@@ -1,0 +1,261 @@
+// Delivery, replies, deadlines, and what happens to them when a peer ends.
+// See messenger.h. The kernel's loop.
+#include "message/messenger.h"
+
+#include <algorithm>
+
+namespace cob::message {
+
+// Why a reply always has room. Ring j->i has L lines. j sends other messages only while at most L/2
+// lines are in flight, as far as j knows. i has requests outstanding only while the lines of their
+// replies, plus the lines that i has consumed without saying so, are at most L/2; what i has said
+// before a request j sees with the request. When j writes a reply, each line in flight is a
+// non-reply (at most L/2), or belongs to a reply that i had counted: in all at most L. A request
+// that timed out keeps its reservation until its reply comes. A peer that breaks this finds itself
+// cut off.
+namespace {
+constexpr u32 reply_lines_limit = message_slots / 2;
+constexpr std::size_t least_share = 16;  // messages of one peer a poll, whatever the budget
+}  // namespace
+
+AnyReplyToken::AnyReplyToken(AnyReplyToken&& other) noexcept
+    : messenger_(std::exchange(other.messenger_, nullptr)),
+      generation_(other.generation_),
+      tag_(other.tag_),
+      peer_(other.peer_) {}
+
+AnyReplyToken& AnyReplyToken::operator=(AnyReplyToken&& other) noexcept {
+  if (this != &other) {
+    if (valid()) fail(ECANCELED);
+    messenger_ = std::exchange(other.messenger_, nullptr);
+    generation_ = other.generation_;
+    tag_ = other.tag_;
+    peer_ = other.peer_;
+  }
+  return *this;
+}
+
+AnyReplyToken::~AnyReplyToken() {
+  if (valid()) fail(ECANCELED);
+}
+
+void AnyReplyToken::fail(int code) {
+  VERIFY(valid() && code > 0);
+  messenger_->write_reply(*this, MessageKind::error, MessageType(0), code, {});
+  messenger_ = nullptr;
+}
+
+void AnyReplyToken::answer_bytes(MessageType type, std::span<const std::byte> bytes) {
+  VERIFY(valid());
+  messenger_->write_reply(*this, MessageKind::reply, type, 0, bytes);
+  messenger_ = nullptr;
+}
+
+Result<std::unique_ptr<Messenger>> Messenger::create(KernelId self, u32 own_epoch, u16 kernels) {
+  return std::unique_ptr<Messenger>(new Messenger(TRY(Links::create(self, own_epoch, kernels))));
+}
+
+Messenger::~Messenger() = default;
+
+void Messenger::add_handler(MessageType type, MessageKind kind, std::size_t bytes,
+                            std::move_only_function<void(Received&)> run) {
+  Handler& handler = handlers_[type.value];
+  VERIFY(!handler.run);  // one handler a type
+  handler.run = std::move(run);
+  handler.bytes = static_cast<u16>(bytes);
+  handler.kind = kind;
+}
+
+Result<Fd> Messenger::open_link(KernelId peer, u32 peer_epoch) {
+  TRY(make_way(peer, peer_epoch));
+  return links_->open_link(peer, peer_epoch);
+}
+
+Result<void> Messenger::peer_up(KernelId peer, u32 peer_epoch, Fd outbound, Fd doorbell) {
+  TRY(make_way(peer, peer_epoch));
+  return links_->peer_up(peer, peer_epoch, std::move(outbound), std::move(doorbell));
+}
+
+// Drops what a former epoch of `peer` has left; ESTALE if a later one is already here.
+Result<void> Messenger::make_way(KernelId peer, u32 peer_epoch) {
+  VERIFY(!polling_);
+  Link* link = links_->find(peer);
+  if (link == nullptr || peer == links_->self()) return Error::of(EINVAL, "no such peer kernel");
+  if (link->out == nullptr && link->in == nullptr) return {};
+  if (link->peer_epoch == peer_epoch) return {};
+  if (static_cast<i32>(peer_epoch - link->peer_epoch) < 0)
+    return Error::of(ESTALE, "a later epoch of this kernel is known");
+  drop(*link, Error::of(ECONNRESET, "kernel has ended"));
+  return {};
+}
+
+void Messenger::peer_down(KernelId peer, u32 epoch) {
+  VERIFY(!polling_);
+  Link* link = links_->find(peer);
+  if (link == nullptr || peer == links_->self() || link->peer_epoch != epoch) return;
+  if (link->out == nullptr && link->in == nullptr) return;
+  drop(*link, Error::of(ECONNRESET, "kernel has ended"));
+}
+
+bool Messenger::connected(KernelId peer) const {
+  const Link* link = links_->find(peer);
+  return link != nullptr && link->connected;
+}
+
+void Messenger::drop(Link& link, Error why) {
+  links_->disconnect(link);
+  requests_.finish_all_of(link.peer, why);
+}
+
+std::optional<KernelId> Messenger::take_faulted() {
+  collect_faulted();
+  if (faulted_.empty()) return std::nullopt;
+  const KernelId peer = faulted_.back();
+  faulted_.pop_back();
+  return peer;
+}
+
+void Messenger::collect_faulted() {
+  VERIFY(!polling_);
+  if (!links_->any_faulted()) return;
+  while (Link* link = links_->next_faulted()) {
+    faulted_.emplace_back(link->peer);
+    drop(*link, Error::of(EPROTO, "kernel broke the message protocol"));
+  }
+}
+
+Error Messenger::no_room(Link& link, Room room) {
+  if (room == Room::fault) {
+    links_->fault(link);
+    return Error::of(ENETDOWN, "kernel broke the message protocol");
+  }
+  link.starved = true;
+  ++link.counters.messages_full;
+  return Error::of(EAGAIN, "message ring is full");
+}
+
+Result<Requests::Entry*> Messenger::begin_request(KernelId to, MessageType request,
+                                                  MessageType reply, std::size_t request_bytes,
+                                                  std::size_t reply_bytes, Time deadline,
+                                                  u32& tag) {
+  Link* link = links_->find(to);
+  TRY(check_send(link, request));
+  TRY(check_send(link, reply));
+  TRY(find_room(*link, lines_for(request_bytes)));
+  const u32 lines = lines_for(reply_bytes);
+  if (link->reserved_reply_lines + link->messages_in.uncredited() + lines > reply_lines_limit) {
+    link->messages_in.publish_credits();
+    links_->touch(*link, touched_credits);
+  }
+  if (requests_.full() || link->reserved_reply_lines + lines > reply_lines_limit) {
+    ++link->counters.messages_full;
+    return Error::of(EAGAIN, "too many requests outstanding");
+  }
+  link->reserved_reply_lines += lines;
+  Requests::Entry& entry = requests_.add(deadline, tag);
+  entry.peer = link->peer;
+  entry.reply_type = reply.value;
+  entry.reply_bytes = static_cast<u16>(reply_bytes);
+  entry.reply_lines = static_cast<u16>(lines);
+  return &entry;
+}
+
+void Messenger::write_reply(const AnyReplyToken& token, MessageKind kind, MessageType type,
+                            int error, std::span<const std::byte> bytes) {
+  Link& link = *links_->find(KernelId(token.peer_));
+  if (!link.connected || link.generation != token.generation_) return;
+  if (link.messages_out.room(lines_for(bytes.size()), message_slots) != Room::yes) {
+    links_->fault(link);
+    return;
+  }
+  write(link, kind, type, token.tag_, static_cast<u16>(error), bytes);
+}
+
+std::size_t Messenger::poll(Time now, std::size_t budget) {
+  VERIFY(!polling_);
+  polling_ = true;
+  if (now >= next_deadline()) expire(now);
+  const auto active = links_->active();
+  const std::size_t n = active.size();
+  std::size_t delivered = 0;
+  if (first_ >= n) first_ = 0;
+  for (std::size_t i = 0; i < n && delivered < budget; ++i) {
+    const std::size_t at = first_ + i < n ? first_ + i : first_ + i - n;
+    if (active[at]->messages_in.empty() && !active[at]->starved) continue;
+    const std::size_t share = std::max(least_share, budget / n);
+    delivered += drain(*active[at], std::min(share, budget - delivered));
+  }
+  if (delivered > 0) ++first_;
+  polling_ = false;
+  if (links_->any_faulted()) [[unlikely]]
+    collect_faulted();
+  return delivered;
+}
+
+std::size_t Messenger::drain(Link& link, std::size_t budget) {
+  if (link.starved && link.messages_out.credits_changed()) link.starved = false;
+  alignas(cache_line_bytes) Slot head;
+  std::size_t delivered = 0;
+  const u32 credits = link.messages_in.published();
+  while (delivered < budget && link.connected) {
+    const Taken taken = link.messages_in.take(head, scratch_);
+    if (taken == Taken::nothing) break;
+    if (taken == Taken::fault) {
+      links_->fault(link);
+      break;
+    }
+    ++delivered;
+    link.counters.bytes_in += head.length;
+    if (!deliver(link, head, head.length <= Slot::first_payload ? head.payload : scratch_)) {
+      links_->fault(link);
+      break;
+    }
+  }
+  link.counters.messages_in += delivered;
+  if (link.messages_in.published() != credits) links_->touch(link, touched_credits);
+  return delivered;
+}
+
+// False: the message breaks the protocol.
+bool Messenger::deliver(Link& link, const Slot& head, const std::byte* bytes) {
+  const auto kind = static_cast<MessageKind>(head.kind);
+  if (kind == MessageKind::reply || kind == MessageKind::error)
+    return deliver_reply(link, head, bytes);
+  const MessageType type(head.type);
+  if (head.type >= message_types || !link.knows(type)) return false;
+  Handler& handler = handlers_[head.type];
+  if (handler.kind != kind || !handler.run) [[unlikely]] {
+    ++link.counters.messages_unhandled;
+    if (kind == MessageKind::request) AnyReplyToken(*this, link, head.tag).fail(ENOSYS);
+    return true;
+  }
+  if (head.length != handler.bytes) return false;
+  Received received{KernelId(link.peer), bytes, {}};
+  if (kind == MessageKind::request) received.token = AnyReplyToken(*this, link, head.tag);
+  handler.run(received);
+  return true;
+}
+
+bool Messenger::deliver_reply(Link& link, const Slot& head, const std::byte* bytes) {
+  Requests::Entry* entry = requests_.find(head.tag);
+  if (entry == nullptr || entry->peer != link.peer) return false;
+  const bool is_error = head.kind == static_cast<u16>(MessageKind::error);
+  if (is_error ? head.error == 0 || head.length != 0
+               : head.type != entry->reply_type || head.length != entry->reply_bytes)
+    return false;
+  link.reserved_reply_lines -= entry->reply_lines;
+  if (is_error) {
+    requests_.finish(*entry, Error::of(head.error, "answered with an error"));
+  } else {
+    requests_.finish(*entry, bytes);
+  }
+  return true;
+}
+
+void Messenger::expire(Time now) {
+  // Bounded: a continuation may request anew with a deadline already past.
+  for (u32 n = requests_.waiting(); n > 0 && now >= next_deadline(); --n)
+    requests_.abandon(requests_.earliest(), Error::of(ETIMEDOUT, "no reply in time"));
+}
+
+}  // namespace cob::message
