@@ -38,12 +38,12 @@ enum class Op : u16 {
   none = 0,
   // One-way posts: no reply; errors show in the socket's line.
   connect,       // socket; a[0] = remote address, a[1] = remote port, a[2] = local address | port << 32 (0: any)
-  send,          // socket; a[0] = total bytes | flags << 32; chunk ids in the u32 array of a[1..6], all full but the last
+  send,          // socket; a[0] = total bytes | flags << 32; at most 10 chunk ids, u32 pairs in a[1..5], all full but the last
   consumed,      // socket: the shim took everything (chunks may be freed) or KernelSocket::wants_consumed was set
   shutdown,      // socket; a[0] = 1: send side, 2: receive side, 3: both
   close,         // socket: this program's last reference is gone; a[0] = 1: linger 0 (reset), 2: unread data possible
   set_option,    // socket; a[0] = SocketOption, a[1] = value, a[2], a[3] further values
-  free_receive,  // a[0] = count; chunk ids in a[1..6]: loaned by a reply of `receive`
+  free_receive,  // a[0] = count (1..10); chunk ids in a[1..5]: loaned by a reply of `receive`
   released,      // socket: the seat was BUSY|WANTED and is now free for the kernel to take
   want_accept,   // socket (listener): the program polls or accepts on it; offers may come (standing until close)
   // Synchronous calls: answered in ThreadReply. result is >= 0 or -errno.
@@ -56,7 +56,7 @@ enum class Op : u16 {
   send_shared,   // as send, for a socket whose seat is away: result = bytes taken (chunks not taken stay the caller's)
   receive_shared,// socket; a[0] = max bytes, a[1] = 1: peek -> result = bytes; value[0..5] = chunk ids (u32 pairs)
   fork,          // a liveness descriptor was sent on the program's socket: -> value[0] = ticket; the child holds what we hold
-  publish,       // a[0] = count (1..3), then pairs (socket, token): names the descriptions for exec, spawn, SCM_RIGHTS
+  publish,       // a[0] = count (1..2), then pairs (socket, token): names the descriptions for exec, spawn, SCM_RIGHTS
   adopt,         // a[0] = token -> value[0] = socket (a kernel-numbered slot): a descriptor received or found at attach
   adopt_handle,  // a[0] = handle -> value[0] = socket: a forked child claims what its ticket holds
   adopted,       // all of attach's adoptions are done: what the ticket holds beyond them is dropped

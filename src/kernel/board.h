@@ -1,7 +1,7 @@
-// Board: the read-only page set on which a kernel shows itself: state, load, counters, programs, listeners.
-// Model: one memfd a kernel, written by that kernel alone (F_SEAL_FUTURE_WRITE), read by supervisor, peers and tools; each
-// counter is one aligned word, the tables are guarded by a sequence count (odd: being written).
-// Written by the kernel's loop.
+// Board: the read-only page set on which a kernel shows itself: state, load, counters, programs,
+// listeners. Model: one memfd a kernel, written by that kernel alone (F_SEAL_FUTURE_WRITE), read by
+// supervisor, peers and tools; each counter is one aligned word, the tables are guarded by a
+// sequence count (odd: being written). Written by the kernel's loop.
 #pragma once
 
 #include "base/types.h"
@@ -35,18 +35,19 @@ struct Board {
   i32 core = -1;
   // Counters since start unless said otherwise.
   u64 loops = 0, idle_loops = 0, yields = 0, sleeps = 0, doorbells_rung = 0;
-  u64 contested_ns = 0;           // time the core was marked contested
-  u64 calls = 0;                  // call slots taken from programs
-  u64 messages_in = 0, messages_out = 0, messages_full = 0;  // full: times a message ring had no room
+  u64 contested_ns = 0;  // time the core was marked contested
+  u64 calls = 0;         // call slots taken from programs
+  u64 messages_in = 0, messages_out = 0,
+      messages_full = 0;  // full: times a message ring had no room
   u64 frames_in = 0, frames_out = 0, frames_dropped = 0;
   u64 segments_retransmitted = 0, resets_out = 0;
   u64 active_opens = 0, passive_opens = 0, accept_overflows = 0;
-  u64 connections = 0, time_wait = 0;                        // now
-  u64 programs_attached = 0, descriptions = 0;               // now
-  u64 bytes_in = 0, bytes_out = 0;                           // stream bytes to and from programs
-  u64 faults = 0;                 // programs or peers dropped for a broken protocol
-  u64 asleep = 0;                 // 1: armed and sleeping
-  u64 heartbeat_ns = 0;           // CLOCK_BOOTTIME of the last loop
+  u64 connections = 0, time_wait = 0;           // now
+  u64 programs_attached = 0, descriptions = 0;  // now
+  u64 bytes_in = 0, bytes_out = 0;              // stream bytes to and from programs
+  u64 faults = 0;                               // programs or peers dropped for a broken protocol
+  u64 asleep = 0;                               // 1: armed and sleeping
+  u64 heartbeat_ns = 0;                         // CLOCK_BOOTTIME of the last loop
   alignas(64) u32 tables_sequence = 0;
   alignas(64) BoardProgram program[board_programs];
   BoardListener listener[board_listeners];

@@ -11,8 +11,8 @@ namespace cob::message {
 enum class ControlKind : u32 {
   config = 1,   // supervisor -> kernel, first: Config
   hello,        // kernel -> supervisor: Simple. + {doorbell eventfd, board memfd}: the kernel runs
-  link,         // kernel -> supervisor: Link. + {outbound memfd for `peer`}
-  peer_up,      // supervisor -> kernel: Link. + {outbound memfd that `peer` writes for us, `peer`'s doorbell}
+  link,         // kernel -> supervisor: LinkNotice. + {outbound memfd for `peer`}
+  peer_up,      // supervisor -> kernel: LinkNotice. + {outbound memfd that `peer` writes for us, `peer`'s doorbell}
   peer_down,    // supervisor -> kernel: Simple, value = peer, epoch = the dead one's
   program,      // supervisor -> kernel: Simple, value = host pid. + {kernel's end of a program's liveness socket}
   shutdown,     // supervisor -> kernel: Simple: end orderly
@@ -33,7 +33,7 @@ struct Config {
   char cob_name[64] = {};
 };
 
-struct Link {
+struct LinkNotice {
   u32 kind = 0;
   u16 peer = 0;
   u16 reserved = 0;

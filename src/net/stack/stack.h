@@ -128,6 +128,9 @@ class Stack {
   // RST and forget at once (SO_LINGER 0, unread data at close). No callback follows.
   virtual void abort(TcbId tcb) = 0;
 
+  // The kernel behind an inside route is gone: its connections fail with ECONNRESET (on_error), nothing is sent.
+  virtual void route_lost(Route route) = 0;
+
   // EINVAL for a stale id.
   virtual Result<TcbInfo> info(TcbId tcb) const = 0;
   virtual const StackCounters& counters() const = 0;

@@ -1,0 +1,116 @@
+// Arena: creation, sealing and chunk allocation; see arena.h. memfd_create(2), fcntl(2)
+// F_ADD_SEALS.
+#include "kernel/arena.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+
+namespace cob::kernel {
+
+namespace {
+
+Result<Fd> sized_memfd(const char* name, std::size_t bytes) {
+  Fd fd(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd.valid()) return Error::from_errno("memfd_create for an arena");
+  if (::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0)
+    return Error::from_errno("ftruncate of an arena");
+  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0)
+    return Error::from_errno("sealing an arena");
+  return fd;
+}
+
+Result<void*> map_writable(FdRef fd, std::size_t bytes) {
+  void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
+  if (at == MAP_FAILED) return Error::from_errno("mmap of an arena");
+  return at;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Arena>> Arena::create() {
+  std::unique_ptr<Arena> arena(new Arena);
+  arena->ours_fd_ = TRY(sized_memfd("cob-kernel-side", sizeof(call::KernelSide)));
+  arena->theirs_fd_ = TRY(sized_memfd("cob-program-side", sizeof(call::ProgramSide)));
+  arena->ours_ = static_cast<call::KernelSide*>(
+      TRY(map_writable(arena->ours_fd_.ref(), sizeof(call::KernelSide))));
+  arena->theirs_ = static_cast<call::ProgramSide*>(
+      TRY(map_writable(arena->theirs_fd_.ref(), sizeof(call::ProgramSide))));
+  if (::fcntl(arena->ours_fd_.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) != 0)
+    return Error::from_errno("sealing the kernel side of an arena");
+  if (::fcntl(arena->theirs_fd_.get(), F_ADD_SEALS, F_SEAL_SEAL) != 0)
+    return Error::from_errno("sealing the program side of an arena");
+  arena->send_held_.resize(call::send_chunks);
+  return arena;
+}
+
+Arena::~Arena() {
+  if (ours_ != nullptr) ::munmap(ours_, sizeof(call::KernelSide));
+  if (theirs_ != nullptr) ::munmap(theirs_, sizeof(call::ProgramSide));
+}
+
+void Arena::populate() {
+  auto touch = [](void* at, std::size_t bytes) { ::madvise(at, bytes, MADV_POPULATE_WRITE); };
+  constexpr std::size_t page = 4096;
+  touch(ours_, offsetof(call::KernelSide, socket) + 2 * page);
+  touch(&ours_->socket[call::first_kernel_socket], 2 * page);
+  touch(&ours_->names[0], page);
+  touch(&ours_->names[call::first_kernel_socket], page);
+  touch(&ours_->freed, page);
+  touch(&ours_->offers[0], page);
+  touch(&ours_->ready[0], page);
+  touch(&ours_->ready[1], page);
+  touch(&ours_->chunk[0], 64 * call::chunk_bytes);
+  touch(theirs_, offsetof(call::ProgramSide, ring) + sizeof(theirs_->ring[0]));
+  touch(&theirs_->socket[0], 2 * page);
+  touch(&theirs_->socket[call::first_kernel_socket], 2 * page);
+  touch(&theirs_->chunk[0], 64 * call::chunk_bytes);
+}
+
+u32 Arena::take_chunk() {
+  if (!free_chunks_.empty()) {
+    const u32 chunk = free_chunks_.back();
+    free_chunks_.pop_back();
+    return chunk;
+  }
+  return unused_chunk_ < call::receive_chunks ? unused_chunk_++ : call::no_chunk;
+}
+
+void Arena::give_chunk(u32 chunk) { free_chunks_.push_back(chunk); }
+
+std::byte* Arena::chunk_payload(u32 chunk) {
+  return reinterpret_cast<std::byte*>(ours_->chunk[chunk]) + sizeof(call::ChunkHeader);
+}
+
+call::ChunkHeader& Arena::chunk_header(u32 chunk) {
+  return *reinterpret_cast<call::ChunkHeader*>(ours_->chunk[chunk]);
+}
+
+bool Arena::claim_send_chunk(u32 chunk) {
+  if (chunk >= call::send_chunks || send_held_[chunk]) return false;
+  send_held_[chunk] = true;
+  ++send_chunks_held_;
+  return true;
+}
+
+const std::byte* Arena::send_chunk(u32 chunk) const {
+  return reinterpret_cast<const std::byte*>(theirs_->chunk[chunk]);
+}
+
+void Arena::give_send_chunk(u32 chunk) {
+  VERIFY(send_held_[chunk]);
+  send_held_[chunk] = false;
+  --send_chunks_held_;
+  // At most send_chunks are held at once, so the ring of that many entries cannot overflow for a
+  // program that reads it; one that posts chunks it has not read back only overwrites its own.
+  ours_->freed.chunk[freed_head_ % call::send_chunks] = chunk;
+  ++freed_head_;
+  freed_dirty_ = true;
+}
+
+void Arena::publish_freed() {
+  if (!freed_dirty_) return;
+  freed_dirty_ = false;
+  publish(ours_->freed_head.head, freed_head_);
+}
+
+}  // namespace cob::kernel

@@ -1,0 +1,74 @@
+// Arena: the kernel's end of the shared memory with one program (src/call/layout.h), and its
+// receive-chunk allocator. Model: the kernel side is sealed against other writers; the program side
+// is hostile memory, read once and checked. Owned by one Program; outlives it until the last send
+// chunk has left (retain/release). Kernel's loop only.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "base/types.h"
+#include "call/layout.h"
+
+namespace cob::kernel {
+
+class Arena {
+ public:
+  static Result<std::unique_ptr<Arena>> create();
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  call::KernelSide& ours() { return *ours_; }
+  call::ProgramSide& theirs() { return *theirs_; }
+  FdRef ours_fd() const { return ours_fd_.ref(); }
+  FdRef theirs_fd() const { return theirs_fd_.ref(); }
+
+  // Touches the pages that every program uses first, so that its first connections do not.
+  void populate();
+
+  // A receive chunk, or call::no_chunk when all are in use.
+  u32 take_chunk();
+  void give_chunk(u32 chunk);
+  std::byte* chunk_payload(u32 chunk);
+  call::ChunkHeader& chunk_header(u32 chunk);
+
+  // Send chunks: a chunk is the kernel's from the `send` that names it until give_send_chunk.
+  // claim_send_chunk: false if the program named one that it had already given (a fault) or that
+  // does not exist.
+  bool claim_send_chunk(u32 chunk);
+  const std::byte* send_chunk(u32 chunk) const;
+  void give_send_chunk(u32 chunk);
+  u32 send_chunks_held() const { return send_chunks_held_; }
+  // Makes the chunks given back since the last call visible.
+  void publish_freed();
+
+ private:
+  Arena() = default;
+
+  Fd ours_fd_, theirs_fd_;
+  call::KernelSide* ours_ = nullptr;
+  call::ProgramSide* theirs_ = nullptr;
+  std::vector<u32> free_chunks_;
+  u32 unused_chunk_ = 0;  // chunks from here on were never taken
+  std::vector<bool> send_held_;
+  u32 send_chunks_held_ = 0;
+  u32 freed_head_ = 0;
+  bool freed_dirty_ = false;
+};
+
+// Pages of either side, each field of hostile memory read exactly once.
+template <typename T>
+T load(const T& word) {
+  return __atomic_load_n(&word, __ATOMIC_ACQUIRE);
+}
+template <typename T>
+void publish(T& word, std::type_identity_t<T> value) {
+  __atomic_store_n(&word, value, __ATOMIC_RELEASE);
+}
+
+}  // namespace cob::kernel

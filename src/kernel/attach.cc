@@ -1,0 +1,180 @@
+// Kernel, programs' comings and goings: hellos on liveness sockets, arenas, exec, death;
+// docs/calls.md, "Attach", "Deaths".
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/log.h"
+#include "kernel/kernel.h"
+#include "kernel/passing.h"
+
+namespace cob::kernel {
+
+void Kernel::on_program(Program& program) {
+  if (!program.dead) read_hellos(program, false);
+}
+
+// Reads what lies on the liveness socket; its end is the program's.
+void Kernel::read_hellos(Program& program, bool stop_at_child) {
+  for (;;) {
+    std::byte bytes[sizeof(call::AttachRequest)] = {};
+    std::vector<Fd> fds;
+    const auto got = receive_with_fds(program.liveness(), bytes, fds);
+    if (got.is_error() && got.error().code == EAGAIN) return;
+    if (got.is_error() || got.value() == 0) {
+      end(program);
+      return;
+    }
+    u32 kind = 0;
+    std::memcpy(&kind, bytes, sizeof kind);
+    switch (static_cast<call::Hello>(kind)) {
+      case call::Hello::attach: {
+        call::AttachRequest request;
+        std::memcpy(&request, bytes, sizeof request);
+        attach(program, request);
+        break;
+      }
+      case call::Hello::thread: {
+        call::ThreadRequest request;
+        std::memcpy(&request, bytes, sizeof request);
+        call::AttachReply reply{.kind = kind, .result = -EPROTO};
+        if (fds.size() == 1 && program.attached()) {
+          // The doorbell must never block us.
+          const int flags = ::fcntl(fds[0].get(), F_GETFL);
+          ::fcntl(fds[0].get(), F_SETFL, flags | O_NONBLOCK);
+          const auto added = program.add_thread(request.thread, std::move(fds[0]));
+          reply.result = added.is_error() ? -added.error().code : 0;
+          tables_changed_ = true;
+        }
+        (void)send_with_fds(program.liveness(), std::as_bytes(std::span(&reply, 1)), {});
+        break;
+      }
+      case call::Hello::child:
+        if (fds.size() == 1) program.child = std::move(fds[0]);
+        if (stop_at_child) return;
+        break;
+      default:
+        fault(program, "unknown hello");
+        return;
+    }
+    if (program.dead) return;
+  }
+}
+
+Result<void> Kernel::give_arena(Program& program) {
+  auto arena = std::move(spare_arena_);
+  if (arena == nullptr) arena = TRY(Arena::create());
+  call::ArenaHeader& header = arena->ours().header;
+  header.magic = call::arena_magic;
+  header.version = call::protocol_version;
+  header.layout_bytes_kernel = sizeof(call::KernelSide);
+  header.layout_bytes_program = sizeof(call::ProgramSide);
+  header.epoch = config_.epoch;
+  header.cob_address = config_.address;
+  header.cob_prefix_bits = config_.prefix_bits;
+  header.kernel = config_.kernel;
+  header.kernels = config_.kernels;
+  header.program = program.id();
+  header.default_send_limit = SocketsOptions{}.send_limit;
+  std::memcpy(header.cob_name, config_.cob_name, sizeof header.cob_name);
+  const call::AttachReply reply{.kind = static_cast<u32>(call::Hello::attach), .result = 0};
+  const FdRef fds[] = {arena->ours_fd(), arena->theirs_fd(), doorbell_.ref()};
+  TRY(send_with_fds(program.liveness(), std::as_bytes(std::span(&reply, 1)), fds));
+  program.set_arena(std::move(arena));
+  attached_.push_back(&program);
+  return {};
+}
+
+void Kernel::attach(Program& program, const call::AttachRequest& request) {
+  Result<void> done = Error::of(EPROTONOSUPPORT, "protocol version of the shim");
+  if (request.version == call::protocol_version) {
+    if (program.attached()) {
+      // An exec: the old image's posts come first, then its seats; its descriptions wait for
+      // adoption.
+      drain(program);
+      if (program.dead) return;
+      let_go_all(program, true);
+      std::erase(attached_, &program);
+      sockets_->arena_orphaned(program.drop_arena());
+    }
+    const auto* text = request.command;
+    program.set_identity(request.pid, std::string(text, ::strnlen(text, sizeof request.command)));
+    done = give_arena(program);
+    tables_changed_ = true;
+  }
+  if (done.is_error()) {
+    COB_LOG(warn, "kernel {}: program {} not attached: {}", config_.kernel, request.pid,
+            done.error().what);
+    const call::AttachReply reply{.kind = static_cast<u32>(call::Hello::attach),
+                                  .result = -done.error().code};
+    (void)send_with_fds(program.liveness(), std::as_bytes(std::span(&reply, 1)), {});
+  }
+}
+
+// Every slot of the program is closed; with keep_descriptions each description stays, unadopted.
+void Kernel::let_go_all(Program& program, bool keep_descriptions) {
+  // Listeners first: connections offered and not taken go back to their queues, not down with the
+  // program.
+  for (const bool listeners : {true, false}) {
+    program.for_each_slot([&](u32 number, Slot& slot) {
+      Description& d = *slot.description;
+      if ((d.state == call::SocketState::listening) != listeners) return;
+      if (keep_descriptions) {
+        sockets_->retain(d);
+        program.unadopted.push_back(&d);
+      }
+      sockets_->let_go(program, number, false);
+    });
+  }
+}
+
+void Kernel::drop_unadopted(Program& program) {
+  auto unadopted = std::move(program.unadopted);
+  program.unadopted.clear();
+  for (Description* d : unadopted) sockets_->release(*d);
+}
+
+// The program is gone (or broke the protocol): what it published is done, what it held is closed.
+void Kernel::end(Program& program) {
+  if (program.dead) return;
+  if (program.attached()) drain(program);
+  if (program.dead) return;
+  program.dead = true;
+  any_dead_ = true;
+  tables_changed_ = true;
+  if (program.attached()) {
+    let_go_all(program, false);
+    std::erase(attached_, &program);
+    publish(program.arena().ours().header.dead, 1u);
+    sockets_->arena_orphaned(program.drop_arena());
+  }
+  drop_unadopted(program);
+  for (const u32 handle : program.in_flight)
+    if (Description* d = sockets_->at_handle(handle)) sockets_->release(*d);
+  program.in_flight.clear();
+  program.close_liveness();
+}
+
+void Kernel::fault(Program& program, const char* what) {
+  if (program.dead) return;
+  ++faults_;
+  COB_LOG(warn, "kernel {}: program {} ({}) ended: {}", config_.kernel, program.pid(),
+          program.command(), what);
+  program.faulty = true;  // its rings are not read again; ended at the end of the turn
+  any_dead_ = true;
+}
+
+void Kernel::collect_dead() {
+  any_dead_ = false;
+  std::vector<Program*> faulty;
+  for (auto& [id, program] : programs_)
+    if (program->faulty && !program->dead) faulty.push_back(program.get());
+  for (Program* program : faulty) end(*program);
+  any_dead_ = false;
+  std::erase_if(programs_, [](const auto& entry) { return entry.second->dead; });
+}
+
+}  // namespace cob::kernel

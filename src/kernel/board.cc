@@ -1,0 +1,103 @@
+// Kernel, its board: counters and tables that `cob ps` and `cob status` read; see board.h.
+// memfd_create(2).
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernel/kernel.h"
+
+namespace cob::kernel {
+
+namespace {
+constexpr Duration board_interval = Duration::milliseconds(5);
+}
+
+Result<void> Kernel::create_board() {
+  board_fd_ = Fd(::memfd_create("cob-board", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!board_fd_.valid()) return Error::from_errno("memfd_create for the board");
+  if (::ftruncate(board_fd_.get(), sizeof(Board)) != 0) return Error::from_errno("ftruncate");
+  void* at = ::mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED, board_fd_.get(), 0);
+  if (at == MAP_FAILED) return Error::from_errno("mmap of the board");
+  if (::fcntl(board_fd_.get(), F_ADD_SEALS,
+              F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) != 0)
+    return Error::from_errno("sealing the board");
+  board_ = new (at) Board{};
+  board_->pid = static_cast<u32>(::getpid());
+  board_->epoch = config_.epoch;
+  board_->kernel = config_.kernel;
+  board_->core = config_.core;
+  return {};
+}
+
+void Kernel::update_board(Time now) {
+  next_board_ = now + board_interval;
+  Board& b = *board_;
+  b.loops = loops_;
+  b.idle_loops = idle_loops_;
+  b.yields = yields_;
+  b.sleeps = sleeps_;
+  b.contested_ns = rest_.contested_ns();
+  b.calls = calls_;
+  u64 in = 0, out = 0, full = 0, bells = bells_;
+  for (u16 k = 0; k < config_.kernels; ++k) {
+    const message::LinkCounters& c = messenger_->counters(KernelId(k));
+    in += c.messages_in;
+    out += c.messages_out;
+    full += c.messages_full;
+    bells += c.doorbells;
+  }
+  b.messages_in = in;
+  b.messages_out = out;
+  b.messages_full = full;
+  b.doorbells_rung = bells;
+  const auto& frames = device_->counters();
+  b.frames_in = frames.frames_in;
+  b.frames_out = frames.frames_out;
+  b.frames_dropped = frames.dropped_full + frames.dropped_route;
+  const net::StackCounters& s = stack_->counters();
+  b.segments_retransmitted = s.segments_retransmitted;
+  b.resets_out = s.resets_out;
+  b.active_opens = s.active_opens;
+  b.passive_opens = s.passive_opens;
+  b.accept_overflows = s.accept_overflows;
+  b.connections = s.connections;
+  b.time_wait = s.time_wait;
+  b.programs_attached = attached_.size();
+  b.descriptions = sockets_->open_count();
+  b.bytes_in = sockets_->counters().bytes_in;
+  b.bytes_out = sockets_->counters().bytes_out;
+  b.faults = faults_;
+  publish(b.heartbeat_ns, static_cast<u64>(now.ns));
+  update_tables();
+}
+
+void Kernel::update_tables() {
+  Board& b = *board_;
+  publish(b.tables_sequence, b.tables_sequence + 1);
+  __atomic_thread_fence(__ATOMIC_RELEASE);
+  u32 i = 0;
+  for (Program* program : attached_) {
+    if (i == board_programs) break;
+    BoardProgram& row = b.program[i++];
+    row.pid = program->pid();
+    row.threads =
+        static_cast<u32>(std::count_if(program->threads().begin(), program->threads().end(),
+                                       [](const auto& t) { return t.active; }));
+    row.sockets = program->open_slots();
+    std::memset(row.command, 0, sizeof row.command);
+    std::strncpy(row.command, program->command().c_str(), sizeof row.command - 1);
+  }
+  for (; i < board_programs && b.program[i].pid != 0; ++i) b.program[i].pid = 0;
+  u32 l = 0;
+  for (const net::Endpoint& local : directory_.own_listeners()) {
+    if (l == board_listeners) break;
+    b.listener[l++] = {.address = local.address.value, .port = local.port.value};
+  }
+  for (; l < board_listeners && b.listener[l].port != 0; ++l) b.listener[l].port = 0;
+  publish(b.tables_sequence, b.tables_sequence + 1);
+}
+
+}  // namespace cob::kernel

@@ -1,0 +1,281 @@
+// Kernel, calls: takes slots from call rings, checks each copy, and runs it; docs/calls.md,
+// "Calls". Model: a slot is copied once and only the copy is believed; a post that names what does
+// not exist is ignored (its socket was closed meanwhile), one that cannot come from an honest shim
+// ends the program.
+#include <algorithm>
+#include <cstring>
+
+#include "kernel/kernel.h"
+
+namespace cob::kernel {
+
+using call::CallSlot;
+using call::Op;
+
+Program* Kernel::find(u32 id) {
+  const auto found = programs_.find(id);
+  return found == programs_.end() || found->second->dead ? nullptr : found->second.get();
+}
+
+std::size_t Kernel::take_calls(Program& program, u32 thread, std::size_t budget) {
+  if (program.faulty) return 0;
+  std::size_t taken = 0;
+  while (taken < budget) {
+    // Read anew each time: a call may have drained this ring or ended the program.
+    Program::Thread& state = program.threads()[thread];
+    const CallSlot& shared =
+        program.arena().theirs().ring[thread][state.position % call::ring_slots];
+    if (load(shared.sequence) != state.position + 1) break;
+    CallSlot call;
+    std::memcpy(&call, &shared, sizeof call);
+    call.sequence = ++state.position;
+    ++taken;
+    publish(program.arena().ours().consumed[thread].consumed, state.position);
+    run_call(program, thread, call);
+    if (program.dead || program.faulty) break;
+  }
+  calls_ += taken;
+  return taken;
+}
+
+void Kernel::drain(Program& program) {
+  bool more = true;
+  while (more && !program.dead && !program.faulty) {
+    more = false;
+    const std::size_t threads = program.threads().size();
+    for (u32 t = 0; t < threads && !program.dead; ++t)
+      more |= take_calls(program, t, call::ring_slots) > 0;
+  }
+}
+
+void Kernel::execute(Program& program, u32 thread, const CallSlot& call) {
+  if (!program.faulty) run_call(program, thread, call);
+}
+
+// The description that the call names, opened if the shim begins a slot of its own with it;
+// nullptr: a stale name.
+Description* Kernel::slot_for(Program& program, const CallSlot& call) {
+  const u32 number = call.socket;
+  if (number == 0 || number >= call::max_sockets) {
+    fault(program, "socket slot out of range");
+    return nullptr;
+  }
+  if (program.slot_open(number)) {
+    Slot& slot = program.slot(number);
+    return slot.generation == call.generation ? slot.description : nullptr;
+  }
+  if (number >= call::first_kernel_socket) return nullptr;
+  const auto opened = sockets_->open();
+  if (opened.is_error()) return nullptr;
+  sockets_->hold(program, number, *opened.value(), call.generation);
+  return opened.value();
+}
+
+void Kernel::run_call(Program& program, u32 thread, const CallSlot& call) {
+  if (call.op < Op::open) {
+    if (!run_post(program, call)) fault(program, "unknown call");
+  } else if (call.op <= Op::nothing) {
+    run_synchronous(program, thread, call);
+  } else {
+    fault(program, "unknown call");
+  }
+}
+
+bool Kernel::run_post(Program& program, const CallSlot& call) {
+  if (call.op == Op::free_receive) {
+    const u64 count = call.a[0];
+    if (count > 10) return false;
+    for (u32 i = 0; i < count; ++i)
+      if (!program.return_chunk(static_cast<u32>(call.a[1 + i / 2] >> (i % 2 == 0 ? 0 : 32))))
+        return false;
+    return true;
+  }
+  if (call.op == Op::close) {
+    // Closing what the kernel never knew needs nothing.
+    if (call.socket == 0 || call.socket >= call::max_sockets) return false;
+    if (program.slot_open(call.socket) && program.slot(call.socket).generation == call.generation)
+      sockets_->let_go(program, call.socket, call.a[0] == 1);
+    return true;
+  }
+  Description* d = slot_for(program, call);
+  if (d == nullptr) {
+    // Chunks of a send to a socket that is gone would be lost to the program: give them back.
+    if (call.op == Op::send && !program.faulty) sockets_->refuse_send(program, call);
+    return true;
+  }
+  const u32 number = call.socket;
+  switch (call.op) {
+    case Op::connect:
+      sockets_->connect(
+          program, number,
+          {net::Ipv4Address{static_cast<u32>(call.a[0])}, Port(static_cast<u16>(call.a[1]))},
+          {net::Ipv4Address{static_cast<u32>(call.a[2])}, Port(static_cast<u16>(call.a[2] >> 32))});
+      return true;
+    case Op::send:
+      sockets_->send(program, number, call);
+      return true;
+    case Op::consumed:
+      sockets_->consumed(program, number);
+      return true;
+    case Op::shutdown:
+      sockets_->shutdown(program, number, static_cast<u32>(call.a[0]));
+      return true;
+    case Op::set_option:
+      sockets_->set_option(program, number, call);
+      return true;
+    case Op::released:
+      sockets_->released(program, number);
+      return true;
+    case Op::want_accept:
+      sockets_->want_accept(program, number);
+      return true;
+    default:
+      return false;
+  }
+}
+
+void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call) {
+  u64 values[6] = {};
+  i32 result = 0;
+  const CallOrigin origin{.program = program.id(), .thread = thread, .sequence = call.sequence};
+  const bool names_socket = call.op <= Op::receive_shared || call.op == Op::info;
+  Description* d = nullptr;
+  if (names_socket) {
+    d = slot_for(program, call);
+    if (program.faulty) return;
+    if (d == nullptr) {
+      program.reply(thread, call.sequence, -EBADF, values, 0);
+      return;
+    }
+  }
+  const u32 number = call.socket;
+  switch (call.op) {
+    case Op::open:
+      values[0] = d->handle;
+      break;
+    case Op::bind:
+      sockets_->bind(
+          program, number,
+          {net::Ipv4Address{static_cast<u32>(call.a[0])}, Port(static_cast<u16>(call.a[1]))},
+          (call.a[2] & 1) != 0, (call.a[2] & 2) != 0, origin);
+      return;
+    case Op::listen:
+      sockets_->listen(program, number, static_cast<u32>(std::min<u64>(call.a[0], 65'535)), origin);
+      return;
+    case Op::connect_local:
+      result = sockets_->connect_local(
+          program, number,
+          {net::Ipv4Address{static_cast<u32>(call.a[0])}, Port(static_cast<u16>(call.a[1]))},
+          {net::Ipv4Address{static_cast<u32>(call.a[2])}, Port(static_cast<u16>(call.a[2] >> 32))});
+      break;
+    case Op::use:
+    case Op::send_shared:
+    case Op::receive_shared:
+      if (!sockets_->take_seat(*d, program, number, thread, call)) {
+        if (!program.slot_open(number)) break;
+        return;  // parked: answered when the seat comes
+      }
+      if (d->seat >= 0 || sockets_->give_seat_back(*d)) {
+        // The seat is the caller's own: it does the rest itself.
+        result = call.op == Op::use ? 0 : -ERESTART;
+      } else if (call.op == Op::send_shared) {
+        result = sockets_->send_shared(program, number, call);
+      } else if (call.op == Op::receive_shared) {
+        result = sockets_->receive_shared(program, number, call.a[0], call.a[1] == 1, values);
+      }
+      break;
+    case Op::fork:
+      result = fork_program(program, values);
+      break;
+    case Op::publish:
+      result = publish_tokens(program, call);
+      break;
+    case Op::adopt:
+      result = adopt(program, sockets_->at_token(call.a[0]), false, values);
+      break;
+    case Op::adopt_handle:
+      result = adopt(program, sockets_->at_handle(static_cast<u32>(call.a[0])), true, values);
+      break;
+    case Op::adopted:
+      drop_unadopted(program);
+      break;
+    case Op::info:
+      if (call.a[0] == static_cast<u64>(call::InfoKind::tcp)) {
+        result = sockets_->tcp_info(program, number, values);
+      } else {
+        values[0] = d->send_buffered;
+      }
+      break;
+    default:
+      break;
+  }
+  if (program.attached()) program.reply(thread, call.sequence, result, values, 6);
+}
+
+// The child gets a reference to all that the parent holds; its liveness socket has come, or comes
+// before this call.
+i32 Kernel::fork_program(Program& program, u64* values) {
+  if (!program.child.valid()) read_hellos(program, true);
+  if (!program.child.valid()) return -EPROTO;
+  const u32 id = next_program_;
+  add_program(program.pid(), std::move(program.child));
+  Program* child = find(id);
+  if (child == nullptr) return -EMFILE;
+  child->set_identity(0, program.command());
+  program.for_each_slot([&](u32 number, Slot& slot) {
+    // A connection offered and not accepted is nobody's yet.
+    if (load(program.theirs(number).seat) == call::seat_offered) return;
+    sockets_->retain(*slot.description);
+    child->unadopted.push_back(slot.description);
+  });
+  for (Description* d : program.unadopted) {
+    sockets_->retain(*d);
+    child->unadopted.push_back(d);
+  }
+  values[0] = id;
+  return 0;
+}
+
+i32 Kernel::publish_tokens(Program& program, const CallSlot& call) {
+  const u64 count = call.a[0];
+  if (count == 0 || count > 2) return -EINVAL;
+  for (u32 i = 0; i < count; ++i) {
+    const u64 number = call.a[1 + 2 * i];
+    const u64 token = call.a[2 + 2 * i];
+    if (number >= call::max_sockets || !program.slot_open(static_cast<u32>(number))) return -EBADF;
+    if ((token & call::token_mark_mask) != call::token_mark) return -EINVAL;
+    Description& d = *program.slot(static_cast<u32>(number)).description;
+    sockets_->publish_token(d, token);
+    if ((call.flags & 1) == 0) continue;
+    if (program.in_flight.size() >= 1024) return -ENOBUFS;
+    sockets_->retain(d);
+    program.in_flight.push_back(d.handle);
+  }
+  return 0;
+}
+
+i32 Kernel::adopt(Program& program, Description* d, bool from_ticket, u64* values) {
+  if (d == nullptr) return -ENOENT;
+  const auto held = std::find(program.unadopted.begin(), program.unadopted.end(), d);
+  if (held == program.unadopted.end() && from_ticket) return -ENOENT;
+  const u32 number = program.take_slot();
+  if (number == 0) return -ENFILE;
+  sockets_->hold(program, number, *d, program.slot(number).generation + 1);
+  publish(program.theirs(number).seat, static_cast<u32>(call::seat_idle));
+  if (held != program.unadopted.end()) {
+    program.unadopted.erase(held);
+    sockets_->release(*d);
+  } else {
+    for (auto& [id, sender] : programs_) {
+      const auto flying = std::find(sender->in_flight.begin(), sender->in_flight.end(), d->handle);
+      if (flying == sender->in_flight.end()) continue;
+      sender->in_flight.erase(flying);
+      sockets_->release(*d);
+      break;
+    }
+  }
+  values[0] = number;
+  return 0;
+}
+
+}  // namespace cob::kernel

@@ -1,0 +1,116 @@
+// Sockets, active opens: source port, route by the listener directory, and the first of `connect`,
+// `bind`. Model: a kernel's ephemeral ports are those of ip_local_port_range whose home it is, so
+// that two kernels never pick the same one. connect(2), bind(2), RFC 6056 section 3.3.1 (order of
+// ports).
+#include "kernel/sockets.h"
+
+namespace cob::kernel {
+
+using call::SocketState;
+
+namespace {
+constexpr u32 first_ephemeral_port = 32'768,
+              ephemeral_ports = 28'232;  // ip(7), ip_local_port_range
+}
+
+Result<Port> Sockets::ephemeral_port(net::Endpoint remote, net::Ipv4Address local) {
+  for (u32 tried = 0; tried < ephemeral_ports; ++tried) {
+    const u32 candidate = first_ephemeral_port + next_port_;
+    next_port_ = (next_port_ + 1) % ephemeral_ports;
+    const Port port(static_cast<u16>(candidate));
+    if (directory_.home_of(port) != options_.self) continue;
+    if (stack_->tuple_in_use({local, port}, remote, now_)) continue;
+    if (directory_.claimed_here(port)) continue;
+    return port;
+  }
+  return Error::of(EADDRNOTAVAIL, "no free local port");
+}
+
+// Starts the handshake. ECONNREFUSED: nobody listens there. EHOSTUNREACH: not an address of this
+// cob.
+Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::Endpoint local) {
+  if (remote.address.is_any()) remote.address = options_.address;
+  if (!ours(remote.address)) return Error::of(EHOSTUNREACH, "connect: no uplink");
+  const auto kernel = directory_.find_listener(remote);
+  if (!kernel) return Error::of(ECONNREFUSED, "connect: no listener");
+  if (d.bound) local = d.local;
+  if (local.address.is_any()) local.address = remote.address;
+  if (local.port.value == 0) local.port = TRY(ephemeral_port(remote, local.address));
+  d.local = local;
+  d.remote = remote;
+  d.tcb = TRY(stack_->connect({.local = local,
+                               .remote = remote,
+                               .route = net::Route::inside(*kernel),
+                               .cookie = to_cookie(d)}));
+  d.state = SocketState::connecting;
+  apply_options(d);
+  return {};
+}
+
+void Sockets::connect(Program& program, u32 number, net::Endpoint remote, net::Endpoint local) {
+  Description& d = *program.slot(number).description;
+  if (d.state != SocketState::undecided) return;
+  const auto started = start_connect(d, remote, local);
+  if (started.is_error()) {
+    fail(d, started.error().code);
+    return;
+  }
+  for (const Holder& h : d.holders) publish(h.program->ours(h.slot).state, d.state);
+  write_names(d);
+}
+
+i32 Sockets::connect_local(Program& program, u32 number, net::Endpoint remote,
+                           net::Endpoint local) {
+  Description& d = *program.slot(number).description;
+  if (d.state != SocketState::undecided) return -EISCONN;
+  // An address that may be the host's: without a cob listener it is.
+  if (!ours(remote.address) || (remote.address.is_loopback() && !directory_.find_listener(remote)))
+    return -EHOSTUNREACH;
+  const auto started = start_connect(d, remote, local);
+  if (started.is_error()) return -started.error().code;
+  for (const Holder& h : d.holders) publish(h.program->ours(h.slot).state, d.state);
+  write_names(d);
+  return 0;
+}
+
+void Sockets::on_connected(net::TcbId, u64 cookie) {
+  Description& d = from_cookie(cookie);
+  if (d.references == 0) return;
+  d.state = SocketState::connected;
+  write_flags(d);
+}
+
+void Sockets::bind(Program& program, u32 number, net::Endpoint local, bool reuse_address,
+                   bool reuse_port, const CallOrigin& origin) {
+  Description& d = *program.slot(number).description;
+  if (d.bound || d.state != SocketState::undecided) return answer(origin, -EINVAL);
+  if (!local.address.is_any() && !ours(local.address)) return answer(origin, -EADDRNOTAVAIL);
+  if (local.port.value == 0) {
+    const auto port = ephemeral_port({}, local.address);
+    if (port.is_error()) return answer(origin, -EADDRINUSE);
+    local.port = port.value();
+  }
+  d.reuse_address = reuse_address;
+  d.reuse_port = reuse_port;
+  const PortClaim claim{.local = local,
+                        .owner = options_.self,
+                        .handle = d.handle,
+                        .reuse_address = reuse_address,
+                        .reuse_port = reuse_port};
+  directory_.claim(claim, now_, [this, local, handle = d.handle, origin](i32 result) {
+    Description* bound = at_handle(handle);
+    if (bound == nullptr) {
+      if (result == 0) directory_.unclaim(local, handle);
+      return;
+    }
+    if (result == 0) {
+      bound->bound = true;
+      bound->local = local;
+      write_names(*bound);
+    }
+    const u64 port = local.port.value;
+    answer(origin, result, &port, 1);
+  });
+}
+
+}  // namespace cob::kernel

@@ -1,0 +1,87 @@
+// Kernel, the supervisor's side: hello, links to other kernels, programs handed over; see
+// message/control.h. unix(7).
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "base/log.h"
+#include "kernel/kernel.h"
+#include "kernel/passing.h"
+
+namespace cob::kernel {
+
+using message::ControlKind;
+using message::LinkNotice;
+using message::Simple;
+
+Result<void> Kernel::say_hello() {
+  const Simple hello{.kind = static_cast<u32>(ControlKind::hello),
+                     .value = config_.kernel,
+                     .epoch = config_.epoch};
+  const FdRef fds[] = {doorbell_.ref(), board_fd_.ref()};
+  return send_with_fds(supervisor_.ref(), std::as_bytes(std::span(&hello, 1)), fds);
+}
+
+Result<void> Kernel::open_link(KernelId peer, u32 peer_epoch) {
+  const Fd outbound = TRY(messenger_->open_link(peer, peer_epoch));
+  const LinkNotice link{.kind = static_cast<u32>(ControlKind::link),
+                        .peer = peer.value,
+                        .peer_epoch = peer_epoch,
+                        .own_epoch = config_.epoch};
+  const FdRef fds[] = {outbound.ref()};
+  return send_with_fds(supervisor_.ref(), std::as_bytes(std::span(&link, 1)), fds);
+}
+
+void Kernel::on_supervisor() {
+  for (;;) {
+    std::byte bytes[sizeof(message::Config)];
+    std::vector<Fd> fds;
+    const auto got = receive_with_fds(supervisor_.ref(), bytes, fds);
+    if (got.is_error()) {
+      if (got.error().code == EAGAIN) return;
+      stopping_ = true;
+      return;
+    }
+    if (got.value() == 0) {  // the supervisor is gone: nothing of this cob stays
+      stopping_ = true;
+      return;
+    }
+    Simple simple;
+    if (got.value() < sizeof simple) continue;
+    std::memcpy(&simple, bytes, sizeof simple);
+    Result<void> done;
+    switch (static_cast<ControlKind>(simple.kind)) {
+      case ControlKind::peer_appeared:
+        done = open_link(KernelId(static_cast<u16>(simple.value)), simple.epoch);
+        break;
+      case ControlKind::peer_up: {
+        LinkNotice link;
+        if (got.value() < sizeof link || fds.size() != 2) break;
+        std::memcpy(&link, bytes, sizeof link);
+        const KernelId peer(link.peer);
+        done = messenger_->peer_up(peer, link.peer_epoch, std::move(fds[0]), std::move(fds[1]));
+        if (messenger_->connected(peer)) directory_.peer_up(peer);
+        break;
+      }
+      case ControlKind::peer_down:
+        messenger_->peer_down(KernelId(static_cast<u16>(simple.value)), simple.epoch);
+        directory_.peer_down(KernelId(static_cast<u16>(simple.value)));
+        stack_->route_lost(net::Route::inside(KernelId(static_cast<u16>(simple.value))));
+        break;
+      case ControlKind::program:
+        if (fds.size() == 1) add_program(simple.value, std::move(fds[0]));
+        break;
+      case ControlKind::shutdown:
+        stopping_ = true;
+        break;
+      default:
+        break;
+    }
+    if (done.is_error())
+      COB_LOG(error, "kernel {}: {}: {}", config_.kernel, done.error().what,
+              std::strerror(done.error().code));
+  }
+}
+
+}  // namespace cob::kernel

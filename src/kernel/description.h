@@ -1,0 +1,96 @@
+// Description: an open socket of this kernel and who holds it; the object behind every descriptor
+// that a program has. Model: a description has holders (program, slot); while one program operates
+// it on its own, that program has the *seat* and received bytes lie in its arena; otherwise the
+// kernel has it and they lie here. docs/calls.md, "Seats". Kernel's loop only.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "call/layout.h"
+#include "kernel/arena.h"
+#include "net/stack/stack.h"
+
+namespace cob::kernel {
+
+class Program;
+struct Description;
+
+struct Holder {
+  Program* program = nullptr;
+  u32 slot = 0;
+  bool wants_accept = false;  // listener: connections may be offered here
+  u32 settled = 0;            // listener: offers up to here were seen taken or taken back
+  u32 offered = 0;            // listener: offers made
+  u32 offer_ring = 0;
+  u32 settled_at_check = 0, offered_at_check = 0;  // when the holder's patience was last looked at
+};
+
+// Bytes of the send buffer: a part of a send chunk.
+struct SendPiece {
+  Arena* arena = nullptr;
+  u32 chunk = 0;
+  u16 begin = 0;
+  u16 end = 0;
+};
+
+// A call that waits until its description's seat was taken from another program.
+struct ParkedCall {
+  u32 program = 0;  // id
+  u32 thread = 0;
+  call::CallSlot slot;
+};
+
+// A listener's connections that no program was offered yet (front: oldest), and who comes next.
+struct ListenQueue {
+  std::deque<Description*> pending;
+  u32 next_holder = 0;
+  u32 backlog = 0;
+};
+
+struct Description {
+  u32 handle = 0;  // slot and generation, never 0 while open
+  call::SocketState state = call::SocketState::undecided;
+  u8 flags = 0;        // call::flag_* but flag_shared
+  u16 error = 0;       // pending SO_ERROR
+  u32 references = 0;  // holders, tickets and tokens in flight
+  u64 token = 0;       // names it in descriptor tables once published
+
+  net::TcbId tcb;
+  net::ListenerId listener;
+  net::Endpoint local, remote;
+  bool bound = false;  // local port was claimed
+  bool accept_counted =
+      false;  // an unaccepted connection: the stack still counts it against the backlog
+
+  std::vector<Holder> holders;
+  i32 seat = -1;        // index into holders of the program that has the seat; -1: the kernel
+  bool taking = false;  // waiting for `released` of the seat's holder
+  std::vector<ParkedCall> parked;
+
+  // Received, in the seat holder's arena: chunks first..last; positions are the slot's.
+  u32 first_chunk = call::no_chunk, last_chunk = call::no_chunk;
+  u32 last_fill = 0;       // bytes used in last_chunk
+  u64 first_position = 0;  // of first_chunk's first byte
+  u64 consumed = 0;        // as last told to the stack
+  // Received, while the kernel has the seat.
+  std::vector<std::byte> kept;
+  std::size_t kept_taken = 0;  // consumed from the front of `kept`
+
+  std::vector<SendPiece> pieces;
+  std::size_t pieces_taken = 0;  // pieces before this index have left
+  u64 send_buffered = 0;         // bytes in pieces
+
+  std::unique_ptr<ListenQueue> queue;  // a listener's
+  Description* listener_of = nullptr;  // a connection not accepted yet: its listener
+
+  u32 receive_limit = 0, send_limit = 0;
+  bool no_delay = false, cork = false, keep_alive = false, linger_reset = false;
+  u32 keep_alive_idle_s = 7200, keep_alive_interval_s = 75, keep_alive_probes = 9;
+  bool reuse_address = false, reuse_port = false;
+
+  std::size_t kept_bytes() const { return kept.size() - kept_taken; }
+};
+
+}  // namespace cob::kernel

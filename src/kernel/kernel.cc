@@ -1,0 +1,233 @@
+// Kernel: creation and the loop; see kernel.h. Decisions 2 to 4 of the design; epoll(7),
+// eventfd(2), sched_yield(2).
+#include "kernel/kernel.h"
+
+#include <sched.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "base/log.h"
+
+namespace cob::kernel {
+
+namespace {
+
+constexpr std::size_t message_budget = 64, frame_budget = 128, call_budget = 64;
+constexpr Duration host_poll_interval = Duration::microseconds(500);
+constexpr Duration board_interval = Duration::milliseconds(5);
+// What an epoll event stands for, beside a program's id.
+constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32;
+
+Result<void> watch(FdRef epoll, FdRef fd, u64 data) {
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLRDHUP;
+  event.data.u64 = data;
+  if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0)
+    return Error::from_errno("epoll_ctl");
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Kernel>> Kernel::create(const message::Config& config, Fd supervisor) {
+  if (config.kernels == 0 || config.kernel >= config.kernels)
+    return Error::of(EINVAL, "kernel number of the configuration");
+  std::unique_ptr<Kernel> kernel(new Kernel(config, std::move(supervisor)));
+  TRY(kernel->start());
+  return kernel;
+}
+
+Result<void> Kernel::start() {
+  if (config_.core >= 0) {
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    CPU_SET(static_cast<std::size_t>(config_.core), &cores);
+    if (::sched_setaffinity(0, sizeof cores, &cores) != 0)
+      return Error::from_errno("pinning to the kernel's core");
+  }
+  ::prctl(PR_SET_TIMERSLACK, 1);
+  events_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
+  doorbell_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!events_.valid() || !doorbell_.valid()) return Error::from_errno("epoll or eventfd");
+  TRY(watch(events_.ref(), doorbell_.ref(), event_doorbell));
+  TRY(watch(events_.ref(), supervisor_.ref(), event_supervisor));
+
+  messenger_ =
+      TRY(message::Messenger::create(KernelId(config_.kernel), config_.epoch, config_.kernels));
+  directory_.attach(*messenger_);
+  device_ = std::make_unique<net::InsideDevice>(messenger_->links());
+  SocketsOptions options;
+  options.self = KernelId(config_.kernel);
+  options.address = net::Ipv4Address{config_.address};
+  options.prefix_bits = config_.prefix_bits;
+  sockets_ = std::make_unique<Sockets>(options, directory_, static_cast<Sockets::Programs&>(*this));
+  net::StackOptions stack;
+  stack.address = options.address;
+  stack.prefix_bits = static_cast<u8>(config_.prefix_bits);
+  std::memcpy(stack.mac.bytes.data(), config_.mac, sizeof config_.mac);
+  stack.secret[0] = config_.secret[0];
+  stack.secret[1] = config_.secret[1];
+  stack_ = TRY(net::Stack::create(stack, *device_, *sockets_));
+  sockets_->set_stack(*stack_);
+  TRY(create_board());
+  spare_arena_ = TRY(Arena::create());
+  spare_arena_->populate();
+  return say_hello();
+}
+
+Kernel::~Kernel() = default;
+
+Result<void> Kernel::run() {
+  bool found_work = false;
+  Time yielded_at = Time::never();
+  while (!stopping_) {
+    now_ = HostClock::read();
+    if (yielded_at != Time::never()) {
+      rest_.yielded(yielded_at, now_, anything_pending());
+      yielded_at = Time::never();
+    }
+    ++loops_;
+    found_work = poll(now_);
+    flush();
+    if (any_dead_) collect_dead();
+    if (now_ >= next_board_) update_board(now_);
+    if (found_work) {
+      rest_.worked(now_);
+      continue;
+    }
+    ++idle_loops_;
+    if (rest_.advise(now_) == Rest::Advice::sleep) {
+      sleep(now_);
+    } else {
+      ++yields_;
+      yielded_at = HostClock::read();
+      ::sched_yield();
+    }
+  }
+  return {};
+}
+
+bool Kernel::poll(Time now) {
+  std::size_t work = messenger_->poll(now, message_budget);
+  work += device_->poll(frame_budget, *this);
+  for (std::size_t i = 0; i < attached_.size(); ++i) {
+    Program& program = *attached_[i];
+    const u32 threads = static_cast<u32>(program.threads().size());
+    for (u32 t = 0; t < threads && !program.dead; ++t) work += take_calls(program, t, call_budget);
+  }
+  sockets_->poll(now);
+  stack_->poll(now);
+  if (now >= next_host_poll_) {
+    next_host_poll_ = now + host_poll_interval;
+    work += poll_host(0, now, now) ? 1 : 0;
+  }
+  return work > 0;
+}
+
+// Everything written in this turn becomes visible, then sleepers are rung: one fence for all
+// programs.
+void Kernel::flush() {
+  messenger_->flush();
+  while (const auto peer = messenger_->take_faulted()) {
+    ++faults_;
+    COB_LOG(warn, "kernel {}: peer {} broke the protocol and was cut off", config_.kernel,
+            peer->value);
+    directory_.peer_down(*peer);
+  }
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  for (Program* program : attached_) program->announce();
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  for (Program* program : attached_) bells_ += program->ring();
+}
+
+Time Kernel::next_deadline() const {
+  return std::min(
+      {messenger_->next_deadline(), stack_->next_deadline(), sockets_->next_deadline()});
+}
+
+void Kernel::set_armed(bool armed) {
+  for (Program* program : attached_) publish(program->arena().ours().armed.armed, armed ? 1u : 0u);
+  messenger_->set_armed(armed);  // ends in a full fence
+}
+
+bool Kernel::anything_pending() {
+  if (messenger_->anything_pending()) return true;
+  for (Program* program : attached_) {
+    const call::ProgramSide& theirs = program->arena().theirs();
+    const auto& threads = program->threads();
+    for (u32 t = 0; t < threads.size(); ++t) {
+      const u32 position = threads[t].position;
+      if (load(theirs.ring[t][position % call::ring_slots].sequence) == position + 1) return true;
+    }
+  }
+  return false;
+}
+
+void Kernel::sleep(Time now) {
+  update_board(now);
+  if (spare_arena_ == nullptr) {  // time to prepare the next program's
+    if (auto arena = Arena::create(); arena) {
+      spare_arena_ = arena.release_value();
+      spare_arena_->populate();
+    }
+  }
+  set_armed(true);
+  if (!anything_pending() && !sockets_->wants_poll()) {
+    ++sleeps_;
+    publish(board_->asleep, u64{1});
+    poll_host(1, next_deadline(), now);
+    publish(board_->asleep, u64{0});
+  }
+  set_armed(false);
+}
+
+// Host descriptors: the doorbell, the supervisor, the programs' liveness sockets. Waits until
+// `deadline` at most.
+bool Kernel::poll_host(int wait, Time deadline, Time now) {
+  epoll_event events[32];
+  timespec timeout{};
+  timespec* limit = &timeout;
+  if (wait != 0) {
+    if (deadline == Time::never()) {
+      limit = nullptr;
+    } else if (deadline > now) {
+      const i64 ns = (deadline - now).ns;
+      timeout = {.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
+    }
+  }
+  const int count = ::epoll_pwait2(events_.get(), events, 32, limit, nullptr);
+  bool work = false;
+  for (int i = 0; i < count; ++i) {
+    const u64 data = events[i].data.u64;
+    if (data == event_doorbell) {
+      u64 rung;
+      [[maybe_unused]] const ssize_t n = ::read(doorbell_.get(), &rung, sizeof rung);
+    } else if (data == event_supervisor) {
+      on_supervisor();
+      work = true;
+    } else if (Program* program = find(static_cast<u32>(data)); program != nullptr) {
+      on_program(*program);
+      work = true;
+    }
+  }
+  return work;
+}
+
+void Kernel::on_frame(std::span<const std::byte> frame, net::Route from, net::FrameFlags flags) {
+  stack_->on_frame(frame, from, flags, now_);
+}
+
+void Kernel::add_program(u32 pid, Fd liveness) {
+  const u32 id = next_program_++;
+  auto program = std::make_unique<Program>(id, pid, std::move(liveness));
+  if (watch(events_.ref(), program->liveness(), id).is_error())
+    return;  // closing it tells the program
+  programs_.emplace(id, std::move(program));
+}
+
+}  // namespace cob::kernel

@@ -1,0 +1,111 @@
+// Kernel: one instance of cob: its loop, its programs, and the parts that they use.
+// Model: one process, one thread, run to completion; poll() does bounded work, then the loop
+// flushes, announces and rests. docs/ARCHITECTURE.md. Everything here belongs to the loop's thread.
+#pragma once
+
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "kernel/board.h"
+#include "kernel/directory.h"
+#include "kernel/program.h"
+#include "kernel/rest.h"
+#include "kernel/sockets.h"
+#include "message/control.h"
+#include "message/messenger.h"
+#include "net/snap_bean/inside.h"
+#include "net/stack/stack.h"
+
+namespace cob::kernel {
+
+class Kernel final : private Sockets::Programs, private net::FrameSink {
+ public:
+  // `supervisor`: the SOCK_SEQPACKET pair on which the Config came.
+  static Result<std::unique_ptr<Kernel>> create(const message::Config& config, Fd supervisor);
+  ~Kernel() override;
+
+  // Until the supervisor says shutdown or goes.
+  Result<void> run();
+
+ private:
+  Kernel(const message::Config& config, Fd supervisor)
+      : config_(config),
+        supervisor_(std::move(supervisor)),
+        directory_(KernelId(config.kernel), config.kernels) {}
+  Result<void> start();
+
+  // loop.cc
+  bool poll(Time now);
+  void flush();
+  void sleep(Time now);
+  bool anything_pending();
+  void set_armed(bool armed);
+  bool poll_host(int timeout_ms_or_now, Time deadline, Time now);
+  Time next_deadline() const;
+
+  // control.cc
+  void on_supervisor();
+  Result<void> say_hello();
+  Result<void> open_link(KernelId peer, u32 peer_epoch);
+  void add_program(u32 pid, Fd liveness);
+
+  // attach.cc
+  void on_program(Program& program);
+  void read_hellos(Program& program, bool stop_at_child);
+  void attach(Program& program, const call::AttachRequest& request);
+  Result<void> give_arena(Program& program);
+  void end(Program& program);
+  void let_go_all(Program& program, bool keep_descriptions);
+  void collect_dead();
+
+  // calls.cc
+  std::size_t take_calls(Program& program, u32 thread, std::size_t budget);
+  Description* slot_for(Program& program, const call::CallSlot& call);
+  void run_call(Program& program, u32 thread, const call::CallSlot& call);
+  bool run_post(Program& program, const call::CallSlot& call);
+  void run_synchronous(Program& program, u32 thread, const call::CallSlot& call);
+  i32 fork_program(Program& program, u64* values);
+  i32 publish_tokens(Program& program, const call::CallSlot& call);
+  i32 adopt(Program& program, Description* d, bool from_ticket, u64* values);
+  void drop_unadopted(Program& program);
+
+  // Sockets::Programs
+  Program* find(u32 id) override;
+  void drain(Program& program) override;
+  void execute(Program& program, u32 thread, const call::CallSlot& slot) override;
+  void fault(Program& program, const char* what) override;
+  // net::FrameSink
+  void on_frame(std::span<const std::byte> frame, net::Route from, net::FrameFlags flags) override;
+
+  // board.cc
+  Result<void> create_board();
+  void update_board(Time now);
+  void update_tables();
+
+  message::Config config_;
+  Fd supervisor_;
+  Directory directory_;
+  std::unique_ptr<message::Messenger> messenger_;
+  std::unique_ptr<net::InsideDevice> device_;
+  std::unique_ptr<Sockets> sockets_;
+  std::unique_ptr<net::Stack> stack_;
+  Fd doorbell_, events_, board_fd_;
+  Board* board_ = nullptr;
+
+  std::unordered_map<u32, std::unique_ptr<Program>> programs_;
+  std::vector<Program*> attached_;
+  u32 next_program_ = 1;
+  bool any_dead_ = false;
+  bool tables_changed_ = true;
+  std::unique_ptr<Arena> spare_arena_;
+
+  Rest rest_;
+  Time now_;
+  Time next_host_poll_;
+  Time next_board_;
+  bool stopping_ = false;
+  u64 loops_ = 0, idle_loops_ = 0, yields_ = 0, sleeps_ = 0, calls_ = 0, faults_ = 0, bells_ = 0;
+};
+
+}  // namespace cob::kernel

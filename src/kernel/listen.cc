@@ -1,0 +1,257 @@
+// Sockets, passive opens: listeners and the offering of connections to the programs that accept;
+// docs/calls.md, "Listening". Model: one queue a listener; connections are offered to programs that
+// asked, taken by compare-and-swap of the seat, and taken back from a program that sits on them
+// while another waits. listen(2), accept(2).
+#include <algorithm>
+
+#include "kernel/sockets.h"
+
+namespace cob::kernel {
+
+using call::SocketState;
+
+namespace {
+constexpr u32 max_outstanding_offers = 64;
+constexpr Duration offer_patience = Duration::milliseconds(2);
+}  // namespace
+
+void Sockets::listen(Program& program, u32 number, u32 backlog, const CallOrigin& origin) {
+  Description& d = *program.slot(number).description;
+  backlog = std::clamp<u32>(backlog, 1, 4096);  // as net.core.somaxconn
+  if (d.state == SocketState::listening) {
+    d.queue->backlog = backlog;
+    stack_->set_backlog(d.listener, backlog);
+    return answer(origin, 0);
+  }
+  if (d.state != SocketState::undecided) return answer(origin, -EINVAL);
+  if (!d.bound) {  // listen without bind takes an ephemeral port, as in Linux
+    const auto port = ephemeral_port({}, {});
+    if (port.is_error()) return answer(origin, -EADDRINUSE);
+    d.local = {{}, port.value()};
+  }
+  const PortClaim claim{.local = d.local,
+                        .owner = options_.self,
+                        .handle = d.handle,
+                        .reuse_address = d.reuse_address,
+                        .reuse_port = d.reuse_port,
+                        .listening = true};
+  directory_.claim(claim, now_, [this, handle = d.handle, backlog, origin](i32 result) {
+    Description* listener = at_handle(handle);
+    if (listener == nullptr || result != 0) return answer(origin, result != 0 ? result : -EBADF);
+    listener->bound = true;
+    const auto id = stack_->listen(listener->local, backlog);
+    if (id.is_error()) return answer(origin, -id.error().code);
+    listener->listener = id.value();
+    listener->state = SocketState::listening;
+    listener->seat = -1;
+    listener->queue = std::make_unique<ListenQueue>();
+    listener->queue->backlog = backlog;
+    by_listener_[id.value().value] = listener;
+    directory_.add_listener(listener->local);
+    write_names(*listener);
+    write_flags(*listener);
+    answer(origin, 0);
+  });
+}
+
+void Sockets::want_accept(Program& program, u32 number) {
+  Description& d = *program.slot(number).description;
+  if (d.state != SocketState::listening) return;
+  for (Holder& h : d.holders) {
+    if (h.program != &program || h.slot != number || h.wants_accept) continue;
+    const auto ring = program.take_offer_ring();
+    if (!ring)
+      return;  // the shim sees no offer ring and accepts nothing: max_listeners is the bound
+    h.wants_accept = true;
+    h.offer_ring = *ring;
+    call::KernelSocket& line = program.ours(number);
+    line.offer_ring = *ring;
+    h.offered = h.settled = static_cast<u32>(line.received);
+    program.arena().ours().offer_head[*ring].head = h.offered;
+  }
+  offer(d);
+}
+
+void Sockets::on_incoming(net::ListenerId listener, net::TcbId tcb) {
+  const auto found = by_listener_.find(listener.value);
+  const auto opened =
+      found == by_listener_.end() ? Result<Description*>(Error::of(EBADF, "listener")) : open();
+  if (opened.is_error()) {
+    stack_->abort(tcb);
+    return;
+  }
+  Description& d = *opened.value();
+  const auto info = stack_->info(tcb);
+  d.state = SocketState::connected;
+  d.tcb = tcb;
+  d.local = info.value().local;
+  d.remote = info.value().remote;
+  d.listener_of = found->second;
+  d.accept_counted = true;
+  const Description& parent =
+      *found->second;  // accept(2): socket options of the listener are inherited
+  d.no_delay = parent.no_delay;
+  d.keep_alive = parent.keep_alive;
+  d.keep_alive_idle_s = parent.keep_alive_idle_s;
+  d.keep_alive_interval_s = parent.keep_alive_interval_s;
+  d.keep_alive_probes = parent.keep_alive_probes;
+  d.receive_limit = parent.receive_limit;
+  d.send_limit = parent.send_limit;
+  d.references = 1;  // the queue's
+  stack_->set_cookie(tcb, to_cookie(d));
+  apply_options(d);
+  found->second->queue->pending.push_back(&d);
+  mark_busy(*found->second);
+}
+
+void Sockets::mark_busy(Description& listener) {
+  if (std::find(busy_listeners_.begin(), busy_listeners_.end(), &listener) == busy_listeners_.end())
+    busy_listeners_.push_back(&listener);
+}
+
+// Looks at the offers that the program has looked at since: taken ones leave the backlog.
+void Sockets::settle(Description&, Holder& holder) {
+  if (!holder.wants_accept) return;
+  Program& program = *holder.program;
+  const u32 seen = static_cast<u32>(load(program.theirs(holder.slot).consumed));
+  if (seen - holder.settled > holder.offered - holder.settled)
+    return;  // a lie; only the liar waits
+  const auto& ring = program.arena().ours().offers[holder.offer_ring];
+  for (; holder.settled != seen; ++holder.settled) {
+    const u32 number = ring.socket[holder.settled % call::offer_slots];
+    if (!program.slot_open(number)) continue;
+    Description& d = *program.slot(number).description;
+    if (!d.accept_counted) continue;
+    if (load(program.theirs(number).seat) == call::seat_offered) {
+      // Looked at and left: never written by our shim. The kernel takes it back.
+      publish(program.theirs(number).seat, static_cast<u32>(call::seat_away));
+    }
+    d.accept_counted = false;
+    d.listener_of = nullptr;
+    if (d.tcb != net::no_tcb) stack_->accepted(d.tcb);
+  }
+}
+
+bool Sockets::offer_to(Description& listener, Holder& holder, Description& connection) {
+  Program& program = *holder.program;
+  const u32 number = program.take_slot();
+  if (number == 0) return false;
+  const u32 generation = program.slot(number).generation + 1;
+  hold(program, number, connection, generation);
+  release(connection);  // the queue's reference: the holder has one now
+  publish(program.theirs(number).seat, static_cast<u32>(call::seat_offered));
+  auto& ring = program.arena().ours();
+  ring.offers[holder.offer_ring].socket[holder.offered % call::offer_slots] = number;
+  ++holder.offered;
+  publish(ring.offer_head[holder.offer_ring].head, holder.offered);
+  call::KernelSocket& line = program.ours(holder.slot);
+  publish(line.received, line.received + 1);
+  ++line.change;
+  program.touch(holder.slot);
+  connection.listener_of = &listener;
+  return true;
+}
+
+void Sockets::offer(Description& listener) {
+  ListenQueue& queue = *listener.queue;
+  if (listener.holders.empty()) return;
+  u32 refused = 0;
+  for (Holder& h : listener.holders) settle(listener, h);
+  while (!queue.pending.empty() && refused < listener.holders.size()) {
+    // Programs that wait on it at this moment come first, then those that merely asked once.
+    Holder* chosen = nullptr;
+    for (u32 i = 0; i < listener.holders.size() && chosen == nullptr; ++i) {
+      Holder& h = listener.holders[(queue.next_holder + i) % listener.holders.size()];
+      if (!h.wants_accept || h.offered - h.settled >= max_outstanding_offers) continue;
+      const call::ProgramSocket& line = h.program->theirs(h.slot);
+      const bool waits = load(line.ready_ring) != 0 || load(line.read_waiter) != 0;
+      if (waits || listener.holders.size() == 1) {
+        chosen = &h;
+        queue.next_holder += i + 1;
+      }
+    }
+    for (Holder& h : listener.holders) {
+      if (chosen != nullptr) break;
+      if (h.wants_accept && h.offered - h.settled < max_outstanding_offers) chosen = &h;
+    }
+    if (chosen == nullptr) break;
+    Description& connection = *queue.pending.front();
+    queue.pending.pop_front();
+    if (!offer_to(listener, *chosen, connection)) {
+      queue.pending.push_front(&connection);
+      ++refused;
+    }
+  }
+}
+
+// The holder goes, or is too slow: what it has not taken returns to the front of the queue, oldest
+// first.
+void Sockets::take_offers_back(Description& listener, Holder& holder) {
+  if (!holder.wants_accept) return;
+  settle(listener, holder);
+  Program& program = *holder.program;
+  auto& entries = program.arena().ours().offers[holder.offer_ring];
+  for (u32 at = holder.offered; at != holder.settled; --at) {
+    const u32 number = entries.socket[(at - 1) % call::offer_slots];
+    if (!program.slot_open(number)) continue;
+    u32 expected = call::seat_offered;
+    if (!__atomic_compare_exchange_n(&program.theirs(number).seat, &expected,
+                                     static_cast<u32>(call::seat_away), false, __ATOMIC_SEQ_CST,
+                                     __ATOMIC_RELAXED))
+      continue;  // the program was quicker
+    Description& d = *program.slot(number).description;
+    retain(d);  // the queue's again
+    d.listener_of = nullptr;
+    take_unread(d);
+    let_go(program, number, false);
+    ++counters_.offers_taken_back;
+    if (d.tcb == net::no_tcb) {
+      release(d);
+      continue;
+    }
+    d.listener_of = &listener;
+    listener.queue->pending.push_front(&d);
+  }
+  mark_busy(listener);
+}
+
+void Sockets::poll(Time now) {
+  now_ = now;
+  for (std::size_t i = 0; i < busy_listeners_.size();) {
+    Description& listener = *busy_listeners_[i];
+    offer(listener);
+    if (listener.queue->pending.empty()) {
+      busy_listeners_[i] = busy_listeners_.back();
+      busy_listeners_.pop_back();
+    } else {
+      ++i;
+    }
+  }
+  if (now >= offers_check_) {
+    offers_check_ = Time::never();
+    for (const auto& [id, listener] : by_listener_) {
+      if (listener->holders.size() < 2) continue;
+      Holder* slow = nullptr;
+      bool another_waits = false;
+      for (Holder& h : listener->holders) {
+        settle(*listener, h);
+        if (!h.wants_accept) continue;
+        if (h.offered != h.settled) {
+          if (h.settled_at_check == h.settled && h.offered_at_check != h.settled) slow = &h;
+          h.settled_at_check = h.settled;
+          h.offered_at_check = h.offered;
+          offers_check_ = now + offer_patience;
+        } else {
+          const call::ProgramSocket& line = h.program->theirs(h.slot);
+          another_waits |= load(line.ready_ring) != 0 || load(line.read_waiter) != 0;
+        }
+      }
+      if (slow != nullptr && another_waits) {
+        slow->program->ours(slow->slot).change++;
+        take_offers_back(*listener, *slow);
+      }
+    }
+  }
+}
+
+}  // namespace cob::kernel

@@ -1,0 +1,38 @@
+// The messages that kernels of one cob send each other about ports and listeners (types 16 to 31).
+// Model: a port's home kernel (port % kernels) grants or refuses claims; listeners are told to all.
+// Values; flat structs, checked at compile time by message/flat.h.
+#pragma once
+
+#include "message/flat.h"
+
+namespace cob::kernel {
+
+struct ClaimMessage {
+  static constexpr message::MessageType type{16};
+  message::le<u32> address;  // host byte order's value
+  message::le<u32> handle;
+  message::le<u16> port;
+  message::le<u16> flags;  // 1 reuse address, 2 reuse port, 4 listening
+};
+struct ClaimReply {
+  static constexpr message::MessageType type{17};
+  message::le<i32> result;  // 0 or -errno
+};
+struct UnclaimMessage {
+  static constexpr message::MessageType type{18};
+  message::le<u32> address;
+  message::le<u32> handle;
+  message::le<u16> port;
+  message::le<u16> reserved;
+};
+struct ListenerMessage {
+  static constexpr message::MessageType type{19};
+  message::le<u32> address;
+  message::le<u16> port;
+  message::le<u16> added;  // 1: listens now, 0: no more
+};
+
+static_assert(message::FlatMessage<ClaimMessage> && message::FlatMessage<ClaimReply> &&
+              message::FlatMessage<UnclaimMessage> && message::FlatMessage<ListenerMessage>);
+
+}  // namespace cob::kernel

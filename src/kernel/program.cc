@@ -1,0 +1,154 @@
+// Program: slots, announcing and waking; see program.h and docs/calls.md, "Readiness". eventfd(2).
+#include "kernel/program.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+
+namespace cob::kernel {
+
+std::unique_ptr<Arena> Program::drop_arena() {
+  VERIFY(open_slots_ == 0);
+  threads_.clear();
+  low_.clear();
+  high_.clear();
+  free_high_.clear();
+  touched_.clear();
+  lent_.clear();
+  offer_rings_ = 1;
+  thread_to_wake_ = false;
+  return std::move(arena_);
+}
+
+Result<void> Program::add_thread(u32 index, Fd doorbell) {
+  if (index >= call::max_threads) return Error::of(EPROTO, "thread index out of range");
+  if (threads_.size() <= index) threads_.resize(index + 1);
+  Thread& thread = threads_[index];
+  thread.doorbell =
+      std::move(doorbell);  // a thread that ended leaves its index and position to the next
+  thread.active = true;
+  return {};
+}
+
+Slot& Program::slot(u32 number) {
+  VERIFY(number < call::max_sockets);
+  const bool high = number >= call::first_kernel_socket;
+  auto& table = high ? high_ : low_;
+  const u32 index = high ? number - call::first_kernel_socket : number;
+  if (index >= table.size()) table.resize(index + 1 + index / 2);
+  return table[index];
+}
+
+bool Program::slot_open(u32 number) const {
+  if (number >= call::max_sockets) return false;
+  const bool high = number >= call::first_kernel_socket;
+  const auto& table = high ? high_ : low_;
+  const u32 index = high ? number - call::first_kernel_socket : number;
+  return index < table.size() && table[index].description != nullptr;
+}
+
+u32 Program::take_slot() {
+  if (free_high_.empty()) {
+    const u32 used = static_cast<u32>(high_.size());
+    const u32 capacity = call::max_sockets - call::first_kernel_socket;
+    if (used >= capacity) return 0;
+    const u32 grown = std::min<u32>(capacity, std::max<u32>(64, used * 2));
+    high_.resize(grown);
+    for (u32 i = grown; i > used; --i) free_high_.push_back(call::first_kernel_socket + i - 1);
+  }
+  const u32 number = free_high_.back();
+  free_high_.pop_back();
+  return number;
+}
+
+void Program::give_slot(u32 number) { free_high_.push_back(number); }
+
+std::optional<u32> Program::take_offer_ring() {
+  if (offer_rings_ == ~u64{0}) return std::nullopt;
+  const u32 ring = static_cast<u32>(std::countr_one(offer_rings_));
+  offer_rings_ |= u64{1} << ring;
+  return ring;
+}
+
+bool Program::return_chunk(u32 chunk) {
+  const auto found = std::find(lent_.begin(), lent_.end(), chunk);
+  if (found == lent_.end()) return false;
+  *found = lent_.back();
+  lent_.pop_back();
+  arena_->give_chunk(chunk);
+  return true;
+}
+
+void Program::wake(u32 waiter) {
+  if (waiter == 0) return;
+  thread_to_wake_ = true;
+  if (waiter == 0xffff) {
+    for (Thread& thread : threads_) thread.wake = thread.active;
+  } else if (waiter <= threads_.size()) {
+    threads_[waiter - 1].wake = true;
+  }
+}
+
+void Program::announce() {
+  if (!attached()) {
+    touched_.clear();
+    return;
+  }
+  call::KernelSide& k = arena_->ours();
+  arena_->publish_freed();
+  for (const u32 number : touched_) {
+    Slot& s = slot(number);
+    const u8 how = std::exchange(s.touched, u8{0});
+    if (s.description == nullptr) continue;
+    const call::ProgramSocket& line = theirs(number);
+    if (how == 1) {
+      if (load(line.want_space) == 0) continue;
+      ++ours(number).change;
+    }
+    const u32 ring = load(line.ready_ring);
+    if (ring != 0 && ring < call::max_ready_rings) {
+      const call::RingTail& tail = arena_->theirs().ready_tail[ring];
+      const u32 head = k.ready_head[ring].head;
+      const bool queued =
+          s.ready_ring == ring && static_cast<i32>(s.ready_position - load(tail.tail)) >= 0;
+      if (!queued) {
+        k.ready[ring].socket[head % call::max_sockets] = number;
+        publish(k.ready_head[ring].head, head + 1);
+        s.ready_ring = static_cast<u16>(ring);
+        s.ready_position = head;
+      }
+      wake(load(tail.waiter));
+    }
+    wake(load(line.read_waiter));
+    wake(load(line.write_waiter));
+  }
+  touched_.clear();
+}
+
+u32 Program::ring() {
+  if (!attached() || !thread_to_wake_) return 0;
+  thread_to_wake_ = false;
+  u32 rung = 0;
+  for (u32 i = 0; i < threads_.size(); ++i) {
+    Thread& thread = threads_[i];
+    if (!thread.wake) continue;
+    thread.wake = false;
+    if (load(arena_->theirs().armed[i].armed) == 0 || !thread.doorbell.valid()) continue;
+    const u64 one = 1;
+    // A full counter (EAGAIN) is a bell that rings already.
+    [[maybe_unused]] const ssize_t written = ::write(thread.doorbell.get(), &one, sizeof one);
+    ++rung;
+  }
+  return rung;
+}
+
+void Program::reply(u32 thread, u32 sequence, i32 result, const u64* values, u32 count) {
+  call::ThreadReply& line = arena_->ours().reply[thread];
+  line.result = result;
+  for (u32 i = 0; i < 6; ++i) line.value[i] = i < count ? values[i] : 0;
+  publish(line.sequence, sequence);
+  wake(thread + 1);
+}
+
+}  // namespace cob::kernel

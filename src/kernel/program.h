@@ -1,0 +1,125 @@
+// Program: a Linux process attached to this kernel: its liveness socket, arena, call rings and
+// socket slots. Model: a slot binds a number in the program's arena to a description; what changed
+// is collected (touch) and announced once a poll, behind one fence. docs/calls.md, "Readiness".
+// Kernel's loop only.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernel/arena.h"
+#include "kernel/description.h"
+
+namespace cob::kernel {
+
+struct Slot {
+  Description* description = nullptr;
+  u32 generation = 0;
+  u32 ready_position = 0;  // where in its ready ring it was put last
+  u16 ready_ring = 0;      // which ring that was; 0: none yet
+  u8 touched = 0;          // 1: announce only if the program waits for send space; 2: announce
+  u64 posted = 0;          // bytes by this slot's sends
+};
+
+class Program {
+ public:
+  Program(u32 id, u32 pid, Fd liveness) : id_(id), pid_(pid), liveness_(std::move(liveness)) {}
+
+  u32 id() const { return id_; }
+  u32 pid() const { return pid_; }
+  void set_identity(u32 pid, std::string command) {
+    pid_ = pid;
+    command_ = std::move(command);
+  }
+  const std::string& command() const { return command_; }
+  FdRef liveness() const { return liveness_.ref(); }
+  void close_liveness() { liveness_.reset(); }
+
+  bool attached() const { return arena_ != nullptr; }
+  Arena& arena() { return *arena_; }
+  void set_arena(std::unique_ptr<Arena> arena) { arena_ = std::move(arena); }
+  // Hands the arena over and forgets threads and slots; REQUIRES: every slot is empty.
+  std::unique_ptr<Arena> drop_arena();
+
+  struct Thread {
+    Fd doorbell;
+    u32 position = 0;
+    bool active = false;
+    bool wake = false;
+  };
+  std::vector<Thread>& threads() { return threads_; }
+  Result<void> add_thread(u32 index, Fd doorbell);
+
+  // The slot, grown on demand. REQUIRES: number < call::max_sockets.
+  Slot& slot(u32 number);
+  bool slot_open(u32 number) const;
+  // A free kernel-numbered slot, or 0 when there is none.
+  u32 take_slot();
+  void give_slot(u32 number);
+  // Calls f(number, slot) for every open slot; f may close it.
+  template <typename F>
+  void for_each_slot(F f) {
+    for (u32 i = 0; i < low_.size(); ++i)
+      if (low_[i].description != nullptr) f(i, low_[i]);
+    for (u32 i = 0; i < high_.size(); ++i)
+      if (high_[i].description != nullptr) f(call::first_kernel_socket + i, high_[i]);
+  }
+  u32 open_slots() const { return open_slots_; }
+  void count_slot(i32 change) {
+    open_slots_ = static_cast<u32>(static_cast<i32>(open_slots_) + change);
+  }
+
+  call::KernelSocket& ours(u32 number) { return arena_->ours().socket[number]; }
+  call::ProgramSocket& theirs(u32 number) { return arena_->theirs().socket[number]; }
+
+  // Marks the slot's readiness as changed.
+  void touch(u32 number) { mark(number, 2); }
+  // Send space came back: matters only if the program asked for it (ProgramSocket::want_space).
+  void touch_space(u32 number) { mark(number, 1); }
+
+  // An offer ring for a listener, if one is left.
+  std::optional<u32> take_offer_ring();
+  void give_offer_ring(u32 ring) { offer_rings_ &= ~(u64{1} << ring); }
+
+  // Receive chunks lent by a reply until the program gives them back; false: it was not lent.
+  void lend_chunk(u32 chunk) { lent_.push_back(chunk); }
+  bool return_chunk(u32 chunk);
+
+  // Between the two a full fence: announce puts touched slots on ready rings and notes threads,
+  // ring wakes the armed ones.
+  void announce();
+  u32 ring();  // returns doorbells rung
+  void reply(u32 thread, u32 sequence, i32 result, const u64* values, u32 count);
+
+  std::vector<Description*> unadopted;  // held for a child or a new image; each counts a reference
+  std::vector<u32>
+      in_flight;  // handles published for SCM_RIGHTS and not adopted yet; each a reference
+  Fd child;       // the liveness socket of a child about to be forked
+  bool dead = false;
+  bool faulty = false;  // broke the protocol: to be ended
+
+ private:
+  void mark(u32 number, u8 how) {
+    Slot& s = slot(number);
+    if (s.touched == 0) touched_.push_back(number);
+    if (s.touched < how) s.touched = how;
+  }
+  void wake(u32 waiter);
+
+  u32 id_;
+  u32 pid_;
+  Fd liveness_;
+  std::string command_;
+  std::unique_ptr<Arena> arena_;
+  std::vector<Thread> threads_;
+  std::vector<Slot> low_, high_;
+  std::vector<u32> free_high_;
+  std::vector<u32> touched_;
+  std::vector<u32> lent_;
+  u64 offer_rings_ = 1;  // bit: taken; ring 0 is nobody's
+  u32 open_slots_ = 0;
+  bool thread_to_wake_ = false;
+};
+
+}  // namespace cob::kernel

@@ -1,0 +1,45 @@
+// Rest: what a loop does when it found no work: poll on, yield the core, or ask to be put to sleep.
+// Decision 2 of the design. Model: yields are timed; one that took long with nothing done meanwhile
+// means a computing neighbour has the core
+// (*contested*), and for the next 20 ms resting is sleeping. sched_yield(2).
+// Kernel's loop only; reads no clock.
+#pragma once
+
+#include <algorithm>
+
+#include "base/clock.h"
+
+namespace cob::kernel {
+
+class Rest {
+ public:
+  static constexpr Duration long_yield = Duration::microseconds(300);
+  static constexpr Duration very_long_yield = Duration::milliseconds(2);
+  static constexpr Duration contested_time = Duration::milliseconds(20);
+  static constexpr Duration patience = Duration::microseconds(150);  // idle yielding before sleep
+
+  enum class Advice { yield, sleep };
+
+  // The loop just did work.
+  void worked(Time now) { idle_since_ = now; }
+  Advice advise(Time now) const {
+    return now < contested_until_ || now - idle_since_ >= patience ? Advice::sleep : Advice::yield;
+  }
+  // After a yield that lasted from `before` to `now`; `found_work`: calls or messages came
+  // meanwhile, so that the core was most likely at work for this cob.
+  void yielded(Time before, Time now, bool found_work) {
+    const Duration took = now - before;
+    if (took <= long_yield || (found_work && took <= very_long_yield)) return;
+    contested_ns_ +=
+        std::max(Duration{0}, now + contested_time - std::max(contested_until_, now)).ns;
+    contested_until_ = now + contested_time;
+  }
+  u64 contested_ns() const { return static_cast<u64>(contested_ns_); }
+
+ private:
+  Time idle_since_;
+  Time contested_until_;
+  i64 contested_ns_ = 0;
+};
+
+}  // namespace cob::kernel

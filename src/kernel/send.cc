@@ -1,0 +1,167 @@
+// Sockets, sending: send chunks named by posts queue as pieces until the peer has acknowledged
+// them; docs/calls.md, "Sending".
+#include <algorithm>
+#include <cstring>
+
+#include "kernel/sockets.h"
+
+namespace cob::kernel {
+
+void Sockets::give_piece(const SendPiece& piece) {
+  piece.arena->give_send_chunk(piece.chunk);
+  if (orphans_.empty() || piece.arena->send_chunks_held() > 0) return;
+  std::erase_if(orphans_, [&](const auto& orphan) { return orphan.get() == piece.arena; });
+}
+
+// Appends the chunks of a send post to the send buffer, at most `limit` bytes (whole chunks are
+// left to the caller beyond it). False: the program named chunks that are not its to give; nothing
+// was appended.
+bool Sockets::take_pieces(Program& program, Description& d, const call::CallSlot& call, u64 limit,
+                          u64* taken) {
+  u64 total = static_cast<u32>(call.a[0]);
+  constexpr u32 most = 10;
+  const u64 chunks = (total + call::chunk_bytes - 1) / call::chunk_bytes;
+  if (total == 0 || chunks > most) return false;
+  total = std::min(total, limit);
+  *taken = 0;
+  Arena& arena = program.arena();
+  for (u32 i = 0; *taken < total; ++i) {
+    const u32 chunk = static_cast<u32>(call.a[1 + i / 2] >> (i % 2 == 0 ? 0 : 32));
+    if (!arena.claim_send_chunk(chunk)) return false;
+    const u64 part = std::min<u64>(total - *taken, call::chunk_bytes);
+    if (d.pieces_taken > 0 && d.pieces_taken == d.pieces.size()) {
+      d.pieces.clear();
+      d.pieces_taken = 0;
+    }
+    d.pieces.push_back(
+        {.arena = &arena, .chunk = chunk, .begin = 0, .end = static_cast<u16>(part)});
+    d.send_buffered += part;
+    *taken += part;
+  }
+  return true;
+}
+
+void Sockets::drop_pieces(Description& d, u64 bytes) {
+  d.send_buffered -= bytes;
+  while (bytes > 0) {
+    SendPiece& piece = d.pieces[d.pieces_taken];
+    const u64 held = static_cast<u64>(piece.end - piece.begin);
+    if (bytes < held) {
+      piece.begin = static_cast<u16>(piece.begin + bytes);
+      break;
+    }
+    bytes -= held;
+    give_piece(piece);
+    ++d.pieces_taken;
+  }
+  if (d.pieces_taken == d.pieces.size()) {
+    d.pieces.clear();
+    d.pieces_taken = 0;
+  } else if (d.pieces_taken > 64 && d.pieces_taken * 2 > d.pieces.size()) {
+    d.pieces.erase(d.pieces.begin(),
+                   d.pieces.begin() + static_cast<std::ptrdiff_t>(d.pieces_taken));
+    d.pieces_taken = 0;
+  }
+}
+
+void Sockets::send(Program& program, u32 number, const call::CallSlot& call) {
+  Slot& slot = program.slot(number);
+  Description& d = *slot.description;
+  const u64 before = d.send_buffered;
+  u64 taken = 0;
+  if (!take_pieces(program, d, call, UINT64_MAX, &taken)) {
+    programs_.fault(program, "send of chunks that are not the program's");
+    return;
+  }
+  slot.posted += taken;
+  counters_.bytes_out += taken;
+  if (d.tcb == net::no_tcb || (d.flags & call::flag_send_closed) != 0 ||
+      before + taken > u64{d.send_limit} + 256 * 1024) {
+    // The connection ended while the post was under way (or a program ignores its limit): the bytes
+    // go nowhere.
+    SendPiece tail;
+    while (d.send_buffered > before) {
+      tail = d.pieces.back();
+      d.pieces.pop_back();
+      d.send_buffered -= static_cast<u64>(tail.end - tail.begin);
+      give_piece(tail);
+    }
+    program.ours(number).acknowledged += taken;
+    return;
+  }
+  stack_->send_available(d.tcb, taken);
+}
+
+void Sockets::refuse_send(Program& program, const call::CallSlot& call) {
+  Description nowhere;
+  u64 taken = 0;
+  if (!take_pieces(program, nowhere, call, UINT64_MAX, &taken)) {
+    programs_.fault(program, "send of chunks that are not the program's");
+    return;
+  }
+  drop_pieces(nowhere, taken);
+}
+
+i32 Sockets::send_shared(Program& program, u32 number, const call::CallSlot& call) {
+  Slot& slot = program.slot(number);
+  Description& d = *slot.description;
+  if (d.error != 0) {
+    const i32 error = d.error;
+    d.error = 0;
+    write_flags(d);
+    return -error;
+  }
+  if ((d.flags & call::flag_send_closed) != 0) return -EPIPE;
+  if (d.tcb == net::no_tcb || d.state != call::SocketState::connected)
+    return d.state == call::SocketState::connecting ? -EAGAIN : -ENOTCONN;
+  const u64 room = d.send_limit - std::min<u64>(d.send_limit, d.send_buffered);
+  if (room == 0) return -EAGAIN;
+  u64 taken = 0;
+  if (!take_pieces(program, d, call, room, &taken)) {
+    programs_.fault(program, "send of chunks that are not the program's");
+    return -EPROTO;
+  }
+  slot.posted += taken;
+  counters_.bytes_out += taken;
+  stack_->send_available(d.tcb, taken);
+  write_flags(d);
+  return static_cast<i32>(taken);
+}
+
+void Sockets::on_acked(net::TcbId, u64 cookie, std::size_t bytes) {
+  if (cookie == 0) return;
+  Description& d = from_cookie(cookie);
+  drop_pieces(d, bytes);
+  if (d.references == 0) return;
+  if (d.seat < 0) {
+    write_flags(d);
+    return;
+  }
+  const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
+  call::KernelSocket& line = h.program->ours(h.slot);
+  publish(line.acknowledged, line.acknowledged + bytes);
+  if (d.send_buffered <= d.send_limit - d.send_limit / 3) h.program->touch_space(h.slot);
+}
+
+void Sockets::read_send_buffer(net::TcbId, u64 cookie, std::size_t offset,
+                               std::span<std::byte> out) {
+  Description& d = from_cookie(cookie);
+  std::size_t i = d.pieces_taken;
+  std::size_t done = 0;
+  while (done < out.size()) {
+    VERIFY(i < d.pieces.size());
+    const SendPiece& piece = d.pieces[i++];
+    const std::size_t held = static_cast<std::size_t>(piece.end - piece.begin);
+    if (offset >= held) {
+      offset -= held;
+      continue;
+    }
+    const std::size_t part = std::min(held - offset, out.size() - done);
+    std::memcpy(out.data() + done, piece.arena->send_chunk(piece.chunk) + piece.begin + offset,
+                part);
+    done += part;
+    offset = 0;
+  }
+}
+
+}  // namespace cob::kernel

@@ -1,0 +1,395 @@
+// Sockets: life, references and lines of descriptions; see sockets.h.
+#include "kernel/sockets.h"
+
+namespace cob::kernel {
+
+using call::SocketState;
+
+namespace {
+constexpr u32 index_bits = 20;
+constexpr u32 index_mask = (1u << index_bits) - 1;
+}  // namespace
+
+Description* Sockets::at_handle(u32 handle) {
+  const u32 index = (handle & index_mask) - 1;
+  if (handle == 0 || index >= descriptions_.size()) return nullptr;
+  Description& d = descriptions_[index];
+  return d.handle == handle && d.references > 0 ? &d : nullptr;
+}
+
+Result<Description*> Sockets::open() {
+  u32 index;
+  if (!free_.empty()) {
+    index = free_.back();
+    free_.pop_back();
+  } else {
+    if (descriptions_.size() >= std::min(options_.max_descriptions, index_mask - 1))
+      return Error::of(ENFILE, "descriptions of this kernel");
+    index = static_cast<u32>(descriptions_.size());
+    descriptions_.emplace_back().handle = index + 1;
+  }
+  Description& d = descriptions_[index];
+  d.handle += 1u << index_bits;  // the next generation
+  d.state = SocketState::undecided;
+  d.receive_limit = options_.receive_limit;
+  d.send_limit = options_.send_limit;
+  ++open_count_;
+  return &d;
+}
+
+void Sockets::free_description(Description& d) {
+  VERIFY(d.references == 0 && d.tcb == net::no_tcb);
+  drop_pieces(d, d.send_buffered);
+  if (d.bound) directory_.unclaim(d.local, d.handle);
+  if (d.token != 0) tokens_.erase(d.token);
+  const u32 handle = d.handle;
+  // The vectors keep their memory for the next socket that lives here.
+  auto holders = std::move(d.holders);
+  auto pieces = std::move(d.pieces);
+  holders.clear();
+  pieces.clear();
+  d = Description{};
+  d.handle = handle;
+  d.holders = std::move(holders);
+  d.pieces = std::move(pieces);
+  free_.push_back((handle & index_mask) - 1);
+  --open_count_;
+}
+
+void Sockets::release(Description& d) {
+  VERIFY(d.references > 0);
+  if (--d.references == 0) close_now(d, d.linger_reset);
+}
+
+// The last reference is gone: close(2) as tcp(7) and RFC 9293 section 3.10.4 have it.
+void Sockets::close_now(Description& d, bool reset) {
+  if (d.state == SocketState::listening) {
+    directory_.remove_listener(d.local);
+    by_listener_.erase(d.listener.value);
+    std::erase(busy_listeners_, &d);
+    auto pending = std::move(d.queue->pending);
+    for (Description* waiting : pending) {
+      waiting->listener_of = nullptr;
+      waiting->linger_reset = true;
+      release(*waiting);
+    }
+    stack_->close_listener(d.listener);
+    free_description(d);
+    return;
+  }
+  const bool unread = d.kept_bytes() > 0;
+  d.kept.clear();
+  d.kept_taken = 0;
+  if (d.tcb == net::no_tcb) {
+    free_description(d);
+    return;
+  }
+  if (reset || unread || d.state == SocketState::connecting || d.listener_of != nullptr) {
+    stack_->abort(d.tcb);
+    d.tcb = net::no_tcb;
+    free_description(d);
+    return;
+  }
+  d.state = SocketState::closed;
+  stack_->close(d.tcb);  // on_closed or on_error frees it
+}
+
+void Sockets::hold(Program& program, u32 number, Description& d, u32 generation) {
+  Slot& slot = program.slot(number);
+  VERIFY(slot.description == nullptr);
+  slot.description = &d;
+  slot.generation = generation;
+  slot.ready_ring = 0;
+  slot.posted = program.ours(number).acknowledged;
+  program.count_slot(1);
+  d.holders.push_back({.program = &program, .slot = number});
+  ++d.references;
+
+  call::KernelSocket& line = program.ours(number);
+  const u64 consumed = load(program.theirs(number).consumed);
+  line.first_position = consumed;
+  line.first_chunk = call::no_chunk;
+  publish(line.received, consumed);
+  line.send_limit = d.send_limit;
+  line.handle = d.handle;
+  line.error = d.error;
+  line.events = 0;
+  line.offer_ring = 0;
+  if (d.holders.size() == 1 && d.state != SocketState::listening) {
+    d.seat = 0;
+    d.first_chunk = d.last_chunk = call::no_chunk;
+    d.first_position = d.consumed = consumed;
+    line.flags = d.flags;
+    take_in_kept(d);
+  } else {
+    line.flags =
+        static_cast<u8>(d.flags | (d.state == SocketState::listening ? 0 : call::flag_shared));
+    line.events = shared_events(d);
+  }
+  publish(line.state, d.state);
+  publish(line.generation, generation);
+  call::SocketNames& names = program.arena().ours().names[number];
+  names = {d.local.address.value, d.remote.address.value, d.local.port.value, d.remote.port.value,
+           0};
+}
+
+void Sockets::publish_token(Description& d, u64 token) {
+  if (d.token == token) return;
+  if (d.token != 0) tokens_.erase(d.token);
+  d.token = token;
+  tokens_[token] = d.handle;
+}
+
+Description* Sockets::at_token(u64 token) {
+  const auto found = tokens_.find(token);
+  return found == tokens_.end() ? nullptr : at_handle(found->second);
+}
+
+// Bytes kept here go into the arena of the program that now has the seat. False: no chunks for
+// them.
+bool Sockets::take_in_kept(Description& d) {
+  const auto kept = std::span(d.kept).subspan(d.kept_taken);
+  if (!kept.empty() && append_to_arena(d, kept) != kept.size()) {
+    const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
+    free_receive_chunks(d);
+    call::KernelSocket& line = h.program->ours(h.slot);
+    publish(line.received, d.consumed);
+    publish(line.flags, static_cast<u8>(d.flags | call::flag_shared));
+    d.seat = -1;
+    return false;
+  }
+  d.kept = {};
+  d.kept_taken = 0;
+  return true;
+}
+
+void Sockets::leave_holder(Description& d, std::size_t index) {
+  if (d.state == SocketState::listening && d.holders[index].wants_accept)
+    d.holders[index].program->give_offer_ring(d.holders[index].offer_ring);
+  if (d.seat == static_cast<i32>(index)) {
+    d.seat = -1;
+  } else if (d.seat > static_cast<i32>(index)) {
+    --d.seat;
+  }
+  d.holders.erase(d.holders.begin() + static_cast<std::ptrdiff_t>(index));
+}
+
+void Sockets::let_go(Program& program, u32 number, bool reset) {
+  Slot& slot = program.slot(number);
+  Description& d = *slot.description;
+  std::size_t index = 0;
+  while (d.holders[index].program != &program || d.holders[index].slot != number) ++index;
+
+  if (d.state == SocketState::listening) {
+    take_offers_back(d, d.holders[index]);
+  } else if (d.seat == static_cast<i32>(index)) {
+    if (d.references > 1 || d.tcb == net::no_tcb) {
+      take_unread(d);
+    } else {
+      // Unread data makes the last close a reset (RFC 2525 section 2.17, as Linux does).
+      if (unread_bytes(d) > 0) reset = true;
+      free_receive_chunks(d);
+    }
+  }
+  leave_holder(d, index);
+
+  call::KernelSocket& line = program.ours(number);
+  line.flags = 0;
+  line.handle = 0;
+  publish(line.state, SocketState::free);
+  slot.description = nullptr;
+  program.count_slot(-1);
+  if (number >= call::first_kernel_socket) program.give_slot(number);
+
+  if (d.taking && d.seat < 0) seat_taken(d);
+  VERIFY(d.references > 0);
+  if (--d.references == 0) close_now(d, reset || d.linger_reset);
+}
+
+void Sockets::touch_holders(Description& d) {
+  for (const Holder& h : d.holders) {
+    if (!h.program->attached()) continue;
+    ++h.program->ours(h.slot).change;
+    h.program->touch(h.slot);
+  }
+}
+
+// Flags, state and error as every holder sees them, then the announcement.
+void Sockets::write_flags(Description& d) {
+  const bool shared = d.seat < 0 && d.state != SocketState::listening;
+  for (const Holder& h : d.holders) {
+    call::KernelSocket& line = h.program->ours(h.slot);
+    line.error = d.error;
+    line.events = shared ? shared_events(d) : 0;
+    publish(line.state, d.state);
+    const u8 keep = static_cast<u8>(line.flags & call::flag_wants_consumed);
+    const bool is_seat = d.seat >= 0 && &h == &d.holders[static_cast<std::size_t>(d.seat)];
+    const u8 away = is_seat || d.state == SocketState::listening ? 0 : call::flag_shared;
+    publish(line.flags, static_cast<u8>(d.flags | keep | away));
+  }
+  touch_holders(d);
+}
+
+void Sockets::write_names(Description& d) {
+  for (const Holder& h : d.holders)
+    h.program->arena().ours().names[h.slot] = {d.local.address.value, d.remote.address.value,
+                                               d.local.port.value, d.remote.port.value, 0};
+}
+
+u32 Sockets::shared_events(const Description& d) const {
+  u32 events = 0;
+  const bool reset = (d.flags & call::flag_reset) != 0;
+  const bool peer_closed = (d.flags & call::flag_peer_closed) != 0;
+  const bool send_closed = (d.flags & call::flag_send_closed) != 0;
+  if (d.kept_bytes() > 0 || peer_closed || reset) events |= call::ready_in;
+  if (peer_closed || reset) events |= call::ready_read_hangup;
+  const bool room = d.send_limit - std::min<u64>(d.send_limit, d.send_buffered) >= d.send_limit / 3;
+  if (reset || send_closed || (d.state == SocketState::connected && room))
+    events |= call::ready_out;
+  if (reset || (peer_closed && send_closed) || d.state == SocketState::undecided)
+    events |= call::ready_hangup;
+  if (d.error != 0) events |= call::ready_error;
+  return events;
+}
+
+void Sockets::fail(Description& d, int error) {
+  d.tcb = net::no_tcb;
+  drop_pieces(d, d.send_buffered);
+  if (d.listener_of != nullptr && d.references == 1 && d.holders.empty()) {
+    // Nobody was offered it: it leaves the queue unseen.
+    std::erase(d.listener_of->queue->pending, &d);
+    d.listener_of = nullptr;
+    d.references = 0;
+    free_description(d);
+    return;
+  }
+  if (d.references == 0) {
+    free_description(d);
+    return;
+  }
+  d.state = SocketState::failed;
+  d.error = static_cast<u16>(error);
+  d.flags |= call::flag_reset | call::flag_peer_closed | call::flag_send_closed;
+  write_flags(d);
+}
+
+void Sockets::on_error(net::TcbId, u64 cookie, int error) {
+  if (cookie != 0) fail(from_cookie(cookie), error);
+}
+
+void Sockets::on_closed(net::TcbId, u64 cookie) {
+  if (cookie == 0) return;
+  Description& d = from_cookie(cookie);
+  d.tcb = net::no_tcb;
+  drop_pieces(d, d.send_buffered);
+  if (d.references == 0) {
+    free_description(d);
+    return;
+  }
+  d.flags |= call::flag_peer_closed | call::flag_send_closed;
+  write_flags(d);
+}
+
+void Sockets::on_peer_closed(net::TcbId, u64 cookie) {
+  if (cookie == 0) return;
+  Description& d = from_cookie(cookie);
+  d.flags |= call::flag_peer_closed;
+  if (d.references > 0) write_flags(d);
+}
+
+void Sockets::shutdown(Program& program, u32 number, u32 how) {
+  Description& d = *program.slot(number).description;
+  if (d.state == SocketState::listening && (how & 2) != 0) {
+    // shutdown(2) on a listener ends the listening; accept then gives EINVAL.
+    directory_.remove_listener(d.local);
+    d.flags |= call::flag_reset | call::flag_peer_closed;
+    write_flags(d);
+    return;
+  }
+  if (d.tcb == net::no_tcb) return;
+  if ((how & 1) != 0 && (d.flags & call::flag_send_closed) == 0) {
+    d.flags |= call::flag_send_closed;
+    stack_->shutdown_send(d.tcb);
+  }
+  if ((how & 2) != 0) d.flags |= call::flag_peer_closed;
+  write_flags(d);
+}
+
+void Sockets::apply_options(Description& d) {
+  if (d.tcb == net::no_tcb) return;
+  if (d.no_delay) stack_->set_no_delay(d.tcb, true);
+  if (d.cork) stack_->set_cork(d.tcb, true);
+  if (d.keep_alive)
+    stack_->set_keep_alive(d.tcb, true, Duration::seconds(d.keep_alive_idle_s),
+                           Duration::seconds(d.keep_alive_interval_s), d.keep_alive_probes);
+  if (d.receive_limit != options_.receive_limit) stack_->set_receive_buffer(d.tcb, d.receive_limit);
+}
+
+void Sockets::set_option(Program& program, u32 number, const call::CallSlot& call) {
+  Description& d = *program.slot(number).description;
+  const bool live = d.tcb != net::no_tcb;
+  const u32 value = static_cast<u32>(call.a[1]);
+  switch (static_cast<call::SocketOption>(call.a[0])) {
+    case call::SocketOption::no_delay:
+      d.no_delay = value != 0;
+      if (live) stack_->set_no_delay(d.tcb, d.no_delay);
+      break;
+    case call::SocketOption::cork:
+      d.cork = value != 0;
+      if (live) stack_->set_cork(d.tcb, d.cork);
+      break;
+    case call::SocketOption::keep_alive:  // value: on; a[2]: idle s | interval s << 32; a[3]:
+                                          // probes
+      d.keep_alive = value != 0;
+      d.keep_alive_idle_s = std::clamp<u32>(static_cast<u32>(call.a[2]), 1, 32'767);
+      d.keep_alive_interval_s = std::clamp<u32>(static_cast<u32>(call.a[2] >> 32), 1, 32'767);
+      d.keep_alive_probes = std::clamp<u32>(static_cast<u32>(call.a[3]), 1, 127);
+      if (live)
+        stack_->set_keep_alive(d.tcb, d.keep_alive, Duration::seconds(d.keep_alive_idle_s),
+                               Duration::seconds(d.keep_alive_interval_s), d.keep_alive_probes);
+      break;
+    case call::SocketOption::receive_buffer:
+      d.receive_limit = std::clamp<u32>(value, 4 * 1024, 8 * 1024 * 1024);
+      if (live) stack_->set_receive_buffer(d.tcb, d.receive_limit);
+      break;
+    case call::SocketOption::send_buffer:
+      d.send_limit = std::clamp<u32>(value, 4 * 1024, 8 * 1024 * 1024);
+      for (const Holder& h : d.holders) h.program->ours(h.slot).send_limit = d.send_limit;
+      break;
+    case call::SocketOption::linger:  // value: on; a[2]: seconds. Only "on, 0 s" is the kernel's
+                                      // concern.
+      d.linger_reset = value != 0 && call.a[2] == 0;
+      break;
+    case call::SocketOption::user_timeout:
+      break;
+    default:
+      programs_.fault(program, "unknown socket option");
+  }
+}
+
+i32 Sockets::tcp_info(Program& program, u32 number, u64* values) {
+  const Description& d = *program.slot(number).description;
+  if (d.tcb == net::no_tcb) return -ENOTCONN;
+  const auto info = stack_->info(d.tcb);
+  if (info.is_error()) return -info.error().code;
+  const net::TcbInfo& t = info.value();
+  values[0] = static_cast<u64>(t.state) | u64{t.mss} << 32;
+  values[1] = t.smoothed_rtt_us | u64{t.rtt_variance_us} << 32;
+  values[2] = t.congestion_window_bytes | u64{t.send_window_bytes} << 32;
+  values[3] = t.retransmits | u64{t.retransmit_timeout_us} << 32;
+  values[4] = t.bytes_sent;
+  values[5] = t.bytes_received;
+  return 0;
+}
+
+void Sockets::answer(const CallOrigin& origin, i32 result, const u64* values, u32 count) {
+  Program* program = programs_.find(origin.program);
+  if (program == nullptr || !program->attached()) return;
+  program->reply(origin.thread, origin.sequence, result, values, count);
+}
+
+void Sockets::arena_orphaned(std::unique_ptr<Arena> arena) {
+  if (arena->send_chunks_held() > 0) orphans_.push_back(std::move(arena));
+}
+
+}  // namespace cob::kernel

@@ -1,0 +1,182 @@
+// Sockets: the descriptions of one kernel and every operation on them; the stack's SocketLayer and
+// the calls' target. Model: programs hold descriptions through slots; the seat says who operates
+// one; the directory says where listeners are. Split: sockets.cc life and references; connect.cc,
+// listen.cc, receive.cc, send.cc, seat.cc. Kernel's loop only.
+#pragma once
+
+#include <memory>
+#include <unordered_map>
+
+#include "kernel/description.h"
+#include "kernel/directory.h"
+#include "kernel/program.h"
+
+namespace cob::kernel {
+
+struct SocketCounters {
+  u64 bytes_in = 0, bytes_out = 0;
+  u64 offers_taken_back = 0;
+  u64 seats_taken = 0, seats_given_back = 0;
+};
+
+struct SocketsOptions {
+  KernelId self;
+  net::Ipv4Address address;
+  u32 prefix_bits = 24;
+  u32 max_descriptions =
+      262'144;  // reaction when full: open gives ENFILE, an incoming connection is reset
+  u32 receive_limit = 256 * 1024;  // bytes, default receive buffer
+  u32 send_limit = 256 * 1024;     // bytes, default send buffer
+};
+
+// What a slot operation needs to reply later.
+struct CallOrigin {
+  u32 program = 0;
+  u32 thread = 0;
+  u32 sequence = 0;
+};
+
+class Sockets final : public net::SocketLayer {
+ public:
+  // Who knows programs by id and takes their posts when a seat is taken. Implemented by the
+  // kernel's call dispatch.
+  class Programs {
+   public:
+    virtual ~Programs() = default;
+    virtual Program* find(u32 id) = 0;
+    virtual void drain(Program& program) = 0;  // execute everything it has posted
+    virtual void execute(Program& program, u32 thread,
+                         const call::CallSlot& slot) = 0;  // a parked call
+    virtual void fault(Program& program,
+                       const char* what) = 0;  // broke the protocol: ended as if killed
+  };
+
+  Sockets(const SocketsOptions& options, Directory& directory, Programs& programs)
+      : options_(options), directory_(directory), programs_(programs) {}
+  void set_stack(net::Stack& stack) { stack_ = &stack; }
+
+  // Life and references.
+  Description* at_handle(u32 handle);
+  Result<Description*> open();
+  void retain(Description& d) { ++d.references; }
+  void release(Description& d);  // at 0: closed as close(2)
+  u32 open_count() const { return open_count_; }
+  // The token of the placeholders that stand for it in descriptor tables; one a description.
+  void publish_token(Description& d, u64 token);
+  Description* at_token(u64 token);
+
+  // Binds a description to a program's slot: fills the kernel line, counts a reference, makes it a
+  // holder.
+  void hold(Program& program, u32 slot, Description& d, u32 generation);
+  // The program's reference by this slot is over (close, exit). `reset`: SO_LINGER 0.
+  void let_go(Program& program, u32 slot, bool reset);
+
+  // One-way operations; errors go to the socket's line.
+  void connect(Program& program, u32 slot, net::Endpoint remote, net::Endpoint local);
+  void send(Program& program, u32 slot, const call::CallSlot& call);
+  void refuse_send(Program& program, const call::CallSlot& call);  // chunks go back unused
+  void consumed(Program& program, u32 slot);
+  void shutdown(Program& program, u32 slot, u32 how);
+  void set_option(Program& program, u32 slot, const call::CallSlot& call);
+  void want_accept(Program& program, u32 slot);
+  void released(Program& program, u32 slot);
+
+  // Synchronous operations: result >= 0 or -errno.
+  i32 connect_local(Program& program, u32 slot, net::Endpoint remote, net::Endpoint local);
+  // Answers through `done`, possibly later (another kernel keeps the port).
+  void bind(Program& program, u32 slot, net::Endpoint local, bool reuse_address, bool reuse_port,
+            const CallOrigin& origin);
+  void listen(Program& program, u32 slot, u32 backlog, const CallOrigin& origin);
+  // seat.cc: true when the kernel has the seat now; false when the call was parked.
+  bool take_seat(Description& d, Program& caller, u32 slot, u32 thread, const call::CallSlot& call);
+  // Gives the seat to the only holder, if it may have it. True if that happened.
+  bool give_seat_back(Description& d);
+  i32 send_shared(Program& program, u32 slot, const call::CallSlot& call);
+  i32 receive_shared(Program& program, u32 slot, u64 max_bytes, bool peek, u64* chunks);
+  i32 tcp_info(Program& program, u32 slot, u64* values);
+
+  // Listeners with waiting connections, offers to settle or take back. Call once a poll.
+  void poll(Time now);
+  bool wants_poll() const { return !busy_listeners_.empty(); }
+  Time next_deadline() const { return offers_check_; }
+
+  const SocketCounters& counters() const { return counters_; }
+
+  // net::SocketLayer
+  void on_incoming(net::ListenerId listener, net::TcbId tcb) override;
+  void on_connected(net::TcbId tcb, u64 cookie) override;
+  std::size_t on_data(net::TcbId tcb, u64 cookie, std::span<const std::byte> payload) override;
+  void on_peer_closed(net::TcbId tcb, u64 cookie) override;
+  void on_acked(net::TcbId tcb, u64 cookie, std::size_t bytes) override;
+  void read_send_buffer(net::TcbId tcb, u64 cookie, std::size_t offset,
+                        std::span<std::byte> out) override;
+  void on_error(net::TcbId tcb, u64 cookie, int error) override;
+  void on_closed(net::TcbId tcb, u64 cookie) override;
+
+  void arena_orphaned(std::unique_ptr<Arena> arena);
+
+ private:
+  static Description& from_cookie(u64 cookie) { return *reinterpret_cast<Description*>(cookie); }
+  static u64 to_cookie(Description& d) { return reinterpret_cast<u64>(&d); }
+
+  void free_description(Description& d);
+  void close_now(Description& d, bool reset);
+  void set_line(Program& program, u32 slot, Description& d);
+  void touch_holders(Description& d);
+  void write_flags(Description& d);
+  void write_names(Description& d);
+  u32 shared_events(const Description& d) const;
+  void fail(Description& d, int error);
+  Result<void> start_connect(Description& d, net::Endpoint remote, net::Endpoint local);
+  Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local);
+  bool ours(net::Ipv4Address address) const {
+    return address == options_.address || address.is_loopback();
+  }
+  void apply_options(Description& d);
+
+  // receive.cc
+  std::size_t append_to_arena(Description& d, std::span<const std::byte> payload);
+  u64 take_consumed(Description& d);  // bytes newly consumed by the seat's holder
+  void free_passed_chunks(Description& d);
+  void free_receive_chunks(Description& d);  // all of them
+  u64 unread_bytes(Description& d);
+  bool take_in_kept(Description& d);
+
+  // send.cc
+  bool take_pieces(Program& program, Description& d, const call::CallSlot& call, u64 limit,
+                   u64* taken);
+  void drop_pieces(Description& d, u64 bytes);
+  void give_piece(const SendPiece& piece);
+
+  // listen.cc
+  void offer(Description& listener);
+  bool offer_to(Description& listener, Holder& holder, Description& connection);
+  void settle(Description& listener, Holder& holder);
+  void take_offers_back(Description& listener, Holder& holder);
+  void mark_busy(Description& listener);
+  void finish_listen(u32 handle, Program& program, u32 slot, const CallOrigin& origin, i32 result);
+  void answer(const CallOrigin& origin, i32 result, const u64* values = nullptr, u32 count = 0);
+
+  // seat.cc
+  void take_unread(Description& d);
+  void seat_taken(Description& d);
+  void leave_holder(Description& d, std::size_t index);
+
+  SocketsOptions options_;
+  Directory& directory_;
+  Programs& programs_;
+  net::Stack* stack_ = nullptr;
+  std::deque<Description> descriptions_;  // stable addresses; handle - 1 = index | generation << 20
+  std::vector<u32> free_;
+  u32 open_count_ = 0;
+  std::unordered_map<u32, Description*> by_listener_;
+  std::vector<Description*> busy_listeners_;
+  std::vector<std::unique_ptr<Arena>> orphans_;
+  Time offers_check_ = Time::never();
+  u32 next_port_ = 0;
+  std::unordered_map<u64, u32> tokens_;  // token -> handle
+  Time now_;
+  SocketCounters counters_;
+};
+
+}  // namespace cob::kernel
