@@ -1,0 +1,70 @@
+// What the generated glue is made of: the export mark, what happens after every interposed call
+// (the check mode, the standard streams), errors for hidden numbers. Model: one short inline step a
+// call, nothing of it visible when unused. Any thread.
+#pragma once
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pty.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/sendfile.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <termios.h>
+#include <unistd.h>
+#include <utmp.h>
+
+#include <type_traits>
+
+#include "shim/check.h"
+#include "shim/contract.h"
+#include "shim/stdio.h"
+
+#define COB_EXPORT __attribute__((visibility("default"), used))
+
+extern "C" [[noreturn]] void __chk_fail();
+
+namespace cob::shim {
+
+// The last step of an interposed call; errno is the caller's and stays.
+template <typename T>
+inline T done(const char* name, T result) {
+  if (check_mode) [[unlikely]]
+    check_tables(name);
+  return result;
+}
+
+// The same for calls that may have changed what numbers 0-2 are.
+template <typename T>
+inline T done_numbers(const char* name, T result) {
+  if (attached()) follow_standard_streams();
+  return done(name, result);
+}
+
+inline int hidden_number() {
+  errno = EBADF;
+  return -1;
+}
+
+inline bool is_made(int command) { return command == F_DUPFD || command == F_DUPFD_CLOEXEC; }
+
+// A system call's argument word as the parameter that it is.
+template <typename T>
+inline T word_as(long word) {
+  if constexpr (std::is_pointer_v<T>) {
+    return reinterpret_cast<T>(word);
+  } else {
+    return static_cast<T>(word);
+  }
+}
+
+}  // namespace cob::shim
