@@ -1,7 +1,7 @@
-// Stack: one kernel's TCP/IPv4 stack (RFC 9293 and the RFCs named in the parts). It reads no clock and does no I/O of its
-// own: frames and `now` come in by on_frame() and poll(), frames go out through a Device, and stream bytes live with the
-// SocketLayer, which the stack asks for bytes to (re)send and hands received bytes to.
-// Owned by one kernel's loop; nothing here is thread-safe.
+// Stack: one kernel's TCP/IPv4 stack (RFC 9293 and the RFCs named in the parts). It reads no clock
+// and does no I/O of its own: frames and `now` come in by on_frame() and poll(), frames go out
+// through a Device, and stream bytes live with the SocketLayer, which the stack asks for bytes to
+// (re)send and hands received bytes to. Owned by one kernel's loop; nothing here is thread-safe.
 #pragma once
 
 #include <memory>
@@ -14,64 +14,79 @@
 
 namespace cob::net {
 
-using TcbId = Distinct<struct TcbIdTag, u32>;            // slot and generation: a stale id is refused, never reused by chance
+using TcbId = Distinct<struct TcbIdTag,
+                       u32>;  // slot and generation: a stale id is refused, never reused by chance
 using ListenerId = Distinct<struct ListenerIdTag, u32>;
 inline constexpr TcbId no_tcb{0};
 
 enum class TcpState : u8 {  // RFC 9293 section 3.3.2
-  closed, syn_sent, syn_received, established, fin_wait_1, fin_wait_2, close_wait, closing, last_ack, time_wait,
+  closed,
+  syn_sent,
+  syn_received,
+  established,
+  fin_wait_1,
+  fin_wait_2,
+  close_wait,
+  closing,
+  last_ack,
+  time_wait,
 };
 
-// What the owner of the sockets provides. Callbacks come from inside on_frame(), poll() and the calls below; they may call
-// send_available, receive_consumed, close, abort and set_* for any connection, but not destroy the stack.
-// `cookie` is the value given by set_cookie (0 until then).
+// What the owner of the sockets provides. Callbacks come from inside on_frame(), poll() and the
+// calls below; they may call send_available, receive_consumed, close, abort and set_* for any
+// connection, but not destroy the stack. `cookie` is the value given by set_cookie (0 until then).
 class SocketLayer {
  public:
   virtual ~SocketLayer() = default;
 
-  // A passive open finished its handshake (it counts against the listener's backlog until accepted()).
+  // A passive open finished its handshake (it counts against the listener's backlog until
+  // accepted()).
   virtual void on_incoming(ListenerId listener, TcbId tcb) = 0;
   // An active open finished its handshake.
   virtual void on_connected(TcbId tcb, u64 cookie) = 0;
-  // In-order payload. Returns the bytes taken, from the front. Less than payload.size() means the layer's buffer is full:
-  // the rest is treated as not received (it will be retransmitted).
+  // In-order payload. Returns the bytes taken, from the front. Less than payload.size() means the
+  // layer's buffer is full: the rest is treated as not received (it will be retransmitted).
   virtual std::size_t on_data(TcbId tcb, u64 cookie, std::span<const std::byte> payload) = 0;
   // The peer's FIN was reached: no more on_data.
   virtual void on_peer_closed(TcbId tcb, u64 cookie) = 0;
   // The peer acknowledged `bytes` more of the stream: they leave the front of the send buffer.
   virtual void on_acked(TcbId tcb, u64 cookie, std::size_t bytes) = 0;
-  // Copy out [offset, offset + out.size()) of the send buffer, offset counted from the first unacknowledged byte.
-  // REQUIRES: within what send_available announced. Called for first transmission and retransmission.
-  virtual void read_send_buffer(TcbId tcb, u64 cookie, std::size_t offset, std::span<std::byte> out) = 0;
-  // The connection failed: ECONNREFUSED, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, EPIPE ... The TCB is gone after the call.
+  // Copy out [offset, offset + out.size()) of the send buffer, offset counted from the first
+  // unacknowledged byte. REQUIRES: within what send_available announced. Called for first
+  // transmission and retransmission.
+  virtual void read_send_buffer(TcbId tcb, u64 cookie, std::size_t offset,
+                                std::span<std::byte> out) = 0;
+  // The connection failed: ECONNREFUSED, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, EPIPE ... The TCB is
+  // gone after the call.
   virtual void on_error(TcbId tcb, u64 cookie, int error) = 0;
-  // Orderly end: both FINs exchanged and ours acknowledged (TIME_WAIT, if any, is the stack's own compact entry). The TCB
-  // is gone after the call. Not called after on_error or abort().
+  // Orderly end: both FINs exchanged and ours acknowledged (TIME_WAIT, if any, is the stack's own
+  // compact entry). The TCB is gone after the call. Not called after on_error or abort().
   virtual void on_closed(TcbId tcb, u64 cookie) = 0;
 };
 
 struct StackOptions {
-  Ipv4Address address;            // the cob's one address
+  Ipv4Address address{};  // the cob's one address
   u8 prefix_bits = 24;
-  Ipv4Address gateway;            // 0.0.0.0: none
-  MacAddress mac;                 // the cob's one MAC
-  u64 secret[2] = {};             // cob-wide: ISN (RFC 6528) and timestamp offsets come from it
-  u32 max_connections = 65'536;   // reaction when full: connect gives ENOBUFS, a SYN is dropped and counted
-  u32 max_time_wait = 131'072;    // reaction when full: the oldest entry is given up
+  Ipv4Address gateway{};  // 0.0.0.0: none
+  MacAddress mac{};       // the cob's one MAC
+  u64 secret[2] = {};     // cob-wide: ISN (RFC 6528) and timestamp offsets come from it
+  u32 max_connections =
+      65'536;  // reaction when full: connect gives ENOBUFS, a SYN is dropped and counted
+  u32 max_time_wait = 131'072;            // reaction when full: the oldest entry is given up
   u32 receive_window_bytes = 256 * 1024;  // default receive buffer a connection may promise
 };
 
 struct ConnectOptions {
-  Endpoint local;
-  Endpoint remote;
-  Route route;          // inside(kernel that holds the listener), or uplink
+  Endpoint local{};
+  Endpoint remote{};
+  Route route{};  // inside(kernel that holds the listener), or uplink
   u64 cookie = 0;
 };
 
 struct TcbInfo {
   TcpState state = TcpState::closed;
-  Endpoint local, remote;
-  Route route;
+  Endpoint local{}, remote{};
+  Route route{};
   u32 mss = 0, congestion_window_bytes = 0, slow_start_threshold_bytes = 0;
   u32 smoothed_rtt_us = 0, rtt_variance_us = 0, retransmit_timeout_us = 0;
   u32 send_window_bytes = 0, receive_window_bytes = 0, retransmits = 0;
@@ -82,23 +97,28 @@ struct TcbInfo {
 struct StackCounters {
   u64 frames_in = 0, frames_out = 0, frames_malformed = 0, frames_not_ours = 0, checksum_errors = 0;
   u64 segments_in = 0, segments_out = 0, segments_retransmitted = 0, resets_in = 0, resets_out = 0;
-  u64 active_opens = 0, passive_opens = 0, accept_overflows = 0, paws_dropped = 0, challenge_acks = 0;
+  u64 active_opens = 0, passive_opens = 0, accept_overflows = 0, paws_dropped = 0,
+      challenge_acks = 0;
   u64 connections = 0, time_wait = 0;  // gauges
 };
 
 class Stack {
  public:
   // `device` and `layer` outlive the stack.
-  static Result<std::unique_ptr<Stack>> create(const StackOptions& options, Device& device, SocketLayer& layer);
+  static Result<std::unique_ptr<Stack>> create(const StackOptions& options, Device& device,
+                                               SocketLayer& layer);
   virtual ~Stack() = default;
 
-  virtual void on_frame(std::span<const std::byte> frame, Route from, FrameFlags flags, Time now) = 0;
-  // Runs due timers and sends everything that became sendable since the last poll (ACKs, data, FINs are coalesced here:
-  // data and FIN queued in one turn leave in one segment). Does not call device.flush().
+  virtual void on_frame(std::span<const std::byte> frame, Route from, FrameFlags flags,
+                        Time now) = 0;
+  // Runs due timers and sends everything that became sendable since the last poll (ACKs, data, FINs
+  // are coalesced here: data and FIN queued in one turn leave in one segment). Does not call
+  // device.flush().
   virtual void poll(Time now) = 0;
   virtual Time next_deadline() const = 0;
 
-  // Listens on local.address (0.0.0.0: any of ours). EADDRINUSE if this stack already listens there.
+  // Listens on local.address (0.0.0.0: any of ours). EADDRINUSE if this stack already listens
+  // there.
   virtual Result<ListenerId> listen(Endpoint local, u32 backlog) = 0;
   virtual void set_backlog(ListenerId listener, u32 backlog) = 0;
   // Stops listening; handshakes in progress and connections not yet accepted() are reset.
@@ -106,35 +126,40 @@ class Stack {
   // The connection left the listener's queue: it no longer counts against the backlog.
   virtual void accepted(TcbId tcb) = 0;
 
-  // Starts an active open; the SYN leaves at the next poll. EADDRINUSE if the 4-tuple is taken (a TIME_WAIT entry is
-  // reused by RFC 6191 when its timestamp allows), ENOBUFS when the table is full.
+  // Starts an active open; the SYN leaves at the next poll. EADDRINUSE if the 4-tuple is taken (a
+  // TIME_WAIT entry is reused by RFC 6191 when its timestamp allows), ENOBUFS when the table is
+  // full.
   virtual Result<TcbId> connect(const ConnectOptions& options) = 0;
   virtual void set_cookie(TcbId tcb, u64 cookie) = 0;
 
   // `bytes` more lie in the send buffer behind what was announced before.
   virtual void send_available(TcbId tcb, std::size_t bytes) = 0;
-  // The receiver took `bytes` out of its buffer: the window may open (an update is sent as RFC 9293 3.8.6.2 says).
+  // The receiver took `bytes` out of its buffer: the window may open (an update is sent as RFC
+  // 9293 3.8.6.2 says).
   virtual void receive_consumed(TcbId tcb, std::size_t bytes) = 0;
   // Receive buffer size for the window; never shrinks a promised window (RFC 9293 3.8.6.2.1).
   virtual void set_receive_buffer(TcbId tcb, u32 bytes) = 0;
-  virtual void set_no_delay(TcbId tcb, bool on) = 0;                       // Nagle off (RFC 1122 4.2.3.4)
-  virtual void set_cork(TcbId tcb, bool on) = 0;                           // TCP_CORK, tcp(7)
+  virtual void set_no_delay(TcbId tcb, bool on) = 0;  // Nagle off (RFC 1122 4.2.3.4)
+  virtual void set_cork(TcbId tcb, bool on) = 0;      // TCP_CORK, tcp(7)
   virtual void set_keep_alive(TcbId tcb, bool on, Duration idle, Duration interval, u32 probes) = 0;
   // SHUT_WR: a FIN follows the bytes announced so far. Data still arrives.
   virtual void shutdown_send(TcbId tcb) = 0;
-  // close(2): as shutdown_send, and data that arrives from now on is answered with RST (RFC 9293 3.10.4, Linux tcp_close).
-  // The layer keeps the send buffer until on_closed or on_error. FIN_WAIT_2 is bounded by 60 s, as Linux's orphans.
+  // close(2): as shutdown_send, and data that arrives from now on is answered with RST (RFC
+  // 9293 3.10.4, Linux tcp_close). The layer keeps the send buffer until on_closed or on_error.
+  // FIN_WAIT_2 is bounded by 60 s, as Linux's orphans.
   virtual void close(TcbId tcb) = 0;
   // RST and forget at once (SO_LINGER 0, unread data at close). No callback follows.
   virtual void abort(TcbId tcb) = 0;
 
-  // The kernel behind an inside route is gone: its connections fail with ECONNRESET (on_error), nothing is sent.
+  // The kernel behind an inside route is gone: its connections fail with ECONNRESET (on_error),
+  // nothing is sent.
   virtual void route_lost(Route route) = 0;
 
   // EINVAL for a stale id.
   virtual Result<TcbInfo> info(TcbId tcb) const = 0;
   virtual const StackCounters& counters() const = 0;
-  // True if a connection, TIME_WAIT entry (not reusable at `now`) or listener uses this local port towards `remote`.
+  // True if a connection, TIME_WAIT entry (not reusable at `now`) or listener uses this local port
+  // towards `remote`.
   virtual bool tuple_in_use(Endpoint local, Endpoint remote, Time now) const = 0;
 };
 

@@ -1,0 +1,83 @@
+// NewReno congestion control: RFC 5681 (windows), RFC 6582 (fast recovery), RFC 6928 (initial
+// window), RFC 3465 (growth by bytes acknowledged, as ACKs here are coalesced by the turn). Model:
+// arithmetic on a TCB's congestion fields; who retransmits what is tcp_ack.cc's and tcp_timer.cc's.
+// Values; no owner.
+#pragma once
+
+#include <algorithm>
+
+#include "net/stack/tcb.h"
+
+namespace cob::net::congestion {
+
+inline constexpr u32 max_window = 1u << 30;
+
+// RFC 6928: min(10 MSS, max(2 MSS, 14600)).
+inline u32 initial_window(u32 mss) { return std::min(10 * mss, std::max(2 * mss, 14'600u)); }
+
+inline void start(Tcb& t) {
+  t.congestion_window = initial_window(t.mss);
+  t.slow_start_threshold = max_window;
+}
+
+// RFC 5681 equation (4); flight as it was before the loss is acted on.
+inline void halve_threshold(Tcb& t) {
+  t.slow_start_threshold = std::max(t.in_flight() / 2, 2u * t.mss);
+}
+
+// RFC 5681 section 3.1: slow start below the threshold, one MSS a round trip above. A window that
+// did not limit the sender does not grow (RFC 7661 explains why).
+inline void grow(Tcb& t, TcbCold& cold, u32 acked, u32 flight_before) {
+  const bool slow_start = t.congestion_window < t.slow_start_threshold;
+  const bool used =
+      t.has(flag_congestion_limited) || (slow_start && t.congestion_window / 2 < flight_before);
+  if (!used || t.congestion_window >= max_window) return;
+  if (slow_start) {
+    t.congestion_window = std::min(t.congestion_window + acked, max_window);
+    return;
+  }
+  cold.window_growth += acked;
+  if (cold.window_growth >= t.congestion_window) {
+    cold.window_growth -= t.congestion_window;
+    t.congestion_window += t.mss;
+  }
+}
+
+// RFC 6582 section 3.2 step 2: enter fast recovery after the third duplicate ACK.
+inline void enter_recovery(Tcb& t, TcbCold& cold) {
+  halve_threshold(t);
+  cold.recover = t.send_max;
+  t.congestion_window = t.slow_start_threshold + 3u * t.mss;
+  t.set(flag_in_recovery);
+}
+
+// Step 3, partial acknowledgment: deflate by what left, less one segment for the one sent again.
+inline void partial_ack(Tcb& t, u32 acked) {
+  t.congestion_window -= std::min(acked, t.congestion_window - t.mss);
+  if (acked >= t.mss) t.congestion_window += t.mss;
+}
+
+// Step 3, full acknowledgment, option (1): no burst after recovery.
+inline void leave_recovery(Tcb& t) {
+  t.congestion_window =
+      std::min(t.slow_start_threshold, std::max<u32>(t.in_flight(), t.mss) + t.mss);
+  t.clear(flag_in_recovery);
+}
+
+// RFC 5681 section 3.1: loss window after a timeout; the threshold is held when the same segment
+// times out again.
+inline void timeout(Tcb& t, TcbCold& cold) {
+  if (t.retries == 0) halve_threshold(t);
+  t.congestion_window = t.mss;
+  cold.recover = t.send_max;
+  cold.window_growth = 0;
+  t.clear(flag_in_recovery);
+  t.set(flag_after_timeout);
+}
+
+// RFC 5681 section 4.1: nothing sent for longer than RTO.
+inline void restart_after_idle(Tcb& t) {
+  t.congestion_window = std::min(t.congestion_window, initial_window(t.mss));
+}
+
+}  // namespace cob::net::congestion

@@ -1,0 +1,227 @@
+// Frames in and out: Ethernet, ARP, IPv4 and ICMP around TCP. RFC 791, 826, 792, 1122
+// sections 3.2.1 and 3.2.2. Model: a frame from a kernel of this cob may only concern addresses of
+// the cob or 127/8; one from the uplink never 127/8 and never our own address as its source.
+// Fragments are dropped and counted as malformed. Owned by the Stack's loop.
+#include <algorithm>
+#include <cstring>
+
+#include "net/stack/tcp_stack.h"
+#include "net/wire/checksum.h"
+#include "net/wire/ethernet.h"
+#include "net/wire/icmp.h"
+
+namespace cob::net {
+namespace {
+
+constexpr std::size_t ip_headers = sizeof(EthernetHeader) + sizeof(Ipv4Header);
+
+bool is_group_or_broadcast(Ipv4Address a) { return (a.value >> 28) >= 14; }
+
+}  // namespace
+
+void TcpStack::set_now(Time now) {
+  if (now.ns == now_.ns) return;
+  now_ = now;
+  now_tick_ = static_cast<u64>(now.ns) / 1'000'000;
+  now_ms_ = static_cast<u32>(now_tick_);
+}
+
+bool TcpStack::is_local(Ipv4Address address, Route from) const {
+  return address == options_.address || (address.is_loopback() && !from.is_uplink());
+}
+
+void TcpStack::on_frame(std::span<const std::byte> frame, Route from, FrameFlags flags, Time now) {
+  set_now(now);
+  ++counters_.frames_in;
+  if (frame.size() < sizeof(EthernetHeader)) {
+    ++counters_.frames_malformed;
+    return;
+  }
+  const auto ethernet = read_once<EthernetHeader>(frame, 0);
+  const auto payload = frame.subspan(sizeof(EthernetHeader));
+  const u16 type = ethernet.type.get();
+  if (type == ethernet_type_arp && from.is_uplink() &&
+      (ethernet.destination == options_.mac || ethernet.destination == broadcast_mac))
+    return on_arp(payload);
+  if (type != ethernet_type_ipv4 || ethernet.destination != options_.mac) {
+    ++counters_.frames_not_ours;
+    return;
+  }
+  Ipv4Packet packet;
+  switch (parse_ipv4(payload, !flags.checksum_not_computed, packet)) {
+    case Ipv4Verdict::good:
+      break;
+    case Ipv4Verdict::bad_checksum:
+      ++counters_.checksum_errors;
+      return;
+    case Ipv4Verdict::malformed:
+    case Ipv4Verdict::fragment:
+      ++counters_.frames_malformed;
+      return;
+  }
+  const bool spoofed = from.is_uplink()
+                           ? packet.source == options_.address || packet.source.is_loopback()
+                           : !is_local(packet.source, from);
+  if (!is_local(packet.destination, from) || spoofed || packet.source.is_any() ||
+      is_group_or_broadcast(packet.source)) {
+    ++counters_.frames_not_ours;
+    return;
+  }
+  if (packet.protocol == ip_protocol_tcp) [[likely]]
+    return on_tcp(packet, from, !flags.checksum_not_computed);
+  if (packet.protocol == ip_protocol_icmp) return on_icmp(packet, from);
+  ++counters_.frames_not_ours;
+}
+
+void TcpStack::on_arp(std::span<const std::byte> bytes) {
+  const auto packet = parse_arp(bytes);
+  if (!packet) {
+    ++counters_.frames_malformed;
+    return;
+  }
+  const bool for_us = packet->target == options_.address;
+  // A probe (RFC 5227) has no sender address and teaches nothing; an address off our prefix is no
+  // next hop of ours.
+  if (!packet->sender.is_any() && packet->sender != options_.address &&
+      next_hop(packet->sender) == packet->sender) {
+    arp_.learn(packet->sender, packet->sender_mac, for_us && !packet->is_reply, now_ms_,
+               [this](std::span<std::byte> parked) {
+                 const auto room = device_.reserve(Route::uplink(), parked.size());
+                 if (room.empty()) return;
+                 std::memcpy(room.data(), parked.data(), parked.size());
+                 device_.commit(parked.size(), {});
+                 ++counters_.frames_out;
+               });
+  }
+  if (for_us && !packet->is_reply) send_arp(packet->sender, &packet->sender_mac);
+}
+
+void TcpStack::send_arp(Ipv4Address target, const MacAddress* reply_to) {
+  struct Frame {
+    EthernetHeader ethernet;
+    ArpHeader arp;
+  } frame{{reply_to != nullptr ? *reply_to : broadcast_mac, options_.mac, ethernet_type_arp},
+          emit_arp({reply_to != nullptr, options_.mac, options_.address,
+                    reply_to != nullptr ? *reply_to : MacAddress{}, target})};
+  const auto room = device_.reserve(Route::uplink(), sizeof frame);
+  if (room.empty()) return;
+  std::memcpy(room.data(), &frame, sizeof frame);
+  device_.commit(sizeof frame, {});
+  ++counters_.frames_out;
+}
+
+void TcpStack::poll_arp() {
+  if (!arp_.waiting()) return;
+  arp_.poll(
+      now_ms_, [this](Ipv4Address target) { send_arp(target, nullptr); },
+      [this](TcbId id) {
+        Tcb* t = table_.get(id);
+        if (t == nullptr) return;
+        if (t->state == TcpState::syn_sent || t->state == TcpState::syn_received)
+          return fail(*t, EHOSTUNREACH);
+        table_.cold(*t).soft_error = EHOSTUNREACH;
+      });
+}
+
+std::optional<Ipv4Address> TcpStack::next_hop(Ipv4Address destination) const {
+  const u32 mask = options_.prefix_bits == 0 ? 0 : ~0u << (32 - options_.prefix_bits);
+  if (((destination.value ^ options_.address.value) & mask) == 0) return destination;
+  if (options_.gateway.is_any()) return std::nullopt;
+  return options_.gateway;
+}
+
+TcpStack::OutgoingFrame TcpStack::open_frame(Route to, Ipv4Address destination, std::size_t bytes,
+                                             TcbId tcb) {
+  if (!to.is_uplink()) [[likely]]
+    return {device_.reserve(to, bytes), options_.mac, !device_.skips_checksums(to), false};
+  const auto hop = next_hop(destination);
+  if (!hop) return {};
+  const auto known = arp_.lookup(*hop, now_ms_);
+  if (known.request) send_arp(*hop, nullptr);
+  if (known.resolved)
+    return {device_.reserve(to, bytes), known.mac, !device_.skips_checksums(to), false};
+  return {arp_.park(*hop, bytes, tcb), {}, true, true};
+}
+
+void TcpStack::send_frame(const OutgoingFrame& frame) {
+  if (frame.parked) return;
+  device_.commit(frame.bytes.size(), {.checksum_not_computed = !frame.checksums});
+  ++counters_.frames_out;
+}
+
+u16 TcpStack::route_mss(Route route) const {
+  constexpr std::size_t headers = ip_headers + sizeof(TcpHeader);
+  const std::size_t frame = device_.max_frame_bytes(route);
+  const std::size_t room = frame > headers ? frame - headers : 0;
+  return static_cast<u16>(std::clamp<std::size_t>(room, 64, 65'535 - 40));
+}
+
+void TcpStack::on_icmp(const Ipv4Packet& packet, Route from) {
+  if (packet.payload.size() < sizeof(IcmpHeader) ||
+      packet.payload.size() + ip_headers > device_.max_frame_bytes(from)) {
+    ++counters_.frames_malformed;
+    return;
+  }
+  if (checksum_fold(checksum_add(0, packet.payload)) != 0) {
+    ++counters_.checksum_errors;
+    return;
+  }
+  const auto h = read_once<IcmpHeader>(packet.payload, 0);
+  if (h.type == icmp_unreachable) return on_unreachable(packet);
+  if (h.type != icmp_echo_request || h.code != 0) return;
+  const std::size_t bytes = packet.payload.size();
+  const OutgoingFrame out = open_frame(from, packet.source, ip_headers + bytes, no_tcb);
+  if (out.bytes.empty()) return;
+  struct Headers {
+    EthernetHeader ethernet;
+    Ipv4Header ip;
+    IcmpHeader icmp;
+  } headers{
+      {out.destination, options_.mac, ethernet_type_ipv4},
+      emit_ipv4({packet.destination, packet.source, ip_protocol_icmp, static_cast<u16>(bytes)},
+                true),
+      {icmp_echo_reply, 0, {}, h.identifier, h.sequence_or_mtu}};
+  copy_once(out.bytes.data() + sizeof headers, packet.payload.data() + sizeof h, bytes - sizeof h);
+  u64 sum = checksum_add(0, std::as_bytes(std::span(&headers.icmp, 1)));
+  sum = checksum_add(sum, out.bytes.subspan(sizeof headers));
+  headers.icmp.checksum.as_it_lies = checksum_fold(sum);
+  std::memcpy(out.bytes.data(), &headers, sizeof headers);
+  // ICMP always carries its checksum: the echo path is no fast path.
+  if (out.parked) return;
+  device_.commit(out.bytes.size(), {});
+  ++counters_.frames_out;
+}
+
+// RFC 1122 section 4.2.3.9 as Linux reads it: an unreachable ends a connection attempt, and is
+// remembered by a connection (hints only, RFC 5461). The quoted sequence number must be in flight
+// (RFC 5927 section 4.1).
+void TcpStack::on_unreachable(const Ipv4Packet& packet) {
+  const auto u = parse_icmp_unreachable(packet.payload);
+  if (!u) return;
+  const FlowKey key = FlowKey::of(u->local, u->remote);
+  Tcb* t = table_.find(key, table_.hash(key));
+  if (t == nullptr || u->sequence < t->send_unacknowledged || u->sequence > t->send_max) return;
+  if (u->code == icmp_code_fragmentation_needed) {
+    // RFC 1191: never below what any link carries (RFC 1122's 576 octets), so a forged MTU costs
+    // little.
+    const u32 mtu = std::max<u32>(u->next_hop_mtu, 576);
+    const u32 options = t->has(flag_timestamps) ? sizeof(TcpTimestampsOption) : 0;
+    const u32 mss = mtu - 40 - options;
+    if (mss >= t->mss) return;
+    t->mss = static_cast<u16>(mss);
+    if (t->in_flight() > 0 && t->state >= TcpState::established) {
+      t->send_next = t->send_unacknowledged;
+      t->clear(flag_timing_rtt);
+    }
+    return touch(*t);
+  }
+  // Codes 2 (protocol) and 3 (port) mean refused; the others host or network unreachable.
+  const int error = u->code == 2   ? ENOPROTOOPT
+                    : u->code == 3 ? ECONNREFUSED
+                    : u->code == 0 ? ENETUNREACH
+                                   : EHOSTUNREACH;
+  if (t->state == TcpState::syn_sent) return fail(*t, error);
+  table_.cold(*t).soft_error = static_cast<u8>(error);
+}
+
+}  // namespace cob::net

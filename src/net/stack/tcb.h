@@ -1,0 +1,147 @@
+// Tcb: the transmission control block, RFC 9293 section 3.3.1, in two cache lines; what a segment
+// rarely needs is TcbCold. Model: SND.* and RCV.* as the RFC names them; `send_max` is the RFC's
+// SND.NXT (highest sent), `send_next` moves back to SND.UNA when the retransmission timer expires.
+// Times are u32 milliseconds of the Stack's clock, compared modulo 2^32. Owned by the TcbTable.
+#pragma once
+
+#include "net/stack/stack.h"
+#include "net/wire/sequence_number.h"
+
+namespace cob::net {
+
+// The 4-tuple. Both ends of a connection inside a cob have one address, and may live in one table:
+// their keys differ.
+struct FlowKey {
+  u32 local_address = 0;
+  u32 remote_address = 0;
+  u16 local_port = 0;
+  u16 remote_port = 0;
+
+  static FlowKey of(Endpoint local, Endpoint remote) {
+    return {local.address.value, remote.address.value, local.port.value, remote.port.value};
+  }
+  bool operator==(const FlowKey&) const = default;
+  u64 addresses() const { return (u64{local_address} << 32) | remote_address; }
+  u64 ports() const { return (u64{local_port} << 16) | remote_port; }
+  Endpoint local() const { return {{local_address}, Port(local_port)}; }
+  Endpoint remote() const { return {{remote_address}, Port(remote_port)}; }
+};
+
+enum TcbFlag : u32 {
+  flag_passive = 1u << 0,          // came from a listener
+  flag_announced = 1u << 1,        // the layer knows it: on_incoming or connect()
+  flag_in_accept_queue = 1u << 2,  // counts against the listener's backlog
+  flag_timestamps = 1u << 3,       // RFC 7323 section 3 agreed on
+  flag_window_scaling = 1u << 4,   // RFC 7323 section 2 agreed on
+  flag_fin_queued = 1u << 5,       // a FIN follows the bytes announced
+  flag_fin_sent = 1u << 6,         // send_max covers the FIN
+  flag_peer_fin = 1u << 7,         // the peer's FIN was reached
+  flag_no_delay = 1u << 8,         //
+  flag_cork = 1u << 9,             //
+  flag_cork_expired = 1u << 10,    // the 200 ms of tcp(7) are over: one partial segment may leave
+  flag_closed = 1u << 11,          // close() was called: arriving data is answered with RST
+  flag_keep_alive = 1u << 12,      //
+  flag_ack_now = 1u << 13,         // an ACK leaves at the next flush
+  flag_ack_soft = 1u << 14,  // an ACK leaves soon, unless a segment carries it before (SoftAcks)
+  flag_on_output_list = 1u << 15,      //
+  flag_in_recovery = 1u << 16,         // RFC 6582 fast recovery
+  flag_after_timeout = 1u << 17,       // retransmitting after RTO, until `recover` is acknowledged
+  flag_congestion_limited = 1u << 18,  // the congestion window stopped the last output
+  flag_timing_rtt = 1u << 19,          // rtt_sequence is being timed (RFC 6298, Karn)
+  flag_window_was_closed = 1u << 20,   // we last advertised less than one segment
+  flag_peer_fin_known = 1u << 21,      // a FIN came out of order; it lies at peer_fin
+  flag_partial_ack_seen =
+      1u << 22,                    // in recovery: the timer was restarted already (RFC 6582 step 3)
+  flag_retransmit_due = 1u << 23,  // the first unacknowledged segment goes again at the next flush
+  flag_consumed = 1u << 24,        // the layer made room: a window update may be due
+  flag_send_forced = 1u << 25,     // the override timer of RFC 9293 section 3.8.6.2.1 expired
+};
+
+// What retransmit_deadline stands for.
+enum class RetransmitTimer : u8 { retransmit, persist, cork };
+
+struct alignas(cache_line_bytes) Tcb {
+  // Line 1: identity and receive.
+  FlowKey key;
+  TcbId id;
+  u64 cookie;
+  u32 flags;
+  TcpState state;
+  u8 send_scale;  // the peer's window shift
+  Route route;
+  SequenceNumber receive_next;   // RCV.NXT
+  SequenceNumber receive_edge;   // right edge promised: RCV.NXT + RCV.WND never moves left of it
+  SequenceNumber last_ack_sent;  // RFC 7323 section 4.3
+  u32 timestamp_recent;          // TS.Recent
+  u32 timestamp_offset;          // TSval = ms + offset
+  u32 receive_buffer;            // bytes the layer may be asked to hold
+  u32 unread;                    // bytes handed to the layer and not consumed yet
+
+  // Line 2: send.
+  SequenceNumber send_unacknowledged;  // SND.UNA
+  SequenceNumber send_next;
+  SequenceNumber send_max;
+  SequenceNumber send_end;  // behind the last byte announced; the FIN lies here
+  SequenceNumber
+      small_segment_end;  // end of the last partial segment sent (Minshall's variant of Nagle)
+  SequenceNumber window_sequence;        // SND.WL1
+  SequenceNumber window_acknowledgment;  // SND.WL2
+  u32 send_window;                       // SND.WND, scaled
+  u32 send_window_max;
+  u32 congestion_window;
+  u32 slow_start_threshold;
+  u32 retransmit_deadline;  // 0: off
+  u32 ack_deadline;         // 0: off
+  u32 idle_deadline;        // keep-alive or FIN_WAIT_2; 0: off
+  u16 mss;                  // payload of a full segment, options taken off
+  u16 receive_mss;          // largest payload seen: what counts as a full segment for delayed ACKs
+  u8 duplicate_acks;
+  u8 retries;     // of the running retransmit timer
+  u8 quick_acks;  // ACKs still not to be delayed at the connection's start
+  RetransmitTimer timer;
+
+  bool has(TcbFlag flag) const { return (flags & flag) != 0; }
+  void set(TcbFlag flag) { flags |= flag; }
+  void clear(TcbFlag flag) { flags &= ~static_cast<u32>(flag); }
+  void assign(TcbFlag flag, bool on) { on ? set(flag) : clear(flag); }
+  u32 in_flight() const { return send_max - send_unacknowledged; }
+};
+static_assert(sizeof(Tcb) == 2 * cache_line_bytes);
+
+inline constexpr u32 no_slot = 0xffff'ffff;
+inline constexpr u8 receive_window_scale =
+    7;  // offered in every SYN: windows to 8 MiB, in grains of 128 bytes
+
+struct alignas(cache_line_bytes) TcbCold {
+  u64 bytes_sent;
+  u64 bytes_received;
+  SequenceNumber initial_send;     // ISS
+  SequenceNumber initial_receive;  // IRS
+  SequenceNumber recover;          // RFC 6582
+  SequenceNumber peer_fin;         // where the peer's FIN lies, if flag_peer_fin_known
+  SequenceNumber rtt_sequence;     // the ACK of this ends the running measurement
+  u32 rtt_start_us;
+  u32 smoothed_rtt_us;  // 0: none yet
+  u32 rtt_variance_us;
+  u32 retransmit_timeout_ms;  // without backoff
+  u32 retransmits;
+  u32 window_growth;        // bytes acknowledged towards the next congestion avoidance step
+  u32 timestamp_recent_ms;  // when TS.Recent was last written (RFC 7323 section 5.5)
+  u32 last_answer_ms;   // last ACK to an unacceptable segment (rate limit of RFC 5961 section 5)
+  u32 last_receive_ms;  // kept only while keep-alive is on
+  u32 last_send_ms;
+  u32 keep_alive_idle_ms;
+  u32 keep_alive_interval_ms;
+  u16 keep_alive_probes;
+  u16 keep_alive_sent;
+  u32 reassembly_head;  // first out-of-order piece, no_slot: none
+  u32 reassembly_pieces;
+  u32 listener;  // slot of the listener of a passive open, until accepted
+  u32 listener_next, listener_previous;
+  u16 advertised_mss;
+  u8 soft_error;  // ICMP's last complaint, reported in place of ETIMEDOUT
+  u8 persist_shift;
+};
+static_assert(sizeof(TcbCold) == 2 * cache_line_bytes);
+
+}  // namespace cob::net

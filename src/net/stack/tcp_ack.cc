@@ -1,0 +1,128 @@
+// The ACK field of an arriving segment: RFC 9293 section 3.10.7.4 fifth, RFC 5681 section 3.2 and
+// RFC 6582 (recovery), RFC 5961 section 5 (acceptable range). Model: changes the send side of the
+// TCB and marks what the flush shall send again; the layer hears of acknowledged bytes before
+// anything is read from its buffer at the new offset. Owned by the Stack's loop.
+#include <algorithm>
+
+#include "net/stack/congestion.h"
+#include "net/stack/tcp_stack.h"
+
+namespace cob::net {
+
+// False if the segment ends here or the connection is gone.
+bool TcpStack::process_ack(Tcb& t, const TcpSegment& s) {
+  const SequenceNumber ack = s.acknowledgment;
+  if (ack > t.send_max || ack < t.send_unacknowledged - t.send_window_max) {
+    challenge_ack(t);
+    return false;
+  }
+  if (t.has(flag_keep_alive)) {
+    table_.cold(t).last_receive_ms = now_ms_;
+    table_.cold(t).keep_alive_sent = 0;
+  }
+  if (t.timer == RetransmitTimer::persist) t.retries = 0;  // it lives, if with a closed window
+  if (ack <= t.send_unacknowledged) {
+    const u32 window = u32{s.window} << t.send_scale;
+    const bool duplicate = ack == t.send_unacknowledged && t.in_flight() > 0 && s.length() == 0 &&
+                           window == t.send_window;  // RFC 5681 section 2
+    update_send_window(t, s);
+    if (duplicate) on_duplicate_ack(t);
+    return true;
+  }
+  update_send_window(t, s);
+  const TcbId id = t.id;
+  const bool fin_acked = t.has(flag_fin_sent) && ack == t.send_end + 1;
+  on_new_ack(t, ack);
+  if (!alive(t, id)) return false;
+  return !fin_acked || on_fin_acked(t);
+}
+
+// RFC 9293: SND.WL1 and SND.WL2 keep an old segment from setting the window.
+void TcpStack::update_send_window(Tcb& t, const TcpSegment& s) {
+  if (s.sequence < t.window_sequence ||
+      (s.sequence == t.window_sequence && s.acknowledgment < t.window_acknowledgment))
+    return;
+  t.send_window = s.has(tcp_syn) ? s.window : u32{s.window} << t.send_scale;
+  t.send_window_max = std::max(t.send_window_max, t.send_window);
+  t.window_sequence = s.sequence;
+  t.window_acknowledgment = s.acknowledgment;
+  if (t.send_window > 0 && t.timer == RetransmitTimer::persist) {
+    t.timer = RetransmitTimer::retransmit;
+    t.retransmit_deadline = 0;
+    table_.cold(t).persist_shift = 0;
+  }
+}
+
+void TcpStack::on_new_ack(Tcb& t, SequenceNumber ack) {
+  TcbCold& cold = table_.cold(t);
+  const u32 acked = ack - t.send_unacknowledged;
+  const u32 flight_before = t.in_flight();
+  const u32 fin = t.has(flag_fin_sent) && ack == t.send_end + 1 ? 1 : 0;
+  if (t.has(flag_timing_rtt) && ack >= cold.rtt_sequence) {
+    measure_rtt(t, static_cast<u32>(now_.ns / 1000) - cold.rtt_start_us);
+    t.clear(flag_timing_rtt);
+  }
+  t.send_unacknowledged = ack;
+  if (t.send_next < ack) t.send_next = ack;
+  t.retries = 0;  // progress ends the backoff, as in Linux
+  bool restart_timer = true;
+  if (t.has(flag_in_recovery)) {
+    if (ack >= cold.recover) {
+      congestion::leave_recovery(t);
+      t.duplicate_acks = 0;
+    } else {
+      congestion::partial_ack(t, acked);
+      t.set(flag_retransmit_due);
+      restart_timer = !t.has(flag_partial_ack_seen);
+      t.set(flag_partial_ack_seen);
+    }
+  } else {
+    t.duplicate_acks = 0;
+    if (t.has(flag_after_timeout) && ack >= cold.recover) t.clear(flag_after_timeout);
+    congestion::grow(t, cold, acked, flight_before);
+  }
+  if (t.in_flight() == 0) {
+    t.retransmit_deadline = 0;
+  } else if (restart_timer) {
+    start_retransmit_timer(t, RetransmitTimer::retransmit);  // RFC 6298 (5.3)
+  }
+  if (acked > fin) layer_.on_acked(t.id, t.cookie, acked - fin);
+}
+
+// RFC 5681 section 3.2, RFC 6582 section 3.2 step 2; limited transmit (RFC 3042) is output_data's.
+void TcpStack::on_duplicate_ack(Tcb& t) {
+  TcbCold& cold = table_.cold(t);
+  if (t.duplicate_acks < 255) ++t.duplicate_acks;
+  if (t.has(flag_in_recovery)) {
+    t.congestion_window = std::min(t.congestion_window + t.mss, congestion::max_window);
+    return;
+  }
+  // `recover` keeps the duplicates of one loss from counting as another (RFC 6582 section 3.2 step
+  // 1).
+  if (t.duplicate_acks != 3 || t.send_unacknowledged < cold.recover) return;
+  congestion::enter_recovery(t, cold);
+  t.clear(flag_partial_ack_seen);
+  t.clear(flag_timing_rtt);
+  t.set(flag_retransmit_due);
+  start_retransmit_timer(t, RetransmitTimer::retransmit);
+}
+
+// Our FIN is acknowledged. False if the connection ended.
+bool TcpStack::on_fin_acked(Tcb& t) {
+  switch (t.state) {
+    case TcpState::fin_wait_1:
+      t.state = TcpState::fin_wait_2;
+      if (t.has(flag_closed)) t.idle_deadline = deadline_in(fin_wait_2_ms);
+      return true;
+    case TcpState::closing:
+      enter_time_wait(t);
+      return false;
+    case TcpState::last_ack:
+      finish(t);
+      return false;
+    default:
+      return true;
+  }
+}
+
+}  // namespace cob::net

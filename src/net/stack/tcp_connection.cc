@@ -1,0 +1,246 @@
+// Birth and death of connections, and the calls of the socket layer: RFC 9293 section 3.10.1
+// to 3.10.6; ISN by RFC 6528. Model: a call changes the TCB and marks it; segments leave at the
+// next poll, but for the RST of abort(). Calls with a stale id do nothing. Owned by the Stack's
+// loop.
+#include <algorithm>
+
+#include "net/stack/tcp_stack.h"
+
+namespace cob::net {
+
+Tcb* TcpStack::create_tcb(const FlowKey& key, Route route) {
+  Tcb* t = table_.allocate(key);
+  if (t == nullptr) return nullptr;
+  TcbCold& cold = table_.cold(*t);
+  t->route = route;
+  t->receive_buffer = options_.receive_window_bytes;
+  cold.retransmit_timeout_ms = 1'000;  // RFC 6298 (2.1)
+  cold.reassembly_head = no_slot;
+  cold.listener = no_slot;
+  cold.advertised_mss = route_mss(route);
+  cold.last_send_ms = now_ms_;
+  t->mss = t->receive_mss = std::min<u16>(536, cold.advertised_mss);
+  return t;
+}
+
+// RFC 6528: a clock (64 ns a step, as Linux) plus a keyed hash of the 4-tuple. Its other half
+// offsets the timestamps (RFC 7323 section 7.1), so that they too go on rising over incarnations of
+// one 4-tuple.
+void TcpStack::choose_initial_sequence(Tcb& t) {
+  const u64 hash = siphash(secret_, t.key.addresses(), t.key.ports());
+  t.timestamp_offset = static_cast<u32>(hash >> 32);
+  start_sequence(t, {static_cast<u32>(hash) + static_cast<u32>(now_.ns >> 6)});
+}
+
+void TcpStack::start_sequence(Tcb& t, SequenceNumber initial) {
+  TcbCold& cold = table_.cold(t);
+  cold.initial_send = cold.recover = initial;
+  t.send_unacknowledged = t.send_next = t.send_max = initial;
+  t.send_end = t.small_segment_end = initial + 1;
+}
+
+void TcpStack::forget(Tcb& t) {
+  wheel_.disarm(table_.slot_of(t));
+  TcbCold& cold = table_.cold(t);
+  if (!ReassemblyPool::empty(cold)) reassembly_.clear(cold);
+  unlink_child(t);
+  table_.release(t);
+}
+
+void TcpStack::fail(Tcb& t, int error) {
+  const TcbId id = t.id;
+  const u64 cookie = t.cookie;
+  const bool announced = t.has(flag_announced);
+  forget(t);
+  if (announced) layer_.on_error(id, cookie, error);
+}
+
+void TcpStack::finish(Tcb& t) {
+  const TcbId id = t.id;
+  const u64 cookie = t.cookie;
+  const bool announced = t.has(flag_announced);
+  forget(t);
+  if (announced) layer_.on_closed(id, cookie);
+}
+
+void TcpStack::enter_time_wait(Tcb& t) {
+  if (t.has(flag_ack_now) || t.has(flag_ack_soft)) emit(t, t.send_max, 0, tcp_ack);
+  TimeWaitEntry e{.key = t.key,
+                  .hash = table_.hash(t.key),
+                  .send_next = t.send_max,
+                  .receive_next = t.receive_next,
+                  .receive_window = t.receive_edge - t.receive_next,
+                  .timestamp_recent = t.timestamp_recent,
+                  .timestamp_sent = timestamp_now(t),
+                  .timestamp_offset = t.timestamp_offset,
+                  .route = t.route,
+                  .timestamps = t.has(flag_timestamps),
+                  .window_scale = t.has(flag_window_scaling) ? receive_window_scale : u8{0}};
+  finish(t);
+  // The layer may have opened the 4-tuple anew from its callback; then the past is not waited for.
+  if (table_.find(e.key, e.hash) == nullptr) time_wait_.insert(e, now_ms_);
+}
+
+// RFC 6191 from the side that connects: a SYN whose timestamp is newer than all we sent is accepted
+// by the peer's TIME_WAIT, and its acknowledgments cannot be mistaken for the old incarnation's.
+bool TcpStack::reusable(const TimeWaitEntry& e, u32 now_ms) const {
+  return e.timestamps && static_cast<i32>(now_ms + e.timestamp_offset - e.timestamp_sent) > 0;
+}
+
+Result<TcbId> TcpStack::connect(const ConnectOptions& o) {
+  if (o.local.port.value == 0 || o.remote.port.value == 0)
+    return Error::of(EADDRNOTAVAIL, "connect: port 0");
+  if (!is_local(o.local.address, o.route)) return Error::of(EADDRNOTAVAIL, "connect: local");
+  if (o.route.is_uplink() ? !next_hop(o.remote.address) : !is_local(o.remote.address, o.route))
+    return Error::of(ENETUNREACH, "connect");
+  const FlowKey key = FlowKey::of(o.local, o.remote);
+  const u32 hash = table_.hash(key);
+  if (table_.find(key, hash) != nullptr) return Error::of(EADDRINUSE, "connect");
+  TimeWaitEntry* old = time_wait_.find(key, hash);
+  if (old != nullptr && !reusable(*old, now_ms_))
+    return Error::of(EADDRINUSE, "connect: TIME_WAIT");
+  Tcb* t = create_tcb(key, o.route);
+  if (t == nullptr) return Error::of(ENOBUFS, "connect: connection table full");
+  choose_initial_sequence(*t);
+  if (old != nullptr) {
+    const SequenceNumber beyond = old->send_next + 65'537;
+    if (table_.cold(*t).initial_send < beyond) start_sequence(*t, beyond);
+    time_wait_.erase(*old);
+  }
+  t->state = TcpState::syn_sent;
+  t->cookie = o.cookie;
+  t->set(flag_announced);
+  ++counters_.active_opens;
+  touch(*t);
+  return t->id;
+}
+
+void TcpStack::set_cookie(TcbId id, u64 cookie) {
+  if (Tcb* t = table_.get(id)) t->cookie = cookie;
+}
+
+void TcpStack::send_available(TcbId id, std::size_t bytes) {
+  Tcb* t = table_.get(id);
+  if (t == nullptr || t->has(flag_fin_queued)) return;
+  VERIFY(bytes <= max_send_buffer &&
+         t->send_end - t->send_unacknowledged + bytes <= max_send_buffer);
+  t->send_end += static_cast<u32>(bytes);
+  touch(*t);
+}
+
+void TcpStack::receive_consumed(TcbId id, std::size_t bytes) {
+  Tcb* t = table_.get(id);
+  if (t == nullptr) return;
+  t->unread -= static_cast<u32>(std::min<std::size_t>(bytes, t->unread));
+  if (!ReassemblyPool::empty(table_.cold(*t))) {
+    // What the layer refused may lie here, in order by now.
+    t->set(flag_ack_now);
+  }
+  t->set(flag_consumed);
+  touch(*t);
+}
+
+void TcpStack::set_receive_buffer(TcbId id, u32 bytes) {
+  Tcb* t = table_.get(id);
+  if (t == nullptr) return;
+  t->receive_buffer = std::clamp<u32>(bytes, 1, 0xffffu << receive_window_scale);
+  t->set(flag_consumed);
+  touch(*t);
+}
+
+void TcpStack::set_no_delay(TcbId id, bool on) {
+  Tcb* t = table_.get(id);
+  if (t == nullptr) return;
+  t->assign(flag_no_delay, on);
+  if (on) touch(*t);
+}
+
+void TcpStack::set_cork(TcbId id, bool on) {
+  Tcb* t = table_.get(id);
+  if (t == nullptr) return;
+  t->assign(flag_cork, on);
+  t->clear(flag_cork_expired);
+  if (t->timer == RetransmitTimer::cork) {
+    t->timer = RetransmitTimer::retransmit;
+    t->retransmit_deadline = 0;
+  }
+  touch(*t);
+}
+
+void TcpStack::set_keep_alive(TcbId id, bool on, Duration idle, Duration interval, u32 probes) {
+  Tcb* t = table_.get(id);
+  if (t == nullptr) return;
+  TcbCold& cold = table_.cold(*t);
+  const auto ms = [](Duration d) {
+    return static_cast<u32>(std::clamp<i64>(d.to_ms(), 1, 32'767'000));  // Linux MAX_TCP_KEEPIDLE
+  };
+  t->assign(flag_keep_alive, on);
+  cold.keep_alive_idle_ms = ms(idle);
+  cold.keep_alive_interval_ms = ms(interval);
+  cold.keep_alive_probes = static_cast<u16>(std::min(probes, 127u));
+  cold.keep_alive_sent = 0;
+  cold.last_receive_ms = now_ms_;
+  const bool lingering = t->state == TcpState::fin_wait_2 && t->has(flag_closed);
+  if (lingering || t->state < TcpState::established) return;
+  t->idle_deadline = on ? deadline_in(cold.keep_alive_idle_ms) : 0;
+  touch(*t);
+}
+
+void TcpStack::shutdown_send(TcbId id) {
+  Tcb* t = table_.get(id);
+  if (t == nullptr || t->has(flag_fin_queued)) return;
+  t->set(flag_fin_queued);
+  if (t->state == TcpState::established) t->state = TcpState::fin_wait_1;
+  if (t->state == TcpState::close_wait) t->state = TcpState::last_ack;
+  touch(*t);
+}
+
+void TcpStack::close(TcbId id) {
+  Tcb* t = table_.get(id);
+  if (t == nullptr) return;
+  t->set(flag_closed);
+  if (t->state == TcpState::syn_sent) return finish(*t);
+  if (t->state == TcpState::fin_wait_2) t->idle_deadline = deadline_in(fin_wait_2_ms);
+  shutdown_send(id);
+}
+
+void TcpStack::abort(TcbId id) {
+  Tcb* t = table_.get(id);
+  if (t == nullptr) return;
+  if (t->state != TcpState::syn_sent) emit_reset(*t);
+  forget(*t);
+}
+
+void TcpStack::route_lost(Route route) {
+  for (u32 slot = 0; slot < table_.slots_touched(); ++slot) {
+    Tcb& t = table_.at(slot);
+    if (t.id != no_tcb && t.route == route) fail(t, ECONNRESET);
+  }
+}
+
+Result<TcbInfo> TcpStack::info(TcbId id) const {
+  const Tcb* t = table_.get(id);
+  if (t == nullptr) return Error::of(EINVAL, "info: no such connection");
+  const TcbCold& cold = table_.cold(*t);
+  const SequenceNumber data_start = later_of(t->send_unacknowledged, cold.initial_send + 1);
+  const SequenceNumber sent = std::min(later_of(t->send_max, data_start), t->send_end);
+  return TcbInfo{.state = t->state,
+                 .local = t->key.local(),
+                 .remote = t->key.remote(),
+                 .route = t->route,
+                 .mss = t->mss,
+                 .congestion_window_bytes = t->congestion_window,
+                 .slow_start_threshold_bytes = t->slow_start_threshold,
+                 .smoothed_rtt_us = cold.smoothed_rtt_us,
+                 .rtt_variance_us = cold.rtt_variance_us,
+                 .retransmit_timeout_us = retransmit_interval_ms(*t) * 1'000,
+                 .send_window_bytes = t->send_window,
+                 .receive_window_bytes = t->receive_edge - t->receive_next,
+                 .retransmits = cold.retransmits,
+                 .bytes_sent = cold.bytes_sent,
+                 .bytes_received = cold.bytes_received,
+                 .unacked_bytes = data_start < sent ? sent - data_start : 0,
+                 .unsent_bytes = t->send_end - sent};
+}
+
+}  // namespace cob::net

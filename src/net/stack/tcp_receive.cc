@@ -1,0 +1,430 @@
+// Segment arrives: RFC 9293 section 3.10.7, with RFC 7323 section 5 (PAWS), RFC 5961 (blind
+// attacks), RFC 1122 section 4.2. Model: the RFC's order of checks, one function a check; `false`
+// means the segment ends there. A callback may abort the connection, so after each the id is looked
+// at again. Owned by the Stack's loop.
+#include <algorithm>
+
+#include "net/stack/congestion.h"
+#include "net/stack/tcp_stack.h"
+
+namespace cob::net {
+namespace {
+
+constexpr u32 answer_interval_ms =
+    500;  // ACKs to unacceptable segments of one connection, as Linux
+constexpr u32 challenge_acks_per_second = 1000;  // of the whole stack (RFC 5961 section 7)
+constexpr u32 paws_idle_ms =
+    24u * 24 * 3600 * 1000;  // RFC 7323 section 5.5: TS.Recent is void after 24 days
+constexpr u32 delayed_ack_ms = 40;
+constexpr u32 quick_ack_count = 16;
+constexpr u32 quick_ack_segment_bytes =
+    1'400;  // a segment this large is acknowledged at once while quick_acks last
+
+bool timestamp_before(u32 a, u32 b) { return static_cast<i32>(a - b) < 0; }
+
+}  // namespace
+
+void TcpStack::on_tcp(const Ipv4Packet& packet, Route from, bool verify_checksum) {
+  TcpSegment segment;
+  switch (parse_tcp(packet, verify_checksum, segment)) {
+    case TcpVerdict::good:
+      break;
+    case TcpVerdict::bad_checksum:
+      ++counters_.checksum_errors;
+      return;
+    case TcpVerdict::malformed:
+      ++counters_.frames_malformed;
+      return;
+  }
+  ++counters_.segments_in;
+  if (segment.has(tcp_rst)) ++counters_.resets_in;
+  const FlowKey key{packet.destination.value, packet.source.value, segment.destination_port.value,
+                    segment.source_port.value};
+  const u32 hash = table_.hash(key);
+  Tcb* t = table_.find(key, hash);
+  if (t == nullptr) return on_segment_without_tcb(key, hash, segment, from);
+  if (t->route != from) {  // no kernel speaks for another's connection
+    ++counters_.frames_not_ours;
+    return;
+  }
+  const TcbId id = t->id;
+  if (t->state == TcpState::syn_sent) {
+    on_segment_syn_sent(*t, segment);
+  } else {
+    on_segment(*t, segment);
+  }
+  if (alive(*t, id)) touch(*t);
+}
+
+void TcpStack::on_segment_without_tcb(const FlowKey& key, u32 hash, const TcpSegment& segment,
+                                      Route from) {
+  TimeWaitEntry* old = time_wait_.find(key, hash);
+  Listener* l = listener_for({key.local_address}, Port(key.local_port));
+  if (old != nullptr) {
+    if (old->route != from) {
+      ++counters_.frames_not_ours;
+      return;
+    }
+    if (l == nullptr || !may_replace(*old, segment)) return on_time_wait_segment(*old, segment);
+  }
+  if (l == nullptr) return reset_for(key, segment, from);
+  on_listen_segment(static_cast<u32>(l - listeners_.data()), key, segment, from, old);
+}
+
+// RFC 9293 section 3.10.7.3.
+void TcpStack::on_segment_syn_sent(Tcb& t, const TcpSegment& s) {
+  TcbCold& cold = table_.cold(t);
+  const bool acked = s.has(tcp_ack);
+  if (acked && (s.acknowledgment <= cold.initial_send || s.acknowledgment > t.send_max))
+    return reset_for(t.key, s, t.route);
+  if (s.has(tcp_rst)) {
+    if (acked) fail(t, ECONNREFUSED);
+    return;
+  }
+  if (!s.has(tcp_syn)) return;
+  negotiate(t, s);
+  t.receive_edge = t.receive_next + std::min<u32>(t.receive_buffer, 0xffff);
+  if (!acked) {  // simultaneous open, section 3.5 figure 8
+    t.state = TcpState::syn_received;
+    t.send_next = cold.initial_send;
+    t.retransmit_deadline = 0;
+    return;
+  }
+  t.window_sequence = s.sequence;
+  t.window_acknowledgment = s.acknowledgment;
+  const TcbId id = t.id;
+  if (!establish(t, s)) return;
+  ack_soon(t);
+  if (s.payload.empty() && !s.has(tcp_fin)) return;
+  TcpSegment rest = s;
+  rest.sequence += 1;
+  rest.flags &= static_cast<u8>(~tcp_syn);
+  if (alive(t, id)) receive_text(t, rest);
+}
+
+// What a SYN says about its sender: sequence numbers and options.
+void TcpStack::negotiate(Tcb& t, const TcpSegment& syn) {
+  TcbCold& cold = table_.cold(t);
+  cold.initial_receive = syn.sequence;
+  t.receive_next = syn.sequence + 1;
+  if (syn.has_timestamps) {
+    t.set(flag_timestamps);
+    t.timestamp_recent = syn.timestamp_value;
+    cold.timestamp_recent_ms = now_ms_;
+  }
+  if (syn.has_window_scale) {
+    t.set(flag_window_scaling);
+    t.send_scale = syn.window_scale;
+  }
+  // RFC 9293 section 3.7.1: 536 without the option. The floor keeps a hostile peer from asking for
+  // a byte a frame.
+  const u32 peer_mss = std::max<u32>(syn.mss == 0 ? 536 : syn.mss, 64);
+  const u32 options = syn.has_timestamps ? sizeof(TcpTimestampsOption) : 0;
+  t.mss = static_cast<u16>(std::min<u32>(peer_mss, cold.advertised_mss) - options);
+  t.send_window = t.send_window_max = syn.window;
+  t.receive_mss = std::min<u16>(536, cold.advertised_mss);
+  t.quick_acks = quick_ack_count;
+  congestion::start(t);
+}
+
+// Our SYN was acknowledged. False if the connection did not survive the layer's callback.
+bool TcpStack::establish(Tcb& t, const TcpSegment& s) {
+  TcbCold& cold = table_.cold(t);
+  const TcbId id = t.id;
+  if (t.retries == 0 && t.has(flag_timing_rtt))
+    measure_rtt(t, static_cast<u32>(now_.ns / 1000) - cold.rtt_start_us);
+  t.clear(flag_timing_rtt);
+  t.send_unacknowledged = t.send_next = later_of(cold.initial_send + 1, t.send_unacknowledged);
+  t.send_max = later_of(t.send_max, t.send_next);
+  if (t.retries > 0) t.congestion_window = t.mss;  // RFC 5681 section 3.1: the SYN was lost
+  t.retries = 0;
+  t.retransmit_deadline = 0;
+  t.state = t.has(flag_fin_queued) ? TcpState::fin_wait_1 : TcpState::established;
+  update_send_window(t, s);
+  if (t.has(flag_keep_alive)) t.idle_deadline = deadline_in(cold.keep_alive_idle_ms);
+  if (t.has(flag_passive)) {
+    ++counters_.passive_opens;
+    t.set(flag_announced);
+    layer_.on_incoming(ListenerId((listeners_[cold.listener].generation << 12) | cold.listener),
+                       id);
+  } else {
+    layer_.on_connected(id, t.cookie);
+  }
+  return alive(t, id);
+}
+
+// RFC 9293 section 3.10.7.4, and Linux's reading of it: a segment that ends at RCV.NXT or begins at
+// the right edge is let through for its ACK; its text is trimmed to nothing.
+bool TcpStack::check_acceptable(Tcb& t, const TcpSegment& s) {
+  if (t.has(flag_timestamps) && !s.has(tcp_rst)) {
+    if (!s.has_timestamps) return false;  // RFC 7323 section 3.2
+    if (timestamp_before(s.timestamp_value, t.timestamp_recent) &&
+        now_ms_ - table_.cold(t).timestamp_recent_ms < paws_idle_ms) {
+      ++counters_.paws_dropped;
+      answer_unacceptable(t, s);
+      return false;
+    }
+  }
+  if (s.sequence + s.length() >= t.receive_next && s.sequence <= t.receive_edge) [[likely]]
+    return true;
+  if (t.state == TcpState::syn_received && s.has(tcp_syn) && !s.has(tcp_ack) &&
+      s.sequence == table_.cold(t).initial_receive) {
+    t.send_next = table_.cold(t).initial_send;  // our SYN-ACK was lost
+    return false;
+  }
+  answer_unacceptable(t, s);
+  return false;
+}
+
+void TcpStack::answer_unacceptable(Tcb& t, const TcpSegment& s) {
+  if (s.has(tcp_rst)) return;
+  TcbCold& cold = table_.cold(t);
+  if (s.payload.empty() || s.has(tcp_syn)) {
+    if (cold.last_answer_ms != 0 && now_ms_ - cold.last_answer_ms < answer_interval_ms) return;
+    cold.last_answer_ms = now_ms_ | 1;
+  }
+  t.set(flag_ack_now);
+}
+
+// RFC 5961 section 7: bounded over all connections, and the bound not guessable.
+bool TcpStack::take_challenge_token() {
+  const u32 second = static_cast<u32>(now_tick_ / 1000);
+  if (second != challenge_second_) {
+    challenge_second_ = second;
+    random_ = siphash(secret_, second, random_);
+    challenge_tokens_ =
+        challenge_acks_per_second / 2 + static_cast<u32>(random_ % challenge_acks_per_second);
+  }
+  if (challenge_tokens_ == 0) return false;
+  --challenge_tokens_;
+  return true;
+}
+
+void TcpStack::challenge_ack(Tcb& t) {
+  TcbCold& cold = table_.cold(t);
+  if (cold.last_answer_ms != 0 && now_ms_ - cold.last_answer_ms < answer_interval_ms) return;
+  if (!take_challenge_token()) return;
+  cold.last_answer_ms = now_ms_ | 1;
+  ++counters_.challenge_acks;
+  emit(t, t.send_max, 0, tcp_ack);
+}
+
+// RFC 5961 sections 3.2 and 4.2.
+bool TcpStack::handle_reset_and_syn(Tcb& t, const TcpSegment& s) {
+  if (s.has(tcp_rst)) {
+    if (s.sequence != t.receive_next) {
+      challenge_ack(t);
+      return false;
+    }
+    if (t.state == TcpState::syn_received && t.has(flag_passive)) {
+      forget(t);
+    } else {
+      fail(t, t.state == TcpState::syn_received ? ECONNREFUSED
+              : t.state == TcpState::close_wait ? EPIPE
+                                                : ECONNRESET);
+    }
+    return false;
+  }
+  if (s.has(tcp_syn)) {
+    // The SYN-ACK of a simultaneous open repeats the SYN we have (section 3.5 figure 8, lines 6 and
+    // 7).
+    if (t.state == TcpState::syn_received && s.has(tcp_ack) && s.payload.empty() &&
+        s.sequence + 1 == t.receive_next && s.acknowledgment == t.send_max)
+      return true;
+    challenge_ack(t);
+    return false;
+  }
+  return s.has(tcp_ack);
+}
+
+void TcpStack::on_segment(Tcb& t, const TcpSegment& s) {
+  if (!check_acceptable(t, s)) return;
+  if ((s.flags & (tcp_rst | tcp_syn | tcp_ack)) != tcp_ack && !handle_reset_and_syn(t, s)) return;
+  // RFC 7323 section 4.3.
+  if (t.has(flag_timestamps) && s.timestamp_value != t.timestamp_recent &&
+      !timestamp_before(s.timestamp_value, t.timestamp_recent) && s.sequence <= t.last_ack_sent) {
+    t.timestamp_recent = s.timestamp_value;
+    table_.cold(t).timestamp_recent_ms = now_ms_;
+  }
+  const TcbId id = t.id;
+  if (t.state == TcpState::syn_received) {
+    if (s.acknowledgment <= t.send_unacknowledged || s.acknowledgment > t.send_max)
+      return reset_for(t.key, s, t.route);
+    if (t.has(flag_passive) && !admit(t)) return;
+    t.window_sequence = s.sequence;
+    t.window_acknowledgment = s.acknowledgment;
+    if (!establish(t, s)) return;
+  }
+  if (!process_ack(t, s)) return;
+  if (s.length() > 0 && !s.has(tcp_syn) && alive(t, id)) receive_text(t, s);
+}
+
+void TcpStack::ack_soon(Tcb& t) {
+  if (t.has(flag_ack_soft)) return;
+  if (soft_ack_tail_ - soft_ack_head_ == soft_ack_capacity) return t.set(flag_ack_now);
+  t.set(flag_ack_soft);
+  soft_acks_[soft_ack_tail_++ % soft_ack_capacity] = {t.id, now_ + soft_ack_delay};
+}
+
+void TcpStack::poll_soft_acks() {
+  for (; soft_ack_head_ != soft_ack_tail_; ++soft_ack_head_) {
+    const SoftAck& a = soft_acks_[soft_ack_head_ % soft_ack_capacity];
+    Tcb* t = table_.get(a.tcb);
+    if (t == nullptr || !t->has(flag_ack_soft)) continue;  // it rode on another segment
+    if (a.deadline > now_) return;
+    t->set(flag_ack_now);
+    touch(*t);
+  }
+}
+
+// RFC 1122 section 4.2.3.2, RFC 5681 section 4.2: at least every second full segment, at most 40 ms
+// late.
+void TcpStack::schedule_ack(Tcb& t, u32 payload_bytes) {
+  if (payload_bytes > t.receive_mss) t.receive_mss = static_cast<u16>(payload_bytes);
+  if (t.receive_next - t.last_ack_sent > t.receive_mss) return t.set(flag_ack_now);
+  if (t.quick_acks > 0) {
+    --t.quick_acks;
+    if (payload_bytes >= std::min<u32>(quick_ack_segment_bytes, t.mss)) return t.set(flag_ack_now);
+    return ack_soon(t);
+  }
+  if (t.ack_deadline == 0) t.ack_deadline = deadline_in(delayed_ack_ms);
+}
+
+bool TcpStack::deliver(Tcb& t, std::span<const std::byte> payload) {
+  const TcbId id = t.id;
+  const u32 bytes = static_cast<u32>(payload.size());
+  t.unread += bytes;
+  const std::size_t taken = layer_.on_data(id, t.cookie, payload);
+  if (!alive(t, id)) return false;
+  VERIFY(taken <= bytes);
+  const u32 refused = bytes - static_cast<u32>(taken);
+  t.unread -= std::min(refused, t.unread);
+  t.receive_next += static_cast<u32>(taken);
+  table_.cold(t).bytes_received += taken;
+  if (refused != 0) t.set(flag_ack_now);
+  return refused == 0;
+}
+
+// False if the layer took less than there is, or the connection is gone.
+bool TcpStack::deliver_reassembled(Tcb& t) {
+  TcbCold& cold = table_.cold(t);
+  for (;;) {
+    const auto run = reassembly_.front(cold, t.receive_next);
+    if (run.empty()) return true;
+    if (!deliver(t, run)) return false;
+  }
+}
+
+// Data for a closed socket (RFC 9293 section 3.10.4, Linux tcp_rcv_state_process): nobody will read
+// it.
+void TcpStack::refuse_data(Tcb& t) {
+  emit_reset(t);
+  fail(t, ECONNRESET);
+}
+
+// RFC 9293 section 3.10.7.4, seventh and eighth: segment text and FIN.
+void TcpStack::receive_text(Tcb& t, const TcpSegment& s) {
+  if (t.state != TcpState::established && t.state != TcpState::fin_wait_1 &&
+      t.state != TcpState::fin_wait_2) {
+    return t.set(flag_ack_now);  // behind the peer's FIN: an old duplicate
+  }
+  TcbCold& cold = table_.cold(t);
+  const TcbId id = t.id;
+  if (t.has(flag_keep_alive)) cold.last_receive_ms = now_ms_;
+  SequenceNumber sequence = s.sequence;
+  auto payload = s.payload;
+  bool fin = s.has(tcp_fin);
+  const SequenceNumber end = sequence + static_cast<u32>(payload.size());
+  if (sequence < t.receive_next) {  // trim to the window, left and right
+    const u32 old = t.receive_next - sequence;
+    if (old > payload.size() || (old == payload.size() && !fin)) return t.set(flag_ack_now);
+    payload = payload.subspan(old);
+    sequence = t.receive_next;
+  }
+  if (end > t.receive_edge) {
+    const u32 room = t.receive_edge - sequence;
+    payload = payload.first(std::min<std::size_t>(payload.size(), room));
+    fin = false;
+    t.set(flag_ack_now);
+  }
+  if (!payload.empty() && t.has(flag_closed)) return refuse_data(t);
+  if (sequence != t.receive_next) {  // RFC 5681 section 4.2: a duplicate ACK at once, one a segment
+    const bool kept = reassembly_.insert(cold, sequence, payload);
+    if (fin && kept) {
+      t.set(flag_peer_fin_known);
+      cold.peer_fin = end;
+    }
+    emit(t, t.send_max, 0, tcp_ack);
+    return;
+  }
+  bool all = true;
+  if (!payload.empty()) {
+    all = deliver(t, payload);
+    if (!alive(t, id)) return;
+    if (all && !ReassemblyPool::empty(cold)) {
+      all = deliver_reassembled(t);
+      if (!alive(t, id)) return;
+      t.set(flag_ack_now);  // the gap is filled: RFC 5681 section 4.2
+    }
+    schedule_ack(t, static_cast<u32>(payload.size()));
+  }
+  if ((fin && all && t.receive_next == end) ||
+      (t.has(flag_peer_fin_known) && t.receive_next == cold.peer_fin))
+    on_fin(t);
+}
+
+void TcpStack::on_fin(Tcb& t) {
+  const TcbId id = t.id;
+  t.receive_next += 1;
+  t.set(flag_peer_fin);
+  reassembly_.clear(table_.cold(t));
+  const TcpState was = t.state;
+  t.state = was == TcpState::established  ? TcpState::close_wait
+            : was == TcpState::fin_wait_1 ? TcpState::closing
+                                          : TcpState::time_wait;
+  if (was == TcpState::established) {
+    ack_soon(t);  // our own FIN often follows at once
+  } else {
+    t.set(flag_ack_now);
+  }
+  layer_.on_peer_closed(id, t.cookie);
+  if (!alive(t, id)) return;
+  if (t.state == TcpState::time_wait) enter_time_wait(t);
+}
+
+// RFC 6191 section 2, steps 1 to 3.
+bool TcpStack::may_replace(const TimeWaitEntry& old, const TcpSegment& s) const {
+  if ((s.flags & (tcp_syn | tcp_ack | tcp_rst)) != tcp_syn) return false;
+  if (old.timestamps && s.has_timestamps && s.timestamp_value != old.timestamp_recent)
+    return timestamp_before(old.timestamp_recent, s.timestamp_value);
+  return s.sequence > old.receive_next;
+}
+
+// RFC 9293 section 3.10.7.4 for TIME_WAIT: the only thing that should come is the peer's FIN again.
+void TcpStack::on_time_wait_segment(TimeWaitEntry& e, const TcpSegment& s) {
+  if (s.has(tcp_rst)) {
+    if (s.sequence == e.receive_next) time_wait_.erase(e);
+    return;
+  }
+  const bool paws =
+      e.timestamps && s.has_timestamps && timestamp_before(s.timestamp_value, e.timestamp_recent);
+  if (!paws && s.length() == 0 && s.sequence == e.receive_next) return;
+  if (s.has(tcp_fin) && !paws && s.sequence + s.length() == e.receive_next)
+    time_wait_.restart(e, now_ms_);
+  if (e.last_answer_ms != 0 && now_ms_ - e.last_answer_ms < answer_interval_ms && !s.has(tcp_fin))
+    return;
+  e.last_answer_ms = now_ms_ | 1;
+  if (e.timestamps) e.timestamp_sent = now_ms_ + e.timestamp_offset;
+  transmit({.key = e.key,
+            .route = e.route,
+            .sequence = e.send_next,
+            .acknowledgment = e.receive_next,
+            .window = static_cast<u16>(std::min<u32>(e.receive_window >> e.window_scale, 0xffff)),
+            .flags = tcp_ack,
+            .timestamps = e.timestamps,
+            .timestamp_value = now_ms_ + e.timestamp_offset,
+            .timestamp_echo = e.timestamp_recent},
+           nullptr, 0, 0);
+}
+
+}  // namespace cob::net

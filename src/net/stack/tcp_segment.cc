@@ -1,0 +1,175 @@
+// Segments out: one function builds every frame, in place in the device's buffer. RFC 9293
+// section 3.1, RFC 7323. Model: the headers are one fixed-size struct stored at once; payload is
+// read by the layer straight into the frame; checksums only where the route's wire needs them.
+// Owned by the Stack's loop.
+#include <algorithm>
+#include <cstring>
+
+#include "net/stack/tcp_stack.h"
+#include "net/wire/checksum.h"
+#include "net/wire/ethernet.h"
+
+namespace cob::net {
+namespace {
+
+struct Headers {
+  EthernetHeader ethernet;
+  Ipv4Header ip;
+  TcpHeader tcp;
+};
+static_assert(sizeof(Headers) == 54);
+
+}  // namespace
+
+bool TcpStack::transmit(const SegmentFields& f, Tcb* payload_of, u32 payload_offset,
+                        u32 payload_bytes) {
+  const u32 syn_bytes = f.syn_options != nullptr ? u32{sizeof(TcpSynOptions)} : 0;
+  const u32 timestamp_bytes = f.timestamps ? u32{sizeof(TcpTimestampsOption)} : 0;
+  const u32 option_bytes = syn_bytes + timestamp_bytes;
+  const u32 header_bytes = u32{sizeof(Headers)} + option_bytes;
+  const OutgoingFrame out =
+      open_frame(f.route, {f.key.remote_address}, header_bytes + payload_bytes, f.tcb);
+  if (out.bytes.empty()) return false;
+  const u32 tcp_bytes = u32{sizeof(TcpHeader)} + option_bytes + payload_bytes;
+  Headers h{.ethernet = {out.destination, options_.mac, ethernet_type_ipv4},
+            .ip = emit_ipv4({{f.key.local_address},
+                             {f.key.remote_address},
+                             ip_protocol_tcp,
+                             static_cast<u16>(tcp_bytes)},
+                            out.checksums),
+            .tcp = {.source_port = f.key.local_port,
+                    .destination_port = f.key.remote_port,
+                    .sequence = f.sequence.value,
+                    .acknowledgment = f.acknowledgment.value,
+                    .data_offset = static_cast<u8>((sizeof(TcpHeader) + option_bytes) << 2),
+                    .flags = f.flags,
+                    .window = f.window,
+                    .checksum = {},
+                    .urgent_pointer = u16{0}}};
+  std::byte* at = out.bytes.data() + sizeof h;
+  if (f.syn_options != nullptr) {
+    std::memcpy(at, f.syn_options, sizeof(TcpSynOptions));
+    at += sizeof(TcpSynOptions);
+  }
+  if (f.timestamps) {
+    const TcpTimestampsOption option{.value = f.timestamp_value, .echo = f.timestamp_echo};
+    std::memcpy(at, &option, sizeof option);
+    at += sizeof option;
+  }
+  if (payload_bytes > 0)
+    layer_.read_send_buffer(payload_of->id, payload_of->cookie, payload_offset,
+                            {at, payload_bytes});
+  if (out.checksums) {
+    u64 sum = checksum_pseudo_header({f.key.local_address}, {f.key.remote_address}, ip_protocol_tcp,
+                                     static_cast<u16>(tcp_bytes));
+    sum = checksum_add(sum, std::as_bytes(std::span(&h.tcp, 1)));
+    h.tcp.checksum.as_it_lies = checksum_fold(checksum_add(sum, out.bytes.subspan(sizeof h)));
+  }
+  std::memcpy(out.bytes.data(), &h, sizeof h);
+  send_frame(out);
+  ++counters_.segments_out;
+  return true;
+}
+
+// RFC 9293 section 3.8.6: the edge only moves right, and by at least min(buffer / 2, MSS)
+// (3.8.6.2.2). A kept edge that is off the scale's grain is rounded up while the buffer has room,
+// else down: what was promised is still taken when it comes (RFC 7323 section 2.4).
+u16 TcpStack::advertise_window(Tcb& t) {
+  const u32 promised = t.receive_edge - t.receive_next;
+  const u32 free = t.receive_buffer > t.unread ? t.receive_buffer - t.unread : 0;
+  const u32 scale = t.has(flag_window_scaling) ? receive_window_scale : 0;
+  const u32 grain = (1u << scale) - 1;
+  u32 window = promised;
+  if (free > promised &&
+      free - promised >= std::min<u32>(t.receive_buffer / 2, table_.cold(t).advertised_mss))
+    window = free;
+  const u32 rounded_up = (window + grain) & ~grain;
+  const u32 scaled = std::min((rounded_up <= free ? rounded_up : window) >> scale, 0xffffu);
+  t.receive_edge = later_of(t.receive_edge, t.receive_next + (scaled << scale));
+  t.assign(flag_window_was_closed, (scaled << scale) < t.receive_mss);
+  return static_cast<u16>(scaled);
+}
+
+bool TcpStack::emit(Tcb& t, SequenceNumber sequence, u32 bytes, u8 flags) {
+  const u32 offset = bytes > 0 ? sequence - t.send_unacknowledged : 0;
+  if (!transmit({.key = t.key,
+                 .route = t.route,
+                 .sequence = sequence,
+                 .acknowledgment = t.receive_next,
+                 .window = advertise_window(t),
+                 .flags = flags,
+                 .timestamps = t.has(flag_timestamps),
+                 .timestamp_value = timestamp_now(t),
+                 .timestamp_echo = t.timestamp_recent,
+                 .tcb = t.id},
+                &t, offset, bytes))
+    return false;
+  t.last_ack_sent = t.receive_next;
+  t.flags &= ~u32{flag_ack_now | flag_ack_soft};
+  t.ack_deadline = 0;
+  return true;
+}
+
+bool TcpStack::emit_syn(Tcb& t) {
+  const TcbCold& cold = table_.cold(t);
+  const bool answer = t.state == TcpState::syn_received;
+  // A SYN offers everything; a SYN-ACK to a peer's SYN agrees to what that offered (RFC 7323
+  // sections 2.2 and 3.2).
+  const bool scaling = !answer || t.has(flag_window_scaling);
+  const TcpSynOptions options{.mss = cold.advertised_mss,
+                              .nop = 1,
+                              .scale_kind = scaling ? u8{3} : u8{1},
+                              .scale_length = scaling ? u8{3} : u8{1},
+                              .scale = scaling ? receive_window_scale : u8{1}};
+  const u32 window = std::min<u32>(t.receive_buffer, 0xffff);  // never scaled in a SYN
+  if (!transmit({.key = t.key,
+                 .route = t.route,
+                 .sequence = cold.initial_send,
+                 .acknowledgment = answer ? t.receive_next : SequenceNumber{},
+                 .window = static_cast<u16>(window),
+                 .flags = static_cast<u8>(answer ? tcp_syn | tcp_ack : tcp_syn),
+                 .timestamps = !answer || t.has(flag_timestamps),
+                 .timestamp_value = timestamp_now(t),
+                 .timestamp_echo = answer ? t.timestamp_recent : 0,
+                 .syn_options = &options,
+                 .tcb = t.id},
+                nullptr, 0, 0))
+    return false;
+  if (answer) {
+    t.receive_edge = later_of(t.receive_edge, t.receive_next + window);
+    t.last_ack_sent = t.receive_next;
+  }
+  t.clear(flag_ack_now);
+  return true;
+}
+
+// RFC 9293 section 3.10.5 (ABORT): acceptable to the peer because it lies at its RCV.NXT, if
+// nothing was lost.
+void TcpStack::emit_reset(const Tcb& t) {
+  ++counters_.resets_out;
+  transmit({.key = t.key,
+            .route = t.route,
+            .sequence = t.send_max,
+            .acknowledgment = t.receive_next,
+            .flags = tcp_rst | tcp_ack,
+            .timestamps = t.has(flag_timestamps),
+            .timestamp_value = timestamp_now(t),
+            .timestamp_echo = t.timestamp_recent},
+           nullptr, 0, 0);
+}
+
+// RFC 9293 section 3.5.2 groups 1 and 2: the reset takes its sequence number from the offending
+// segment.
+void TcpStack::reset_for(const FlowKey& key, const TcpSegment& segment, Route route) {
+  if (segment.has(tcp_rst)) return;
+  ++counters_.resets_out;
+  const bool acked = segment.has(tcp_ack);
+  transmit({.key = key,
+            .route = route,
+            .sequence = acked ? segment.acknowledgment : SequenceNumber{0},
+            .acknowledgment = acked ? SequenceNumber{0} : segment.sequence + segment.length(),
+            .flags = static_cast<u8>(acked ? tcp_rst : tcp_rst | tcp_ack)},
+           nullptr, 0, 0);
+}
+
+}  // namespace cob::net

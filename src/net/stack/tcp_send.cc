@@ -1,0 +1,176 @@
+// Output: RFC 9293 sections 3.7.4 (Nagle), 3.8.6.2.1 (sender's silly window avoidance), RFC 5681
+// and RFC 3042 (how much). Model: poll() flushes every touched TCB once; a segment is as large as
+// the MSS, the windows and the bytes announced allow. A device without room blocks the TCB: it is
+// tried again at every poll, and nothing counts as sent. Owned by the Stack's loop.
+#include <algorithm>
+
+#include "net/stack/congestion.h"
+#include "net/stack/tcp_stack.h"
+
+namespace cob::net {
+
+void TcpStack::touch(Tcb& t) {
+  if (t.has(flag_on_output_list)) return;
+  t.set(flag_on_output_list);
+  output_list_.push_back(t.id);
+}
+
+void TcpStack::flush_output() {
+  output_list_.insert(output_list_.end(), blocked_.begin(), blocked_.end());
+  blocked_.clear();
+  flushing_.swap(output_list_);
+  for (const TcbId id : flushing_) {
+    Tcb* t = table_.get(id);
+    if (t == nullptr) continue;
+    t->clear(flag_on_output_list);
+    if (!output(*t)) {
+      t->set(flag_on_output_list);
+      blocked_.push_back(id);
+    }
+    sync_timer(*t);
+  }
+  flushing_.clear();
+}
+
+// False if the device had no room.
+bool TcpStack::output(Tcb& t) {
+  if (t.state == TcpState::syn_sent || t.state == TcpState::syn_received)
+    return output_handshake(t);
+  if (!output_data(t)) {
+    arm_after_output(t);
+    return false;
+  }
+  arm_after_output(t);
+  if (t.has(flag_ack_now) || (t.has(flag_consumed) && window_update_due(t)))
+    if (!emit(t, t.send_max, 0, tcp_ack)) return false;
+  t.clear(flag_consumed);
+  return true;
+}
+
+bool TcpStack::output_handshake(Tcb& t) {
+  TcbCold& cold = table_.cold(t);
+  if (t.send_next != cold.initial_send)
+    return !t.has(flag_ack_now) || emit(t, t.send_max, 0, tcp_ack);
+  if (t.retransmit_deadline == 0) start_retransmit_timer(t, RetransmitTimer::retransmit);
+  if (!emit_syn(t)) return false;
+  if (t.retries == 0) {
+    cold.rtt_start_us = static_cast<u32>(now_.ns / 1000);
+    t.set(flag_timing_rtt);
+  } else {
+    ++cold.retransmits;
+    ++counters_.segments_retransmitted;
+  }
+  t.send_next = cold.initial_send + 1;
+  t.send_max = later_of(t.send_max, t.send_next);
+  return true;
+}
+
+bool TcpStack::output_data(Tcb& t) {
+  if (t.has(flag_retransmit_due) && t.in_flight() > 0) {
+    const u32 data_in_flight = std::min(t.send_end, t.send_max) - t.send_unacknowledged;
+    const u32 bytes = std::min<u32>(t.mss, data_in_flight);
+    const bool fin = t.has(flag_fin_sent) && bytes == data_in_flight;
+    const SequenceNumber resume = t.send_next;
+    t.send_next = t.send_unacknowledged;
+    const bool sent = send_piece(t, bytes, fin);
+    t.send_next = later_of(resume, t.send_next);
+    if (!sent) return false;
+  }
+  t.clear(flag_retransmit_due);
+  t.clear(flag_congestion_limited);
+  if (t.send_next == t.send_end && !t.has(flag_fin_queued)) return true;
+  if (t.in_flight() == 0) {
+    TcbCold& cold = table_.cold(t);
+    if (now_ms_ - cold.last_send_ms > cold.retransmit_timeout_ms) congestion::restart_after_idle(t);
+  }
+  while (t.send_next <= t.send_end) {
+    const u32 unsent = t.send_end - t.send_next;
+    const bool fin_due = t.has(flag_fin_queued);
+    if (unsent == 0 && !fin_due) break;
+    const u32 flight = t.send_next - t.send_unacknowledged;
+    // RFC 3042: the first two duplicate ACKs each let one new segment out.
+    const u32 extra = t.has(flag_in_recovery) ? 0 : std::min<u32>(t.duplicate_acks, 2) * t.mss;
+    const u32 offered = t.send_window > flight ? t.send_window - flight : 0;
+    const u32 allowed =
+        t.congestion_window + extra > flight ? t.congestion_window + extra - flight : 0;
+    const u32 bytes = std::min({unsent, offered, allowed, u32{t.mss}});
+    const bool last = bytes == unsent;
+    const bool fin = last && fin_due && offered > bytes;  // a FIN needs a place in the window too
+    if (allowed < std::min(unsent, u32{t.mss}) && offered > allowed) t.set(flag_congestion_limited);
+    if (bytes == 0 && !fin) break;
+    if (!may_send(t, bytes, last, fin)) break;
+    if (!send_piece(t, bytes, fin)) return false;
+    if (fin) break;
+  }
+  return true;
+}
+
+// Whether a segment of `bytes` goes now; `last`: nothing is announced behind it.
+bool TcpStack::may_send(const Tcb& t, u32 bytes, bool last, bool fin) const {
+  if (bytes >= t.mss || fin || t.has(flag_send_forced) || t.send_next < t.send_max) return true;
+  if (!last) return bytes >= t.send_window_max / 2;  // limited by a window
+  if (t.has(flag_cork) && !t.has(flag_cork_expired)) return false;
+  if (t.has(flag_no_delay)) return true;
+  // Nagle in Minshall's variant, as Linux: at most one small segment unacknowledged.
+  return t.small_segment_end <= t.send_unacknowledged;
+}
+
+// Sends `bytes` at send_next, and the FIN behind them.
+bool TcpStack::send_piece(Tcb& t, u32 bytes, bool fin) {
+  const SequenceNumber at = t.send_next;
+  const SequenceNumber end = at + bytes;
+  const u8 push = bytes > 0 && end == t.send_end ? tcp_psh : u8{0};
+  if (t.has(flag_ack_soft) || t.ack_deadline != 0) t.quick_acks = 0;  // a conversation: ACKs ride
+  if (!emit(t, at, bytes, static_cast<u8>(tcp_ack | push | (fin ? tcp_fin : 0)))) return false;
+  TcbCold& cold = table_.cold(t);
+  t.flags &= ~u32{flag_send_forced | flag_cork_expired};
+  t.send_next = end + (fin ? 1 : 0);
+  if (fin) t.set(flag_fin_sent);
+  if (at < t.send_max) {
+    ++cold.retransmits;
+    ++counters_.segments_retransmitted;
+    if (t.has(flag_timing_rtt) && cold.rtt_sequence > at) t.clear(flag_timing_rtt);  // Karn
+  } else {
+    if (bytes > 0 && bytes < t.mss) t.small_segment_end = end;
+    if (!t.has(flag_timing_rtt)) {
+      t.set(flag_timing_rtt);
+      cold.rtt_sequence = t.send_next;
+      cold.rtt_start_us = static_cast<u32>(now_.ns / 1000);
+    }
+    cold.bytes_sent += bytes;
+  }
+  cold.last_send_ms = now_ms_;
+  t.send_max = later_of(t.send_max, t.send_next);
+  return true;
+}
+
+// Linux's rule (tcp_cleanup_rbuf): not before the window doubles; a nearly closed one opens by RFC
+// 9293 3.8.6.2.2's step.
+bool TcpStack::window_update_due(const Tcb& t) const {
+  if (t.has(flag_peer_fin)) return false;
+  const u32 promised = t.receive_edge - t.receive_next;
+  const u32 free = t.receive_buffer > t.unread ? t.receive_buffer - t.unread : 0;
+  return promised <= t.receive_buffer / 8 && free >= 2 * promised && free > promised &&
+         free - promised >= std::min<u32>(t.receive_buffer / 2, table_.cold(t).advertised_mss);
+}
+
+void TcpStack::arm_after_output(Tcb& t) {
+  if (t.in_flight() > 0) {
+    if (t.retransmit_deadline == 0 || t.timer != RetransmitTimer::retransmit)
+      start_retransmit_timer(t, RetransmitTimer::retransmit);
+    return;
+  }
+  const bool waiting =
+      t.send_next < t.send_end || (t.send_next == t.send_end && t.has(flag_fin_queued));
+  if (!waiting) {
+    t.retransmit_deadline = 0;
+    return;
+  }
+  if (t.retransmit_deadline != 0) return;
+  // Nothing in flight, so no ACK will call us: the window is closed, or a cork holds the last
+  // bytes.
+  const bool corked = t.has(flag_cork) && t.send_window >= t.send_end - t.send_next;
+  start_retransmit_timer(t, corked ? RetransmitTimer::cork : RetransmitTimer::persist);
+}
+
+}  // namespace cob::net

@@ -1,0 +1,216 @@
+// TcpStack: the Stack. Its methods lie in the files the RFCs' seams suggest: ip, tcp_receive,
+// tcp_ack, tcp_send, tcp_segment, tcp_timer, tcp_listen, tcp_connection; congestion control is
+// congestion.h. Model: on_frame() changes state and marks TCBs; poll() runs timers and then flushes
+// every marked TCB once, so ACKs, data and FINs of one turn share segments. Only what must not wait
+// (RST, duplicate and challenge ACKs) leaves from on_frame(). Owned by one kernel's loop.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "net/stack/arp.h"
+#include "net/stack/keyed_hash.h"
+#include "net/stack/reassembly.h"
+#include "net/stack/stack.h"
+#include "net/stack/tcb_table.h"
+#include "net/stack/time_wait.h"
+#include "net/stack/timer_wheel.h"
+#include "net/wire/tcp.h"
+
+namespace cob::net {
+
+struct Listener {
+  Endpoint local;
+  u32 backlog = 0;
+  u32 accept_queue = 0;  // established, not accepted() yet
+  u32 syn_queue = 0;     // SYN_RECEIVED
+  u32 generation = 0;
+  u32 next_same_port = no_slot;
+  u32 first_child = no_slot;  // TCBs of both queues
+  bool open = false;
+};
+
+class TcpStack final : public Stack {
+ public:
+  TcpStack(const StackOptions& options, Device& device, SocketLayer& layer);
+
+  void on_frame(std::span<const std::byte> frame, Route from, FrameFlags flags, Time now) override;
+  void poll(Time now) override;
+  Time next_deadline() const override;
+
+  Result<ListenerId> listen(Endpoint local, u32 backlog) override;
+  void set_backlog(ListenerId listener, u32 backlog) override;
+  void close_listener(ListenerId listener) override;
+  void accepted(TcbId tcb) override;
+
+  Result<TcbId> connect(const ConnectOptions& options) override;
+  void set_cookie(TcbId tcb, u64 cookie) override;
+  void send_available(TcbId tcb, std::size_t bytes) override;
+  void receive_consumed(TcbId tcb, std::size_t bytes) override;
+  void set_receive_buffer(TcbId tcb, u32 bytes) override;
+  void set_no_delay(TcbId tcb, bool on) override;
+  void set_cork(TcbId tcb, bool on) override;
+  void set_keep_alive(TcbId tcb, bool on, Duration idle, Duration interval, u32 probes) override;
+  void shutdown_send(TcbId tcb) override;
+  void close(TcbId tcb) override;
+  void abort(TcbId tcb) override;
+  void route_lost(Route route) override;
+
+  Result<TcbInfo> info(TcbId tcb) const override;
+  const StackCounters& counters() const override;
+  bool tuple_in_use(Endpoint local, Endpoint remote, Time now) const override;
+
+ private:
+  // ip.cc: frames in and out.
+  struct OutgoingFrame {
+    std::span<std::byte> bytes;  // empty: the frame is dropped
+    MacAddress destination;
+    bool checksums = true;
+    bool parked = false;  // waits in the ARP cache for its destination
+  };
+  void set_now(Time now);
+  bool is_local(Ipv4Address address, Route from) const;
+  void on_arp(std::span<const std::byte> packet);
+  void on_icmp(const Ipv4Packet& packet, Route from);
+  void on_unreachable(const Ipv4Packet& packet);
+  void send_arp(Ipv4Address target, const MacAddress* reply_to);
+  void poll_arp();
+  std::optional<Ipv4Address> next_hop(Ipv4Address destination) const;
+  OutgoingFrame open_frame(Route to, Ipv4Address destination, std::size_t bytes, TcbId tcb);
+  void send_frame(const OutgoingFrame& frame);
+  u16 route_mss(Route route) const;
+
+  // tcp_segment.cc: segments out.
+  struct SegmentFields {
+    FlowKey key;
+    Route route;
+    SequenceNumber sequence, acknowledgment;
+    u16 window = 0;
+    u8 flags = 0;
+    bool timestamps = false;
+    u32 timestamp_value = 0, timestamp_echo = 0;
+    const TcpSynOptions* syn_options = nullptr;
+    TcbId tcb = no_tcb;
+  };
+  bool transmit(const SegmentFields& fields, Tcb* payload_of, u32 payload_offset,
+                u32 payload_bytes);
+  bool emit(Tcb& t, SequenceNumber sequence, u32 bytes, u8 flags);
+  bool emit_syn(Tcb& t);
+  void emit_reset(const Tcb& t);
+  void reset_for(const FlowKey& key, const TcpSegment& segment, Route route);
+  u16 advertise_window(Tcb& t);
+  u32 timestamp_now(const Tcb& t) const { return now_ms_ + t.timestamp_offset; }
+
+  // tcp_receive.cc: segment arrives, RFC 9293 section 3.10.7.
+  void on_tcp(const Ipv4Packet& packet, Route from, bool verify_checksum);
+  void on_segment_without_tcb(const FlowKey& key, u32 hash, const TcpSegment& segment, Route from);
+  void on_segment(Tcb& t, const TcpSegment& segment);
+  void on_segment_syn_sent(Tcb& t, const TcpSegment& segment);
+  bool check_acceptable(Tcb& t, const TcpSegment& segment);
+  bool handle_reset_and_syn(Tcb& t, const TcpSegment& segment);
+  void receive_text(Tcb& t, const TcpSegment& segment);
+  bool deliver(Tcb& t, std::span<const std::byte> payload);
+  bool deliver_reassembled(Tcb& t);
+  void on_fin(Tcb& t);
+  void answer_unacceptable(Tcb& t, const TcpSegment& segment);
+  void challenge_ack(Tcb& t);
+  bool take_challenge_token();
+  void schedule_ack(Tcb& t, u32 payload_bytes);
+  void ack_soon(Tcb& t);
+  void poll_soft_acks();
+  bool may_replace(const TimeWaitEntry& entry, const TcpSegment& syn) const;
+  void on_time_wait_segment(TimeWaitEntry& entry, const TcpSegment& segment);
+  bool establish(Tcb& t, const TcpSegment& segment);
+  void refuse_data(Tcb& t);
+  void negotiate(Tcb& t, const TcpSegment& syn);
+
+  // tcp_ack.cc: the ACK field, windows, recovery.
+  bool process_ack(Tcb& t, const TcpSegment& segment);
+  void on_new_ack(Tcb& t, SequenceNumber acknowledgment);
+  void on_duplicate_ack(Tcb& t);
+  void update_send_window(Tcb& t, const TcpSegment& segment);
+  bool on_fin_acked(Tcb& t);
+
+  // tcp_send.cc: output.
+  void touch(Tcb& t);
+  void flush_output();
+  bool output(Tcb& t);
+  bool output_handshake(Tcb& t);
+  bool output_data(Tcb& t);
+  bool may_send(const Tcb& t, u32 bytes, bool last, bool fin) const;
+  bool send_piece(Tcb& t, u32 bytes, bool fin);
+  bool window_update_due(const Tcb& t) const;
+  void arm_after_output(Tcb& t);
+
+  // tcp_timer.cc
+  void sync_timer(Tcb& t);
+  void on_timer(u32 slot);
+  bool on_retransmit_timer(Tcb& t);
+  bool on_idle_timer(Tcb& t);
+  u32 retransmit_interval_ms(const Tcb& t) const;
+  u32 deadline_in(u32 ms) const { return now_ms_ + ms != 0 ? now_ms_ + ms : 1; }
+  void start_retransmit_timer(Tcb& t, RetransmitTimer kind);
+  void measure_rtt(Tcb& t, u32 rtt_us);
+
+  // tcp_listen.cc: passive opens and their queues.
+  Listener* listener_for(Ipv4Address address, Port port);
+  Listener* listener(ListenerId id);
+  void on_listen_segment(u32 slot, const FlowKey& key, const TcpSegment& segment, Route from,
+                         TimeWaitEntry* old);
+  bool admit(Tcb& t);
+  void link_child(Tcb& t, u32 slot);
+  void unlink_child(Tcb& t);
+
+  // tcp_connection.cc: birth and death.
+  Tcb* create_tcb(const FlowKey& key, Route route);
+  void choose_initial_sequence(Tcb& t);
+  void start_sequence(Tcb& t, SequenceNumber initial);
+  void forget(Tcb& t);
+  void fail(Tcb& t, int error);
+  void finish(Tcb& t);
+  void enter_time_wait(Tcb& t);
+  bool reusable(const TimeWaitEntry& entry, u32 now_ms) const;
+  bool alive(const Tcb& t, TcbId id) const { return t.id == id; }
+
+  Time next_event() const;
+
+  static constexpr u32 fin_wait_2_ms = 60'000;         // Linux tcp_fin_timeout
+  static constexpr u32 max_send_buffer = 1u << 30;     // bytes a connection may have announced
+  static constexpr u32 reassembly_pieces = 32 * 1024;  // of 2 KiB
+
+  StackOptions options_;
+  Device& device_;
+  SocketLayer& layer_;
+  mutable StackCounters counters_;  // the gauges are filled in by counters()
+
+  Time now_;
+  u32 now_ms_ = 1;
+  u64 now_tick_ = 0;  // now_ms_ before truncation
+
+  HashKey secret_;
+  TcbTable table_;
+  TimeWaitTable time_wait_;
+  TimerWheel wheel_;
+  ReassemblyPool reassembly_;
+  ArpCache arp_;
+  std::vector<TcbId> output_list_, flushing_;  // TCBs to look at; each at most once
+  std::vector<TcbId> blocked_;  // had no room in the device: tried again at every poll
+  Time quiet_until_;            // poll() has nothing to do before, if the lists are empty
+  std::vector<Listener> listeners_;
+  LazyArray<u16> listener_of_port_;  // slot + 1 of the first listener on the port
+  // ACKs that wait a moment for a segment to ride on: in order of their deadlines, as all wait
+  // equally long. A ring of soft_ack_capacity; full: the ACK leaves at the next flush.
+  struct SoftAck {
+    TcbId tcb;
+    Time deadline;
+  };
+  static constexpr u32 soft_ack_capacity = 4'096;
+  static constexpr Duration soft_ack_delay = Duration::microseconds(100);
+  LazyArray<SoftAck> soft_acks_;
+  u32 soft_ack_head_ = 0, soft_ack_tail_ = 0;
+  u32 challenge_tokens_ = 0;
+  u32 challenge_second_ = 0;
+  u64 random_ = 0;
+};
+
+}  // namespace cob::net

@@ -1,0 +1,132 @@
+// TestLayer: the simplest honest SocketLayer: streams in vectors, every callback recorded. For
+// tests and fuzzers. Model: a connection is known by its cookie; `capacity` bounds what it holds
+// unread, as a real layer would. Owned by the test.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <string>
+
+#include "net/stack/stack.h"
+
+namespace cob::net {
+
+struct TestConnection {
+  TcbId id;
+  std::string to_send;  // front: first unacknowledged byte
+  std::string received;
+  std::size_t unread = 0;
+  std::size_t capacity = SIZE_MAX;
+  bool read_at_once = true;
+  bool connected = false, peer_closed = false, closed = false;
+  int error = 0;
+  std::size_t acked = 0;
+  bool over() const { return closed || error != 0; }
+};
+
+class TestLayer final : public SocketLayer {
+ public:
+  Stack* stack = nullptr;
+  bool accept_at_once = true;
+  std::size_t capacity = SIZE_MAX;
+  bool read_at_once = true;
+  std::map<u64, TestConnection> connections;
+  std::deque<u64> incoming;  // cookies, in order of arrival
+  u64 next_cookie = 1;
+  void (*on_data_hook)(TestLayer&, u64 cookie) = nullptr;
+  void (*on_peer_closed_hook)(TestLayer&, u64 cookie) = nullptr;
+
+  Result<u64> connect(ConnectOptions options) {
+    const u64 cookie = next_cookie++;
+    options.cookie = cookie;
+    const TcbId id = TRY(stack->connect(options));
+    TestConnection& c = connections[cookie];
+    c.id = id;
+    c.capacity = capacity;
+    c.read_at_once = read_at_once;
+    return cookie;
+  }
+  void send(u64 cookie, std::string_view bytes) {
+    TestConnection& c = connections.at(cookie);
+    c.to_send += bytes;
+    stack->send_available(c.id, bytes.size());
+  }
+  void consume(u64 cookie, std::size_t bytes) {
+    TestConnection& c = connections.at(cookie);
+    c.unread -= bytes;
+    stack->receive_consumed(c.id, bytes);
+  }
+  void close(u64 cookie) { stack->close(connections.at(cookie).id); }
+  TestConnection& operator[](u64 cookie) { return connections.at(cookie); }
+
+  void on_incoming(ListenerId, TcbId tcb) override {
+    const u64 cookie = next_cookie++;
+    TestConnection& c = connections[cookie];
+    c.id = tcb;
+    c.connected = true;
+    c.capacity = capacity;
+    c.read_at_once = read_at_once;
+    stack->set_cookie(tcb, cookie);
+    incoming.push_back(cookie);
+    if (accept_at_once) stack->accepted(tcb);
+  }
+  void on_connected(TcbId tcb, u64 cookie) override {
+    TestConnection& c = at(tcb, cookie);
+    VERIFY(!c.connected);
+    c.connected = true;
+  }
+  std::size_t on_data(TcbId tcb, u64 cookie, std::span<const std::byte> payload) override {
+    TestConnection& c = at(tcb, cookie);
+    VERIFY(c.connected && !c.peer_closed && !c.over() && !payload.empty());
+    const std::size_t room = c.capacity > c.unread ? c.capacity - c.unread : 0;
+    const std::size_t taken = std::min(room, payload.size());
+    c.received.append(reinterpret_cast<const char*>(payload.data()), taken);
+    if (c.read_at_once) {
+      stack->receive_consumed(tcb, taken);
+    } else {
+      c.unread += taken;
+    }
+    if (on_data_hook != nullptr) on_data_hook(*this, cookie);
+    return taken;
+  }
+  void on_peer_closed(TcbId tcb, u64 cookie) override {
+    TestConnection& c = at(tcb, cookie);
+    VERIFY(!c.peer_closed);
+    c.peer_closed = true;
+    if (on_peer_closed_hook != nullptr) on_peer_closed_hook(*this, cookie);
+  }
+  void on_acked(TcbId tcb, u64 cookie, std::size_t bytes) override {
+    TestConnection& c = at(tcb, cookie);
+    VERIFY(bytes <= c.to_send.size());
+    c.to_send.erase(0, bytes);
+    c.acked += bytes;
+  }
+  void read_send_buffer(TcbId tcb, u64 cookie, std::size_t offset,
+                        std::span<std::byte> out) override {
+    TestConnection& c = at(tcb, cookie);
+    VERIFY(offset + out.size() <= c.to_send.size());
+    std::memcpy(out.data(), c.to_send.data() + offset, out.size());
+  }
+  void on_error(TcbId tcb, u64 cookie, int error) override {
+    TestConnection& c = at(tcb, cookie);
+    VERIFY(!c.over());
+    c.error = error;
+  }
+  void on_closed(TcbId tcb, u64 cookie) override {
+    TestConnection& c = at(tcb, cookie);
+    VERIFY(!c.over());
+    c.closed = true;
+  }
+
+ private:
+  TestConnection& at(TcbId tcb, u64 cookie) {
+    TestConnection& c = connections.at(cookie);
+    VERIFY(c.id == tcb || c.id == no_tcb);
+    c.id = tcb;
+    return c;
+  }
+};
+
+}  // namespace cob::net

@@ -1,0 +1,66 @@
+// TimeWaitTable: connections in TIME_WAIT as 64-byte entries, RFC 9293 section 3.6.1, with reuse by
+// RFC 6191. Model: every entry lives 60 s (Linux's TCP_TIMEWAIT_LEN), so a list in order of arrival
+// is a list in order of expiry. Capacity fixed; full: the oldest entry is given up. Owned by the
+// Stack.
+#pragma once
+
+#include "net/stack/flat_index.h"
+#include "net/stack/tcb.h"
+
+namespace cob::net {
+
+inline constexpr u32 time_wait_ms = 60'000;
+
+struct alignas(cache_line_bytes) TimeWaitEntry {
+  FlowKey key;
+  u32 hash = 0;
+  SequenceNumber send_next;     // SND.NXT: behind our FIN
+  SequenceNumber receive_next;  // RCV.NXT: behind the peer's FIN
+  u32 receive_window = 0;
+  u32 timestamp_recent = 0;  // last TSval of the peer
+  u32 timestamp_sent = 0;    // last TSval of ours
+  u32 timestamp_offset = 0;
+  u32 expires_ms = 0;
+  u32 last_answer_ms = 0;
+  u32 next = no_slot, previous = no_slot;
+  Route route;
+  bool timestamps = false;
+  u8 window_scale = 0;
+};
+static_assert(sizeof(TimeWaitEntry) == cache_line_bytes);
+
+class TimeWaitTable {
+ public:
+  explicit TimeWaitTable(u32 capacity) : capacity_(capacity), entries_(capacity) {}
+
+  TimeWaitEntry* find(const FlowKey& key, u32 hash) {
+    const u32 slot = index_.find(hash, [&](u32 s) { return entries_[s].key == key; });
+    return slot == FlatIndex::none ? nullptr : &entries_[slot];
+  }
+  const TimeWaitEntry* find(const FlowKey& key, u32 hash) const {
+    return const_cast<TimeWaitTable*>(this)->find(key, hash);
+  }
+  // REQUIRES: no entry with this key. `entry` carries key and hash; expiry is set here.
+  void insert(const TimeWaitEntry& entry, u32 now_ms);
+  void erase(TimeWaitEntry& entry);
+  // A retransmitted FIN restarts the 2 MSL (RFC 9293 section 3.10.7.4).
+  void restart(TimeWaitEntry& entry, u32 now_ms);
+  void expire(u32 now_ms);
+
+  u32 size() const { return index_.size(); }
+  // REQUIRES: size() > 0.
+  u32 next_expiry_ms() const { return entries_[oldest_].expires_ms; }
+
+ private:
+  void append(u32 slot, u32 now_ms);
+  void unlink(u32 slot);
+
+  u32 capacity_;
+  LazyArray<TimeWaitEntry> entries_;
+  FlatIndex index_;
+  u32 oldest_ = no_slot, newest_ = no_slot;
+  u32 free_ = no_slot;  // threaded through `next`
+  u32 touched_ = 0;
+};
+
+}  // namespace cob::net

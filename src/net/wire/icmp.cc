@@ -1,0 +1,32 @@
+// ICMP destination unreachable, RFC 792: finds the quoted TCP segment's endpoints and sequence
+// number. Model: the quoted header is as untrusted as the rest; the receiver checks the sequence
+// number (RFC 5927 section 4). Values; no owner.
+#include "net/wire/icmp.h"
+
+#include "net/wire/ipv4.h"
+
+namespace cob::net {
+
+std::optional<IcmpUnreachable> parse_icmp_unreachable(std::span<const std::byte> icmp) {
+  if (icmp.size() < sizeof(IcmpHeader) + sizeof(Ipv4Header)) return std::nullopt;
+  const auto h = read_once<IcmpHeader>(icmp, 0);
+  const auto quoted = read_once<Ipv4Header>(icmp, sizeof h);
+  const std::size_t quoted_bytes = std::size_t{quoted.version_and_length & 0x0fu} * 4;
+  if (h.type != icmp_unreachable || (quoted.version_and_length >> 4) != 4 ||
+      quoted_bytes < sizeof quoted || quoted.protocol != ip_protocol_tcp ||
+      (quoted.flags_and_offset.get() & 0x1fff) != 0)
+    return std::nullopt;
+  struct FirstTcpBytes {
+    Be16 source_port, destination_port;
+    Be32 sequence;
+  };
+  if (icmp.size() < sizeof h + quoted_bytes + sizeof(FirstTcpBytes)) return std::nullopt;
+  const auto tcp = read_once<FirstTcpBytes>(icmp, sizeof h + quoted_bytes);
+  return IcmpUnreachable{h.code,
+                         h.sequence_or_mtu.get(),
+                         {{quoted.source.get()}, Port(tcp.source_port.get())},
+                         {{quoted.destination.get()}, Port(tcp.destination_port.get())},
+                         {tcp.sequence.get()}};
+}
+
+}  // namespace cob::net

@@ -1,0 +1,48 @@
+// ICMP for IPv4, RFC 792: echo, and destination unreachable as it concerns TCP (RFC 1122
+// section 3.2.2.1, RFC 1191). Model: IcmpHeader is the view; IcmpUnreachable the value: it names
+// the connection its quoted segment belongs to. Values; no owner.
+#pragma once
+
+#include <optional>
+
+#include "net/wire/address.h"
+#include "net/wire/bytes.h"
+#include "net/wire/sequence_number.h"
+
+namespace cob::net {
+
+//  0                   1                   2                   3
+//  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+// |     Type      |     Code      |          Checksum             |
+// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+// |  Identifier, or unused        |  Sequence, or next-hop MTU    |
+// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+// |  echo data, or the Internet header + 64 bits of the original  |
+// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+struct IcmpHeader {
+  u8 type;
+  u8 code;
+  RawChecksum checksum;
+  Be16 identifier;
+  Be16 sequence_or_mtu;
+};
+static_assert(sizeof(IcmpHeader) == 8 && alignof(IcmpHeader) == 1);
+
+inline constexpr u8 icmp_echo_reply = 0;
+inline constexpr u8 icmp_unreachable = 3;
+inline constexpr u8 icmp_echo_request = 8;
+inline constexpr u8 icmp_code_fragmentation_needed = 4;
+
+struct IcmpUnreachable {
+  u8 code = 0;
+  u16 next_hop_mtu = 0;  // only with fragmentation_needed; 0 from routers older than RFC 1191
+  Endpoint local;        // source of the quoted segment: ours
+  Endpoint remote;
+  SequenceNumber sequence;
+};
+
+// `icmp`: an ICMP message of type 3. nullopt unless it quotes the start of a TCP segment.
+std::optional<IcmpUnreachable> parse_icmp_unreachable(std::span<const std::byte> icmp);
+
+}  // namespace cob::net

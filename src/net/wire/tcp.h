@@ -1,0 +1,89 @@
+// TCP segments, RFC 9293 section 3.1; options: MSS (RFC 9293 3.7.1), window scale and timestamps
+// (RFC 7323). Model: TcpHeader is the view; TcpSegment the value: offset and options lie inside the
+// segment, checksum right. Values; no owner.
+#pragma once
+
+#include "net/wire/address.h"
+#include "net/wire/bytes.h"
+#include "net/wire/ipv4.h"
+#include "net/wire/sequence_number.h"
+
+namespace cob::net {
+
+//  0                   1                   2                   3
+//  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+// |          Source Port          |       Destination Port        |
+// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+// |                        Sequence Number                        |
+// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+// |                    Acknowledgment Number                      |
+// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+// |  Data |       |C|E|U|A|P|R|S|F|                               |
+// | Offset| Rsrvd |W|C|R|C|S|S|Y|I|            Window             |
+// |       |       |R|E|G|K|H|T|N|N|                               |
+// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+// |           Checksum            |         Urgent Pointer        |
+// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+struct TcpHeader {
+  Be16 source_port;
+  Be16 destination_port;
+  Be32 sequence;
+  Be32 acknowledgment;
+  u8 data_offset;
+  u8 flags;
+  Be16 window;
+  RawChecksum checksum;
+  Be16 urgent_pointer;
+};
+static_assert(sizeof(TcpHeader) == 20 && alignof(TcpHeader) == 1);
+
+inline constexpr u8 tcp_fin = 0x01, tcp_syn = 0x02, tcp_rst = 0x04, tcp_psh = 0x08, tcp_ack = 0x10;
+
+// RFC 7323 appendix A: NOP NOP kind 8 length 10, TSval, TSecr. The layout every established segment
+// carries.
+struct TcpTimestampsOption {
+  Be32 nop_nop_kind_length = 0x0101080a;
+  Be32 value;
+  Be32 echo;
+};
+static_assert(sizeof(TcpTimestampsOption) == 12 && alignof(TcpTimestampsOption) == 1);
+
+// The options of a SYN in one block: MSS, NOP + window scale, and (when offered) timestamps behind
+// it.
+struct TcpSynOptions {
+  u8 mss_kind = 2, mss_length = 4;
+  Be16 mss;
+  u8 nop = 1, scale_kind = 3, scale_length = 3, scale = 0;
+};
+static_assert(sizeof(TcpSynOptions) == 8 && alignof(TcpSynOptions) == 1);
+
+inline constexpr u8 max_window_scale = 14;  // RFC 7323 section 2.3
+
+struct TcpSegment {
+  SequenceNumber sequence;
+  SequenceNumber acknowledgment;  // meaningful with tcp_ack
+  Port source_port;
+  Port destination_port;
+  u16 window = 0;  // not scaled
+  u8 flags = 0;
+  bool has_timestamps = false;
+  bool has_window_scale = false;
+  u8 window_scale = 0;  // <= max_window_scale
+  u16 mss = 0;          // 0: no option
+  u32 timestamp_value = 0;
+  u32 timestamp_echo = 0;
+  std::span<const std::byte> payload;
+
+  bool has(u8 flag) const { return (flags & flag) != 0; }
+  // SEG.LEN: payload plus one for each of SYN and FIN.
+  u32 length() const {
+    return static_cast<u32>(payload.size()) + (has(tcp_syn) ? 1u : 0u) + (has(tcp_fin) ? 1u : 0u);
+  }
+};
+
+enum class TcpVerdict : u8 { good, malformed, bad_checksum };
+
+TcpVerdict parse_tcp(const Ipv4Packet& packet, bool verify_checksum, TcpSegment& out);
+
+}  // namespace cob::net
