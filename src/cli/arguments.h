@@ -1,0 +1,39 @@
+// What people type: names of cobs, lists of cores, the cob's address. Each is checked here, before
+// anything is touched. A bad value throws Failure{exit_usage} with a sentence that says what is
+// wrong and what would be right. Values; no owner.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/types.h"
+
+namespace cob::cli {
+
+inline constexpr std::size_t max_name_bytes = 32;
+inline constexpr std::size_t max_kernels = 64;
+inline constexpr char default_name[] = "default";
+inline constexpr char default_address[] = "10.77.0.1/24";
+
+// 1 to 32 of [a-zA-Z0-9._-], not "." or "..": a name is also a directory.
+std::string checked_name(std::string_view text);
+
+// "0,2-5" in the order given; a core may be named twice (two kernels then share it).
+std::vector<int> parse_cores(std::string_view text);
+
+// Cores that this process may run on, ascending.
+std::vector<int> usable_cores();
+std::string format_cores(const std::vector<int>& cores);  // "0-1,4"
+
+// One core a kernel. kernels 0 and cores empty mean "not given"; see `cob up --help` for the rules.
+std::vector<int> plan_cores(int kernels, std::string_view cores);
+
+struct CobAddress {
+  u32 address = 0;  // host byte order
+  u32 prefix_bits = 0;
+};
+CobAddress parse_address(std::string_view text);  // "10.77.0.1/24"
+std::string format_address(CobAddress address);
+
+}  // namespace cob::cli

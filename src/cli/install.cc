@@ -1,0 +1,53 @@
+#include "cli/install.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <vector>
+
+#include "cli/failure.h"
+
+namespace cob::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path own_directory() {
+  std::error_code error;
+  const fs::path self = fs::read_symlink("/proc/self/exe", error);
+  if (error) fail(exit_state, "cannot read /proc/self/exe: {}", error.message());
+  return self.parent_path();
+}
+
+std::string first_of(const std::vector<fs::path>& places, int access_mode, std::string_view what) {
+  std::string tried;
+  for (const fs::path& place : places) {
+    std::error_code error;
+    const fs::path whole = fs::absolute(place, error).lexically_normal();
+    if (::access(whole.c_str(), access_mode) == 0) return whole.string();
+    tried += fmt::format("\n  {}", whole.string());
+  }
+  fail(exit_state, "{} is missing; looked for{}", what, tried);
+}
+
+}  // namespace
+
+std::string kernel_executable() {
+  if (const char* directory = std::getenv("COB_LIBEXEC");
+      directory != nullptr && *directory != '\0') {
+    return first_of({fs::path(directory) / "cob-kernel"}, X_OK, "cob-kernel (COB_LIBEXEC is set)");
+  }
+  const fs::path here = own_directory();
+  return first_of({here / "cob-kernel", here / "../libexec/cob/cob-kernel"}, X_OK, "cob-kernel");
+}
+
+std::string shim_library() {
+  if (const char* path = std::getenv("COB_SHIM_PATH"); path != nullptr && *path != '\0') {
+    return first_of({fs::path(path)}, R_OK, "libcob.so (COB_SHIM_PATH is set)");
+  }
+  const fs::path here = own_directory();
+  return first_of({here / "libcob.so", here / "../lib/cob/libcob.so"}, R_OK, "libcob.so");
+}
+
+}  // namespace cob::cli

@@ -1,0 +1,13 @@
+// Where the parts of cob lie: beside the executable (a build tree) or in ../libexec/cob and
+// ../lib/cob (installed). $COB_LIBEXEC (a directory) and $COB_SHIM_PATH (a file) override. Throws
+// Failure{exit_state} when a part is missing. Any thread.
+#pragma once
+
+#include <string>
+
+namespace cob::cli {
+
+std::string kernel_executable();  // absolute path of cob-kernel
+std::string shim_library();       // absolute path of libcob.so
+
+}  // namespace cob::cli

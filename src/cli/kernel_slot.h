@@ -1,0 +1,97 @@
+// KernelSlot: the supervisor's side of one kernel: its process, its control channel, its lives
+// (epochs) and deaths. Waiting -> starting (spawned, hello due) -> running -> waiting again on
+// death, with a back-off when it keeps dying. Owned by the supervisor's single thread; nothing here
+// blocks.
+#pragma once
+
+#include <sys/types.h>
+
+#include <deque>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/result.h"
+#include "message/control.h"
+
+namespace cob::cli {
+
+enum class KernelState { waiting, starting, running, stopping, ended };
+const char* to_string(KernelState state);
+
+struct KernelPlan {
+  message::Config config;  // epoch is filled in by spawn
+  std::string executable;
+  FdRef log;  // the kernel's stdout and stderr
+};
+
+class KernelSlot {
+ public:
+  static constexpr std::size_t max_queued =
+      1'024;  // control messages the kernel has not yet taken; then see send()
+  static constexpr Duration hello_timeout = Duration::seconds(10);
+  static constexpr Duration shutdown_timeout = Duration::seconds(2);
+
+  explicit KernelSlot(KernelPlan plan) : plan_(std::move(plan)) {}
+  KernelSlot(KernelSlot&&) = default;
+  ~KernelSlot();  // a living process is killed and reaped
+
+  // On failure the slot waits a second for the next attempt.
+  Result<void> spawn(Time now);
+  void said_hello(Fd doorbell, Fd board, Time now);
+  // Asks to end, and gives it shutdown_timeout.
+  void stop(Time now);
+  void kill() const;
+  // The process ended (pidfd readable): reaps it, forgets its descriptors, plans the next life.
+  // Says how it ended.
+  std::string reap(Time now);
+
+  // Queues when the kernel is slow. ENOBUFS when even the queue is full: the message is gone.
+  template <typename Struct>
+  Result<void> send(const Struct& value, std::vector<Fd> descriptors = {}) {
+    const auto bytes = std::as_bytes(std::span(&value, 1));
+    return send_bytes({bytes.begin(), bytes.end()}, std::move(descriptors));
+  }
+  void flush();
+  bool has_queued() const { return !queue_.empty(); }
+
+  // When something must happen although no descriptor speaks; Time::never() if nothing.
+  Time deadline() const { return deadline_; }
+  void defer(Time deadline) {  // after acting on a deadline, unless that set a new one
+    if (deadline_ != Time::never() && deadline_ < deadline) deadline_ = deadline;
+  }
+  KernelState state() const { return state_; }
+  u16 id() const { return plan_.config.kernel; }
+  u32 epoch() const { return plan_.config.epoch; }
+  int core() const { return plan_.config.core; }
+  pid_t pid() const { return pid_; }
+  Time running_since() const { return running_since_; }
+  FdRef control() const { return control_.ref(); }
+  FdRef process() const { return pidfd_.ref(); }
+  FdRef doorbell() const { return doorbell_.ref(); }
+  FdRef board() const { return board_.ref(); }
+  bool running() const { return state_ == KernelState::running; }
+  bool alive() const { return pid_ > 0; }
+
+ private:
+  struct Queued {
+    std::vector<std::byte> bytes;
+    std::vector<Fd> descriptors;
+  };
+  Result<void> start_process(Time now);
+  Result<void> send_bytes(std::vector<std::byte> bytes, std::vector<Fd> descriptors);
+  Duration next_delay(Time now);
+
+  KernelPlan plan_;
+  KernelState state_ = KernelState::waiting;
+  pid_t pid_ = 0;
+  Fd pidfd_, control_, doorbell_, board_;
+  std::deque<Queued> queue_;
+  std::deque<Time> deaths_;  // of the last 10 s
+  Time deadline_ = Time::never();
+  Time running_since_;
+};
+
+}  // namespace cob::cli

@@ -1,0 +1,26 @@
+// The `cob` command: a table of contents. Each command is a file of this folder; see commands.h.
+// One thread.
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "cli/command_line.h"
+#include "cli/commands.h"
+#include "cli/failure.h"
+
+int main(int argc, char** argv) {
+  cob::cli::Context context;
+  CLI::App app(
+      "cob: many small kernels, one system. Unmodified programs use them through `cob run`.",
+      "cob");
+  cob::cli::add_general_options(app);
+  cob::cli::add_up(app, context);
+  cob::cli::add_run(app, context);
+  cob::cli::add_ps(app, context);
+  cob::cli::add_status(app, context);
+  cob::cli::add_down(app, context);
+  cob::cli::add_doctor(app, context);
+  cob::cli::add_bench(app, context);
+  cob::cli::add_completion(app, context);
+  return cob::cli::parse_and_run(app, context, argc, argv);
+}

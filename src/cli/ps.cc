@@ -1,0 +1,57 @@
+// `cob ps`: the programs of all kernels as one list, from the kernels' boards.
+// One thread.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cli/commands.h"
+#include "cli/control_client.h"
+
+namespace cob::cli {
+namespace {
+
+void ps(const Context& context) {
+  ControlClient client = ControlClient::connect(checked_name(context.name));
+  const CobView view = view_cob(client);
+  std::vector<nlohmann::json> programs;
+  for (const KernelView& kernel : view.kernels) {
+    const auto board = kernel.read();
+    if (!board) continue;
+    for (const kernel::BoardProgram& program : board->program) {
+      if (program.pid == 0) continue;
+      programs.push_back({{"pid", program.pid},
+                          {"kernel", kernel.info.value("kernel", 0)},
+                          {"core", kernel.info.value("core", -1)},
+                          {"threads", program.threads},
+                          {"sockets", program.sockets},
+                          {"command", std::string(program.command)}});
+    }
+  }
+  std::ranges::sort(programs, {},
+                    [](const nlohmann::json& program) { return program["pid"].get<u32>(); });
+  if (context.json) return print_json(programs);
+  Table table({"PID", "KERNEL", "CORE", "THREADS", "SOCKETS", "COMMAND"});
+  for (const auto& program : programs) {
+    table.add({program["pid"].dump(), program["kernel"].dump(), program["core"].dump(),
+               program["threads"].dump(), program["sockets"].dump(),
+               program["command"].get<std::string>()});
+  }
+  fmt::print("{}", table.text());
+}
+
+}  // namespace
+
+void add_ps(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand("ps", "List the programs of all kernels");
+  add_name_option(*command, context);
+  add_json_option(*command, context);
+  add_examples(*command,
+               "  cob ps\n"
+               "  cob ps --json | python3 -c 'import json,sys; print(len(json.load(sys.stdin)))'\n"
+               "\n"
+               "THREADS counts threads that have called a kernel, SOCKETS the cob sockets that the "
+               "program holds.");
+  command->callback([&context] { ps(context); });
+}
+
+}  // namespace cob::cli

@@ -1,0 +1,216 @@
+// What the supervisor answers to the CLI: one JSON request a datagram on the control socket, one
+// JSON reply (+ descriptors).
+//   {"do":"attach","kernel":K or -1}  -> {"ok":true,"kernel","core","epoch"} + {liveness socket,
+//   attach right}
+//   {"do":"status"}                   -> {"ok":true,"name",...,"kernels":[...]} + {board of each
+//   running kernel, in order}
+//   {"do":"down"}                     -> {"ok":true}; the connection closes when all is over
+//   anything else                     -> {"ok":false,"error":"..."}
+// Model: the user's own processes only (0600 socket in a 0700 directory, peer credentials checked).
+// The supervisor's thread.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "call/layout.h"
+#include "cli/supervisor.h"
+#include "kernel/board.h"
+
+namespace cob::cli {
+namespace {
+
+nlohmann::json refusal(std::string text) { return {{"ok", false}, {"error", std::move(text)}}; }
+
+u64 programs_on(const KernelSlot& kernel) {
+  u64 programs = 0;
+  const auto offset = static_cast<off_t>(offsetof(kernel::Board, programs_attached));
+  return ::pread(kernel.board().get(), &programs, sizeof(programs), offset) == sizeof(programs)
+             ? programs
+             : 0;
+}
+
+}  // namespace
+
+void Supervisor::on_connection() {
+  Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!socket.valid()) return;
+  ucred peer{};
+  socklen_t length = sizeof(peer);
+  if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return;
+  if (peer.uid != ::geteuid() && peer.uid != 0) return;
+  if (clients_.size() >= max_clients) {
+    clients_.erase(std::ranges::min_element(
+        clients_, {}, [](const auto& entry) { return entry.second.last_heard; }));
+  }
+  const u32 index = next_client_++;
+  if (watch(socket.ref(), Source::client, index, EPOLLIN).is_error()) return;
+  clients_.emplace(index, Client{std::move(socket), now_});
+}
+
+void Supervisor::on_client(u32 index) {
+  const auto found = clients_.find(index);
+  if (found == clients_.end()) return;
+  Client& client = found->second;
+  std::array<char, max_request_bytes> buffer{};
+  auto received = receive_datagram(client.socket.ref(), std::as_writable_bytes(std::span(buffer)));
+  if (received.is_error() && received.error().code == EAGAIN) return;
+  if (received.is_error() || received.value().bytes == 0) {
+    clients_.erase(found);
+    return;
+  }
+  client.last_heard = now_;
+  ucred peer{};
+  socklen_t length = sizeof(peer);
+  ::getsockopt(client.socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length);
+  const std::string_view text(buffer.data(), received.value().bytes);
+  const auto request = nlohmann::json::parse(text, nullptr, false);
+  Reply reply = received.value().truncated || !request.is_object()
+                    ? Reply{refusal("the request is not JSON"), {}, {}}
+                    : answer(request, peer.pid);
+  for (const Fd& fd : reply.owned) reply.descriptors.push_back(fd.ref());
+  const std::string body = reply.body.dump();
+  const auto sent =
+      send_datagram(client.socket.ref(), std::as_bytes(std::span(body)), reply.descriptors);
+  if (sent.is_error()) clients_.erase(index);  // it asks and does not read
+}
+
+Supervisor::Reply Supervisor::answer(const nlohmann::json& request, pid_t sender) {
+  const auto what = request.find("do");
+  const std::string verb =
+      what != request.end() && what->is_string() ? what->get<std::string>() : "";
+  if (verb == "status") return answer_status();
+  if (ending_) return {refusal("the cob is going down"), {}, {}};
+  if (verb == "attach") return answer_attach(request, sender);
+  if (verb == "down") {
+    begin_shutdown("");
+    return {{{"ok", true}, {"pid", ::getpid()}}, {}, {}};
+  }
+  return {refusal("unknown request"), {}, {}};
+}
+
+nlohmann::json Supervisor::describe() const {
+  nlohmann::json kernels = nlohmann::json::array();
+  for (const KernelSlot& kernel : kernels_) {
+    kernels.push_back(
+        {{"kernel", kernel.id()},
+         {"state", to_string(kernel.state())},
+         {"pid", kernel.pid()},
+         {"core", kernel.core()},
+         {"epoch", kernel.epoch()},
+         {"uptime_ms", kernel.running() ? (now_ - kernel.running_since()).to_ms() : 0}});
+  }
+  return {{"ok", true},
+          {"name", options_.name},
+          {"address", format_address(options_.address)},
+          {"pid", ::getpid()},
+          {"uptime_ms", (now_ - started_).to_ms()},
+          {"log", directory_.path() + "/log"},
+          {"kernels", std::move(kernels)}};
+}
+
+Supervisor::Reply Supervisor::answer_status() const {
+  Reply reply{describe(), {}, {}};
+  for (const KernelSlot& kernel : kernels_) {
+    if (kernel.running()) reply.descriptors.push_back(kernel.board());
+  }
+  return reply;
+}
+
+// The running kernel with the fewest programs; among equals the one chosen longest ago.
+KernelSlot* Supervisor::least_used() {
+  KernelSlot* best = nullptr;
+  u64 best_programs = 0;
+  for (KernelSlot& kernel : kernels_) {
+    if (!kernel.running()) continue;
+    const u64 programs = programs_on(kernel);
+    const bool better =
+        best == nullptr || programs < best_programs ||
+        (programs == best_programs && last_attach_[kernel.id()] < last_attach_[best->id()]);
+    if (!better) continue;
+    best = &kernel;
+    best_programs = programs;
+  }
+  return best;
+}
+
+Supervisor::Reply Supervisor::answer_attach(const nlohmann::json& request, pid_t sender) {
+  const auto wanted = request.find("kernel");
+  if (wanted == request.end() || !wanted->is_number_integer())
+    return {refusal("attach needs a kernel"), {}, {}};
+  const auto number = wanted->get<i64>();
+  if (number >= static_cast<i64>(kernels_.size()) || number < -1) {
+    return {refusal(fmt::format("there is no kernel {}; '{}' has kernels 0 to {}", number,
+                                options_.name, kernels_.size() - 1)),
+            {},
+            {}};
+  }
+  KernelSlot* kernel = number < 0 ? least_used() : &kernels_[static_cast<std::size_t>(number)];
+  if (kernel == nullptr || !kernel->running()) {
+    Reply reply{refusal(kernel == nullptr
+                            ? "no kernel runs just now"
+                            : fmt::format("kernel {} is {}", number, to_string(kernel->state()))),
+                {},
+                {}};
+    reply.body["retry"] = true;
+    return reply;
+  }
+  auto pair = seqpacket_pair();
+  if (pair.is_error())
+    return {refusal(fmt::format("no socket pair: {}", std::strerror(pair.error().code))), {}, {}};
+  auto [kernel_end, program_end] = pair.release_value();
+  make_blocking(program_end.ref());
+  message::Simple program{};
+  program.kind = std::to_underlying(message::ControlKind::program);
+  program.value = static_cast<u32>(sender);
+  program.epoch = kernel->epoch();
+  std::vector<Fd> passed;
+  passed.push_back(std::move(kernel_end));
+  if (kernel->send(program, std::move(passed)).is_error())
+    return {refusal("the kernel does not take new programs"), {}, {}};
+  last_attach_[kernel->id()] = now_;
+  Reply reply{{{"ok", true},
+               {"kernel", kernel->id()},
+               {"core", kernel->core()},
+               {"epoch", kernel->epoch()}},
+              {},
+              {}};
+  reply.owned.push_back(std::move(program_end));
+  reply.owned.emplace_back(::fcntl(attach_right_inlet_.get(), F_DUPFD_CLOEXEC, 0));
+  if (!reply.owned.back().valid()) return {refusal("out of descriptors"), {}, {}};
+  return reply;
+}
+
+// A program wants a kernel (again): after a fork, an exec or its kernel's death. Whatever does not
+// fit is dropped: its socket closes, and the program knows.
+void Supervisor::on_attach_again() {
+  alignas(8) std::array<std::byte, 64> buffer{};
+  for (int budget = 256; budget > 0; --budget) {
+    auto received = receive_datagram(attach_right_.ref(), buffer);
+    if (received.is_error()) return;
+    Datagram datagram = received.release_value();
+    call::AgainRequest request{};
+    if (datagram.truncated || datagram.bytes != sizeof(request) || datagram.descriptors.size() != 1)
+      continue;
+    std::memcpy(&request, buffer.data(), sizeof(request));
+    if (request.kind != std::to_underlying(call::Hello::again) ||
+        request.kernel >= kernels_.size() || ending_)
+      continue;
+    KernelSlot& kernel = kernels_[request.kernel];
+    if (!kernel.running()) continue;
+    message::Simple program{};
+    program.kind = std::to_underlying(message::ControlKind::program);
+    program.value = datagram.sender > 0 ? static_cast<u32>(datagram.sender) : request.pid;
+    program.epoch = kernel.epoch();
+    if (kernel.send(program, std::move(datagram.descriptors)).is_error()) {
+      log(fmt::format("kernel {} does not take new programs; one was turned away", kernel.id()));
+    }
+  }
+}
+
+}  // namespace cob::cli

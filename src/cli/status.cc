@@ -1,0 +1,184 @@
+// `cob status`: the kernels, their load over a short sample, what was dropped, and who listens
+// where; from the boards. Rates are differences of two readings of a board 200 ms apart. One
+// thread.
+#include <fmt/format.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "base/clock.h"
+#include "cli/commands.h"
+#include "cli/control_client.h"
+
+namespace cob::cli {
+namespace {
+
+constexpr int sample_ms = 200;
+constexpr Duration stuck_after = Duration::seconds(1);
+
+struct Sample {
+  std::unique_ptr<kernel::Board> board;
+  Time at;
+};
+
+std::vector<Sample> sample(const CobView& view) {
+  std::vector<Sample> samples;
+  for (const KernelView& kernel : view.kernels)
+    samples.push_back({kernel.read(), HostClock::read()});
+  return samples;
+}
+
+// The supervisor knows whether a kernel lives; its board tells whether it sleeps, or has stopped
+// turning.
+std::string state_of(const kernel::Board& board, Time now) {
+  if (board.asleep != 0) return "asleep";
+  return now.ns - static_cast<i64>(board.heartbeat_ns) > stuck_after.ns ? "stuck" : "running";
+}
+
+std::string dotted(u32 a) {
+  return fmt::format("{}.{}.{}.{}", a >> 24, (a >> 16) & 255, (a >> 8) & 255, a & 255);
+}
+
+nlohmann::json listeners_of(const kernel::Board& board) {
+  nlohmann::json listeners = nlohmann::json::array();
+  for (const kernel::BoardListener& listener : board.listener) {
+    if (listener.port != 0)
+      listeners.push_back(fmt::format("{}:{}", dotted(listener.address), listener.port));
+  }
+  return listeners;
+}
+
+nlohmann::json describe(const nlohmann::json& info, const Sample& before, const Sample& after) {
+  nlohmann::json kernel = info;
+  if (!before.board || !after.board) return kernel;
+  const kernel::Board &a = *before.board, &b = *after.board;
+  const double seconds = static_cast<double>((after.at - before.at).ns) / 1e9;
+  auto rate = [&](u64 kernel::Board::* counter) {
+    return std::round(static_cast<double>(b.*counter - a.*counter) / seconds);
+  };
+  kernel["state"] = state_of(b, after.at);
+  kernel["per_second"] = {{"loops", rate(&kernel::Board::loops)},
+                          {"idle_loops", rate(&kernel::Board::idle_loops)},
+                          {"yields", rate(&kernel::Board::yields)},
+                          {"sleeps", rate(&kernel::Board::sleeps)},
+                          {"doorbells_rung", rate(&kernel::Board::doorbells_rung)},
+                          {"calls", rate(&kernel::Board::calls)},
+                          {"messages_in", rate(&kernel::Board::messages_in)},
+                          {"messages_out", rate(&kernel::Board::messages_out)},
+                          {"frames_in", rate(&kernel::Board::frames_in)},
+                          {"frames_out", rate(&kernel::Board::frames_out)},
+                          {"bytes_in", rate(&kernel::Board::bytes_in)},
+                          {"bytes_out", rate(&kernel::Board::bytes_out)},
+                          {"active_opens", rate(&kernel::Board::active_opens)},
+                          {"passive_opens", rate(&kernel::Board::passive_opens)}};
+  kernel["contested_percent"] = std::min(
+      100.0,
+      std::round(static_cast<double>(b.contested_ns - a.contested_ns) / seconds / 1e5) / 100.0);
+  kernel["now"] = {{"programs", b.programs_attached},
+                   {"descriptions", b.descriptions},
+                   {"connections", b.connections},
+                   {"time_wait", b.time_wait}};
+  kernel["since_start"] = {{"messages_full", b.messages_full},
+                           {"frames_dropped", b.frames_dropped},
+                           {"accept_overflows", b.accept_overflows},
+                           {"segments_retransmitted", b.segments_retransmitted},
+                           {"resets_out", b.resets_out},
+                           {"faults", b.faults},
+                           {"calls", b.calls},
+                           {"contested_ns", b.contested_ns}};
+  kernel["listeners"] = listeners_of(b);
+  return kernel;
+}
+
+std::string format_count(double value) {
+  if (value >= 1e7) return fmt::format("{:.0f}M", value / 1e6);
+  if (value >= 1e4) return fmt::format("{:.0f}k", value / 1e3);
+  return fmt::format("{:.0f}", value);
+}
+
+std::string format_uptime(i64 ms) {
+  const i64 s = ms / 1'000;
+  if (s < 60) return fmt::format("{}s", s);
+  if (s < 3'600) return fmt::format("{}m{:02}s", s / 60, s % 60);
+  return fmt::format("{}h{:02}m", s / 3'600, s / 60 % 60);
+}
+
+void print_text(const nlohmann::json& status) {
+  fmt::print("cob '{}' at {}, supervisor pid {}, up {}\n\n", status.value("name", ""),
+             status.value("address", ""), status.value("pid", 0),
+             format_uptime(status.value("uptime_ms", i64{0})));
+  Table table({"KERNEL", "STATE", "PID", "CORE", "EPOCH", "UPTIME", "PROGRAMS", "CONNS", "OPENS/S",
+               "CALLS/S", "MSGS/S", "FRAMES/S", "MB/S", "CONTESTED", "DROPPED", "FULL"});
+  std::string listeners;
+  for (const auto& kernel : status["kernels"]) {
+    std::vector<std::string> row{
+        kernel["kernel"].dump(), kernel.value("state", ""),
+        kernel["pid"].dump(),    kernel["core"].dump(),
+        kernel["epoch"].dump(),  format_uptime(kernel.value("uptime_ms", i64{0}))};
+    if (kernel.contains("now")) {
+      const auto &now = kernel["now"], &rate = kernel["per_second"], &total = kernel["since_start"];
+      auto sum = [&rate](const char* in, const char* out) {
+        return rate[in].get<double>() + rate[out].get<double>();
+      };
+      row.insert(row.end(), {now["programs"].dump(), now["connections"].dump(),
+                             format_count(sum("active_opens", "passive_opens")),
+                             format_count(rate["calls"].get<double>()),
+                             format_count(sum("messages_in", "messages_out")),
+                             format_count(sum("frames_in", "frames_out")),
+                             fmt::format("{:.1f}", sum("bytes_in", "bytes_out") / 1e6),
+                             fmt::format("{:.0f}%", kernel["contested_percent"].get<double>()),
+                             fmt::format("{}", total["frames_dropped"].get<u64>() +
+                                                   total["accept_overflows"].get<u64>()),
+                             total["messages_full"].dump()});
+      for (const auto& listener : kernel["listeners"]) {
+        listeners += fmt::format("  {} on kernel {}\n", listener.get<std::string>(),
+                                 kernel["kernel"].get<int>());
+      }
+    }
+    table.add(std::move(row));
+  }
+  fmt::print("{}", table.text());
+  if (!listeners.empty()) fmt::print("\nListeners:\n{}", listeners);
+}
+
+void status(const Context& context) {
+  ControlClient client = ControlClient::connect(checked_name(context.name));
+  const CobView view = view_cob(client);
+  const std::vector<Sample> before = sample(view);
+  ::poll(nullptr, 0, sample_ms);
+  const std::vector<Sample> after = sample(view);
+  nlohmann::json status = view.info;
+  status["kernels"] = nlohmann::json::array();
+  for (std::size_t i = 0; i < view.kernels.size(); ++i) {
+    status["kernels"].push_back(describe(view.kernels[i].info, before[i], after[i]));
+  }
+  if (context.json) return print_json(status);
+  print_text(status);
+}
+
+}  // namespace
+
+void add_status(CLI::App& app, Context& context) {
+  CLI::App* command =
+      app.add_subcommand("status", "Show the kernels: state, load, drops, listeners");
+  add_name_option(*command, context);
+  add_json_option(*command, context);
+  add_examples(
+      *command,
+      "  cob status\n"
+      "  watch -n 1 cob status --name web\n"
+      "  cob status --json            every counter\n"
+      "\n"
+      "STATE      running, asleep (armed, nothing to do), stuck (its loop stands still), "
+      "restarting\n"
+      "EPOCH      which life of the kernel this is; 2 or more: it died and was started again\n"
+      "CONTESTED  share of the time in which another process computed on the kernel's core\n"
+      "DROPPED    frames dropped and connections refused by a full accept queue, since the "
+      "kernel's start\n"
+      "FULL       times a message to another kernel found the ring full and had to wait");
+  command->callback([&context] { status(context); });
+}
+
+}  // namespace cob::cli

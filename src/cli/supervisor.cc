@@ -1,0 +1,407 @@
+#include "cli/supervisor.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "kernel/board.h"
+
+namespace cob::cli {
+namespace {
+
+using message::ControlKind;
+
+constexpr Duration log_trim_interval = Duration::seconds(10);
+
+u64 tag(u32 source, u32 index) { return static_cast<u64>(source) << 32 | index; }
+
+// A board may be mapped by tools without fear only if it cannot shrink under them.
+bool is_sound_board(FdRef board) {
+  struct stat status{};
+  const int seals = ::fcntl(board.get(), F_GET_SEALS);
+  return ::fstat(board.get(), &status) == 0 &&
+         status.st_size >= static_cast<off_t>(sizeof(kernel::Board)) && seals >= 0 &&
+         (seals & F_SEAL_SHRINK) != 0;
+}
+
+message::Simple simple(ControlKind kind, u32 value, u32 epoch) {
+  message::Simple message{};
+  message.kind = std::to_underlying(kind);
+  message.value = value;
+  message.epoch = epoch;
+  return message;
+}
+
+Result<Fd> listen_at(const std::string& path) {
+  Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket.valid()) return Error::from_errno("socket");
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  VERIFY(path.size() < sizeof(address.sun_path));
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const mode_t old_mask = ::umask(0177);
+  const int bound =
+      ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+  const Error error = Error::from_errno("bind the control socket");
+  ::umask(old_mask);
+  if (bound != 0) return error;
+  if (::listen(socket.get(), 16) != 0) return Error::from_errno("listen on the control socket");
+  return socket;
+}
+
+}  // namespace
+
+Supervisor::Supervisor(SupervisorOptions options, RunDirectory directory, OnReady on_ready)
+    : options_(std::move(options)),
+      directory_(std::move(directory)),
+      on_ready_(std::move(on_ready)),
+      now_(HostClock::read()),
+      started_(now_),
+      next_log_trim_(now_ + log_trim_interval) {}
+
+Result<std::unique_ptr<Supervisor>> Supervisor::create(SupervisorOptions options,
+                                                       RunDirectory directory, OnReady on_ready) {
+  std::unique_ptr<Supervisor> supervisor(
+      new Supervisor(std::move(options), std::move(directory), std::move(on_ready)));
+  const auto prepared = supervisor->prepare();
+  if (prepared.is_error()) {
+    supervisor->directory_.remove();
+    return prepared.error();
+  }
+  return supervisor;
+}
+
+Result<void> Supervisor::prepare() {
+  directory_.write_pid(::getpid());
+  epoll_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll_.valid()) return Error::from_errno("epoll_create1");
+
+  sigset_t handled;
+  sigemptyset(&handled);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) sigaddset(&handled, signal);
+  ::sigprocmask(SIG_BLOCK, &handled, nullptr);
+  signals_ = Fd(::signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!signals_.valid()) return Error::from_errno("signalfd");
+  TRY(watch(signals_.ref(), Source::signals, 0, EPOLLIN));
+
+  listener_ = TRY(listen_at(directory_.control_path()));
+  TRY(watch(listener_.ref(), Source::listener, 0, EPOLLIN));
+
+  // Programs and all their children share the inlet; they may write to it and nothing else.
+  auto [inlet, outlet] = TRY(seqpacket_pair());
+  make_blocking(inlet.ref());
+  const int on = 1;
+  if (::shutdown(inlet.get(), SHUT_RD) != 0 ||
+      ::setsockopt(outlet.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) != 0) {
+    return Error::from_errno("the attach right");
+  }
+  attach_right_inlet_ = std::move(inlet);
+  attach_right_ = std::move(outlet);
+  TRY(watch(attach_right_.ref(), Source::attach_right, 0, EPOLLIN));
+
+  message::Config config{};
+  config.kind = std::to_underlying(ControlKind::config);
+  config.kernels = static_cast<u16>(options_.cores.size());
+  config.address = options_.address.address;
+  config.prefix_bits = options_.address.prefix_bits;
+  if (::getrandom(config.secret, sizeof(config.secret), 0) != sizeof(config.secret))
+    return Error::from_errno("getrandom");
+  // Locally administered; ends like the address, which makes captures readable.
+  const u32 a = options_.address.address;
+  const std::array<u8, 6> mac{
+      0x02, 0xc0, 0xb0, static_cast<u8>(a >> 16), static_cast<u8>(a >> 8), static_cast<u8>(a)};
+  std::ranges::copy(mac, config.mac);
+  std::memcpy(config.cob_name, options_.name.data(),
+              std::min(options_.name.size(), sizeof(config.cob_name) - 1));
+  kernels_.reserve(options_.cores.size());
+  last_attach_.resize(options_.cores.size());
+  for (std::size_t i = 0; i < options_.cores.size(); ++i) {
+    config.kernel = static_cast<u16>(i);
+    config.core = options_.cores[i];
+    kernels_.emplace_back(KernelPlan{config, options_.kernel_executable, directory_.log()});
+  }
+  return {};
+}
+
+Result<void> Supervisor::watch(FdRef fd, Source source, u32 index, u32 events) {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = tag(std::to_underlying(source), index);
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event) == 0) return {};
+  return Error::from_errno("epoll_ctl");
+}
+
+void Supervisor::watch_channel(const KernelSlot& kernel, bool register_now) {
+  if (!kernel.alive()) return;
+  epoll_event event{};
+  event.events = EPOLLIN | (kernel.has_queued() ? static_cast<u32>(EPOLLOUT) : 0u);
+  event.data.u64 = tag(std::to_underlying(Source::channel), kernel.id());
+  ::epoll_ctl(epoll_.get(), register_now ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, kernel.control().get(),
+              &event);
+}
+
+void Supervisor::spawn(KernelSlot& kernel) {
+  auto spawned = kernel.spawn(now_);
+  if (!spawned.is_error()) spawned = watch(kernel.process(), Source::process, kernel.id(), EPOLLIN);
+  if (spawned.is_error()) {
+    const std::string text = fmt::format("kernel {} cannot be started: {}: {}", kernel.id(),
+                                         spawned.error().what, std::strerror(spawned.error().code));
+    log(text);
+    kernel.kill();
+    if (!reported_) begin_shutdown(text);
+    return;
+  }
+  watch_channel(kernel, true);
+}
+
+bool Supervisor::run() {
+  for (KernelSlot& kernel : kernels_) {
+    if (!ending_) spawn(kernel);
+  }
+  loop();
+  directory_.remove();
+  clients_.clear();  // the last sign of life that `cob down` waits for
+  return came_up_;
+}
+
+void Supervisor::loop() {
+  std::array<epoll_event, 64> events;
+  while (!(ending_ && all_ended())) {
+    const Time deadline = next_deadline();
+    const i64 wait_ms = std::clamp<i64>((deadline - HostClock::read()).to_ms() + 1, 0, 60'000);
+    const int count =
+        ::epoll_wait(epoll_.get(), events.data(), events.size(), static_cast<int>(wait_ms));
+    VERIFY(count >= 0 || errno == EINTR);
+    now_ = HostClock::read();
+    for (int i = 0; i < count; ++i) {
+      const epoll_event& event = events[static_cast<std::size_t>(i)];
+      dispatch(static_cast<Source>(event.data.u64 >> 32), static_cast<u32>(event.data.u64),
+               event.events);
+    }
+    on_deadlines();
+    for (const KernelSlot& kernel : kernels_) watch_channel(kernel, false);
+  }
+}
+
+void Supervisor::dispatch(Source source, u32 index, u32 events) {
+  switch (source) {
+    case Source::signals:
+      return on_signal();
+    case Source::listener:
+      return on_connection();
+    case Source::client:
+      return on_client(index);
+    case Source::attach_right:
+      return on_attach_again();
+    case Source::channel:
+      if ((events & EPOLLOUT) != 0) kernels_[index].flush();
+      if ((events & ~static_cast<u32>(EPOLLOUT)) != 0) on_channel(kernels_[index]);
+      return;
+    case Source::process:
+      return on_process_end(kernels_[index]);
+  }
+}
+
+Time Supervisor::next_deadline() const {
+  Time next = next_log_trim_;
+  for (const KernelSlot& kernel : kernels_) next = std::min(next, kernel.deadline());
+  return next;
+}
+
+void Supervisor::on_deadlines() {
+  for (KernelSlot& kernel : kernels_) {
+    if (kernel.deadline() > now_) continue;
+    switch (kernel.state()) {
+      case KernelState::waiting:
+        spawn(kernel);
+        break;
+      case KernelState::starting:
+        log(fmt::format("kernel {} said nothing for {} s; killing it", kernel.id(),
+                        KernelSlot::hello_timeout.ns / 1'000'000'000));
+        if (!reported_) {
+          begin_shutdown(
+              fmt::format("kernel {} did not start: it said nothing for 10 s", kernel.id()));
+        }
+        kernel.kill();
+        break;
+      case KernelState::stopping:
+        log(fmt::format("kernel {} did not end within 2 s; killing it", kernel.id()));
+        kernel.kill();
+        break;
+      case KernelState::running:
+      case KernelState::ended:
+        break;
+    }
+    kernel.defer(now_ + Duration::seconds(1));
+  }
+  if (next_log_trim_ <= now_) {
+    directory_.trim_log();
+    next_log_trim_ = now_ + log_trim_interval;
+  }
+}
+
+void Supervisor::on_signal() {
+  signalfd_siginfo info{};
+  while (::read(signals_.get(), &info, sizeof(info)) == sizeof(info)) {
+    if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
+      begin_shutdown(fmt::format("stopped by signal {}", info.ssi_signo));
+    }
+  }
+}
+
+// ---- kernels
+// ----------------------------------------------------------------------------------------------------------
+
+void Supervisor::on_channel(KernelSlot& kernel) {
+  if (!kernel.alive()) return;
+  alignas(8) std::array<std::byte, 256> buffer{};
+  for (int budget = 64; budget > 0; --budget) {
+    auto received = receive_datagram(kernel.control(), buffer);
+    if (received.is_error()) return;  // EAGAIN; anything else ends in the pidfd
+    Datagram datagram = received.release_value();
+    if (datagram.bytes == 0) {  // closed: it is dying, or it must
+      ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, kernel.control().get(), nullptr);
+      if (kernel.state() != KernelState::stopping) kernel.kill();
+      return;
+    }
+    u32 kind = 0;
+    if (datagram.truncated || datagram.bytes < sizeof(kind))
+      return broken_protocol(kernel, "a malformed message");
+    std::memcpy(&kind, buffer.data(), sizeof(kind));
+    if (kind == std::to_underlying(ControlKind::hello) &&
+        datagram.bytes == sizeof(message::Simple)) {
+      on_hello(kernel, datagram);
+    } else if (kind == std::to_underlying(ControlKind::link) &&
+               datagram.bytes == sizeof(message::LinkNotice)) {
+      message::LinkNotice link;
+      std::memcpy(&link, buffer.data(), sizeof(link));
+      on_link(kernel, link, datagram);
+    } else {
+      return broken_protocol(kernel, "an unknown message");
+    }
+    if (!kernel.alive()) return;
+  }
+}
+
+void Supervisor::on_hello(KernelSlot& kernel, Datagram& datagram) {
+  if (kernel.state() == KernelState::stopping) return;
+  if (kernel.state() != KernelState::starting) return broken_protocol(kernel, "a second hello");
+  if (datagram.descriptors.size() != 2 || !is_sound_board(datagram.descriptors[1].ref())) {
+    return broken_protocol(kernel, "a hello without doorbell and sealed board");
+  }
+  kernel.said_hello(std::move(datagram.descriptors[0]), std::move(datagram.descriptors[1]), now_);
+  log(fmt::format("kernel {} runs: pid {}, core {}, epoch {}", kernel.id(), kernel.pid(),
+                  kernel.core(), kernel.epoch()));
+  for (KernelSlot& other : kernels_) {
+    if (other.id() == kernel.id() || !other.running()) continue;
+    const auto told_other =
+        other.send(simple(ControlKind::peer_appeared, kernel.id(), kernel.epoch()));
+    const auto told_kernel =
+        kernel.send(simple(ControlKind::peer_appeared, other.id(), other.epoch()));
+    if (told_other.is_error())
+      broken_protocol(other, "nothing for its peers' messages: its queue is full");
+    if (told_kernel.is_error())
+      broken_protocol(kernel, "nothing for its peers' messages: its queue is full");
+  }
+  if (!reported_ && std::ranges::all_of(kernels_, &KernelSlot::running)) report("");
+}
+
+// The sender's memory goes to the peer it is for, unless one of the two has died since.
+void Supervisor::on_link(KernelSlot& kernel, const message::LinkNotice& link, Datagram& datagram) {
+  if (!kernel.running()) return;
+  if (datagram.descriptors.size() != 1 || link.peer >= kernels_.size() ||
+      link.peer == kernel.id()) {
+    return broken_protocol(kernel, "a malformed link");
+  }
+  KernelSlot& peer = kernels_[link.peer];
+  if (!peer.running() || peer.epoch() != link.peer_epoch || kernel.epoch() != link.own_epoch)
+    return;
+  message::LinkNotice up{};
+  up.kind = std::to_underlying(ControlKind::peer_up);
+  up.peer = kernel.id();
+  up.peer_epoch = kernel.epoch();
+  up.own_epoch = peer.epoch();
+  std::vector<Fd> descriptors;
+  descriptors.push_back(std::move(datagram.descriptors[0]));
+  descriptors.emplace_back(::fcntl(kernel.doorbell().get(), F_DUPFD_CLOEXEC, 0));
+  if (!descriptors.back().valid()) return log("out of descriptors: two kernels stay unconnected");
+  if (peer.send(up, std::move(descriptors)).is_error())
+    broken_protocol(peer, "nothing: its queue is full");
+}
+
+// A kernel that breaks the protocol harms itself only: it is ended, and starts anew.
+void Supervisor::broken_protocol(KernelSlot& kernel, const char* what) {
+  log(fmt::format("kernel {} sent {}; killing it", kernel.id(), what));
+  kernel.kill();
+}
+
+void Supervisor::on_process_end(KernelSlot& kernel) {
+  if (!kernel.alive()) return;
+  const u32 epoch = kernel.epoch();
+  const bool was_running = kernel.running();
+  const bool was_stopping = kernel.state() == KernelState::stopping;
+  const std::string how = kernel.reap(now_);
+  log(fmt::format("kernel {} (epoch {}) {}", kernel.id(), epoch, how));
+  if (was_stopping) return;
+  if (was_running) {
+    for (KernelSlot& other : kernels_) {
+      if (!other.running()) continue;
+      if (other.send(simple(ControlKind::peer_down, kernel.id(), epoch)).is_error()) {
+        broken_protocol(other, "nothing for its peers' messages: its queue is full");
+      }
+    }
+  }
+  if (!reported_)
+    return begin_shutdown(fmt::format("kernel {} {} before the cob was up", kernel.id(), how));
+  if (ending_) return kernel.stop(now_);
+}
+
+// ---- the cob's life
+// ----------------------------------------------------------------------------------------------------
+
+void Supervisor::report(const std::string& problem) {
+  reported_ = true;
+  came_up_ = problem.empty();
+  nlohmann::json report = describe();
+  report["ok"] = came_up_;
+  if (!came_up_) {
+    report["error"] = problem;
+    report["log_tail"] = directory_.log_tail(2'000);
+  }
+  if (!on_ready_(report)) begin_shutdown("nobody waits for the cob to come up any more");
+}
+
+void Supervisor::begin_shutdown(const std::string& problem) {
+  if (ending_) return;
+  ending_ = true;
+  log(fmt::format("ending{}{}", problem.empty() ? "" : ": ", problem));
+  for (KernelSlot& kernel : kernels_) kernel.stop(now_);
+  if (!reported_) report(problem);
+}
+
+bool Supervisor::all_ended() const {
+  return std::ranges::all_of(
+      kernels_, [](const KernelSlot& kernel) { return kernel.state() == KernelState::ended; });
+}
+
+void Supervisor::log(const std::string& text) const {
+  const time_t wall = ::time(nullptr);
+  tm parts{};
+  ::localtime_r(&wall, &parts);
+  char stamp[32];
+  std::strftime(stamp, sizeof(stamp), "%F %T", &parts);
+  const std::string line = fmt::format("{} supervisor: {}\n", stamp, text);
+  (void)!::write(directory_.log().get(), line.data(), line.size());
+}
+
+}  // namespace cob::cli

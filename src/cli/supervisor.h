@@ -1,0 +1,107 @@
+// Supervisor: spawns a cob's kernels, introduces them to each other, watches and respawns them, and
+// answers the CLI. One epoll loop over {signals, control socket, clients, kernels' channels and
+// pidfds, the attach right}; it is never on the data path, every table is bounded, and its death
+// ends the kernels (their channels close, and PR_SET_PDEATHSIG). One thread: the process that `cob
+// up` left behind. Protocols: message/control.h below, requests.cc above.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/result.h"
+#include "cli/arguments.h"
+#include "cli/kernel_slot.h"
+#include "cli/passing.h"
+#include "cli/run_directory.h"
+
+namespace cob::cli {
+
+struct SupervisorOptions {
+  std::string name;
+  CobAddress address;
+  std::vector<int> cores;         // one a kernel
+  std::string kernel_executable;  // absolute path of cob-kernel
+};
+
+class Supervisor {
+ public:
+  static constexpr std::size_t max_clients = 64;  // beyond: the one idle longest is closed
+  static constexpr std::size_t max_request_bytes = 4'096;
+
+  // Called once: describe() with "ok", and if that is false "error" and "log_tail": why the cob
+  // could not come up. False: nobody listened any more; then the cob goes down again.
+  using OnReady = std::function<bool(const nlohmann::json& report)>;
+
+  static Result<std::unique_ptr<Supervisor>> create(SupervisorOptions options,
+                                                    RunDirectory directory, OnReady on_ready);
+
+  // Until `down`, SIGTERM or SIGINT; removes the run directory. False: the cob never came up.
+  bool run();
+
+  nlohmann::json describe() const;  // what `status` answers
+
+ private:
+  struct Client {
+    Fd socket;
+    Time last_heard;
+  };
+  struct Reply {
+    nlohmann::json body;
+    std::vector<FdRef> descriptors;
+    std::vector<Fd> owned;  // descriptors made for this reply
+  };
+  enum class Source : u32 { signals, listener, client, channel, process, attach_right };
+
+  Supervisor(SupervisorOptions options, RunDirectory directory, OnReady on_ready);
+  Result<void> prepare();
+  void spawn(KernelSlot& kernel);
+  void loop();
+  void dispatch(Source source, u32 index, u32 events);
+  void on_deadlines();
+  Time next_deadline() const;
+  Result<void> watch(FdRef fd, Source source, u32 index, u32 events);
+  void watch_channel(const KernelSlot& kernel, bool register_now);
+
+  void on_signal();
+  void on_connection();
+  void on_client(u32 index);
+  void on_channel(KernelSlot& kernel);
+  void on_process_end(KernelSlot& kernel);
+  void on_attach_again();
+
+  void on_hello(KernelSlot& kernel, Datagram& datagram);
+  void on_link(KernelSlot& kernel, const message::LinkNotice& link, Datagram& datagram);
+  void broken_protocol(KernelSlot& kernel, const char* what);
+
+  Reply answer(const nlohmann::json& request, pid_t sender);
+  Reply answer_attach(const nlohmann::json& request, pid_t sender);
+  Reply answer_status() const;
+  KernelSlot* least_used();
+
+  void begin_shutdown(const std::string& problem);
+  bool all_ended() const;
+  void report(const std::string& problem);
+  void log(const std::string& text) const;
+
+  SupervisorOptions options_;
+  RunDirectory directory_;
+  OnReady on_ready_;
+  bool reported_ = false;
+  bool came_up_ = false;
+  bool ending_ = false;
+  Time now_, started_, next_log_trim_;
+  Fd epoll_, signals_, listener_;
+  Fd attach_right_inlet_, attach_right_;  // what programs hold; our end
+  std::vector<KernelSlot> kernels_;
+  std::vector<Time> last_attach_;  // a kernel: for choosing among equals
+  std::map<u32, Client> clients_;
+  u32 next_client_ = 0;
+};
+
+}  // namespace cob::cli

@@ -1,0 +1,177 @@
+// `cob up`: checks what was asked, takes the run directory, becomes (or leaves behind) the
+// supervisor, reports when it runs. The parent waits on a pipe for the supervisor's one report; an
+// EOF there means that it died. One thread.
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <optional>
+
+#include "cli/commands.h"
+#include "cli/failure.h"
+#include "cli/install.h"
+#include "cli/run_directory.h"
+#include "cli/supervisor.h"
+
+namespace cob::cli {
+namespace {
+
+struct UpOptions {
+  int kernels = 0;
+  std::string cores;
+  std::string address = default_address;
+  bool foreground = false;
+};
+
+void print_report(nlohmann::json report, bool json) {
+  if (!report["ok"].get<bool>()) {
+    std::string text = fmt::format("cob '{}' did not come up: {}", report.value("name", ""),
+                                   report.value("error", ""));
+    if (const std::string tail = report.value("log_tail", ""); !tail.empty())
+      text += "\nIts log ends:\n" + tail;
+    while (text.ends_with('\n')) text.pop_back();
+    throw Failure{exit_state, text};
+  }
+  report.erase("ok");
+  if (json) return print_json(report);
+  std::string cores;
+  for (const auto& kernel : report["kernels"])
+    cores += fmt::format("{}{}", cores.empty() ? "" : ",", kernel["core"].get<int>());
+  const std::size_t kernels = report["kernels"].size();
+  fmt::print("cob '{}' is up: {} kernel{} on core{} {}, address {}\n", report.value("name", ""),
+             kernels, kernels == 1 ? "" : "s", kernels == 1 ? "" : "s", cores,
+             report.value("address", ""));
+}
+
+// A daemon keeps nothing of its caller's.
+void detach(FdRef log) {
+  ::setsid();
+  if (::chdir("/") != 0) return;
+  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  ::dup2(null, 0);
+  ::dup2(log.get(), 1);
+  ::dup2(log.get(), 2);
+  if (null > 2) ::close(null);
+}
+
+// Runs the supervisor to its end; `tell` gets its one report.
+int supervise(SupervisorOptions options, RunDirectory directory, const Supervisor::OnReady& tell) {
+  const std::string name = options.name;
+  auto created = Supervisor::create(std::move(options), std::move(directory), tell);
+  if (created.is_error()) {
+    const Error error = created.error();
+    tell({{"ok", false},
+          {"name", name},
+          {"error", fmt::format("{}: {}", error.what, std::strerror(error.code))}});
+    return exit_state;
+  }
+  return created.value()->run() ? 0 : exit_state;
+}
+
+[[noreturn]] void be_daemon(SupervisorOptions options, RunDirectory directory, Fd pipe) {
+  detach(directory.log());
+  ::_exit(
+      supervise(std::move(options), std::move(directory), [&pipe](const nlohmann::json& report) {
+        const std::string text =
+            report.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        const bool heard =
+            ::write(pipe.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
+        pipe.reset();
+        return heard;
+      }));
+}
+
+std::string read_all(FdRef pipe) {
+  std::string text;
+  char buffer[4'096];
+  while (true) {
+    const ssize_t got = ::read(pipe.get(), buffer, sizeof(buffer));
+    if (got > 0) text.append(buffer, static_cast<std::size_t>(got));
+    if (got == 0 || (got < 0 && errno != EINTR)) return text;
+  }
+}
+
+int run_daemon(SupervisorOptions options, RunDirectory directory, bool json) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) fail(exit_state, "pipe: {}", std::strerror(errno));
+  Fd reading(ends[0]), writing(ends[1]);
+  const pid_t child = ::fork();
+  if (child < 0) fail(exit_state, "fork: {}", std::strerror(errno));
+  if (child == 0) {
+    reading.reset();
+    be_daemon(std::move(options), std::move(directory), std::move(writing));
+  }
+  writing.reset();
+  const auto report = nlohmann::json::parse(read_all(reading.ref()), nullptr, false);
+  const bool up = report.is_object() && report.value("ok", false);
+  if (!up) ::waitpid(child, nullptr, 0);  // it takes down what it began
+  if (!report.is_object()) fail(exit_state, "the supervisor died before the cob was up");
+  print_report(report, json);
+  return 0;
+}
+
+int run_foreground(SupervisorOptions options, RunDirectory directory, bool json) {
+  std::optional<Failure> failure;
+  const int exit_code =
+      supervise(std::move(options), std::move(directory), [&](const nlohmann::json& report) {
+        try {
+          print_report(report, json);
+        } catch (const Failure& problem) {
+          failure = problem;
+        }
+        return std::fflush(stdout) == 0;
+      });
+  if (failure) throw Failure(*failure);
+  return exit_code;
+}
+
+void up(const UpOptions& asked, Context& context) {
+  SupervisorOptions options;
+  options.name = checked_name(context.name);
+  options.address = parse_address(asked.address);
+  options.cores = plan_cores(asked.kernels, asked.cores);
+  options.kernel_executable = kernel_executable();
+  RunDirectory directory = RunDirectory::take(options.name);
+  context.exit_code = asked.foreground
+                          ? run_foreground(std::move(options), std::move(directory), context.json)
+                          : run_daemon(std::move(options), std::move(directory), context.json);
+}
+
+}  // namespace
+
+void add_up(CLI::App& app, Context& context) {
+  CLI::App* command =
+      app.add_subcommand("up", "Start a cob: its kernels, one a core, behind one address");
+  auto options = std::make_shared<UpOptions>();
+  command
+      ->add_option("-k,--kernels", options->kernels,
+                   "How many kernels, 1 to 64. Default: one for every core that this process may "
+                   "use, or for every one of --cores")
+      ->check(CLI::Range(1, static_cast<int>(max_kernels)));
+  command->add_option("-c,--cores", options->cores,
+                      "The cores to take, kernel 0 first: 0,2-5. A core named twice is shared by "
+                      "two kernels, which costs "
+                      "both of them much of their speed");
+  command->add_option("--ip", options->address, "The cob's one IPv4 address and its network")
+      ->capture_default_str();
+  command->add_flag("--foreground", options->foreground,
+                    "Stay: do not become a daemon; end with Ctrl-C or SIGTERM");
+  add_name_option(*command, context);
+  add_json_option(*command, context);
+  add_examples(
+      *command,
+      "  cob up                            one kernel on every core, named 'default'\n"
+      "  cob up --kernels 2                two kernels on the first two cores\n"
+      "  cob up --cores 2,3 --name web     two kernels on cores 2 and 3, beside other cobs\n"
+      "  cob run -k 1 -- nginx             then: a program on kernel 1\n"
+      "\n"
+      "Needs no privilege. The cob runs until 'cob down'; its log is 'log' in "
+      "$XDG_RUNTIME_DIR/cob/NAME, or in\n"
+      "/tmp/cob-UID/NAME. Kernels that die are started again at once.");
+  command->callback([options, &context] { up(*options, context); });
+}
+
+}  // namespace cob::cli
