@@ -1,0 +1,164 @@
+// The command line of `cob bench`; its help is where a newcomer learns what the figures are.
+// CLI11 subcommands share the common options.
+// Called once, at start.
+#include "bench/options.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+
+namespace cob::bench {
+
+namespace {
+
+constexpr const char* head =
+    "Measure cob against its floor and against plain Linux, on this machine, now.\n\n"
+    "  cob bench floor      what the hardware and Linux cost: the figures all others are held "
+    "against\n"
+    "  cob bench messages   messages between two kernels\n"
+    "  cob bench calls      a program's call to its kernel\n"
+    "  cob bench servers    nginx under ab and redis under redis-benchmark, cob beside plain "
+    "Linux\n\n"
+    "Every figure is a median over runs and stands beside its p99 and the number of runs; ratios "
+    "are\n"
+    "taken between runs that followed each other. docs/benchmarks.md explains each key.";
+
+constexpr const char* floor_help =
+    "What the machine itself costs, in nanoseconds: a cache line sent to another core and back, a\n"
+    "system call, two processes yielding to each other on one core, waking a sleeper on another "
+    "core\n"
+    "(idle, and beside a busy neighbour), eventfd, dup+close, first touch of a shared page.";
+constexpr const char* messages_help =
+    "A 64-byte request and its reply between two kernels, and one-way messages per second; as "
+    "ratio\n"
+    "to the bare cache-line round trip measured in the same run.";
+constexpr const char* calls_help =
+    "Brings up a private cob of two kernels and measures, from inside a program on kernel 1, a "
+    "call's\n"
+    "round trip with the program on its kernel's core and on another, a receive that finds "
+    "nothing,\n"
+    "and a 64-byte echo over TCP to the same and to the other kernel, beside plain Linux.";
+constexpr const char* servers_help =
+    "Unmodified servers, on cob (server on kernel 1, client on kernel 0, one shared address) and "
+    "on\n"
+    "plain Linux loopback with the same two cores, taking turns round by round. Every response is\n"
+    "checked. A round in which a process waited for its core because of strangers is thrown away,\n"
+    "counted and repeated. Each case is also measured with a busy process on each core (_hog).\n\n"
+    "Cases: nginx_close nginx_close_c8 nginx_close_c1 nginx_close_static nginx_keepalive\n"
+    "       redis_get redis_set redis_get_p16 redis_set_p16, and each of them with _hog appended.\n"
+    "Needs the Debian packages nginx-light, apache2-utils, redis-server, redis-tools and curl.\n"
+    "nginx's master and workers run as www-data when started by root.";
+
+std::vector<int> allowed_cores() {
+  std::vector<int> cores;
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return cores;
+  for (unsigned core = 0; core < CPU_SETSIZE; ++core) {
+    if (CPU_ISSET(core, &set)) cores.push_back(static_cast<int>(core));
+  }
+  return cores;
+}
+
+void add_common(CLI::App& app, Options& options, double seconds, int rounds) {
+  app.add_option("--json", options.json, "write all figures to FILE as one flat object (-: stdout)")
+      ->type_name("FILE");
+  app.add_option("--seconds", options.seconds, "length of one measurement")
+      ->check(CLI::Range(0.001, 3600.0))
+      ->default_val(seconds);
+  app.add_option("--rounds", options.rounds, "rounds of each measurement")
+      ->check(CLI::Range(1, 1000))
+      ->default_val(rounds);
+  app.add_option("--cores", options.cores,
+                 "two cores: the client's, the server's (default: the first two)")
+      ->delimiter(',')
+      ->expected(2);
+}
+
+void add_cob(CLI::App& app, Options& options) {
+  app.add_option("--cob", options.cob, "path of the cob command (default: this program)");
+  app.add_option("-n,--name", options.name,
+                 "use this running cob (default: bring up a private one)");
+}
+
+bool complete(Options& options) {
+  const std::vector<int> allowed = allowed_cores();
+  if (options.cores.empty()) {
+    if (allowed.size() < 2) {
+      fmt::print(stderr, "cob bench: needs two cores, this process may use {}\n", allowed.size());
+      return false;
+    }
+    options.cores = {allowed[0], allowed[1]};
+  }
+  for (int core : options.cores) {
+    if (std::find(allowed.begin(), allowed.end(), core) == allowed.end()) {
+      fmt::print(stderr, "cob bench: core {} does not exist or may not be used\n", core);
+      return false;
+    }
+  }
+  if (options.cores[0] == options.cores[1]) {
+    fmt::print(stderr, "cob bench: --cores needs two different cores\n");
+    return false;
+  }
+  if (options.cob.empty()) {
+    std::error_code ignored;
+    const auto self = std::filesystem::read_symlink("/proc/self/exe", ignored);
+    options.cob = self.filename() == "cob" ? self.string() : (self.parent_path() / "cob").string();
+  }
+  return true;
+}
+
+}  // namespace
+
+Parsed parse_options(int argc, char** argv, Options& options) {
+  CLI::App app(head, "cob bench");
+  app.require_subcommand(1);
+  CLI::App& floor = *app.add_subcommand("floor", floor_help);
+  CLI::App& messages = *app.add_subcommand("messages", messages_help);
+  CLI::App& calls = *app.add_subcommand("calls", calls_help);
+  CLI::App& servers = *app.add_subcommand("servers", servers_help);
+  // One Options for all: only the chosen subcommand's defaults may apply, so they are set
+  // afterwards.
+  Options per_command[4];
+  add_common(floor, per_command[0], 0.5, 5);
+  add_common(messages, per_command[1], 1, 5);
+  add_common(calls, per_command[2], 0.5, 5);
+  add_common(servers, per_command[3], 2, 5);
+  add_cob(calls, per_command[2]);
+  add_cob(servers, per_command[3]);
+  servers.add_option("--only", per_command[3].only, "these cases alone, separated by commas")
+      ->delimiter(',')
+      ->type_name("CASES");
+  calls.add_flag("--linux-only", per_command[2].linux_only, "the Linux side alone; needs no cob");
+  servers.add_flag("--linux-only", per_command[3].linux_only, "the Linux side alone; needs no cob");
+  servers.add_flag("--fast", per_command[3].fast,
+                   "the main cases in 2 rounds of 0.7 s: a demonstration, not a measurement");
+  const auto commands = app.get_subcommands([](CLI::App*) { return true; });
+  const auto named = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
+  if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), named)) {
+    fmt::print(stderr, "cob bench: there is no measurement '{}'; see: cob bench --help\n", argv[1]);
+    return Parsed::wrong;
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? Parsed::done : Parsed::wrong;
+  }
+  int chosen = 0;
+  for (CLI::App* command : {&floor, &messages, &calls, &servers}) {
+    if (command->parsed()) {
+      options = per_command[chosen];
+      options.measurement = command->get_name();
+      if (options.fast && servers.count("--seconds") == 0) options.seconds = 0.7;
+      if (options.fast && servers.count("--rounds") == 0) options.rounds = 2;
+    }
+    ++chosen;
+  }
+  return complete(options) ? Parsed::run : Parsed::wrong;
+}
+
+}  // namespace cob::bench

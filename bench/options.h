@@ -1,0 +1,29 @@
+// The command line of `cob bench`, as values.
+// Parsed with CLI11; --help of each measurement explains what it measures.
+// Values; no owner.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace cob::bench {
+
+struct Options {
+  std::string measurement;  // floor | messages | calls | servers
+  std::string json;         // file for the flat JSON object; "": none, "-": standard output
+  double seconds = 0;       // per measurement
+  int rounds = 0;
+  std::vector<std::string> only;  // servers: cases to run; empty: all
+  bool linux_only = false;        // servers: the Linux side alone, no cob needed
+  bool fast = false;              // servers: few cases, few short rounds
+  std::vector<int> cores;         // client's and server's; filled with the first two allowed ones
+  std::string cob;                // path of the cob command
+  std::string name;               // of a running cob to use; "": a private one is brought up
+};
+
+enum class Parsed { run, done, wrong };
+
+// Fills `options`, or prints help (done) or what is wrong with the arguments (wrong).
+Parsed parse_options(int argc, char** argv, Options& options);
+
+}  // namespace cob::bench

@@ -1,0 +1,58 @@
+// Place: where a benchmark's programs run: on plain Linux, pinned, or on a cob. PrivateCob brings
+// one up and takes it down. A place knows how to start a program as server or as client and at
+// which address the server is found. Used by the measuring command's only thread.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "bench/child.h"
+#include "bench/core_watch.h"
+#include "bench/options.h"
+#include "bench/samples.h"
+
+namespace cob::bench {
+
+struct Place {
+  std::string label = {};                       // "cob" | "linux"
+  std::vector<std::string> server_prefix = {};  // before the server's own argv
+  std::vector<std::string> client_prefix = {};
+  int server_core = -1;  // pinned by us; -1: the prefix does it
+  int client_core = -1;
+  // The server listens on each; round r uses number r modulo size.
+  std::vector<std::string> addresses = {};
+  std::vector<pid_t> kernels = {};  // of a cob, in order: kernel i on cores[i]
+
+  const std::string& address(int round) const {
+    return addresses[static_cast<std::size_t>(round) % addresses.size()];
+  }
+  SpawnOptions server(std::vector<std::string> argv) const;
+  SpawnOptions client(std::vector<std::string> argv) const;
+};
+
+// Plain Linux: a loopback address a round, so that no round meets the TIME_WAIT connections of the
+// one before.
+Place linux_place(const Options& options, int rounds);
+
+// A cob with a kernel on each of the two cores; options.name uses a running one instead.
+class PrivateCob {
+ public:
+  static Outcome<PrivateCob> bring_up(const Options& options, Interrupts& interrupts);
+  PrivateCob(PrivateCob&& other) noexcept;
+  PrivateCob& operator=(PrivateCob&&) = delete;
+  PrivateCob(const PrivateCob&) = delete;
+  PrivateCob& operator=(const PrivateCob&) = delete;
+  ~PrivateCob();
+  const Place& place() const { return place_; }
+  const std::string& name() const { return name_; }
+  std::vector<std::string> run_on(int kernel) const;  // prefix of a program's argv
+
+ private:
+  PrivateCob() = default;
+  std::string command_;
+  std::string name_;
+  bool ours_ = false;  // to be taken down
+  Place place_;
+};
+
+}  // namespace cob::bench
