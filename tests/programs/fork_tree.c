@@ -2,19 +2,19 @@
  * as its last holder (fork(2)). */
 #include "trap.h"
 
-static void grow(int fd, int depth) {
+static int grow(int fd, int depth) {
   if (depth == 0) {
     send_all(fd, "leaf", 4);
-    _exit(0);
+    return 0;
   }
   pid_t child[2];
   for (int i = 0; i < 2; ++i) {
     child[i] = fork();
-    if (child[i] == 0) grow(fd, depth - 1);
+    if (child[i] == 0) _exit(grow(fd, depth - 1));
   }
   if (depth % 2 == 0) close(fd);
   for (int i = 0; i < 2; ++i) expect_exit(child[i], 0);
-  _exit(0);
+  return 0;
 }
 
 int main(void) {
@@ -23,7 +23,7 @@ int main(void) {
   const pid_t root = fork();
   if (root == 0) {
     close(pair[1]);
-    grow(pair[0], 4);
+    _exit(grow(pair[0], 4));
   }
   const pid_t idle = fork(); /* holds both, uses neither, waits for its end */
   if (idle == 0) {

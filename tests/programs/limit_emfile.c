@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   struct sockaddr_in address;
+  closefrom(3);
   const int listener = listen_any(&address);
   CHECK(getrlimit(RLIMIT_NOFILE, &now) == 0);
   now.rlim_cur = limit;

@@ -2,6 +2,8 @@
  * stream of popen closed by fclose waits for its child too (popen(3), system(3)). */
 #include "trap.h"
 
+#pragma GCC diagnostic ignored "-Wmismatched-dealloc" /* fclose of a popen stream is meant */
+
 int main(void) {
   int pair[2];
   tcp_pair(pair);

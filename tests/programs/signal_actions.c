@@ -2,6 +2,8 @@
  * exec resets. sigaction(2), signal(3), sysv_signal(3), siginterrupt(3). */
 #include "trap.h"
 
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* siginterrupt */
+
 static volatile sig_atomic_t plain_count, info_value, nested;
 static void plain(int signal) {
   (void)signal;
@@ -48,7 +50,7 @@ int main(void) {
   CHECK(sigaction(SIGWINCH, NULL, &old) == 0 && old.sa_handler == SIG_DFL);
 
   plain_count = 0;
-  CHECK(signal(SIGUSR2, plain) == (sighandler_t)with_info);
+  CHECK(signal(SIGUSR2, plain) == (sighandler_t)(void (*)(void))with_info);
   struct sigaction masking = {.sa_handler = raises_usr2};
   sigaddset(&masking.sa_mask, SIGUSR2);
   CHECK(sigaction(SIGUSR1, &masking, NULL) == 0);

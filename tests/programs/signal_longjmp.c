@@ -48,6 +48,7 @@ int main(void) {
   }
   shutdown(pair[0], SHUT_WR);
   pthread_join(thread, NULL);
+  close(peer);
   expect_end(pair[0]);
   return 0;
 }
