@@ -1,0 +1,339 @@
+// Attach handshake, mapping and the program's free lists. Model: arena.h.
+
+#include "shim/arena.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "shim/inherit.h"
+#include "shim/thread.h"
+
+namespace cob::shim {
+
+using namespace call;
+
+State g;
+Lock attach_lock;
+
+namespace {
+
+constexpr u32 max_arenas = 16;
+Arena arenas[max_arenas];
+
+void unmap(Arena* arena) {
+  if (arena->kernel != nullptr) raw::call(SYS_munmap, raw::at(arena->kernel), sizeof(KernelSide));
+  if (arena->program != nullptr)
+    raw::call(SYS_munmap, raw::at(arena->program), sizeof(ProgramSide));
+  if (arena->owner != nullptr) {
+    raw::call(SYS_munmap, raw::at(arena->owner), sizeof(Socket*) * max_sockets);
+    raw::call(SYS_munmap, raw::at(arena->free_slots), sizeof(u32) * first_kernel_socket);
+    raw::call(SYS_munmap, raw::at(arena->spare_chunks), sizeof(u32) * send_chunks);
+  }
+}
+
+// Nobody may change the size below us, nor write the kernel's side but the kernel.
+bool sealed(int fd, u64 bytes, bool kernel_side) {
+  struct stat status{};
+  if (raw::call(SYS_fstat, fd, raw::at(&status)) < 0) return false;
+  int seals = raw::fcntl(fd, F_GET_SEALS);
+  int wanted = F_SEAL_SHRINK | F_SEAL_GROW;
+  if (kernel_side) wanted |= F_SEAL_FUTURE_WRITE;
+  return static_cast<u64>(status.st_size) >= bytes && seals >= 0 && (seals & wanted) == wanted;
+}
+
+void* map_shared(int fd, u64 bytes, int protection) {
+  long at = raw::call(SYS_mmap, 0, static_cast<long>(bytes), protection, MAP_SHARED, fd, 0);
+  if (at < 0 && at >= -4095) return nullptr;
+  raw::call(SYS_madvise, at, static_cast<long>(bytes), MADV_DONTFORK);
+  return reinterpret_cast<void*>(at);
+}
+
+// Waits for a datagram; -errno.
+int wait_input(int fd, i64 milliseconds) {
+  pollfd p{fd, POLLIN, 0};
+  i64 end = now_ns() + milliseconds * 1'000'000;
+  for (;;) {
+    i64 left = end - now_ns();
+    if (left <= 0) return -ETIMEDOUT;
+    timespec t{left / 1'000'000'000, left % 1'000'000'000};
+    int n = raw::ppoll(&p, 1, &t);
+    if (n > 0) return (p.revents & POLLIN) != 0 ? 0 : -ECONNRESET;
+    if (n < 0 && n != -EINTR) return n;
+  }
+}
+
+// The handshake on `liveness`; fills the arena. 0 or -errno.
+int handshake(Arena* arena, int liveness, bool replaces, i64 patience_ms) {
+  AttachRequest request{};
+  request.kind = static_cast<u32>(Hello::attach);
+  request.version = protocol_version;
+  request.pid = static_cast<u32>(raw::process_id());
+  request.parent_ticket = static_cast<u32>(g.ticket);
+  request.replaces = replaces ? 1 : 0;
+  memcpy(request.command, g.command, sizeof request.command);
+  long sent = send_with_fds(liveness, &request, sizeof request, nullptr, 0);
+  if (sent < 0) return static_cast<int>(sent);
+  int waited = wait_input(liveness, patience_ms);
+  if (waited < 0) return waited;
+  AttachReply reply{};
+  int fds[3] = {-1, -1, -1};
+  u32 count = 0;
+  long got = receive_with_fds(liveness, &reply, sizeof reply, fds, 3, count);
+  int result = -EPROTO;
+  if (got == sizeof reply && reply.kind == static_cast<u32>(Hello::attach)) {
+    result = reply.result < 0 ? reply.result : count == 3 ? 0 : -EPROTO;
+  }
+  if (result == 0) result = map_arena(arena, fds[0], fds[1]);
+  for (int i = 0; i < 2; ++i) {
+    if (fds[i] >= 0) raw::close(fds[i]);
+  }
+  if (fds[2] >= 0 && result != 0) raw::close(fds[2]);
+  if (result != 0) return result;
+  arena->doorbell = make_hidden(fds[2]);
+  arena->liveness = liveness;
+  return arena->doorbell < 0 ? arena->doorbell : 0;
+}
+
+// A liveness socket made by ourselves: its other end goes to the supervisor. The number or -errno.
+int ask_supervisor() {
+  if (g.attach_right < 0) return -ENETDOWN;
+  int pair[2] = {-1, -1};
+  long made = raw::call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, raw::at(pair));
+  if (made < 0) return static_cast<int>(made);
+  drop_stale(pair[0]);
+  drop_stale(pair[1]);
+  AgainRequest request{static_cast<u32>(Hello::again), static_cast<u32>(raw::process_id()),
+                       g.kernel};
+  long sent = send_with_fds(g.attach_right, &request, sizeof request, &pair[1], 1);
+  raw::close(pair[1]);
+  if (sent < 0) {
+    raw::close(pair[0]);
+    return static_cast<int>(sent);
+  }
+  return make_hidden(pair[0]);
+}
+
+}  // namespace
+
+Arena* new_arena() {
+  for (Arena& arena : arenas) {
+    if (arena.in_use && !(arena.is_dead() && load(arena.sockets) == 0 && &arena != g.current)) {
+      continue;
+    }
+    if (arena.in_use) unmap(&arena);
+    memset(static_cast<void*>(&arena), 0, sizeof arena);
+    arena.in_use = true;
+    arena.liveness = arena.doorbell = -1;
+    arena.ready_rings = 1;
+    arena.fresh_slot = 1;
+    return &arena;
+  }
+  return nullptr;
+}
+
+int map_arena(Arena* arena, int kernel_side, int program_side) {
+  if (!sealed(kernel_side, sizeof(KernelSide), true)) return -EPROTO;
+  if (!sealed(program_side, sizeof(ProgramSide), false)) return -EPROTO;
+  arena->kernel =
+      static_cast<const KernelSide*>(map_shared(kernel_side, sizeof(KernelSide), PROT_READ));
+  arena->program = static_cast<ProgramSide*>(
+      map_shared(program_side, sizeof(ProgramSide), PROT_READ | PROT_WRITE));
+  arena->owner = static_cast<Socket**>(reserve(sizeof(Socket*) * max_sockets));
+  arena->free_slots = static_cast<u32*>(reserve(sizeof(u32) * first_kernel_socket));
+  arena->spare_chunks = static_cast<u32*>(reserve(sizeof(u32) * send_chunks));
+  if (arena->kernel == nullptr || arena->program == nullptr || arena->owner == nullptr ||
+      arena->free_slots == nullptr || arena->spare_chunks == nullptr) {
+    return -ENOMEM;
+  }
+  const ArenaHeader& header = arena->kernel->header;
+  if (load(header.magic) != arena_magic || load(header.version) != protocol_version ||
+      load(header.layout_bytes_kernel) != sizeof(KernelSide) ||
+      load(header.layout_bytes_program) != sizeof(ProgramSide)) {
+    return -EPROTO;
+  }
+  arena->epoch = load(header.epoch);
+  arena->cob_address = load(header.cob_address);
+  return 0;
+}
+
+Arena* attach() {
+  Arena* arena = current_arena();
+  if (arena != nullptr && !arena->is_dead()) return arena;
+  if (!attached()) return nullptr;
+  Guard guard(attach_lock);
+  arena = g.current;
+  if (arena != nullptr && !arena->is_dead()) return arena;
+  i64 now = now_ns();
+  if (now < g.next_attach_ns) return nullptr;
+  Arena* fresh_arena = new_arena();
+  if (fresh_arena == nullptr) return nullptr;
+  bool first = arena == nullptr && g.liveness >= 0;
+  int liveness = first ? g.liveness : ask_supervisor();
+  int result =
+      liveness < 0 ? liveness : handshake(fresh_arena, liveness, false, first ? 5'000 : 300);
+  if (result < 0 && first) {  // our kernel died before we came to it
+    close_hidden(liveness);
+    g.liveness = -1;
+    liveness = ask_supervisor();
+    result = liveness < 0 ? liveness : handshake(fresh_arena, liveness, false, 300);
+  }
+  if (result < 0) {
+    if (liveness >= 0) close_hidden(liveness);
+    fresh_arena->dead = 1;
+    g.next_attach_ns = now + 20'000'000;
+    return nullptr;
+  }
+  g.liveness = liveness;
+  publish_word(g.current, fresh_arena);
+  adopt_inherited(fresh_arena);
+  return fresh_arena;
+}
+
+void mark_dead(Arena* arena) { publish_word(arena->dead, 1U); }
+
+bool check_death(Arena* arena) {
+  if (arena->is_dead()) return true;
+  const ArenaHeader& header = arena->kernel->header;
+  bool dead = load(header.dead) != 0 || load(header.epoch) != arena->epoch;
+  if (!dead) {
+    pollfd p{arena->liveness, 0, 0};
+    timespec none{0, 0};
+    dead = raw::ppoll(&p, 1, &none) > 0 && (p.revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
+  }
+  if (dead) mark_dead(arena);
+  return dead;
+}
+
+// ---- free lists
+// --------------------------------------------------------------------------------------------------------
+
+u32 take_slot(Arena* arena) {
+  Guard guard(arena->slots_lock);
+  u32 slot = 0;
+  if (arena->free_head != arena->free_tail) {
+    u32 oldest = arena->free_slots[arena->free_head % first_kernel_socket];
+    const KernelSocket& line = arena->kernel->socket[oldest];
+    if (load(line.generation) == arena->program->socket[oldest].generation &&
+        acquire(line.state) == SocketState::free) {
+      ++arena->free_head;
+      slot = oldest;
+    }
+  }
+  if (slot == 0) {
+    if (arena->fresh_slot == first_kernel_socket) return 0;
+    slot = arena->fresh_slot++;
+  }
+  ProgramSocket& line = arena->program->socket[slot];
+  line.ready_ring = line.read_waiter = line.write_waiter = line.want_space = 0;
+  store(line.seat, u32{seat_idle});
+  publish_word(line.generation, load(arena->kernel->socket[slot].generation) + 1);
+  return slot;
+}
+
+void return_slot(Arena* arena, u32 slot, bool posted) {
+  Guard guard(arena->slots_lock);
+  arena->owner[slot] = nullptr;
+  if (slot >= first_kernel_socket) return;
+  if (!posted) {
+    store(arena->program->socket[slot].generation, load(arena->kernel->socket[slot].generation));
+  }
+  arena->free_slots[arena->free_tail++ % first_kernel_socket] = slot;
+}
+
+u32 take_chunks(Arena* arena, u32* chunks, u32 most) {
+  Guard guard(arena->chunks_lock);
+  u32 taken = 0;
+  while (taken < most && arena->spares > 0) chunks[taken++] = arena->spare_chunks[--arena->spares];
+  u32 head = acquire(arena->kernel->freed_head.head);
+  while (taken < most && arena->freed_tail != head) {
+    u32 chunk = load(arena->kernel->freed.chunk[arena->freed_tail++ % send_chunks]);
+    if (chunk < send_chunks) chunks[taken++] = chunk;
+  }
+  publish_word(arena->program->freed_tail.tail, arena->freed_tail);
+  while (taken < most && arena->fresh_chunk < send_chunks) chunks[taken++] = arena->fresh_chunk++;
+  return taken;
+}
+
+void return_chunks(Arena* arena, const u32* chunks, u32 count) {
+  Guard guard(arena->chunks_lock);
+  for (u32 i = 0; i < count && arena->spares < send_chunks; ++i) {
+    arena->spare_chunks[arena->spares++] = chunks[i];
+  }
+}
+
+u16 take_ready_ring(Arena* arena) {
+  u64 used = load(arena->ready_rings);
+  while (~used != 0) {
+    auto ring = static_cast<u32>(__builtin_ctzll(~used));
+    if (change_if(arena->ready_rings, used, used | 1ULL << ring)) return static_cast<u16>(ring);
+    used = load(arena->ready_rings);
+  }
+  return 0;
+}
+
+void return_ready_ring(Arena* arena, u16 ring) {
+  if (ring != 0) __atomic_and_fetch(&arena->ready_rings, ~(1ULL << ring), __ATOMIC_RELEASE);
+}
+
+void forget_arenas() {
+  for (Arena& arena : arenas) {
+    if (!arena.in_use) continue;
+    arena.kernel = nullptr;
+    arena.program = nullptr;
+    unmap(&arena);
+    memset(static_cast<void*>(&arena), 0, sizeof arena);
+  }
+  g.current = nullptr;
+}
+
+// ---- datagrams with descriptors
+// ------------------------------------------------------------------------------------------
+
+long send_with_fds(int socket, const void* data, size_t bytes, const int* fds, u32 count) {
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 4)] = {};
+  iovec part{const_cast<void*>(data), bytes};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  if (count > 0) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int) * count);
+    memcpy(CMSG_DATA(header), fds, sizeof(int) * count);
+  }
+  long result = 0;
+  do {
+    result = raw::call(SYS_sendmsg, socket, raw::at(&message), MSG_NOSIGNAL);
+  } while (result == -EINTR);
+  return result;
+}
+
+long receive_with_fds(int socket, void* data, size_t bytes, int* fds, u32 most, u32& count) {
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 4)] = {};
+  iovec part{data, bytes};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = CMSG_SPACE(sizeof(int) * most);
+  long result = 0;
+  do {
+    result = raw::call(SYS_recvmsg, socket, raw::at(&message), MSG_CMSG_CLOEXEC);
+  } while (result == -EINTR);
+  count = 0;
+  if (result < 0) return result;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+    count = static_cast<u32>((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+    if (count > most) count = most;
+    memcpy(fds, CMSG_DATA(header), sizeof(int) * count);
+    for (u32 i = 0; i < count; ++i) drop_stale(fds[i]);
+  }
+  return result == 0 ? -ECONNRESET : result;
+}
+
+}  // namespace cob::shim

@@ -1,0 +1,76 @@
+// Arena: the program's side of the shared memory with its kernel: attach handshake, mapping, the
+// free lists that the program keeps, death. docs/calls.md, "Attach" and "Deaths". Model: KernelSide
+// is mapped read-only after its seals were checked, ProgramSide read-write, both not inherited by
+// fork. Nothing read from KernelSide is trusted: indexes are checked against the layout before use.
+// Any thread; free lists under their locks.
+#pragma once
+
+#include "shim/state.h"
+#include "shim/table.h"
+
+namespace cob::shim {
+
+struct Arena {
+  const call::KernelSide* kernel;
+  call::ProgramSide* program;
+  u32 dead;  // atomic; never set back
+  u32 epoch;
+  u32 cob_address;  // host byte order
+  int liveness;     // hidden
+  int doorbell;     // hidden: the kernel's
+  u32 last_rung;    // the armed count that was rung last
+  u32 sockets;      // atomic: descriptions that live here
+  u64 ready_rings;  // atomic: bit set = in use
+  bool in_use;
+
+  u32 position[call::max_threads];  // of each ring, written by the ring's thread
+  Socket** owner;                   // by slot
+
+  Lock slots_lock;
+  u32* free_slots;  // first-in first-out over closed slots of our own numbering
+  u32 free_head, free_tail;
+  u32 fresh_slot;  // next never used
+
+  Lock chunks_lock;
+  u32* spare_chunks;  // given back by threads
+  u32 spares;
+  u32 fresh_chunk;
+  u32 freed_tail;
+
+  bool is_dead() const { return load(dead) != 0; }
+};
+
+// The current, live arena; attaches if there is none. Null: there is no kernel (ENETDOWN).
+Arena* attach();
+// As attach, but null when this program has never attached.
+inline Arena* current_arena() { return acquire(g.current); }
+
+// The kernel is gone: wakes nothing (sleepers see the liveness socket), marks everything.
+void mark_dead(Arena* arena);
+// Looks at the liveness socket and the header; true (and marked) when the kernel died.
+bool check_death(Arena* arena);
+
+// A slot of the program's numbering whose last life is over; 0: none. PS is begun.
+u32 take_slot(Arena* arena);
+// `posted`: the kernel knows the slot, it becomes free when the kernel says so.
+void return_slot(Arena* arena, u32 slot, bool posted);
+
+// Moves up to `most` send chunks to `chunks`; 0: none is free now.
+u32 take_chunks(Arena* arena, u32* chunks, u32 most);
+void return_chunks(Arena* arena, const u32* chunks, u32 count);
+
+// 1 .. max_ready_rings - 1, or 0.
+u16 take_ready_ring(Arena* arena);
+void return_ready_ring(Arena* arena, u16 ring);
+
+// Maps two memfds and checks them; used by attach and by tests. 0 or -errno.
+int map_arena(Arena* arena, int kernel_side, int program_side);
+Arena* new_arena();
+// Sends one datagram with descriptors / receives one. Result as the system call's.
+long send_with_fds(int socket, const void* data, size_t bytes, const int* fds, u32 count);
+long receive_with_fds(int socket, void* data, size_t bytes, int* fds, u32 most, u32& count);
+
+// Forked child: all arenas are unmapped.
+void forget_arenas();
+
+}  // namespace cob::shim

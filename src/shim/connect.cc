@@ -1,0 +1,282 @@
+// socket, bind, listen, connect, and the turn of an undecided socket into a host socket. socket(7),
+// ip(7), tcp(7). Model: a stream socket over IPv4 is undecided until bind or connect says whose
+// address it uses; docs/calls.md. Any thread; a socket's lock is held over its decision.
+
+#include <netinet/tcp.h>
+
+#include "shim/address.h"
+#include "shim/epoll.h"
+#include "shim/socket.h"
+#include "shim/wait.h"
+
+namespace cob::shim {
+
+using namespace call;
+
+namespace {
+
+// Every number of the socket gets the host socket; entries go first, so nobody sees a half.
+struct Replace {
+  Socket* socket;
+  int host;
+};
+
+void replace_everywhere(Socket* socket, int host) {
+  Replace replace{socket, host};
+  for_each(
+      ~0U,
+      [](int fd, Object* object, void* context) {
+        auto* r = static_cast<Replace*>(context);
+        if (object != object_of(r->socket)) return true;
+        int flags = raw::fcntl(fd, F_GETFD);
+        Object* taken = take_out(fd);
+        raw::dup3(r->host, fd, (flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+        if (taken != nullptr) drop(taken);
+        return true;
+      },
+      &replace);
+}
+
+// The socket at `fd` becomes the host's, with everything that was set on it. 0 or an errno.
+int to_host(Socket* socket, bool keep_bind) {
+  bool nonblocking = is_nonblocking(socket);
+  int host = static_cast<int>(
+      raw::call(SYS_socket, AF_INET, SOCK_STREAM | SOCK_CLOEXEC | (nonblocking ? SOCK_NONBLOCK : 0),
+                socket->protocol));
+  if (host < 0) return -host;
+  drop_stale(host);
+  for (u32 i = 0; i < socket->option_count; ++i) {
+    const KeptOption& o = socket->option[i];
+    raw::call(SYS_setsockopt, host, o.level, o.name, raw::at(o.value), o.bytes);
+  }
+  int result = 0;
+  if (keep_bind && socket->bound) {
+    sockaddr_in in{};
+    in.sin_family = AF_INET;
+    in.sin_addr.s_addr = htonl(socket->local_address);
+    in.sin_port = htons(socket->local_port);
+    result = static_cast<int>(raw::call(SYS_bind, host, raw::at(&in), sizeof in));
+  }
+  if (result == 0) {
+    if (socket->arena != nullptr) leave_slot(socket);
+    Member* moving = detach_members(socket);
+    replace_everywhere(socket, host);
+    join_host_sets(moving);
+  }
+  raw::close(host);
+  return -result;
+}
+
+void put(Call& c, u32 local_address, u16 local_port, const Ipv4Endpoint& remote) {
+  c.a[0] = remote.address;
+  c.a[1] = remote.port;
+  c.a[2] = local_address | static_cast<u64>(local_port) << 32;
+}
+
+enum class Begun : u8 { cob, host, failed };
+
+// Decides whose the socket is and starts a cob connection. `error` when failed.
+Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
+  Arena* arena = attach();
+  bool ours = arena != nullptr && (remote.address == arena->cob_address || remote.address == 0 ||
+                                   is_loopback(remote.address));
+  if (arena == nullptr && current_arena() != nullptr) {
+    ours = remote.address == current_arena()->cob_address;
+    if (ours) {
+      error = ENETDOWN;
+      return Begun::failed;
+    }
+  }
+  if (!ours) {
+    error = to_host(socket, true);
+    return error == 0 ? Begun::host : Begun::failed;
+  }
+  if (socket->arena != nullptr && is_dead(socket)) {
+    error = ENETDOWN;
+    return Begun::failed;
+  }
+  bool fresh_slot = socket->arena == nullptr;
+  error = begin_slot(socket, arena);
+  if (error != 0) return Begun::failed;
+  if (fresh_slot) post_options(socket);
+  Call c{};
+  put(c, 0, 0, remote);
+  socket->remote_address = remote.address;
+  socket->remote_port = remote.port;
+  if (remote.address == arena->cob_address) {
+    c.op = Op::connect;
+    if (!post_on(socket, c)) {
+      error = ENETDOWN;
+      return Begun::failed;
+    }
+  } else {
+    c.op = Op::connect_local;
+    if (remote.address == 0) c.a[0] = INADDR_LOOPBACK;
+    i32 result = call_on(socket, c).result;
+    if (result == -EHOSTUNREACH) {
+      error = to_host(socket, true);
+      return error == 0 ? Begun::host : Begun::failed;
+    }
+    if (result < 0) {
+      error = -result;
+      return Begun::failed;
+    }
+  }
+  publish_word(socket->stage, Stage::stream);
+  return Begun::cob;
+}
+
+// A connect on a stream socket: how far is it?
+int again(Socket* socket) {
+  if (is_dead(socket)) return ECONNRESET;
+  if (!begun(socket)) return EALREADY;
+  switch (acquire(socket->kernel->state)) {
+    case SocketState::connecting:
+    case SocketState::undecided:
+      return EALREADY;
+    case SocketState::failed: {
+      int error = take_error(socket);
+      if (error != 0) {
+        socket->connect_reported = true;
+        return error;
+      }
+      return socket->connect_reported ? 0 : ECONNABORTED;
+    }
+    default:
+      if (socket->connect_reported) return EISCONN;
+      socket->connect_reported = true;
+      return 0;
+  }
+}
+
+}  // namespace
+
+int cob_socket(int domain, int type, int protocol) {
+  bool stream = domain == AF_INET && (type & 0xf) == SOCK_STREAM &&
+                (protocol == 0 || protocol == IPPROTO_TCP);
+  if (!stream || (type & ~(0xf | SOCK_CLOEXEC | SOCK_NONBLOCK)) != 0) {
+    return fresh(real_socket(domain, type, protocol));
+  }
+  Arena* arena = current_arena();
+  if (arena != nullptr && arena->is_dead() && attach() == nullptr) return fail(ENETDOWN);
+  Critical critical;
+  Socket* socket = new_socket();
+  if (socket == nullptr) return fail(ENFILE);
+  socket->protocol = protocol;
+  socket->placeholder.pool_index = no_pool_entry;
+  if ((type & SOCK_NONBLOCK) != 0) socket->status_flags = O_NONBLOCK;
+  int fd = take_placeholder(socket->placeholder, (type & SOCK_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+  if (fd < 0) {
+    drop(object_of(socket));
+    return fail(-fd);
+  }
+  if (!install(fd, object_of(socket))) {
+    raw::close(fd);
+    return fail(EMFILE);
+  }
+  return fd;
+}
+
+int cob_bind(int fd, const sockaddr* address, socklen_t length) {
+  Socket* socket = lookup_socket(fd);
+  if (socket == nullptr) return real_bind(fd, address, length);
+  Ipv4Endpoint local{};
+  if (!read_address(address, length, local)) {
+    return fail(length < sizeof(sockaddr_in) ? EINVAL : EAFNOSUPPORT);
+  }
+  bool host = false;
+  {
+    Guard guard(socket->lock);
+    if (socket->stage != Stage::undecided || socket->bound) return fail(EINVAL);
+    Arena* arena = attach();
+    if (arena == nullptr && current_arena() != nullptr) return fail(ENETDOWN);
+    if (arena == nullptr || (local.address != 0 && local.address != arena->cob_address &&
+                             !is_loopback(local.address))) {
+      int error = to_host(socket, false);
+      if (error != 0) return fail(error);
+      host = true;
+    } else {
+      int error = begin_slot(socket, arena);
+      if (error != 0) return fail(error);
+      post_options(socket);
+      Call c{.op = Op::bind};
+      c.a[0] = local.address;
+      c.a[1] = local.port;
+      c.a[2] = (socket->reuse_address ? 1U : 0U) | (socket->reuse_port ? 2U : 0U);
+      Reply reply = call_on(socket, c);
+      if (reply.result < 0) return fail(-reply.result);
+      socket->bound = true;
+      socket->local_address = local.address;
+      socket->local_port = local.port;
+    }
+  }
+  return host ? real_bind(fd, address, length) : 0;
+}
+
+int cob_listen(int fd, int backlog) {
+  Socket* socket = lookup_socket(fd);
+  if (socket == nullptr) return real_listen(fd, backlog);
+  Guard guard(socket->lock);
+  settle(socket);
+  if (is_dead(socket)) return fail(ENETDOWN);
+  if (socket->stage == Stage::stream) return fail(EINVAL);
+  if (socket->arena == nullptr) {
+    Arena* arena = attach();
+    if (arena == nullptr) return fail(ENETDOWN);
+    int error = begin_slot(socket, arena);
+    if (error != 0) return fail(error);
+    post_options(socket);
+  }
+  Call c{.op = Op::listen};
+  c.a[0] = backlog < 0 ? 4'096 : static_cast<u32>(backlog);
+  Reply reply = call_on(socket, c);
+  if (reply.result < 0) return fail(-reply.result);
+  publish_word(socket->stage, Stage::listener);
+  return 0;
+}
+
+int cob_connect(int fd, const sockaddr* address, socklen_t length) {
+  Socket* socket = lookup_socket(fd);
+  if (socket == nullptr) return real_connect(fd, address, length);
+  u32 seen = signals_seen();
+  u32 breaking = signals_breaking();
+  Ipv4Endpoint remote{};
+  if (address == nullptr || length < sizeof(sa_family_t)) return fail(EINVAL);
+  if (address->sa_family == AF_UNSPEC) return socket->arena == nullptr ? 0 : fail(EOPNOTSUPP);
+  if (!read_address(address, length, remote)) {
+    return fail(length < sizeof(sockaddr_in) ? EINVAL : EAFNOSUPPORT);
+  }
+  bool nonblocking = nonblocking_at(socket, fd);
+  int error = 0;
+  Begun begun_as = Begun::cob;
+  bool started = false;
+  {
+    Guard guard(socket->lock);
+    settle(socket);
+    if (socket->stage == Stage::listener) return fail(EISCONN);
+    if (socket->stage == Stage::stream) {
+      error = again(socket);
+      if (error == 0 && load(socket->kernel->state) == SocketState::failed) {
+        leave_slot(socket);  // a refused socket may try again
+      } else if (error != EALREADY || nonblocking) {
+        return error == 0 ? 0 : fail(error);
+      }
+    }
+    if (socket->stage == Stage::undecided) {
+      begun_as = start(socket, remote, error);
+      started = true;
+      if (begun_as == Begun::failed) return fail(error);
+    }
+  }
+  if (begun_as == Begun::host) return real_connect(fd, address, length);
+  if (nonblocking) return fail(started ? EINPROGRESS : EALREADY);
+  i64 timeout = socket->send_timeout_ns;
+  error = wait_ready(socket, ready_out, timeout == 0 ? forever : now_ns() + timeout, timeout != 0,
+                     seen, breaking);
+  if (error == EAGAIN) return fail(EINPROGRESS);
+  if (error != 0) return fail(error);
+  error = again(socket);
+  return error == 0 || error == EISCONN ? 0 : fail(error);
+}
+
+}  // namespace cob::shim

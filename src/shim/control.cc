@@ -1,0 +1,230 @@
+// shutdown, names, ioctl, fcntl, fstat and the calls that a socket refuses (pread, lseek).
+// shutdown(2), ioctl_tty(2), socket(7). Model: flags of a description that other programs may share
+// live in the placeholder, the host's own. Any thread.
+
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
+#include "shim/address.h"
+#include "shim/socket.h"
+
+namespace cob::shim {
+
+using namespace call;
+
+namespace {
+
+// The kernel has done what was posted on the socket.
+void await_posts(Socket* socket) {
+  Call c{.op = Op::nothing};
+  if (!begun(socket)) call_on(socket, c);
+}
+
+bool names_of(Socket* socket, SocketNames& names) {
+  if (socket->arena == nullptr || !is_live(socket) || !socket->known) return false;
+  await_posts(socket);
+  names = socket->arena->kernel->names[socket->slot];
+  return true;
+}
+
+bool connected(Socket* socket) {
+  if (socket->stage != Stage::stream || !is_live(socket)) return false;
+  await_posts(socket);
+  SocketState state = acquire(socket->kernel->state);
+  return state == SocketState::connected || (state == SocketState::closed);
+}
+
+int set_status_flags(Socket* socket, int fd, int flags) {
+  constexpr int settable = O_NONBLOCK | O_ASYNC | O_APPEND | O_DIRECT | O_NOATIME;
+  socket->status_flags = flags & settable;
+  if (socket->inherited_flags) raw::fcntl(fd, F_SETFL, flags & O_NONBLOCK);
+  return 0;
+}
+
+i64 unread(Socket* socket) {
+  if (socket->stage != Stage::stream || !is_live(socket) || !begun(socket)) return 0;
+  if ((acquire(socket->kernel->flags) & flag_shared) == 0) {
+    return static_cast<i64>(acquire(socket->kernel->received) - load(socket->consumed));
+  }
+  return 0;
+}
+
+i64 unsent(Socket* socket) {
+  if (socket->stage != Stage::stream || !is_live(socket) || !begun(socket)) return 0;
+  if ((acquire(socket->kernel->flags) & flag_shared) == 0) {
+    return static_cast<i64>(socket->posted - acquire(socket->kernel->acknowledged));
+  }
+  Call c{.op = Op::info};
+  c.a[0] = static_cast<u32>(InfoKind::queue);
+  Reply reply = call_on(socket, c);
+  return reply.result < 0 ? 0 : static_cast<i64>(reply.value[0]);
+}
+
+}  // namespace
+
+int cob_shutdown(int fd, int how) {
+  Socket* socket = lookup_socket(fd);
+  if (socket == nullptr) return static_cast<int>(libc_result(raw::call(SYS_shutdown, fd, how)));
+  if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return fail(EINVAL);
+  Guard guard(socket->lock);
+  settle(socket);
+  if (is_dead(socket)) return fail(ENOTCONN);
+  if (socket->stage == Stage::undecided) return fail(ENOTCONN);
+  if (socket->stage == Stage::stream && begun(socket)) {
+    SocketState state = acquire(socket->kernel->state);
+    if (state == SocketState::failed || state == SocketState::undecided) return fail(ENOTCONN);
+  }
+  Call c{.op = Op::shutdown};
+  c.a[0] = how == SHUT_RD ? 2 : how == SHUT_WR ? 1 : 3;
+  post_on(socket, c);
+  if (socket->stage == Stage::listener) return 0;
+  if (how != SHUT_WR) socket->peer_shut_read = true;
+  if (how != SHUT_RD) socket->shut_write = true;
+  return 0;
+}
+
+int cob_getsockname(int fd, sockaddr* address, socklen_t* length) {
+  Socket* socket = lookup_socket(fd);
+  if (socket == nullptr) {
+    return static_cast<int>(
+        libc_result(raw::call(SYS_getsockname, fd, raw::at(address), raw::at(length))));
+  }
+  Guard guard(socket->lock);
+  settle(socket);
+  SocketNames names{};
+  Ipv4Endpoint own{socket->local_address, socket->local_port};
+  if (names_of(socket, names)) own = {names.local_address, names.local_port};
+  write_address(own, address, length);
+  return 0;
+}
+
+int cob_getpeername(int fd, sockaddr* address, socklen_t* length) {
+  Socket* socket = lookup_socket(fd);
+  if (socket == nullptr) {
+    return static_cast<int>(
+        libc_result(raw::call(SYS_getpeername, fd, raw::at(address), raw::at(length))));
+  }
+  Guard guard(socket->lock);
+  settle(socket);
+  SocketNames names{};
+  if (!connected(socket) || !names_of(socket, names)) return fail(ENOTCONN);
+  write_address({names.remote_address, names.remote_port}, address, length);
+  return 0;
+}
+
+int cob_sockatmark(int fd) {
+  if (lookup_socket(fd) == nullptr) return fail(EBADF);
+  return 0;
+}
+
+int cob_ioctl(int fd, unsigned long request, void* argument) {
+  Socket* socket = lookup_socket(fd);
+  if (socket == nullptr) {
+    return static_cast<int>(
+        libc_result(raw::call(SYS_ioctl, fd, static_cast<long>(request), raw::at(argument))));
+  }
+  int number = 0;
+  switch (request) {
+    case FIONREAD: {
+      if (socket->stage == Stage::listener) return fail(EINVAL);
+      settle(socket);
+      i64 bytes = unread(socket);
+      if (socket->stage == Stage::stream && is_live(socket) &&
+          (acquire(socket->kernel->flags) & flag_shared) != 0) {
+        char probe[4'096];  // bytes in the kernel's hands: as many as a peek shows
+        int saved = errno;
+        ssize_t n = cob_recv(fd, probe, sizeof probe, MSG_PEEK | MSG_DONTWAIT);
+        errno = saved;
+        bytes = n > 0 ? n : 0;
+      }
+      number = static_cast<int>(bytes);
+      break;
+    }
+    case SIOCOUTQ:
+      number = static_cast<int>(unsent(socket));
+      break;
+    case SIOCATMARK:
+      number = 0;
+      break;
+    case FIONBIO: {
+      int on = *static_cast<const int*>(argument);
+      int flags = socket->status_flags;
+      return set_status_flags(socket, fd, on != 0 ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
+    }
+    case FIOASYNC:
+      return 0;
+    case FIOCLEX:
+    case FIONCLEX:
+      return static_cast<int>(libc_result(raw::call(SYS_ioctl, fd, static_cast<long>(request), 0)));
+    default:
+      return fail(ENOTTY);
+  }
+  *static_cast<int*>(argument) = number;
+  return 0;
+}
+
+int cob_fcntl(int fd, int command, void* argument) {
+  auto value = reinterpret_cast<long>(argument);
+  Object* object = lookup(fd);
+  if (object == nullptr) {
+    int result = static_cast<int>(libc_result(raw::fcntl(fd, command, value)));
+    return command == F_DUPFD || command == F_DUPFD_CLOEXEC ? fresh(result) : result;
+  }
+  if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) {
+    Critical critical;
+    Object* held = hold(fd);
+    int copy = raw::fcntl(fd, command, value);
+    if (held == nullptr) return fresh(static_cast<int>(libc_result(copy)));
+    if (copy < 0) {
+      drop(held);
+      return fail(-copy);
+    }
+    if (!install(copy, held)) {
+      raw::close(copy);
+      return fail(EMFILE);
+    }
+    return copy;
+  }
+  if (object->kind == Kind::socket) {
+    auto* socket = reinterpret_cast<Socket*>(object);
+    if (command == F_GETFL) {
+      bool nonblocking = nonblocking_at(socket, fd);
+      return O_RDWR | (socket->status_flags & ~O_NONBLOCK) | (nonblocking ? O_NONBLOCK : 0);
+    }
+    if (command == F_SETFL) return set_status_flags(socket, fd, static_cast<int>(value));
+  }
+  return static_cast<int>(libc_result(raw::fcntl(fd, command, value)));
+}
+
+int cob_fstat(int fd, struct stat* status) {
+  long result = raw::call(SYS_fstat, fd, raw::at(status));
+  if (result == 0 && lookup_socket(fd) != nullptr) {
+    status->st_mode = S_IFSOCK | 0777;
+    status->st_size = 0;
+  }
+  return static_cast<int>(libc_result(result));
+}
+
+int cob_isfdtype(int fd, int type) {
+  struct stat status{};
+  if (cob_fstat(fd, &status) < 0) return -1;
+  return (status.st_mode & S_IFMT) == static_cast<mode_t>(type);
+}
+
+namespace {
+int refuse_position(int fd) { return fail(raw::fcntl(fd, F_GETFD) < 0 ? EBADF : ESPIPE); }
+}  // namespace
+
+ssize_t cob_pread(int fd, void*, size_t, off_t) { return refuse_position(fd); }
+ssize_t cob_pwrite(int fd, const void*, size_t, off_t) { return refuse_position(fd); }
+ssize_t cob_preadv(int fd, const iovec*, int, off_t) { return refuse_position(fd); }
+ssize_t cob_pwritev(int fd, const iovec*, int, off_t) { return refuse_position(fd); }
+ssize_t cob_preadv2(int fd, const iovec* parts, int count, off_t offset, int) {
+  return offset == -1 ? cob_readv(fd, parts, count) : refuse_position(fd);
+}
+ssize_t cob_pwritev2(int fd, const iovec* parts, int count, off_t offset, int) {
+  return offset == -1 ? cob_writev(fd, parts, count) : refuse_position(fd);
+}
+off_t cob_lseek(int fd, off_t, int) { return refuse_position(fd); }
+
+}  // namespace cob::shim

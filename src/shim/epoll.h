@@ -1,0 +1,86 @@
+// Epoll sets: a host epoll set for host members, and beside it the cob members with a ready list of
+// their own. epoll(7). Model: a member is (number, description). The kernel announces a socket's
+// changes on the set's ready ring; what is announced goes on the ready list; a wait walks the list
+// and computes readiness from the lines. Members that no ring announces (a socket in a second set,
+// a nested set, a set without ring) are on the scan list and are looked at each time. Any thread;
+// everything under the members' lock, which nests.
+#pragma once
+
+#include <sys/epoll.h>
+
+#include "shim/socket.h"
+
+namespace cob::shim {
+
+struct Member {
+  EpollSet* set;  // null: free
+  Object* object;
+  int fd;
+  u32 events;
+  epoll_data_t data;
+  u32 change;     // delivered last, for EPOLLET
+  bool force;     // deliver whatever `change` says: added or modified since
+  bool disabled;  // EPOLLONESHOT fired
+  bool listed;    // on the ready list
+  bool scanned;   // on the scan list
+  Member* next_of_object;
+  Member* previous;  // in the set
+  Member* next;
+  Member* previous_ready;
+  Member* next_ready;
+  Member* previous_scan;
+  Member* next_scan;
+};
+
+struct EpollSet : Object {
+  u16 ring;           // of `arena`; 0: none
+  bool death_listed;  // the arena's death was seen
+  Arena* arena;
+  Member* members;
+  Member* ready_first;
+  Member* ready_last;
+  Member* scan_first;
+  Member* parents;   // this set as a member of others
+  u32 host_members;  // at least as many as there are
+  u32 host_waiters;  // threads inside the host's epoll_wait for lack of cob members
+  u32 sleepers;
+  int kick;  // wakes them when the first cob member comes; 0: none
+  i64 next_host_check_ns;
+};
+
+bool epoll_start();
+void end_epoll_set(EpollSet* set);
+
+class MembersGuard {
+ public:
+  MembersGuard();
+  ~MembersGuard();
+  MembersGuard(const MembersGuard&) = delete;
+  MembersGuard& operator=(const MembersGuard&) = delete;
+};
+void reset_members_lock();
+
+// The socket got a slot (again): its members are announced there.
+void rejoin_sets(Socket* socket);
+// The last number of the description is gone.
+void leave_all_sets(Socket* socket);
+// An undecided socket turns into a host socket: takes its members out, and puts them into the
+// host's sets.
+Member* detach_members(Socket* socket);
+void join_host_sets(Member* members);
+
+// Some cob member is ready. REQUIRES: the lock.
+bool set_ready(EpollSet* set, int depth = 0);
+// Looks at the ready ring. REQUIRES: the lock.
+void drain_ready_ring(EpollSet* set);
+void list_ready(Member* member);
+void unlist_ready(Member* member);
+void remove_member(Member* member);
+// The set's announcements ring this thread's doorbell while it sleeps.
+void arm_set(EpollSet* set, Thread* thread, int depth = 0);
+void disarm_set(EpollSet* set, Thread* thread, int depth = 0);
+
+// Forked child: rings are gone with the arenas.
+void forget_rings();
+
+}  // namespace cob::shim

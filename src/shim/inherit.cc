@@ -1,0 +1,346 @@
+// Fork, exec, spawn, SCM_RIGHTS: naming descriptions to the kernel and adopting them. Model:
+// inherit.h, contract.h.
+
+#include "shim/inherit.h"
+
+#include <stdio.h>
+
+#include "shim/epoll.h"
+#include "shim/socket.h"
+
+namespace cob::shim {
+
+using namespace call;
+
+namespace {
+
+Stage stage_of(const KernelSocket& kernel) {
+  switch (acquire(kernel.state)) {
+    case SocketState::undecided:
+      return Stage::undecided;
+    case SocketState::listening:
+      return Stage::listener;
+    default:
+      return Stage::stream;
+  }
+}
+
+void take_place(Socket* socket, Arena* arena, u64 slot) {
+  if (slot < first_kernel_socket || slot >= max_sockets) {
+    publish_word(socket->stage, Stage::dead);
+    return;
+  }
+  const KernelSocket& kernel = arena->kernel->socket[slot];
+  occupy_slot(socket, arena, static_cast<u32>(slot));
+  socket->handle = load(kernel.handle);
+  socket->connect_reported = true;
+  publish_word(socket->stage, stage_of(kernel));
+}
+
+void tell_adopted(Arena* arena) { call_kernel(arena, {.op = Op::adopted}); }
+
+// Makes the kernel know the socket. 0 or an errno.
+int open_in_kernel(Socket* socket) {
+  if (socket->stage == Stage::dead || socket->stage == Stage::inherited) return 0;
+  if (socket->arena == nullptr) {
+    Arena* arena = attach();
+    if (arena == nullptr) return ENETDOWN;
+    int error = begin_slot(socket, arena);
+    if (error != 0) return error;
+    post_options(socket);
+  }
+  Call c{.op = Op::open};
+  Reply reply = socket->known && begun(socket) ? Reply{0, {}} : call_on(socket, c);
+  socket->handle = load(socket->kernel->handle);
+  return reply.result < 0 ? -reply.result : 0;
+}
+
+// Other programs will share the description: its status flags and placeholder are no longer ours
+// alone.
+void share(Socket* socket, int fd) {
+  burn_placeholder(socket->placeholder);
+  if (socket->inherited_flags) return;
+  raw::fcntl(fd, F_SETFL, socket->status_flags & O_NONBLOCK);
+  socket->inherited_flags = true;
+}
+
+// The fork call with the child's liveness socket. The child's end, hidden, or -1.
+int announce_child(Arena* arena, u64& ticket) {
+  int pair[2] = {-1, -1};
+  if (raw::call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, raw::at(pair)) < 0) {
+    return -1;
+  }
+  drop_stale(pair[0]);
+  drop_stale(pair[1]);
+  u32 hello = static_cast<u32>(Hello::child);
+  long sent = send_with_fds(arena->liveness, &hello, sizeof hello, &pair[1], 1);
+  raw::close(pair[1]);
+  Reply reply;
+  if (sent >= 0) reply = call_kernel(arena, {.op = Op::fork});
+  if (reply.result < 0) {
+    raw::close(pair[0]);
+    return -1;
+  }
+  ticket = reply.value[0];
+  return make_hidden(pair[0]);
+}
+
+bool share_visitor(int fd, Object* object, void* context) {
+  if (object->kind != Kind::socket) return true;
+  auto* socket = reinterpret_cast<Socket*>(object);
+  open_in_kernel(socket);
+  share(socket, fd);
+  *static_cast<bool*>(context) = true;
+  return true;
+}
+
+void note_handle(Socket* socket, void*) {
+  if (is_live(socket)) socket->handle = load(socket->kernel->handle);
+}
+
+Socket* with_token(u64 token) {
+  struct Search {
+    u64 token;
+    Socket* found;
+  } search{token, nullptr};
+  for_each_socket(
+      [](Socket* socket, void* context) {
+        auto* s = static_cast<Search*>(context);
+        if (socket->placeholder.token == s->token) s->found = socket;
+      },
+      &search);
+  return search.found;
+}
+
+// 0 or an errno.
+int adopt_token(Arena* arena, int fd, u64 token) {
+  if (Socket* known = with_token(token)) {
+    __atomic_add_fetch(&known->references, 1, __ATOMIC_RELAXED);
+    install(fd, object_of(known));
+    return 0;
+  }
+  Call c{.op = Op::adopt};
+  c.a[0] = token;
+  Reply reply = call_kernel(arena, c);
+  if (reply.result < 0) return -reply.result;
+  Socket* socket = new_socket();
+  if (socket == nullptr) return ENFILE;
+  socket->placeholder = {token, no_pool_entry};
+  socket->inherited_flags = true;
+  int flags = raw::fcntl(fd, F_GETFL);
+  socket->status_flags = flags > 0 ? flags & O_NONBLOCK : 0;
+  take_place(socket, arena, reply.value[0]);
+  install(fd, object_of(socket));
+  return 0;
+}
+
+bool is_eventfd(int fd) {
+  char path[32];
+  char target[40];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  long n = raw::call(SYS_readlinkat, AT_FDCWD, raw::at(path), raw::at(target), sizeof target);
+  constexpr char name[] = "anon_inode:[eventfd]";
+  return n == sizeof name - 1 && __builtin_memcmp(target, name, sizeof name - 1) == 0;
+}
+
+struct Entry {  // linux_dirent64
+  u64 inode;
+  i64 offset;
+  u16 bytes;
+  u8 type;
+  char name[1];
+};
+
+}  // namespace
+
+void adopt_inherited(Arena* arena) {
+  if (!g.inherited) return;
+  g.inherited = false;
+  for_each_socket(
+      [](Socket* socket, void* context) {
+        if (socket->stage != Stage::inherited) return;
+        auto* to = static_cast<Arena*>(context);
+        Call c{.op = Op::adopt_handle};
+        c.a[0] = socket->handle;
+        Reply reply = call_kernel(to, c);
+        if (reply.result < 0) {
+          publish_word(socket->stage, Stage::dead);
+          return;
+        }
+        take_place(socket, to, reply.value[0]);
+      },
+      arena);
+  tell_adopted(arena);
+  for_each_socket([](Socket* socket, void*) { rejoin_sets(socket); }, nullptr);
+}
+
+void adopt_at_start(bool attached_before) {
+  int directory = static_cast<int>(raw::call(SYS_openat, AT_FDCWD, raw::at("/proc/self/fd"),
+                                             O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  Arena* arena = nullptr;
+  if (directory >= 0) {
+    alignas(8) char buffer[4'096];
+    for (;;) {
+      long n = raw::call(SYS_getdents64, directory, raw::at(buffer), sizeof buffer);
+      if (n <= 0) break;
+      for (long at = 0; at < n;) {
+        auto* entry = reinterpret_cast<Entry*>(buffer + at);
+        at += entry->bytes;
+        int fd = 0;
+        const char* digit = entry->name;
+        for (; *digit >= '0' && *digit <= '9'; ++digit) fd = fd * 10 + (*digit - '0');
+        if (digit == entry->name || !is_eventfd(fd)) continue;
+        u64 token = read_token(fd);
+        if (token == 0) continue;
+        if (arena == nullptr) arena = attach();
+        if (arena != nullptr) adopt_token(arena, fd, token);
+      }
+    }
+    raw::close(directory);
+  }
+  if (arena == nullptr && attached_before) arena = attach();
+  if (arena != nullptr) tell_adopted(arena);
+}
+
+// ---- fork
+// --------------------------------------------------------------------------------------------------------------
+
+void before_fork(ForkPlan& plan) {
+  critical_enter();
+  if (g.inherited) attach();
+  bool any = false;
+  for_each(~0U, share_visitor, &any);
+  Arena* arena = current_arena();
+  if (any && arena != nullptr && !arena->is_dead()) {
+    plan.child_end = announce_child(arena, plan.ticket);
+    for_each_socket(note_handle, nullptr);
+  }
+  lock_for_fork();
+}
+
+void after_fork_parent(ForkPlan& plan, bool) {
+  unlock_after_fork();
+  if (plan.child_end >= 0) close_hidden(plan.child_end);
+  critical_leave();
+}
+
+void after_fork_child(ForkPlan& plan) {
+  attach_lock.reset();
+  pool_lock.reset();
+  reset_members_lock();
+  bool may_claim = plan.child_end >= 0;
+  recount_references();
+  for_each_socket(
+      [](Socket* socket, void* context) {
+        socket->placeholder.pool_index = no_pool_entry;
+        if (socket->arena == nullptr) return;
+        bool lost = socket->arena->is_dead() || !*static_cast<bool*>(context);
+        socket->arena = nullptr;
+        socket->stage = lost || socket->stage == Stage::dead ? Stage::dead : Stage::inherited;
+        if (socket->stage == Stage::inherited) g.inherited = true;
+      },
+      &may_claim);
+  forget_arenas();
+  forget_rings();
+  forget_pool();
+  close_all_hidden_but(g.attach_right, plan.child_end);
+  g.liveness = plan.child_end;
+  g.ticket = plan.ticket;
+  g.next_attach_ns = 0;
+  forget_threads();
+  thread_signals.doorbell = 0;
+  critical_leave();
+}
+
+// ---- exec, spawn, passing
+// ------------------------------------------------------------------------------------------------
+
+namespace {
+
+struct Publishing {
+  bool close_on_exec_too;
+  int error;
+};
+
+int publish_socket(Socket* socket, int fd, u16 flags) {
+  settle(socket);
+  if (socket->stage == Stage::dead) return ENETDOWN;
+  int error = open_in_kernel(socket);
+  if (error != 0) return error;
+  share(socket, fd);
+  Call c{.op = Op::publish};
+  c.flags = flags;
+  c.a[0] = 1;
+  c.a[1] = socket->slot;
+  c.a[2] = socket->placeholder.token;
+  Reply reply = call_kernel(socket->arena, c);
+  return reply.result < 0 ? -reply.result : 0;
+}
+
+}  // namespace
+
+int publish_for_exec(bool close_on_exec_too) {
+  if (!attached()) return 0;
+  Publishing publishing{close_on_exec_too, 0};
+  for_each(
+      ~0U,
+      [](int fd, Object* object, void* context) {
+        auto* p = static_cast<Publishing*>(context);
+        if (object->kind != Kind::socket) return true;
+        if (!p->close_on_exec_too && (raw::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0) return true;
+        int error = publish_socket(reinterpret_cast<Socket*>(object), fd, 0);
+        if (error != 0) p->error = error;
+        return true;
+      },
+      &publishing);
+  return publishing.error;
+}
+
+int publish(int fd) {
+  constexpr u16 in_flight = 1;
+  Socket* socket = lookup_socket(fd);
+  return socket == nullptr ? 0 : publish_socket(socket, fd, in_flight);
+}
+
+int adopt_arrived(int fd) {
+  fresh(fd);
+  if (!attached() || !is_eventfd(fd)) return 0;
+  u64 token = read_token(fd);
+  if (token == 0) return 0;
+  Arena* arena = attach();
+  return arena == nullptr ? ENETDOWN : adopt_token(arena, fd, token);
+}
+
+void keep_liveness_across_exec(bool keep) {
+  if (g.liveness >= 0) raw::fcntl(g.liveness, F_SETFD, keep ? 0 : FD_CLOEXEC);
+}
+
+int spawn_liveness() {
+  if (!attached()) return -1;
+  Critical critical;
+  if (g.inherited) attach();
+  bool any = false;
+  for_each(~0U, share_visitor, &any);
+  Arena* arena = current_arena();
+  u64 ticket = 0;
+  if (!any || arena == nullptr || arena->is_dead()) return -1;
+  return announce_child(arena, ticket);
+}
+
+u32 environment_entry(char* buffer, u32 size, int liveness) {
+  Arena* arena = current_arena();
+  bool holds = liveness >= 0 ||
+               (liveness == liveness_own && arena != nullptr && !arena->is_dead()) ||
+               (liveness == liveness_own && g.inherited);
+  int number = liveness == liveness_own ? g.liveness : liveness;
+  int n = snprintf(buffer, size, "%s=%d:%d:%u%s", environment_name, g.attach_right, number,
+                   g.kernel, holds ? ":1" : "");
+  return n < 0 ? 0 : static_cast<u32>(n);
+}
+
+u64 token_of(int fd) {
+  Socket* socket = lookup_socket(fd);
+  return socket == nullptr ? 0 : socket->placeholder.token;
+}
+
+}  // namespace cob::shim

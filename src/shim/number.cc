@@ -1,0 +1,102 @@
+// close, close_range, closefrom, dup, dup2, dup3: what happens to numbers. close(2), dup(2),
+// close_range(2). Model: an entry is cleared before the host closes the number and set after the
+// host gave it; the shim's own descriptors look closed. Any thread.
+
+#include <linux/close_range.h>
+
+#include "shim/socket.h"
+
+namespace cob::shim {
+
+int cob_close(int fd) {
+  if (is_hidden(fd)) return fail(EBADF);
+  if (!is_cob(fd)) return real_close(fd);
+  Critical critical;
+  Object* object = take_out(fd);
+  int result = raw::close(fd);
+  if (object != nullptr) drop(object);
+  return result < 0 ? fail(-result) : 0;
+}
+
+int cob_close_range(unsigned first, unsigned last, int flags) {
+  if (first > last) return fail(EINVAL);
+  if ((flags & ~(CLOSE_RANGE_CLOEXEC | CLOSE_RANGE_UNSHARE)) != 0) return fail(EINVAL);
+  Critical critical;
+  if ((flags & CLOSE_RANGE_CLOEXEC) == 0) {
+    u32 high = table_high();
+    for (u32 fd = first; fd < high && fd <= last; ++fd) {
+      int number = static_cast<int>(fd);
+      Object* object = take_out(number);
+      if (object == nullptr) continue;
+      raw::close(number);
+      drop(object);
+    }
+  }
+  int result = close_range_around_hidden(first, last, static_cast<u32>(flags));
+  return result < 0 ? fail(-result) : 0;
+}
+
+void cob_closefrom(int low) {
+  int saved = errno;
+  cob_close_range(low < 0 ? 0 : static_cast<unsigned>(low), ~0U, 0);
+  errno = saved;
+}
+
+int cob_dup(int fd) {
+  if (is_hidden(fd)) return fail(EBADF);
+  Critical critical;
+  Object* object = hold(fd);
+  int copy = raw::dup(fd);
+  if (object == nullptr) return fresh(static_cast<int>(libc_result(copy)));
+  if (copy < 0) {
+    drop(object);
+    return fail(-copy);
+  }
+  if (!install(copy, object)) {
+    raw::close(copy);
+    return fail(EMFILE);
+  }
+  return copy;
+}
+
+namespace {
+
+int duplicate_onto(int from, int to, int flags) {
+  if (is_hidden(from) || is_hidden(to)) return fail(EBADF);
+  if (!is_cob(from) && !is_cob(to)) {
+    return static_cast<int>(libc_result(raw::dup3(from, to, flags)));
+  }
+  Critical critical;
+  Object* object = hold(from);
+  Object* replaced = take_out(to);
+  int result = 0;
+  do {
+    result = raw::dup3(from, to, flags);
+  } while (result == -EBUSY);
+  if (result < 0) {
+    if (replaced != nullptr) install(to, replaced);
+    if (object != nullptr) drop(object);
+    return fail(-result);
+  }
+  if (object != nullptr && !install(to, object)) {
+    raw::close(to);
+    return fail(EBADF);
+  }
+  if (replaced != nullptr) drop(replaced);
+  return result;
+}
+
+}  // namespace
+
+int cob_dup2(int from, int to) {
+  if (from != to) return duplicate_onto(from, to, 0);
+  if (is_hidden(from)) return fail(EBADF);
+  return raw::fcntl(from, F_GETFD) < 0 ? fail(EBADF) : to;
+}
+
+int cob_dup3(int from, int to, int flags) {
+  if (from == to || (flags & ~O_CLOEXEC) != 0) return fail(EINVAL);
+  return duplicate_onto(from, to, flags);
+}
+
+}  // namespace cob::shim

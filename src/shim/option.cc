@@ -1,0 +1,414 @@
+// getsockopt, setsockopt on cob sockets. socket(7), tcp(7), ip(7).
+// Model: what the kernel must know is posted as set_option; what only the shim needs is kept in the
+// Socket; what servers set and has no effect here is accepted and read back; the rest is
+// ENOPROTOOPT. An undecided socket keeps all for a host socket. Any thread; the socket's lock.
+
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/ip.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#include "shim/epoll.h"
+#include "shim/socket.h"
+
+namespace cob::shim {
+
+using namespace call;
+
+namespace {
+
+void post_option(Socket* socket, SocketOption option, u64 value, u64 second = 0, u64 third = 0) {
+  if (socket->arena == nullptr || !is_live(socket)) return;
+  Call c{.op = Op::set_option};
+  c.a[0] = static_cast<u32>(option);
+  c.a[1] = value;
+  c.a[2] = second;
+  c.a[3] = third;
+  post_on(socket, c);
+}
+
+void post_keep_alive(Socket* socket) {
+  u64 idle = static_cast<u32>(socket->keep_idle);
+  u64 interval = static_cast<u32>(socket->keep_interval);
+  post_option(socket, SocketOption::keep_alive, socket->keep_alive ? 1 : 0, idle | interval << 32,
+              static_cast<u32>(socket->keep_probes));
+}
+
+void keep_for_host(Socket* socket, int level, int name, const void* value, socklen_t length) {
+  if (socket->stage != Stage::undecided || length > sizeof(KeptOption::value)) return;
+  u32 at = 0;
+  while (at < socket->option_count &&
+         (socket->option[at].level != level || socket->option[at].name != name)) {
+    ++at;
+  }
+  if (at == kept_options) return;
+  if (at == socket->option_count) ++socket->option_count;
+  KeptOption& kept = socket->option[at];
+  kept.level = level;
+  kept.name = name;
+  kept.bytes = length;
+  memcpy(kept.value, value, length);
+}
+
+int set_time(i64& time_ns, const void* value, socklen_t length) {
+  timeval t{};
+  if (length < sizeof t) return EINVAL;
+  memcpy(&t, value, sizeof t);
+  if (t.tv_usec < 0 || t.tv_usec >= 1'000'000) return EDOM;
+  time_ns = t.tv_sec < 0 ? 0 : t.tv_sec * 1'000'000'000 + t.tv_usec * 1'000;
+  return 0;
+}
+
+int buffer_size(int asked) {  // Linux doubles, and has a floor and a ceiling
+  if (asked < 1'152) asked = 1'152;
+  if (asked > 4 << 20) asked = 4 << 20;
+  return asked * 2;
+}
+
+int set_socket_level(Socket* socket, int name, int value, const void* raw_value, socklen_t length) {
+  switch (name) {
+    case SO_REUSEADDR:
+      socket->reuse_address = value != 0;
+      return 0;
+    case SO_REUSEPORT:
+      socket->reuse_port = value != 0;
+      return 0;
+    case SO_KEEPALIVE:
+      socket->keep_alive = value != 0;
+      post_keep_alive(socket);
+      return 0;
+    case SO_LINGER: {
+      struct linger l{};
+      if (length < sizeof l) return EINVAL;
+      memcpy(&l, raw_value, sizeof l);
+      socket->linger_on = l.l_onoff != 0;
+      socket->linger_seconds = l.l_linger;
+      post_option(socket, SocketOption::linger, socket->linger_on ? 1 : 0,
+                  static_cast<u32>(l.l_linger));
+      return 0;
+    }
+    case SO_SNDBUF:
+    case SO_SNDBUFFORCE:
+      socket->send_buffer = buffer_size(value);
+      post_option(socket, SocketOption::send_buffer, static_cast<u32>(socket->send_buffer));
+      return 0;
+    case SO_RCVBUF:
+    case SO_RCVBUFFORCE:
+      socket->receive_buffer = buffer_size(value);
+      post_option(socket, SocketOption::receive_buffer, static_cast<u32>(socket->receive_buffer));
+      return 0;
+    case SO_RCVTIMEO:
+      return set_time(socket->receive_timeout_ns, raw_value, length);
+    case SO_SNDTIMEO:
+      return set_time(socket->send_timeout_ns, raw_value, length);
+    case SO_RCVLOWAT:
+      socket->low_water = value < 1 ? 1 : static_cast<u32>(value);
+      return 0;
+    case SO_BROADCAST:
+    case SO_DONTROUTE:
+    case SO_OOBINLINE:
+    case SO_PRIORITY:
+    case SO_MARK:
+    case SO_TIMESTAMP:
+    case SO_BUSY_POLL:
+    case SO_INCOMING_CPU:
+    case SO_ZEROCOPY:
+      return 0;  // no effect on a cob socket
+    case SO_TYPE:
+    case SO_ERROR:
+    case SO_DOMAIN:
+    case SO_PROTOCOL:
+    case SO_ACCEPTCONN:
+      return ENOPROTOOPT;
+    default:
+      return ENOPROTOOPT;
+  }
+}
+
+int set_tcp_level(Socket* socket, int name, int value) {
+  switch (name) {
+    case TCP_NODELAY:
+      socket->no_delay = value != 0;
+      post_option(socket, SocketOption::no_delay, value != 0);
+      return 0;
+    case TCP_CORK:
+      socket->cork = value != 0;
+      post_option(socket, SocketOption::cork, value != 0);
+      return 0;
+    case TCP_KEEPIDLE:
+    case TCP_KEEPINTVL:
+      if (value < 1 || value > 32'767) return EINVAL;
+      (name == TCP_KEEPIDLE ? socket->keep_idle : socket->keep_interval) = value;
+      if (socket->keep_alive) post_keep_alive(socket);
+      return 0;
+    case TCP_KEEPCNT:
+      if (value < 1 || value > 127) return EINVAL;
+      socket->keep_probes = value;
+      if (socket->keep_alive) post_keep_alive(socket);
+      return 0;
+    case TCP_USER_TIMEOUT:
+      socket->user_timeout = value;
+      post_option(socket, SocketOption::user_timeout, static_cast<u32>(value));
+      return 0;
+    case TCP_DEFER_ACCEPT:
+      socket->defer_accept = value;
+      return 0;
+    case TCP_QUICKACK:
+      socket->quick_ack = value != 0;
+      return 0;
+    case TCP_FASTOPEN:
+    case TCP_FASTOPEN_CONNECT:
+    case TCP_SYNCNT:
+    case TCP_LINGER2:
+    case TCP_WINDOW_CLAMP:
+    case TCP_MAXSEG:
+    case TCP_NOTSENT_LOWAT:
+    case TCP_THIN_LINEAR_TIMEOUTS:
+      return 0;  // no effect on a cob socket
+    default:
+      return ENOPROTOOPT;
+  }
+}
+
+bool harmless_ip_option(int name) {
+  switch (name) {
+    case IP_TOS:
+    case IP_TTL:
+    case IP_RECVERR:
+    case IP_FREEBIND:
+    case IP_BIND_ADDRESS_NO_PORT:
+    case IP_MTU_DISCOVER:
+    case IP_PKTINFO:
+      return true;
+    default:
+      return false;
+  }
+}
+
+void give(const void* from, u32 bytes, void* value, socklen_t* length) {
+  u32 n = *length < bytes ? *length : bytes;
+  memcpy(value, from, n);
+  *length = n;
+}
+
+int get_socket_level(Socket* socket, int name, void* value, socklen_t* length) {
+  int number = 0;
+  switch (name) {
+    case SO_ERROR:
+      number = take_error(socket);
+      break;
+    case SO_TYPE:
+      number = SOCK_STREAM;
+      break;
+    case SO_DOMAIN:
+      number = AF_INET;
+      break;
+    case SO_PROTOCOL:
+      number = IPPROTO_TCP;
+      break;
+    case SO_ACCEPTCONN:
+      number = socket->stage == Stage::listener;
+      break;
+    case SO_REUSEADDR:
+      number = socket->reuse_address;
+      break;
+    case SO_REUSEPORT:
+      number = socket->reuse_port;
+      break;
+    case SO_KEEPALIVE:
+      number = socket->keep_alive;
+      break;
+    case SO_RCVLOWAT:
+      number = static_cast<int>(socket->low_water);
+      break;
+    case SO_SNDLOWAT:
+      number = 1;
+      break;
+    case SO_SNDBUF:
+      number = socket->send_buffer != 0 ? socket->send_buffer : 16'384;
+      break;
+    case SO_RCVBUF:
+      number = socket->receive_buffer != 0 ? socket->receive_buffer : 131'072;
+      break;
+    case SO_BROADCAST:
+    case SO_DONTROUTE:
+    case SO_OOBINLINE:
+    case SO_PRIORITY:
+    case SO_MARK:
+    case SO_TIMESTAMP:
+    case SO_BUSY_POLL:
+    case SO_ZEROCOPY:
+      break;
+    case SO_INCOMING_CPU:
+      number = -1;
+      break;
+    case SO_LINGER: {
+      struct linger l{socket->linger_on, socket->linger_seconds};
+      give(&l, sizeof l, value, length);
+      return 0;
+    }
+    case SO_RCVTIMEO:
+    case SO_SNDTIMEO: {
+      i64 ns = name == SO_RCVTIMEO ? socket->receive_timeout_ns : socket->send_timeout_ns;
+      timeval t{ns / 1'000'000'000, ns % 1'000'000'000 / 1'000};
+      give(&t, sizeof t, value, length);
+      return 0;
+    }
+    default:
+      return ENOPROTOOPT;
+  }
+  give(&number, sizeof number, value, length);
+  return 0;
+}
+
+// TCP_INFO of what the kernel tells: docs/calls.md, "info".
+void tcp_information(Socket* socket, void* value, socklen_t* length) {
+  tcp_info info{};
+  info.tcpi_state = TCP_CLOSE;
+  if (socket->stage == Stage::listener) info.tcpi_state = TCP_LISTEN;
+  if (socket->stage == Stage::stream && is_live(socket)) {
+    Call c{.op = Op::info};
+    c.a[0] = static_cast<u32>(InfoKind::tcp);
+    Reply reply = call_on(socket, c);
+    if (reply.result == 0) {
+      info.tcpi_state = static_cast<u8>(reply.value[0]);
+      info.tcpi_snd_mss = info.tcpi_rcv_mss = static_cast<u32>(reply.value[0] >> 32);
+      info.tcpi_rtt = static_cast<u32>(reply.value[1]);
+      info.tcpi_rttvar = static_cast<u32>(reply.value[1] >> 32);
+      u32 mss = info.tcpi_snd_mss != 0 ? info.tcpi_snd_mss : 1'460;
+      info.tcpi_snd_cwnd = static_cast<u32>(reply.value[2]) / mss;
+      info.tcpi_total_retrans = static_cast<u32>(reply.value[3]);
+      info.tcpi_rto = static_cast<u32>(reply.value[3] >> 32);
+    }
+  }
+  give(&info, sizeof info, value, length);
+}
+
+int get_tcp_level(Socket* socket, int name, void* value, socklen_t* length) {
+  int number = 0;
+  switch (name) {
+    case TCP_NODELAY:
+      number = socket->no_delay;
+      break;
+    case TCP_CORK:
+      number = socket->cork;
+      break;
+    case TCP_KEEPIDLE:
+      number = socket->keep_idle;
+      break;
+    case TCP_KEEPINTVL:
+      number = socket->keep_interval;
+      break;
+    case TCP_KEEPCNT:
+      number = socket->keep_probes;
+      break;
+    case TCP_USER_TIMEOUT:
+      number = socket->user_timeout;
+      break;
+    case TCP_DEFER_ACCEPT:
+      number = socket->defer_accept;
+      break;
+    case TCP_QUICKACK:
+      number = socket->quick_ack;
+      break;
+    case TCP_MAXSEG:
+      number = 1'448;
+      break;
+    case TCP_FASTOPEN:
+    case TCP_FASTOPEN_CONNECT:
+    case TCP_WINDOW_CLAMP:
+      break;
+    case TCP_SYNCNT:
+      number = 6;
+      break;
+    case TCP_LINGER2:
+      number = 60;
+      break;
+    case TCP_NOTSENT_LOWAT:
+      number = -1;
+      break;
+    case TCP_CONGESTION: {
+      char reno[16] = "reno";
+      give(reno, sizeof reno, value, length);
+      return 0;
+    }
+    case TCP_INFO:
+      tcp_information(socket, value, length);
+      return 0;
+    default:
+      return ENOPROTOOPT;
+  }
+  give(&number, sizeof number, value, length);
+  return 0;
+}
+
+}  // namespace
+
+void post_options(Socket* socket) {
+  if (socket->no_delay) post_option(socket, SocketOption::no_delay, 1);
+  if (socket->cork) post_option(socket, SocketOption::cork, 1);
+  if (socket->keep_alive) post_keep_alive(socket);
+  if (socket->send_buffer != 0) {
+    post_option(socket, SocketOption::send_buffer, static_cast<u32>(socket->send_buffer));
+  }
+  if (socket->receive_buffer != 0) {
+    post_option(socket, SocketOption::receive_buffer, static_cast<u32>(socket->receive_buffer));
+  }
+  if (socket->linger_on) {
+    post_option(socket, SocketOption::linger, 1, static_cast<u32>(socket->linger_seconds));
+  }
+}
+
+int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
+  Socket* socket = lookup_socket(fd);
+  if (socket == nullptr) {
+    return static_cast<int>(
+        libc_result(raw::call(SYS_setsockopt, fd, level, name, raw::at(value), length)));
+  }
+  Guard guard(socket->lock);
+  settle(socket);
+  int number = 0;
+  int error = 0;
+  if (value != nullptr && length >= sizeof number) memcpy(&number, value, sizeof number);
+  if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
+    error = length >= 4 && memcmp(value, "reno", 4) == 0 ? 0 : ENOENT;
+  } else if (level == IPPROTO_IP) {
+    error = harmless_ip_option(name) ? 0 : ENOPROTOOPT;
+  } else if (value == nullptr || length < sizeof number) {
+    error = value == nullptr ? EFAULT : EINVAL;
+  } else if (level == SOL_SOCKET) {
+    error = set_socket_level(socket, name, number, value, length);
+  } else if (level == IPPROTO_TCP) {
+    error = set_tcp_level(socket, name, number);
+  } else {
+    error = ENOPROTOOPT;
+  }
+  if (error != 0) return fail(error);
+  keep_for_host(socket, level, name, value, length);
+  return 0;
+}
+
+int cob_getsockopt(int fd, int level, int name, void* value, socklen_t* length) {
+  Socket* socket = lookup_socket(fd);
+  if (socket == nullptr) {
+    return static_cast<int>(
+        libc_result(raw::call(SYS_getsockopt, fd, level, name, raw::at(value), raw::at(length))));
+  }
+  if (value == nullptr || length == nullptr) return fail(EFAULT);
+  Guard guard(socket->lock);
+  settle(socket);
+  int error = ENOPROTOOPT;
+  if (level == SOL_SOCKET) {
+    error = get_socket_level(socket, name, value, length);
+  } else if (level == IPPROTO_TCP) {
+    error = get_tcp_level(socket, name, value, length);
+  } else if (level == IPPROTO_IP && harmless_ip_option(name)) {
+    int number = name == IP_TTL ? 64 : 0;
+    give(&number, sizeof number, value, length);
+    error = 0;
+  }
+  return error == 0 ? 0 : fail(error);
+}
+
+}  // namespace cob::shim

@@ -1,0 +1,320 @@
+// poll, ppoll, select, pselect over cob and host descriptors. poll(2), select(2).
+// Model: without a cob descriptor the host's own call; else cob readiness comes from the lines, the
+// host's from a ppoll that does not wait, and the sleep is one ppoll on the host descriptors, the
+// doorbell and the liveness socket. select is poll. Any thread.
+
+#include <sys/mman.h>
+#include <sys/select.h>
+
+#include "shim/epoll.h"
+#include "shim/wait.h"
+
+namespace cob::shim {
+
+using namespace call;
+
+namespace {
+
+constexpr u32 small_count = 64;
+
+struct PollWait {
+  pollfd* fds;
+  nfds_t count;
+  Object** object;  // beside fds; null: host
+  pollfd* host;     // the host's, two spare entries at the end
+  u32 hosts;
+  i64 next_host_check_ns;
+};
+
+u32 ready_of(Object* object, u32 interest) {
+  if (object->kind == Kind::socket) {
+    return readiness(reinterpret_cast<Socket*>(object), interest);
+  }
+  MembersGuard guard;
+  return set_ready(reinterpret_cast<EpollSet*>(object)) ? u32{POLLIN | POLLRDNORM} : 0;
+}
+
+// Fills revents of the cob descriptors; how many are not 0.
+int look_at_cob(PollWait* w) {
+  int ready = 0;
+  for (nfds_t i = 0; i < w->count; ++i) {
+    if (w->object[i] == nullptr) continue;
+    pollfd& p = w->fds[i];
+    u32 wanted = static_cast<u16>(p.events) | u32{POLLERR} | u32{POLLHUP};
+    u32 events = ready_of(w->object[i], wanted) & wanted;
+    p.revents = static_cast<short>(events);
+    if (events != 0) ++ready;
+  }
+  return ready;
+}
+
+int look_at_host(PollWait* w) {
+  if (w->hosts == 0) return 0;
+  timespec none{0, 0};
+  int n = raw::ppoll(w->host, w->hosts, &none);
+  return n < 0 ? 0 : n;
+}
+
+bool check(void* context) {
+  auto* w = static_cast<PollWait*>(context);
+  if (look_at_cob(w) > 0) return true;
+  if (w->hosts == 0) return false;
+  i64 now = now_ns();
+  if (now < w->next_host_check_ns) return false;
+  w->next_host_check_ns = now + 20'000;
+  return look_at_host(w) > 0;
+}
+
+void arm(void* context, Thread* thread) {
+  auto* w = static_cast<PollWait*>(context);
+  u16 mine = thread->shared ? 0xffff : static_cast<u16>(thread->index + 1);
+  for (nfds_t i = 0; i < w->count; ++i) {
+    if (w->object[i] == nullptr) continue;
+    if (w->object[i]->kind == Kind::epoll) {
+      arm_set(reinterpret_cast<EpollSet*>(w->object[i]), thread);
+      continue;
+    }
+    auto* socket = reinterpret_cast<Socket*>(w->object[i]);
+    if (!is_live(socket)) continue;
+    u16& waiter = socket->program->write_waiter;
+    u16 was = load(waiter);
+    store(waiter, was == 0 || was == mine ? mine : 0xffff);
+  }
+}
+
+void disarm(void* context, Thread* thread) {
+  auto* w = static_cast<PollWait*>(context);
+  for (nfds_t i = 0; i < w->count; ++i) {
+    if (w->object[i] == nullptr) continue;
+    if (w->object[i]->kind == Kind::epoll) {
+      disarm_set(reinterpret_cast<EpollSet*>(w->object[i]), thread);
+      continue;
+    }
+    auto* socket = reinterpret_cast<Socket*>(w->object[i]);
+    if (is_live(socket) && load(socket->program->write_waiter) == thread->index + 1) {
+      store(socket->program->write_waiter, 0);
+    }
+  }
+}
+
+// Puts the host's answers beside the cob's; how many numbers have events.
+int gather(PollWait* w) {
+  int total = look_at_cob(w);
+  look_at_host(w);
+  u32 at = 0;
+  for (nfds_t i = 0; i < w->count; ++i) {
+    if (w->object[i] == nullptr) {
+      w->fds[i].revents = w->host[at++].revents;
+      if (w->fds[i].revents != 0) ++total;
+    } else if (w->object[i]->kind == Kind::epoll) {  // has members on both sides
+      short host = w->host[at++].revents;
+      if (host != 0 && w->fds[i].revents == 0) ++total;
+      w->fds[i].revents = static_cast<short>(w->fds[i].revents | host);
+    }
+  }
+  return total;
+}
+
+int mixed_poll(PollWait& w, i64 deadline_ns, const sigset_t* mask) {
+  u32 seen = signals_seen();
+  u32 breaking = signals_breaking();
+  for (;;) {
+    int n = gather(&w);
+    if (n > 0) return n;
+    if (deadline_ns == 0) {
+      timed_yield();
+      return gather(&w);
+    }
+    Condition condition{check, arm, disarm, &w, w.host, w.hosts, mask};
+    if (w.hosts == 0) condition.host = nullptr;
+    Arena* arena = current_arena();
+    if (arena != nullptr && arena->is_dead()) arena = nullptr;
+    if (arena == nullptr) condition.host = w.host;
+    switch (wait_for(arena, condition, {deadline_ns, true}, seen, breaking)) {
+      case Woken::timeout:
+        return gather(&w);
+      case Woken::signal:
+        return fail(EINTR);
+      default:
+        break;
+    }
+  }
+}
+
+// Memory for a long list, else the caller's.
+struct Space {
+  explicit Space(size_t bytes) : bytes_(bytes), at(reserve(bytes)) {}
+  ~Space() {
+    if (at != nullptr) raw::call(SYS_munmap, raw::at(at), static_cast<long>(bytes_));
+  }
+  Space(const Space&) = delete;
+  Space& operator=(const Space&) = delete;
+  size_t bytes_;
+  void* at;
+};
+
+void hold_all(PollWait& w) {
+  w.hosts = 0;
+  for (nfds_t i = 0; i < w.count; ++i) {
+    pollfd& p = w.fds[i];
+    p.revents = 0;
+    w.object[i] = p.fd >= 0 ? hold(p.fd) : nullptr;
+    if (w.object[i] == nullptr || w.object[i]->kind == Kind::epoll) {
+      w.host[w.hosts] = p;
+      if (is_hidden(p.fd)) w.host[w.hosts].fd = 1 << 30;  // POLLNVAL
+      ++w.hosts;
+    }
+  }
+}
+
+int poll_list(pollfd* fds, nfds_t count, i64 deadline_ns, const sigset_t* mask) {
+  pollfd small_host[small_count + 2];
+  Object* small_object[small_count];
+  PollWait w{fds, count, small_object, small_host, 0, 0};
+  size_t bytes = count * (sizeof(pollfd) + sizeof(Object*)) + 2 * sizeof(pollfd);
+  Space space(count > small_count ? bytes : 4'096);
+  if (space.at == nullptr) return fail(ENOMEM);
+  if (count > small_count) {
+    w.object = static_cast<Object**>(space.at);
+    w.host = reinterpret_cast<pollfd*>(w.object + count);
+  }
+  if (g.inherited) attach();
+  {
+    Critical critical;
+    hold_all(w);
+  }
+  int result = mixed_poll(w, deadline_ns, mask);
+  int saved = errno;
+  {
+    Critical critical;
+    for (nfds_t i = 0; i < count; ++i) {
+      if (w.object[i] != nullptr) drop(w.object[i]);
+    }
+  }
+  errno = saved;
+  return result;
+}
+
+bool any_cob(const pollfd* fds, nfds_t count) {
+  for (nfds_t i = 0; i < count; ++i) {
+    if (is_cob(fds[i].fd)) {
+      Object* object = lookup(fds[i].fd);
+      if (object != nullptr && (object->kind == Kind::socket ||
+                                load(reinterpret_cast<EpollSet*>(object)->members) != nullptr)) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+int cob_poll(pollfd* fds, nfds_t count, int timeout_ms) {
+  if (!any_cob(fds, count)) return real_poll(fds, count, timeout_ms);
+  return poll_list(fds, count, timeout_ms == 0 ? 0 : deadline_after_ms(timeout_ms), nullptr);
+}
+
+int cob_ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask) {
+  if (!any_cob(fds, count)) return real_ppoll(fds, count, timeout, mask);
+  bool none = timeout != nullptr && timeout->tv_sec == 0 && timeout->tv_nsec == 0;
+  return poll_list(fds, count, none ? 0 : deadline_after(timeout), mask);
+}
+
+namespace {
+
+using Word = unsigned long;
+constexpr int word_bits = 8 * sizeof(Word);
+
+bool has(const fd_set* set, int fd) {
+  if (set == nullptr) return false;
+  return (reinterpret_cast<const Word*>(set)[fd / word_bits] >> (fd % word_bits) & 1) != 0;
+}
+
+void clear_all(fd_set* set, int count) {
+  if (set == nullptr) return;
+  for (int i = 0; i < (count + word_bits - 1) / word_bits; ++i) reinterpret_cast<Word*>(set)[i] = 0;
+}
+
+int put(fd_set* set, int fd, bool on) {
+  if (set == nullptr || !on) return 0;
+  reinterpret_cast<Word*>(set)[fd / word_bits] |= Word{1} << (fd % word_bits);
+  return 1;
+}
+
+bool any_cob_in(int count, const fd_set* in, const fd_set* out, const fd_set* except) {
+  u32 end = table_high() < static_cast<u32>(count) ? table_high() : static_cast<u32>(count);
+  for (int fd = 0; fd < static_cast<int>(end); ++fd) {
+    if (is_cob(fd) && (has(in, fd) || has(out, fd) || has(except, fd))) return true;
+  }
+  return false;
+}
+
+int select_list(int count, fd_set* in, fd_set* out, fd_set* except, i64 deadline_ns,
+                const sigset_t* mask) {
+  Space space(static_cast<size_t>(count) * sizeof(pollfd) + 1);
+  if (space.at == nullptr) return fail(ENOMEM);
+  auto* fds = static_cast<pollfd*>(space.at);
+  nfds_t n = 0;
+  for (int fd = 0; fd < count; ++fd) {
+    bool r = has(in, fd);
+    bool w = has(out, fd);
+    bool x = has(except, fd);
+    if (!r && !w && !x) continue;
+    fds[n++] = {fd, static_cast<short>((r ? POLLIN : 0) | (w ? POLLOUT : 0) | (x ? POLLPRI : 0)),
+                0};
+  }
+  int result = poll_list(fds, n, deadline_ns, mask);
+  if (result < 0) return -1;
+  for (nfds_t i = 0; i < n; ++i) {
+    if ((fds[i].revents & POLLNVAL) != 0) return fail(EBADF);
+  }
+  int bits = 0;
+  clear_all(in, count);
+  clear_all(out, count);
+  clear_all(except, count);
+  for (nfds_t i = 0; i < n; ++i) {
+    int events = fds[i].revents;
+    int asked = fds[i].events;
+    bool failed = (events & POLLERR) != 0;
+    bool hung_up = (events & POLLHUP) != 0;
+    bits +=
+        put(in, fds[i].fd, (asked & POLLIN) != 0 && ((events & POLLIN) != 0 || hung_up || failed));
+    bits += put(out, fds[i].fd, (asked & POLLOUT) != 0 && ((events & POLLOUT) != 0 || failed));
+    bits += put(except, fds[i].fd, (asked & POLLPRI) != 0 && (events & POLLPRI) != 0);
+  }
+  return bits;
+}
+
+}  // namespace
+
+int cob_select(int count, fd_set* in, fd_set* out, fd_set* except, timeval* timeout) {
+  if (count < 0) return fail(EINVAL);
+  if (!any_cob_in(count, in, out, except)) return real_select(count, in, out, except, timeout);
+  i64 deadline = forever;
+  if (timeout != nullptr) {
+    if (timeout->tv_sec < 0 || timeout->tv_usec < 0) return fail(EINVAL);
+    timespec t{timeout->tv_sec + timeout->tv_usec / 1'000'000,
+               timeout->tv_usec % 1'000'000 * 1'000};
+    deadline = t.tv_sec == 0 && t.tv_nsec == 0 ? 0 : deadline_after(&t);
+  }
+  int result = select_list(count, in, out, except, deadline, nullptr);
+  if (timeout != nullptr && deadline != 0 && deadline != forever) {  // Linux tells the time left
+    i64 left = deadline - now_ns();
+    if (left < 0) left = 0;
+    *timeout = {left / 1'000'000'000, left % 1'000'000'000 / 1'000};
+  }
+  return result;
+}
+
+int cob_pselect(int count, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout,
+                const sigset_t* mask) {
+  if (count < 0) return fail(EINVAL);
+  if (!any_cob_in(count, in, out, except)) {
+    return real_pselect(count, in, out, except, timeout, mask);
+  }
+  bool none = timeout != nullptr && timeout->tv_sec == 0 && timeout->tv_nsec == 0;
+  return select_list(count, in, out, except, none ? 0 : deadline_after(timeout), mask);
+}
+
+}  // namespace cob::shim

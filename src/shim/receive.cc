@@ -1,0 +1,236 @@
+// recv, recvfrom, recvmsg, recvmmsg, read, readv: bytes out of the arena's receive chunks.
+// docs/calls.md, "Receiving". Model: with the seat held, a private cursor walks the chunk list;
+// when everything was taken the kernel is told. Any thread.
+
+#include "shim/address.h"
+#include "shim/pieces.h"
+#include "shim/socket.h"
+#include "shim/wait.h"
+
+namespace cob::shim {
+
+using namespace call;
+
+namespace {
+
+constexpr u64 most_unread = static_cast<u64>(receive_chunks) * receive_chunk_payload;
+
+// Copies `bytes` from the cursor on (null pieces: skips them). False: the kernel's list is broken.
+bool walk(const Arena* arena, u32& chunk, u32& offset, u64 bytes, Pieces* pieces) {
+  while (bytes > 0) {
+    if (chunk >= receive_chunks) return false;
+    const u8* at = arena->kernel->chunk[chunk];
+    if (offset == receive_chunk_payload) {
+      chunk = acquire(reinterpret_cast<const ChunkHeader*>(at)->next);
+      offset = 0;
+      continue;
+    }
+    u64 n = receive_chunk_payload - offset;
+    if (n > bytes) n = bytes;
+    if (pieces != nullptr) pieces->copy_in(at + sizeof(ChunkHeader) + offset, n);
+    offset += static_cast<u32>(n);
+    bytes -= n;
+  }
+  return true;
+}
+
+// REQUIRES: the seat. Bytes taken; 0: end of file; -errno.
+ssize_t take(Socket* socket, size_t bytes, Pieces* pieces, bool peek) {
+  const KernelSocket* kernel = socket->kernel;
+  if (!begun(socket)) return -EAGAIN;
+  u8 flags = acquire(kernel->flags);
+  u64 received = acquire(kernel->received);
+  u64 unread = received - socket->consumed;
+  if (unread == 0 || bytes == 0) {
+    if (bytes == 0 && unread != 0) return 0;
+    int error = (flags & flag_reset) != 0 || load(kernel->error) != 0 ? take_error(socket) : 0;
+    if (error != 0) return -error;
+    if ((flags & (flag_peer_closed | flag_reset)) != 0 || socket->peer_shut_read) return 0;
+    SocketState state = load(kernel->state);
+    if (state == SocketState::undecided || state == SocketState::free) return -ENOTCONN;
+    return -EAGAIN;
+  }
+  u64 n = unread < bytes ? unread : bytes;
+  u32 chunk = socket->cursor_chunk;
+  u32 offset = socket->cursor_offset;
+  if (load(kernel->first_position) == socket->consumed) {
+    chunk = load(kernel->first_chunk);
+    offset = 0;
+  }
+  if (unread > most_unread || !walk(socket->arena, chunk, offset, n, pieces)) {
+    mark_dead(socket->arena);
+    return -ECONNRESET;
+  }
+  if (peek) return static_cast<ssize_t>(n);
+  socket->cursor_chunk = chunk;
+  socket->cursor_offset = offset;
+  store(socket->consumed, socket->consumed + n);
+  publish_word(socket->program->consumed, socket->consumed);
+  bool tell = n == unread || ((flags & flag_wants_consumed) != 0 && n >= chunk_bytes);
+  if (tell) {
+    Call c{.op = Op::consumed};
+    post_on(socket, c);
+  }
+  return static_cast<ssize_t>(n);
+}
+
+// The seat is the kernel's. -ERESTART: it came back to us.
+ssize_t take_shared(Socket* socket, size_t bytes, Pieces* pieces, bool peek) {
+  if (socket->peer_shut_read) return 0;
+  Call c{.op = Op::receive_shared};
+  constexpr u32 chunks_in_reply = 12;
+  size_t most = static_cast<size_t>(chunks_in_reply) * receive_chunk_payload;
+  c.a[0] = bytes < most ? bytes : most;
+  c.a[1] = peek ? 1 : 0;
+  Critical critical;
+  Reply reply = call_on(socket, c);
+  socket->climbed = true;
+  if (reply.result <= 0) return reply.result;
+  auto left = static_cast<size_t>(reply.result);
+  if (left > c.a[0]) return -ECONNRESET;
+  Call give{.op = Op::free_receive};
+  for (u32 i = 0; left > 0; ++i) {
+    u32 chunk = static_cast<u32>(reply.value[i / 2] >> (i % 2 * 32));
+    if (chunk >= receive_chunks) return -ECONNRESET;
+    size_t n = left < receive_chunk_payload ? left : receive_chunk_payload;
+    if (pieces != nullptr) {
+      pieces->copy_in(socket->arena->kernel->chunk[chunk] + sizeof(ChunkHeader), n);
+    }
+    left -= n;
+    give.a[1 + give.a[0] / 2] |= static_cast<u64>(chunk) << (give.a[0] % 2 * 32);
+    if (++give.a[0] == 10 || left == 0) {
+      post(socket->arena, give);
+      give = Call{.op = Op::free_receive};
+    }
+  }
+  return reply.result;
+}
+
+ssize_t try_take(Socket* socket, int fd, size_t bytes, Pieces* pieces, bool peek, bool& moved) {
+  switch (enter_seat(socket, fd)) {
+    case Turn::mine: {
+      ssize_t n = take(socket, bytes, pieces, peek);
+      leave_seat(socket);
+      return n;
+    }
+    case Turn::shared: {
+      ssize_t n = take_shared(socket, bytes, pieces, peek);
+      moved = n == -ERESTART;
+      return n;
+    }
+    case Turn::not_connected:
+      return -ENOTCONN;
+    case Turn::dead:
+      return -ECONNRESET;
+    case Turn::moved:
+      break;
+  }
+  moved = true;
+  return 0;
+}
+
+struct Receive {
+  int fd;
+  const iovec* parts;
+  size_t count;
+  int flags;
+};
+
+// Bytes or -errno. -ENOTSOCK: the number is no longer cob's.
+ssize_t receive(const Receive& r) {
+  u32 seen = signals_seen();
+  u32 breaking = signals_breaking();
+  if ((r.flags & MSG_OOB) != 0) return -EINVAL;
+  if ((r.flags & MSG_ERRQUEUE) != 0) return -EAGAIN;
+  ssize_t wanted = Pieces::total(r.parts, r.count);
+  if (wanted < 0) return -EINVAL;
+  bool peek = (r.flags & MSG_PEEK) != 0;
+  bool all = (r.flags & MSG_WAITALL) != 0 && !peek;
+  Pieces pieces(r.parts, r.count);
+  Pieces* into = (r.flags & MSG_TRUNC) != 0 ? nullptr : &pieces;
+  ssize_t done = 0;
+  i64 deadline = -1;
+  for (;;) {
+    Socket* socket = lookup_socket(r.fd);
+    if (socket == nullptr) return done > 0 ? done : -ENOTSOCK;
+    bool moved = false;
+    ssize_t n = try_take(socket, r.fd, static_cast<size_t>(wanted - done), into, peek, moved);
+    if (moved) continue;
+    if (n >= 0) {
+      done += n;
+      if (!all || n == 0 || done == wanted) return done;
+      continue;
+    }
+    if (n != -EAGAIN) return done > 0 ? done : n;
+    if ((r.flags & MSG_DONTWAIT) != 0 || nonblocking_at(socket, r.fd)) {
+      if (done > 0) return done;
+      found_nothing();
+      return -EAGAIN;
+    }
+    i64 timeout = socket->receive_timeout_ns;
+    if (deadline < 0) deadline = timeout == 0 ? forever : now_ns() + timeout;
+    int error = wait_ready(socket, ready_in, deadline, timeout != 0, seen, breaking);
+    if (error != 0) return done > 0 ? done : -error;
+  }
+}
+
+}  // namespace
+
+ssize_t cob_recv(int fd, void* data, size_t bytes, int flags) {
+  iovec part{data, bytes};
+  ssize_t n = receive({fd, &part, 1, flags});
+  if (n == -ENOTSOCK) return real_recv(fd, data, bytes, flags);
+  return libc_result(n);
+}
+
+ssize_t cob_recvfrom(int fd, void* data, size_t bytes, int flags, sockaddr* from,
+                     socklen_t* length) {
+  iovec part{data, bytes};
+  ssize_t n = receive({fd, &part, 1, flags});
+  if (n == -ENOTSOCK) return real_recvfrom(fd, data, bytes, flags, from, length);
+  if (n >= 0 && length != nullptr && from != nullptr) *length = 0;  // as Linux for a stream socket
+  return libc_result(n);
+}
+
+ssize_t cob_recvmsg(int fd, msghdr* message, int flags) {
+  if (message->msg_iovlen > IOV_MAX) return fail(EMSGSIZE);
+  ssize_t n = receive({fd, message->msg_iov, message->msg_iovlen, flags});
+  if (n == -ENOTSOCK) return real_recvmsg(fd, message, flags);
+  if (n >= 0) {
+    message->msg_namelen = 0;
+    message->msg_controllen = 0;
+    message->msg_flags = 0;
+  }
+  return libc_result(n);
+}
+
+int cob_recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
+  i64 deadline = deadline_after(timeout);
+  unsigned done = 0;
+  int one = flags & ~MSG_WAITFORONE;
+  while (done < count) {
+    ssize_t n = cob_recvmsg(fd, &messages[done].msg_hdr, one);
+    if (n < 0) return done > 0 ? static_cast<int>(done) : -1;
+    messages[done++].msg_len = static_cast<unsigned>(n);
+    if (n == 0 || (deadline != forever && now_ns() >= deadline)) break;
+    if ((flags & MSG_WAITFORONE) != 0) one |= MSG_DONTWAIT;
+  }
+  return static_cast<int>(done);
+}
+
+ssize_t cob_read(int fd, void* data, size_t bytes) {
+  iovec part{data, bytes};
+  if (bytes == 0 && is_cob(fd)) return 0;
+  ssize_t n = receive({fd, &part, 1, 0});
+  if (n == -ENOTSOCK) return real_read(fd, data, bytes);
+  return libc_result(n);
+}
+
+ssize_t cob_readv(int fd, const iovec* parts, int count) {
+  if (count < 0 || count > IOV_MAX) return fail(EINVAL);
+  ssize_t n = receive({fd, parts, static_cast<size_t>(count), 0});
+  if (n == -ENOTSOCK) return real_readv(fd, parts, count);
+  return libc_result(n);
+}
+
+}  // namespace cob::shim

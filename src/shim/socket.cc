@@ -1,0 +1,451 @@
+// Sockets: life, slots, readiness. Model: socket.h.
+
+#include "shim/socket.h"
+
+#include <poll.h>
+
+#include "shim/epoll.h"
+#include "shim/inherit.h"
+#include "shim/wait.h"
+
+namespace cob::shim {
+
+using namespace call;
+
+namespace {
+
+constexpr u32 max_descriptions = 65'536;
+
+Socket* slab;
+u32 slab_used;
+u32* slab_free;
+u32 slab_free_count;
+Lock slab_lock;
+
+void give_back(Socket* socket) {
+  Guard guard(slab_lock);
+  slab_free[slab_free_count++] = static_cast<u32>(socket - slab);
+}
+
+// close(2) of the last reference waits for the peer's acknowledgement if the program asked so.
+void linger(Socket* socket) {
+  if (!socket->linger_on || socket->linger_seconds <= 0 || is_nonblocking(socket)) return;
+  if ((acquire(socket->kernel->flags) & (flag_shared | flag_reset)) != 0) return;
+  i64 end = now_ns() + static_cast<i64>(socket->linger_seconds) * 1'000'000'000;
+  Patience patience;
+  while (acquire(socket->kernel->acknowledged) != socket->posted && now_ns() < end) {
+    if ((acquire(socket->kernel->flags) & flag_reset) != 0 || !patience.nap(socket->arena)) return;
+  }
+}
+
+void close_in_kernel(Socket* socket) {
+  Arena* arena = socket->arena;
+  ProgramSocket* line = socket->program;
+  store(line->ready_ring, 0);
+  store(line->read_waiter, 0);
+  store(line->write_waiter, 0);
+  store(line->want_space, 0);
+  if (arena->is_dead()) return;
+  if (socket->known) {
+    linger(socket);
+    // Nobody finds the socket any more, but a call that found it before may still be inside.
+    Patience patience;
+    while ((load(line->seat) & seat_busy) != 0 && patience.nap(arena)) {
+    }
+    Call c{.op = Op::close};
+    bool reset = socket->linger_on && socket->linger_seconds == 0;
+    bool unread = load(socket->kernel->received) != socket->consumed;
+    c.a[0] = reset ? 1 : unread ? 2 : 0;
+    post_on(socket, c);
+  }
+  return_slot(arena, socket->slot, socket->known);
+}
+
+}  // namespace
+
+bool sockets_start() {
+  slab = static_cast<Socket*>(reserve(sizeof(Socket) * max_descriptions));
+  slab_free = static_cast<u32*>(reserve(sizeof(u32) * max_descriptions));
+  return slab != nullptr && slab_free != nullptr;
+}
+
+Socket* new_socket() {
+  Socket* socket = nullptr;
+  {
+    Guard guard(slab_lock);
+    if (slab_free_count > 0) {
+      socket = &slab[slab_free[--slab_free_count]];
+    } else if (slab_used < max_descriptions) {
+      socket = &slab[slab_used++];
+    } else {
+      return nullptr;
+    }
+  }
+  auto* options = reinterpret_cast<char*>(socket->option);
+  __builtin_memset(static_cast<void*>(socket), 0,
+                   static_cast<size_t>(options - reinterpret_cast<char*>(socket)));
+  socket->kind = Kind::socket;
+  socket->low_water = 1;
+  socket->keep_idle = 7'200;
+  socket->keep_interval = 75;
+  socket->keep_probes = 9;
+  store(socket->references, 1U);
+  return socket;
+}
+
+void end_socket(Socket* socket) {
+  Critical critical;
+  leave_all_sets(socket);
+  if (socket->stage == Stage::inherited) settle(socket);
+  if (socket->arena != nullptr) {
+    close_in_kernel(socket);
+    __atomic_sub_fetch(&socket->arena->sockets, 1, __ATOMIC_RELAXED);
+  }
+  return_placeholder(socket->placeholder);
+  socket->arena = nullptr;
+  give_back(socket);
+}
+
+void for_each_socket(void (*visit)(Socket* socket, void* context), void* context) {
+  for (u32 i = 0; i < load(slab_used); ++i) {
+    if (load(slab[i].references) != 0) visit(&slab[i], context);
+  }
+}
+
+// The order: attach, pool, sockets; never taken together elsewhere but attach first.
+void lock_for_fork() {
+  attach_lock.lock();
+  pool_lock.lock();
+  slab_lock.lock();
+}
+
+void unlock_after_fork() {
+  slab_lock.unlock();
+  pool_lock.unlock();
+  attach_lock.unlock();
+}
+
+void recount_references() {
+  slab_lock.reset();
+  for (u32 i = 0; i < slab_used; ++i) {
+    Socket& socket = slab[i];
+    if (socket.references == 0) continue;
+    socket.references = 0;
+    socket.lock.reset();
+    socket.poster = socket.poster_position = 0;
+  }
+  for_each(
+      ~0U,
+      [](int, Object* object, void*) {
+        ++object->references;
+        return true;
+      },
+      nullptr);
+  slab_free_count = 0;
+  for (u32 i = 0; i < slab_used; ++i) {
+    if (slab[i].references == 0) slab_free[slab_free_count++] = i;
+  }
+}
+
+void occupy_slot(Socket* socket, Arena* arena, u32 slot) {
+  const KernelSocket& kernel = arena->kernel->socket[slot];
+  socket->slot = slot;
+  socket->kernel = &kernel;
+  socket->program = &arena->program->socket[slot];
+  if (slot >= first_kernel_socket) {
+    socket->generation = load(kernel.generation);
+    store(socket->program->generation, socket->generation);
+    socket->known = true;
+  } else {
+    socket->generation = load(socket->program->generation);
+    socket->known = false;
+  }
+  socket->posted = load(kernel.acknowledged);
+  socket->consumed = load(socket->program->consumed);
+  socket->cursor_chunk = no_chunk;
+  socket->climbed = socket->want_accept = false;
+  arena->owner[slot] = socket;
+  __atomic_add_fetch(&arena->sockets, 1, __ATOMIC_RELAXED);
+  publish_word(socket->arena, arena);
+}
+
+int begin_slot(Socket* socket, Arena* arena) {
+  if (socket->arena != nullptr) return is_dead(socket) ? ENETDOWN : 0;
+  u32 slot = take_slot(arena);
+  Patience patience;
+  for (int turn = 0; slot == 0 && turn < 200; ++turn) {
+    if (!patience.nap(arena)) return ENETDOWN;
+    slot = take_slot(arena);
+  }
+  if (slot == 0) return ENOBUFS;
+  occupy_slot(socket, arena, slot);
+  rejoin_sets(socket);
+  return 0;
+}
+
+void leave_slot(Socket* socket) {
+  Critical critical;
+  close_in_kernel(socket);
+  __atomic_sub_fetch(&socket->arena->sockets, 1, __ATOMIC_RELAXED);
+  publish_word(socket->arena, static_cast<Arena*>(nullptr));
+  socket->stage = Stage::undecided;
+  socket->bound = socket->known = socket->connect_reported = false;
+  socket->error_taken = socket->poster = 0;
+}
+
+bool post_on(Socket* socket, Call& c) {
+  Thread* thread = thread_for(socket->arena);
+  if (thread == nullptr) return false;
+  if (socket->poster != thread->index + 1) [[unlikely]] {
+    // Another thread's posts on this socket come first.
+    if (socket->poster != 0) {
+      wait_consumed(socket->arena, socket->poster - 1, socket->poster_position);
+    }
+    socket->poster = thread->index + 1;
+  }
+  c.socket = socket->slot;
+  c.generation = socket->generation;
+  socket->known = true;
+  return post(socket->arena, c, &socket->poster_position);
+}
+
+Reply call_on(Socket* socket, Call& c) {
+  Critical critical;
+  Thread* thread = thread_for(socket->arena);
+  if (thread == nullptr) return {};
+  if (socket->poster != 0 && socket->poster != thread->index + 1) {
+    wait_consumed(socket->arena, socket->poster - 1, socket->poster_position);
+  }
+  c.socket = socket->slot;
+  c.generation = socket->generation;
+  socket->known = true;
+  return call_kernel(socket->arena, c);
+}
+
+bool settle(Socket* socket) {
+  if (socket->stage == Stage::undecided && socket->arena != nullptr && is_live(socket)) {
+    // Another program that shares it may have decided.
+    SocketState state = begun(socket) ? acquire(socket->kernel->state) : SocketState::undecided;
+    if (state == SocketState::listening) publish_word(socket->stage, Stage::listener);
+    if (state != SocketState::listening && state != SocketState::undecided &&
+        state != SocketState::free) {
+      publish_word(socket->stage, Stage::stream);
+    }
+  }
+  if (socket->stage != Stage::inherited) return socket->stage != Stage::dead;
+  attach();  // adopts all that is inherited
+  if (socket->stage == Stage::inherited) socket->stage = Stage::dead;
+  return socket->stage != Stage::dead;
+}
+
+// ---- readiness
+// ---------------------------------------------------------------------------------------------------------
+
+namespace {
+
+constexpr u32 in_bits = POLLIN | POLLRDNORM;
+constexpr u32 out_bits = POLLOUT | POLLWRNORM;
+constexpr u32 dead_bits = in_bits | out_bits | POLLERR | POLLHUP | ready_read_hangup;
+
+bool error_pending(const Socket* socket) {
+  if (socket->own_error != 0) return true;
+  return load(socket->kernel->error) != 0 &&
+         socket->error_taken != load(socket->kernel->change) + 1;
+}
+
+u32 widen(u32 events) {
+  return events | ((events & POLLIN) != 0 ? POLLRDNORM : 0) |
+         ((events & POLLOUT) != 0 ? POLLWRNORM : 0);
+}
+
+u32 shared_readiness(Socket* socket) {
+  if (!socket->climbed) {
+    Call c{.op = Op::use};
+    socket->climbed = true;
+    call_on(socket, c);
+    if ((acquire(socket->kernel->flags) & flag_shared) == 0) return ~0U;
+  }
+  u32 events = load(socket->kernel->events);
+  if (socket->peer_shut_read) events |= POLLIN | ready_read_hangup;
+  if (socket->shut_write) events |= POLLOUT;
+  return widen(events);
+}
+
+u32 send_room(const Socket* socket, u32 limit) {
+  u64 under_way = socket->posted - load(socket->kernel->acknowledged);
+  return under_way >= limit ? 0 : limit - static_cast<u32>(under_way);
+}
+
+u32 stream_readiness(const Socket* socket, u8 flags, u32 interest) {
+  u32 events = 0;
+  bool peer_closed = (flags & flag_peer_closed) != 0 || socket->peer_shut_read;
+  bool reset = (flags & flag_reset) != 0;
+  bool send_closed = (flags & flag_send_closed) != 0 || socket->shut_write;
+  u64 unread = acquire(socket->kernel->received) - load(socket->consumed);
+  if (unread >= socket->low_water || peer_closed || reset) events |= in_bits;
+  if (peer_closed || reset) events |= ready_read_hangup;
+  if (reset || (peer_closed && send_closed)) events |= POLLHUP;
+  if (reset || send_closed) {
+    events |= out_bits;
+  } else {
+    u32 limit = load(socket->kernel->send_limit);
+    bool space = send_room(socket, limit) >= limit / 3;
+    if (!space && (interest & out_bits) != 0) {
+      store(socket->program->want_space, 1);
+      full_fence();
+      space = send_room(socket, limit) >= limit / 3;
+    }
+    if (space) events |= out_bits;
+  }
+  return events;
+}
+
+}  // namespace
+
+u32 readiness(Socket* socket, u32 interest) {
+  if (socket->stage == Stage::inherited || socket->stage == Stage::undecided) settle(socket);
+  if (is_dead(socket)) return dead_bits;
+  if (socket->stage == Stage::undecided) return out_bits | POLLHUP;
+  if (!begun(socket)) return 0;
+  if (socket->stage == Stage::listener) {
+    if ((acquire(socket->kernel->flags) & flag_reset) != 0) return in_bits | POLLHUP;
+    if (!socket->want_accept) {
+      socket->want_accept = true;
+      Critical critical;
+      Call c{.op = Op::want_accept};
+      post_on(socket, c);
+    }
+    return acquire(socket->kernel->received) != load(socket->program->consumed) ? in_bits : 0;
+  }
+  u8 flags = acquire(socket->kernel->flags);
+  u32 events = ~0U;
+  if ((flags & flag_shared) != 0) [[unlikely]] {
+    events = shared_readiness(socket);
+    flags = acquire(socket->kernel->flags);
+  }
+  if (events == ~0U) {
+    switch (acquire(socket->kernel->state)) {
+      case SocketState::connecting:
+      case SocketState::undecided:
+        events = 0;
+        break;
+      case SocketState::free:
+        events = dead_bits & ~u32{POLLERR};
+        break;
+      default:
+        events = stream_readiness(socket, flags, interest);
+        break;
+    }
+  }
+  if (error_pending(socket)) events |= POLLERR;
+  return events;
+}
+
+u32 change_count(const Socket* socket) {
+  if (socket->arena == nullptr) return 0;
+  return load(socket->kernel->change);
+}
+
+int take_error(Socket* socket) {
+  if (socket->own_error != 0) {
+    return static_cast<int>(__atomic_exchange_n(&socket->own_error, 0U, __ATOMIC_RELAXED));
+  }
+  if (is_dead(socket)) return ECONNRESET;
+  if (socket->arena == nullptr || !begun(socket) || !error_pending(socket)) return 0;
+  socket->error_taken = load(socket->kernel->change) + 1;
+  return load(socket->kernel->error);
+}
+
+// ---- the seat
+// ----------------------------------------------------------------------------------------------------------
+
+Turn enter_seat(Socket* socket, int fd) {
+  Patience patience;
+  for (;;) {
+    if (socket->stage == Stage::inherited || socket->stage == Stage::undecided) settle(socket);
+    Arena* arena = acquire(socket->arena);
+    if (is_dead(socket)) return Turn::dead;
+    if (socket->stage == Stage::undecided || socket->stage == Stage::listener || arena == nullptr) {
+      return Turn::not_connected;
+    }
+    ProgramSocket* line = socket->program;
+    if ((acquire(socket->kernel->flags) & flag_shared) != 0 && begun(socket)) [[unlikely]] {
+      return lookup_socket(fd) == socket ? Turn::shared : Turn::moved;
+    }
+    critical_enter();
+    if (change_if(line->seat, u32{seat_idle}, u32{seat_busy})) [[likely]] {
+      if (lookup_socket(fd) == socket && socket->program == line) [[likely]]
+        return Turn::mine;
+      __atomic_exchange_n(&line->seat, u32{seat_idle}, __ATOMIC_SEQ_CST);
+      critical_leave();
+      return Turn::moved;
+    }
+    critical_leave();
+    if (lookup_socket(fd) != socket) return Turn::moved;
+    full_fence();
+    ring_if_armed(arena);
+    if (!patience.nap(arena)) return Turn::dead;
+  }
+}
+
+void leave_seat_wanted(Socket* socket) {
+  Call c{.op = Op::released};
+  post_on(socket, c);
+}
+
+// ---- waiting on one socket
+// -----------------------------------------------------------------------------------------------
+
+namespace {
+
+struct SocketWait {
+  Socket* socket;
+  u32 mask;
+};
+
+void set_waiter(u16& word, Thread* thread) {
+  u16 mine = thread->shared ? 0xffff : static_cast<u16>(thread->index + 1);
+  u16 was = load(word);
+  store(word, was == 0 || was == mine ? mine : 0xffff);
+}
+
+void clear_waiter(u16& word, Thread* thread) {
+  if (load(word) == thread->index + 1) store(word, 0);
+}
+
+}  // namespace
+
+int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 seen, u32 breaking) {
+  Pin pin(object_of(socket));
+  SocketWait wait{socket, mask | POLLERR | POLLHUP};
+  Condition condition{};
+  condition.context = &wait;
+  condition.check = [](void* context) {
+    auto* w = static_cast<SocketWait*>(context);
+    return (readiness(w->socket, w->mask) & w->mask) != 0;
+  };
+  condition.arm = [](void* context, Thread* thread) {
+    auto* w = static_cast<SocketWait*>(context);
+    if (w->socket->arena != nullptr) set_waiter(w->socket->program->read_waiter, thread);
+  };
+  condition.disarm = [](void* context, Thread* thread) {
+    auto* w = static_cast<SocketWait*>(context);
+    if (w->socket->arena != nullptr) clear_waiter(w->socket->program->read_waiter, thread);
+  };
+  WaitOptions options{deadline_ns, any_signal};
+  switch (wait_for(socket->arena, condition, options, seen, breaking)) {
+    case Woken::timeout:
+      return EAGAIN;
+    case Woken::signal:
+      return EINTR;
+    default:
+      return 0;
+  }
+}
+
+void found_nothing() {
+  Thread* thread = own_thread();
+  if ((++thread->would_block & 15) == 0) timed_yield();
+}
+
+}  // namespace cob::shim

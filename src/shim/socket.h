@@ -1,0 +1,172 @@
+// Socket: a cob description as this program sees it: its slot's two lines, the receive cursor, what
+// was set on it. Model: undecided until bind or connect (then cob's, or replaced by a host socket);
+// the fast path holds the seat word, everything about the undecided and about options is under
+// `lock`. docs/calls.md, "Socket slots", "Seats", "Readiness". Any thread.
+#pragma once
+
+#include "shim/placeholder.h"
+#include "shim/ring.h"
+
+namespace cob::shim {
+
+struct Member;  // epoll.h
+
+enum class Stage : u8 {
+  undecided,  // the shim's alone, or bound in the kernel
+  stream,     // connect was posted, or accepted
+  listener,
+  inherited,  // forked child: known by handle, waits for adoption
+  dead,       // its kernel died, or it could not be adopted
+};
+
+struct KeptOption {
+  int level, name;
+  u32 bytes;
+  char value[16];
+};
+inline constexpr u32 kept_options = 12;
+
+struct alignas(64) Socket : Object {
+  Stage stage;
+  bool peer_shut_read;  // shutdown(SHUT_RD) here
+  bool shut_write;
+  bool want_accept;  // posted
+  bool climbed;      // `use` was done since the slot was shared
+  bool known;        // a post named the slot
+  bool bound;
+  bool connect_reported;  // connect(2) has told how it ended
+  bool inherited_flags;   // other programs share the status flags: the placeholder's are the truth
+  u32 slot, generation;
+  Arena* arena;
+  const call::KernelSocket* kernel;
+  call::ProgramSocket* program;
+  u64 posted;
+  u64 consumed;
+  u32 cursor_chunk, cursor_offset;
+  u32 poster, poster_position;  // last thread that posted on it
+  int status_flags;             // O_NONBLOCK, O_ASYNC
+  u32 low_water;                // SO_RCVLOWAT
+
+  Member* members;  // epoll memberships; guarded by members_lock
+  u32 error_taken;  // `change` at which SO_ERROR was read + 1, 0: never
+  u32 own_error;    // an error of the shim's own making, pending
+  u32 handle;
+  Placeholder placeholder;
+  int protocol;
+  Lock lock;
+  u32 local_address, remote_address;  // as far as the shim knows, host byte order
+  u16 local_port, remote_port;
+  i64 receive_timeout_ns, send_timeout_ns;  // 0: none
+  bool reuse_address, reuse_port, no_delay, cork, keep_alive, linger_on, quick_ack;
+  i32 linger_seconds, keep_idle, keep_interval, keep_probes;
+  i32 send_buffer, receive_buffer, defer_accept, user_timeout;
+  u32 option_count;
+  KeptOption option[kept_options];  // for a host socket in its place
+};
+
+bool sockets_start();
+Socket* new_socket();  // one reference, undecided; null: out of sockets
+void end_socket(Socket* socket);
+void for_each_socket(void (*visit)(Socket* socket, void* context), void* context);
+void lock_for_fork();
+void unlock_after_fork();
+void recount_references();  // forked child: references are the numbers in the table
+
+// Gives the socket a slot in the arena: begin_slot takes one of the shim's, occupy_slot is told
+// (accepted, adopted). 0 or an errno.
+int begin_slot(Socket* socket, Arena* arena);
+void occupy_slot(Socket* socket, Arena* arena, u32 slot);
+
+// Posts on the socket in the order of the threads that use it. False: the kernel is dead.
+bool post_on(Socket* socket, Call& c);
+Reply call_on(Socket* socket, Call& c);
+
+// Gives the slot back; the socket is undecided again.
+void leave_slot(Socket* socket);
+// Tells the kernel what was set before the slot began.
+void post_options(Socket* socket);
+
+// Makes a forked child's socket usable; false: it stays dead.
+bool settle(Socket* socket);
+
+inline bool is_live(const Socket* socket) {
+  return socket->arena != nullptr && !socket->arena->is_dead() && socket->stage != Stage::dead;
+}
+inline bool is_dead(const Socket* socket) {
+  return socket->stage == Stage::dead || (socket->arena != nullptr && socket->arena->is_dead());
+}
+// The kernel has seen the slot's present life.
+inline bool begun(const Socket* socket) {
+  return acquire(socket->kernel->generation) == socket->generation;
+}
+inline bool is_nonblocking(const Socket* socket) {
+  if (!socket->inherited_flags) [[likely]]
+    return (socket->status_flags & O_NONBLOCK) != 0;
+  return false;  // the caller asks the placeholder, which has a number (see nonblocking_at)
+}
+inline bool nonblocking_at(const Socket* socket, int fd) {
+  if (!socket->inherited_flags) [[likely]]
+    return (socket->status_flags & O_NONBLOCK) != 0;
+  int flags = raw::fcntl(fd, F_GETFL);
+  return flags >= 0 && (flags & O_NONBLOCK) != 0;
+}
+
+// Readiness as poll(2) numbers it (with POLLRDNORM, POLLWRNORM). Asks for an announcement of send
+// space when `interest` has POLLOUT and there is none. May settle and climb an inherited socket.
+u32 readiness(Socket* socket, u32 interest);
+// Counts edges, for EPOLLET.
+u32 change_count(const Socket* socket);
+// The pending error, taken; 0: none.
+int take_error(Socket* socket);
+
+// ---- the seat
+// ----------------------------------------------------------------------------------------------------------
+
+enum class Turn : u8 {
+  mine,    // the seat is ours until leave_seat; a critical section began
+  shared,  // operate by call
+  not_connected,
+  dead,
+  moved,  // the number no longer names this socket
+};
+
+// For the socket at `fd`.
+Turn enter_seat(Socket* socket, int fd);
+void leave_seat_wanted(Socket* socket);
+inline void leave_seat(Socket* socket) {
+  u32 was = __atomic_exchange_n(&socket->program->seat, u32{call::seat_idle}, __ATOMIC_SEQ_CST);
+  if ((was & call::seat_wanted) != 0) [[unlikely]]
+    leave_seat_wanted(socket);
+  critical_leave();
+}
+
+// A reference held over a blocked call; survives cancellation (dropped at the thread's end).
+class Pin {
+ public:
+  explicit Pin(Object* object) : object_(object), thread_(own_thread()) {
+    __atomic_add_fetch(&object->references, 1, __ATOMIC_RELAXED);
+    if (thread_->pins < pins_a_thread && !thread_->shared)
+      thread_->pin[thread_->pins++] = object;
+    else
+      thread_ = nullptr;
+  }
+  ~Pin() {
+    Critical critical;
+    if (thread_ != nullptr) --thread_->pins;
+    drop(object_);
+  }
+  Pin(const Pin&) = delete;
+  Pin& operator=(const Pin&) = delete;
+
+ private:
+  Object* object_;
+  Thread* thread_;
+};
+
+// Waits until `mask` (or error, hangup) is ready. 0, or the errno: EAGAIN (time is over), EINTR.
+int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 seen, u32 breaking);
+
+// A nonblocking call found nothing; a program that only polls so must let its kernel run.
+void found_nothing();
+
+}  // namespace cob::shim

@@ -1,0 +1,80 @@
+// The shim's start: the one constructor, COB_SHIM, the global tables. Model: contract.h, "start".
+// Runs once, before main, on the only thread.
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shim/check.h"
+#include "shim/epoll.h"
+#include "shim/inherit.h"
+#include "shim/process.h"
+#include "shim/socket.h"
+
+namespace cob::shim {
+
+namespace {
+
+// "<attach right>:<liveness>:<kernel>[:1]"
+struct Entry {
+  int attach_right = -1;
+  int liveness = -1;
+  u32 kernel = 0;
+  bool attached_before = false;
+};
+
+bool parse(const char* text, Entry& entry) {
+  char* end = nullptr;
+  entry.attach_right = static_cast<int>(strtol(text, &end, 10));
+  if (*end != ':') return false;
+  entry.liveness = static_cast<int>(strtol(end + 1, &end, 10));
+  if (*end != ':') return false;
+  entry.kernel = static_cast<u32>(strtoul(end + 1, &end, 10));
+  entry.attached_before = strcmp(end, ":1") == 0;
+  return *end == 0 || entry.attached_before;
+}
+
+bool is_unix_socket(int fd) {
+  int domain = 0;
+  socklen_t length = sizeof domain;
+  return fd >= 0 &&
+         raw::call(SYS_getsockopt, fd, SOL_SOCKET, SO_DOMAIN, raw::at(&domain), raw::at(&length)) ==
+             0 &&
+         domain == AF_UNIX;
+}
+
+}  // namespace
+
+void shim_start() {
+  const char* text = getenv(call::environment_name);
+  Entry entry;
+  if (text == nullptr || !parse(text, entry) || !is_unix_socket(entry.attach_right)) return;
+  if (!sockets_start() || !epoll_start()) return;
+  threads_start();
+  if (!table_start()) return;
+  g.attach_right = make_hidden(entry.attach_right);
+  raw::fcntl(g.attach_right, F_SETFD, 0);
+  if (is_unix_socket(entry.liveness)) g.liveness = make_hidden(entry.liveness);
+  g.kernel = entry.kernel;
+  strncpy(g.command, program_invocation_short_name, sizeof g.command - 1);
+  adopt_at_start(entry.attached_before);
+}
+
+}  // namespace cob::shim
+
+namespace {
+
+__attribute__((constructor(101))) void start(int, char**, char** environment) {
+  using namespace cob::shim;
+  int saved = errno;
+  resolve_real_functions();
+  check_start(environment);
+  shim_start();
+  if (attached()) {
+    signals_start();
+    process_start();
+  }
+  errno = saved;
+}
+
+}  // namespace

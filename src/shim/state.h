@@ -1,0 +1,28 @@
+// The shim's one global: what COB_SHIM said, the current arena, the core's contested mark.
+// Model: a program has one current arena; arenas of dead kernels stay until their last socket is
+// closed. Any thread; fields beyond the atomic ones are guarded by attach_lock.
+#pragma once
+
+#include "shim/lock.h"
+
+namespace cob::shim {
+
+struct Arena;
+
+struct State {
+  int attach_right = -1;  // hidden; the supervisor's socket, shared by every program of the cob
+  int liveness =
+      -1;  // hidden; our socket to the kernel, handed over by `cob run` or a parent; -1: none yet
+  u32 kernel = 0;          // the kernel we want
+  u64 ticket = 0;          // forked child: what we may claim, 0: nothing
+  bool inherited = false;  // some sockets wait for adoption by handle
+  Arena* current = nullptr;
+  i64 contested_until_ns = 0;  // atomic
+  i64 next_attach_ns = 0;      // do not ask the supervisor again before
+  char command[44] = {};
+};
+
+extern State g;
+extern Lock attach_lock;
+
+}  // namespace cob::shim

@@ -1,0 +1,47 @@
+// Thread: a thread of the program as its kernel knows it: index (call ring, reply line, armed word)
+// and doorbell. Model: one object an index, reused by later threads; registered with the current
+// arena at its first call. Beyond max_threads - 1 threads the last index is shared under a lock.
+// Used by its thread alone, but for the doorbell, which anyone may ring.
+#pragma once
+
+#include "shim/arena.h"
+
+namespace cob::shim {
+
+inline constexpr u32 chunks_a_thread = 32;
+inline constexpr u32 pins_a_thread = 8;
+
+struct alignas(64) Thread {
+  Arena* arena;  // registered with this one
+  u32 index;
+  int doorbell;  // hidden; -1: none yet
+  bool taken;
+  bool shared;      // the last index
+  u32 would_block;  // calls in a row that found nothing
+  u32 chunks;
+  u32 chunk[chunks_a_thread];  // send chunks of `arena`
+  Object* pin[pins_a_thread];  // what blocked calls hold; dropped at the thread's end
+  u32 pins;
+  u32 sleeping;  // atomic; 1: in or about to enter its wait
+};
+
+extern thread_local Thread* this_thread
+    __attribute__((visibility("hidden"), tls_model("initial-exec")));
+extern Lock shared_thread_lock;
+
+Thread* register_thread(Arena* arena);
+
+// The calling thread, registered with the arena; null when the arena died.
+inline Thread* thread_for(Arena* arena) {
+  Thread* thread = this_thread;
+  if (thread != nullptr && thread->arena == arena) [[likely]]
+    return thread;
+  return register_thread(arena);
+}
+// The calling thread whether or not there is an arena; for waits.
+Thread* own_thread();
+Thread* thread_at(u32 index);
+void threads_start();
+void forget_threads();  // forked child
+
+}  // namespace cob::shim

@@ -1,0 +1,164 @@
+// Waiting. Model: wait.h.
+
+#include "shim/wait.h"
+
+namespace cob::shim {
+
+namespace {
+
+constexpr i64 yield_budget_ns = 100'000;
+constexpr i64 contested_yield_ns = 300'000;
+constexpr i64 contested_time_ns = 20'000'000;
+constexpr i64 death_check_ns = 1'000'000;
+
+bool interrupted(const WaitOptions& options, u32 seen, u32 breaking) {
+  return options.any_signal ? signals_seen() != seen : signals_breaking() != breaking;
+}
+
+void drain_doorbell(Thread* thread) {
+  u64 count = 0;
+  raw::read(thread->doorbell, &count, sizeof count);
+}
+
+// One sleep; the doorbell has been armed. True when a host descriptor is ready.
+bool sleep_once(Arena* arena, Thread* thread, const Condition& condition, i64 deadline_ns) {
+  pollfd own[2];
+  pollfd* fds = condition.host != nullptr ? condition.host : own;
+  u32 count = condition.host != nullptr ? condition.hosts : 0;
+  u32 bell = count;
+  fds[count++] = {thread->doorbell, POLLIN, 0};
+  if (arena != nullptr) fds[count++] = {arena->liveness, 0, 0};
+  timespec left{};
+  if (deadline_ns != forever) {
+    i64 ns = deadline_ns - now_ns();
+    if (ns < 0) ns = 0;
+    left = {ns / 1'000'000'000, ns % 1'000'000'000};
+  }
+  if (thread->shared && (deadline_ns == forever || left.tv_sec > 0 || left.tv_nsec > 1'000'000)) {
+    left = {0, 1'000'000};  // a doorbell of many: whoever reads it may steal a ring
+    deadline_ns = 0;
+  }
+  int saved = errno;
+  int ready = real_ppoll(fds, count, deadline_ns == forever ? nullptr : &left, condition.mask);
+  errno = saved;
+  if (ready <= 0) return false;
+  if (fds[bell].revents != 0) {
+    drain_doorbell(thread);
+    --ready;
+  }
+  if (arena != nullptr && fds[bell + 1].revents != 0) {
+    mark_dead(arena);
+    --ready;
+  }
+  return ready > 0;
+}
+
+}  // namespace
+
+bool contested() { return load(g.contested_until_ns) > now_ns(); }
+
+void timed_yield() {
+  i64 before = now_ns();
+  raw::yield();
+  i64 after = now_ns();
+  if (after - before > contested_yield_ns) store(g.contested_until_ns, after + contested_time_ns);
+}
+
+bool Patience::rest(Arena* arena) {
+  if (arena != nullptr && arena->is_dead()) return false;
+  if (turns_++ < spins) {
+    relax();
+    return true;
+  }
+  i64 before = now_ns();
+  if (yield_end_ns_ == 0) {
+    yield_end_ns_ = before + yield_budget_ns;
+    next_death_check_ns_ = before + death_check_ns;
+  }
+  sleep_ = before >= yield_end_ns_ || load(g.contested_until_ns) > before;
+  if (before >= next_death_check_ns_) {
+    next_death_check_ns_ = before + death_check_ns;
+    if (arena != nullptr && check_death(arena)) return false;
+  }
+  if (sleep_) return true;
+  raw::yield();
+  i64 after = now_ns();
+  if (after - before > contested_yield_ns) store(g.contested_until_ns, after + contested_time_ns);
+  return true;
+}
+
+bool Patience::nap(Arena* arena) {
+  if (!rest(arena)) return false;
+  if (sleep_) {
+    timespec fifty_us{0, 50'000};
+    raw::call(SYS_nanosleep, raw::at(&fifty_us), 0);
+  }
+  return true;
+}
+
+void sleep_uninterrupted(Arena* arena, Thread* thread) {
+  pollfd fds[2] = {{thread->doorbell, POLLIN, 0}, {arena->liveness, 0, 0}};
+  timespec at_most{0, 10'000'000};
+  if (raw::ppoll(fds, 2, &at_most) <= 0) return;
+  if (fds[0].revents != 0) drain_doorbell(thread);
+  if (fds[1].revents != 0) mark_dead(arena);
+}
+
+Woken wait_for(Arena* arena, const Condition& condition, const WaitOptions& options, u32 seen,
+               u32 breaking) {
+  Thread* thread = arena != nullptr ? thread_for(arena) : own_thread();
+  if (thread == nullptr) return Woken::dead;
+  if (arena != nullptr && condition.mask == nullptr) {  // a mask must be in force from the start
+    ring_if_armed(arena);
+    Patience patience;
+    while (!contested()) {
+      if (condition.check(condition.context)) return Woken::ready;
+      if (interrupted(options, seen, breaking)) return Woken::signal;
+      if (!patience.rest(arena)) return Woken::dead;
+      if (patience.should_sleep()) break;
+      if (options.deadline_ns != forever && now_ns() >= options.deadline_ns) break;
+    }
+  }
+  for (;;) {
+    store(thread->sleeping, 1U);
+    if (condition.arm != nullptr) condition.arm(condition.context, thread);
+    u32* armed = arena != nullptr ? &arena->program->armed[thread->index].armed : nullptr;
+    if (armed != nullptr) store(*armed, 1U);
+    __atomic_store_n(&thread_signals.doorbell, thread->doorbell, __ATOMIC_SEQ_CST);
+    full_fence();
+    if (arena != nullptr) ring_if_armed(arena);
+    Woken woken = Woken::timeout;
+    bool decided = true;
+    bool host = false;
+    if (condition.check(condition.context)) {
+      woken = Woken::ready;
+    } else if (interrupted(options, seen, breaking)) {
+      woken = Woken::signal;
+    } else if (options.deadline_ns != forever && now_ns() >= options.deadline_ns) {
+      woken = Woken::timeout;
+    } else {
+      host = sleep_once(arena, thread, condition, options.deadline_ns);
+      decided = false;
+    }
+    __atomic_store_n(&thread_signals.doorbell, 0, __ATOMIC_RELEASE);
+    if (armed != nullptr) store(*armed, 0U);
+    store(thread->sleeping, 0U);
+    if (condition.disarm != nullptr) condition.disarm(condition.context, thread);
+    if (decided) return woken;
+    if (host || condition.check(condition.context)) return Woken::ready;
+    if (arena != nullptr && arena->is_dead()) return Woken::dead;
+  }
+}
+
+i64 deadline_after_ms(int timeout_ms) {
+  if (timeout_ms < 0) return forever;
+  return now_ns() + static_cast<i64>(timeout_ms) * 1'000'000;
+}
+
+i64 deadline_after(const timespec* timeout) {
+  if (timeout == nullptr) return forever;
+  if (timeout->tv_sec > 4'000'000'000) return forever;
+  return now_ns() + timeout->tv_sec * 1'000'000'000 + timeout->tv_nsec;
+}
+
+}  // namespace cob::shim

@@ -1,0 +1,67 @@
+// Waiting: a few spins, then timed yields, then arm and sleep. DESIGN.md decisions 2 and 3.
+// Model: a yield that took longer than 300 us marks the core contested; for the next 20 ms waits
+// only arm and sleep. The sleep is libc's real ppoll on the thread's doorbell and the liveness
+// socket: a cancellation point with nothing held. The waiting thread.
+#pragma once
+
+#include "shim/ring.h"
+
+namespace cob::shim {
+
+inline constexpr i64 forever = INT64_MAX;
+
+// The resting part of a wait loop. rest() spins, then yields; false: the arena died.
+// should_sleep(): the time for yields is over, rest() only looks for death. nap() is rest() for
+// loops that have nothing to sleep on.
+class Patience {
+ public:
+  bool rest(Arena* arena);
+  bool nap(Arena* arena);
+  bool should_sleep() const { return sleep_; }
+
+ private:
+  static constexpr u32 spins = 16;
+  u32 turns_ = 0;
+  bool sleep_ = false;
+  i64 yield_end_ns_ = 0;
+  i64 next_death_check_ns_ = 0;
+};
+
+// Yields once and times it.
+void timed_yield();
+bool contested();
+
+enum class Woken : u8 { ready, timeout, signal, dead };
+
+struct WaitOptions {
+  i64 deadline_ns = forever;  // now_ns() clock
+  bool any_signal = false;    // EINTR for every handler; else only for those without SA_RESTART
+};
+
+// What ends the wait, besides time, signals and death.
+struct Condition {
+  bool (*check)(void* context);
+  // Called before the sleep with the thread armed: where to announce changes; and after.
+  void (*arm)(void* context, Thread* thread);
+  void (*disarm)(void* context, Thread* thread);
+  void* context;
+  // Host descriptors to sleep on besides doorbell and liveness, with room for two more entries
+  // behind them.
+  pollfd* host = nullptr;
+  u32 hosts = 0;
+  const sigset_t* mask = nullptr;  // of the sleep
+};
+
+// Signals that ran since `seen` and `breaking` were read count. arena may be null: then only the
+// host descriptors wake.
+Woken wait_for(Arena* arena, const Condition& condition, const WaitOptions& options, u32 seen,
+               u32 breaking);
+
+// Armed sleep that no signal ends; for answers that are sure to come.
+void sleep_uninterrupted(Arena* arena, Thread* thread);
+
+// Absolute time of a relative timeout; saturates. negative or null: forever.
+i64 deadline_after_ms(int timeout_ms);
+i64 deadline_after(const timespec* timeout);
+
+}  // namespace cob::shim
