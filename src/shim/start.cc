@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "shim/check.h"
 #include "shim/epoll.h"
@@ -14,6 +15,8 @@
 namespace cob::shim {
 
 namespace {
+
+const char* command_name = "";
 
 // "<attach right>:<liveness>:<kernel>[:1]"
 struct Entry {
@@ -56,7 +59,7 @@ void shim_start() {
   raw::fcntl(g.attach_right, F_SETFD, 0);
   if (is_unix_socket(entry.liveness)) g.liveness = make_hidden(entry.liveness);
   g.kernel = entry.kernel;
-  strncpy(g.command, program_invocation_short_name, sizeof g.command - 1);
+  strncpy(g.command, command_name, sizeof g.command - 1);
   adopt_at_start(entry.attached_before);
 }
 
@@ -64,9 +67,15 @@ void shim_start() {
 
 namespace {
 
-__attribute__((constructor(101))) void start(int, char**, char** environment) {
+__attribute__((constructor(101))) void start(int count, char** arguments, char** environment) {
   using namespace cob::shim;
   int saved = errno;
+  // This library is initialised before libc itself (-z initfirst): what libc has not set yet it will set to the same.
+  if (environ == nullptr) environ = environment;
+  if (count > 0 && arguments[0] != nullptr) {
+    const char* slash = strrchr(arguments[0], '/');
+    command_name = slash != nullptr ? slash + 1 : arguments[0];
+  }
   resolve_real_functions();
   check_start(environment);
   shim_start();
