@@ -1,0 +1,26 @@
+# What people type. Each target sets itself up: tools/setup.sh installs what tools/packages.txt lists and is missing.
+PREFIX ?= /usr/local
+
+.PHONY: all setup demo test bench install clean
+
+all: setup
+	@test -f build/build.ninja || cmake --preset release
+	@cmake --build build
+
+setup:
+	@tools/setup.sh
+
+demo: all
+	@tools/demo.sh
+
+test: all
+	@tools/test.sh
+
+bench: all
+	@build/cob bench servers
+
+install: all
+	@cmake --install build --prefix "$(PREFIX)"
+
+clean:
+	rm -rf build build-asan build-tsan build-dev build-fuzz

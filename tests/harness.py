@@ -1,0 +1,219 @@
+"""End-to-end harness: brings up cobs under private names and checks that nothing of them is left. Standard library only.
+
+    class MyTest(harness.CobTest):
+        def test_something(self):
+            cob = self.cob(kernels=2)
+            self.assertEqual(cob.run("echo", "hi").stdout, "hi\\n")
+
+COB_BUILD names the build tree (default: build/ beside tests/). A file ends with `harness.main()`, whose exit status is 0, 1,
+or 77 when something was skipped and nothing failed; each skip is printed by name.
+"""
+import json
+import os
+import pathlib
+import secrets
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = pathlib.Path(os.environ.get("COB_BUILD", ROOT / "build")).resolve()
+COB = str(BUILD / "cob")
+os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+
+
+def wait_until(condition, seconds=10.0, what="the condition"):
+    """Polls until condition() is true and returns its value; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true within {seconds} s")
+        time.sleep(0.005)
+
+
+def is_alive(pid):
+    """False for a zombie too: nobody may be there to reap it."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def processes_of(name):
+    """(pid, command line) of the supervisor's kernels, by their title."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if command.startswith(f"cob-kernel[{name}/") and is_alive(entry.name):
+            found.append((int(entry.name), command))
+    return found
+
+
+def usable_cores():
+    return sorted(os.sched_getaffinity(0))
+
+
+class Cob:
+    """One cob: a private name, a private XDG_RUNTIME_DIR, a free temporary directory (`directory`)."""
+
+    def __init__(self, double=False, environment=None, command=COB):
+        self.command = str(command)
+        self.name = "test-" + secrets.token_hex(4)
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="cob-test-"))
+        runtime = self.directory / "runtime"
+        runtime.mkdir(mode=0o700)
+        self.run_directory = runtime / "cob" / self.name
+        self.environment = {k: v for k, v in os.environ.items() if k not in ("COB_SHIM", "LD_PRELOAD")}
+        self.environment["XDG_RUNTIME_DIR"] = str(runtime)
+        if double:
+            self.environment["COB_LIBEXEC"] = str(BUILD / "double")
+            self.environment["COB_SHIM_PATH"] = str(BUILD / "double" / "libshim_double.so")
+        self.environment.update(environment or {})
+        self.shared_memory_before = set(os.listdir("/dev/shm"))
+        self.pids = set()
+        self.children = []
+
+    # ---- the CLI ----
+
+    def cli(self, *words, environment=None, timeout=60, **options):
+        """`cob WORDS`, to its end."""
+        return subprocess.run([self.command, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, timeout=timeout,
+                              env={**self.environment, **(environment or {})}, **options)
+
+    def named(self, command, *words, **options):
+        return self.cli(command, "--name", self.name, *words, **options)
+
+    def up(self, *words, **options):
+        done = self.named("up", *words, **options)
+        if done.returncode != 0:
+            raise AssertionError(f"cob up failed: {done.stdout}{done.stderr}")
+        self.note_pids()
+        return done
+
+    def down(self):
+        return self.named("down")
+
+    def status(self):
+        done = self.named("status", "--json")
+        if done.returncode != 0:
+            raise AssertionError(f"cob status failed: {done.stdout}{done.stderr}")
+        return json.loads(done.stdout)
+
+    def kernels(self):
+        return self.status()["kernels"]
+
+    def ps(self):
+        return json.loads(self.named("ps", "--json").stdout)
+
+    def log(self):
+        try:
+            return (self.run_directory / "log").read_text()
+        except FileNotFoundError:
+            return ""
+
+    def note_pids(self):
+        status = self.status()
+        self.pids.add(status["pid"])
+        self.pids.update(k["pid"] for k in status["kernels"] if k["pid"] > 0)
+        return status
+
+    # ---- programs ----
+
+    def run(self, *program, kernel=None, **options):
+        """`cob run -- PROGRAM`, to its end."""
+        return self.named("run", *(() if kernel is None else ("-k", kernel)), "--", *program, **options)
+
+    def start(self, *program, kernel=None, **options):
+        """`cob run -- PROGRAM` in the background; ended with the test."""
+        words = [self.command, "run", "--name", self.name, *(() if kernel is None else ("-k", str(kernel))), "--"]
+        environment = {**self.environment, **options.pop("environment", {})}
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+        child = subprocess.Popen([*words, *map(str, program)], env=environment, **options)
+        self.children.append(child)
+        return child
+
+    # ---- the end ----
+
+    def close(self):
+        """Ends everything; returns what was left behind that should not have been."""
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+            for stream in (child.stdin, child.stdout, child.stderr):
+                if stream:
+                    stream.close()
+        if (self.run_directory / "control").exists():
+            self.down()
+        problems = []
+        try:
+            wait_until(lambda: not any(map(is_alive, self.pids)) and not processes_of(self.name), 3)
+        except AssertionError:
+            problems.append(f"processes left: {[p for p in self.pids if is_alive(p)]} {processes_of(self.name)}")
+        if self.run_directory.exists():
+            problems.append(f"left in the run directory: {os.listdir(self.run_directory)}")
+        left = {f for f in set(os.listdir("/dev/shm")) - self.shared_memory_before if "cob" in f}
+        if left:
+            problems.append(f"left in /dev/shm: {sorted(left)}")
+        shutil.rmtree(self.directory, ignore_errors=True)
+        return problems
+
+
+class CobTest(unittest.TestCase):
+    """A test that may use cobs; each is ended after it, and must leave nothing."""
+
+    double = False  # True: kernels and shim are the doubles of tests/double
+
+    def cob(self, kernels=None, cores=None, up=True, **options):
+        cob = Cob(double=self.double, **options)
+        self.addCleanup(self.end, cob)
+        if up:
+            words = [] if kernels is None else ["--kernels", kernels]
+            if cores is not None:
+                words += ["--cores", cores]
+            elif kernels is not None and kernels > len(usable_cores()):
+                words += ["--cores", ",".join(str(usable_cores()[i % len(usable_cores())]) for i in range(kernels))]
+            cob.up(*words)
+        return cob
+
+    def end(self, cob):
+        log = cob.log()
+        problems = cob.close()
+        if problems:
+            self.fail("; ".join(problems) + "\nthe cob's log:\n" + log[-4000:])
+        if self._outcome_failed():
+            print("the cob's log:\n" + log[-4000:], file=sys.stderr)
+
+    def _outcome_failed(self):
+        result = self._outcome.result
+        return any(test is self for test, _ in result.failures + result.errors) if result else False
+
+    def write_program(self, cob, name, text, mode=0o755):
+        path = cob.directory / name
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
+
+def main():
+    program = unittest.main(exit=False, verbosity=2)
+    skipped = program.result.skipped
+    for test, reason in skipped:
+        print(f"SKIPPED: {test.id()}: {reason}", file=sys.stderr)
+    if skipped:
+        print(f"SKIPPED: {len(skipped)} of {program.result.testsRun}", file=sys.stderr)
+    sys.exit(1 if not program.result.wasSuccessful() else 77 if skipped else 0)
