@@ -126,10 +126,14 @@ void Sockets::settle(Description&, Holder& holder) {
       // Looked at and left: never written by our shim. The kernel takes it back.
       publish(program.theirs(number).seat, static_cast<u32>(call::seat_away));
     }
-    d.accept_counted = false;
-    d.listener_of = nullptr;
-    if (d.tcb != net::no_tcb) stack_->accepted(d.tcb);
+    mark_accepted(d);
   }
+}
+
+void Sockets::mark_accepted(Description& connection) {
+  connection.accept_counted = false;
+  connection.listener_of = nullptr;
+  if (connection.tcb != net::no_tcb) stack_->accepted(connection.tcb);
 }
 
 bool Sockets::offer_to(Description& listener, Holder& holder, Description& connection) {
@@ -195,11 +199,13 @@ void Sockets::take_offers_back(Description& listener, Holder& holder) {
     const u32 number = entries.socket[(at - 1) % call::offer_slots];
     if (!program.slot_open(number)) continue;
     u32 expected = call::seat_offered;
+    Description& d = *program.slot(number).description;
     if (!__atomic_compare_exchange_n(&program.theirs(number).seat, &expected,
                                      static_cast<u32>(call::seat_away), false, __ATOMIC_SEQ_CST,
-                                     __ATOMIC_RELAXED))
-      continue;  // the program was quicker
-    Description& d = *program.slot(number).description;
+                                     __ATOMIC_RELAXED)) {
+      if (d.accept_counted) mark_accepted(d);  // the program was quicker
+      continue;
+    }
     retain(d);  // the queue's again
     d.listener_of = nullptr;
     take_unread(d);

@@ -180,6 +180,9 @@ void Sockets::let_go(Program& program, u32 number, bool reset) {
   std::size_t index = 0;
   while (d.holders[index].program != &program || d.holders[index].slot != number) ++index;
 
+  if (d.accept_counted && load(program.theirs(number).seat) != call::seat_offered)
+    mark_accepted(d);  // accepted and closed before anyone looked
+
   if (d.state == SocketState::listening) {
     take_offers_back(d, d.holders[index]);
   } else if (d.seat == static_cast<i32>(index)) {

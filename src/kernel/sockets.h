@@ -153,6 +153,7 @@ class Sockets final : public net::SocketLayer {
   bool offer_to(Description& listener, Holder& holder, Description& connection);
   void settle(Description& listener, Holder& holder);
   void take_offers_back(Description& listener, Holder& holder);
+  void mark_accepted(Description& connection);
   void mark_busy(Description& listener);
   void finish_listen(u32 handle, Program& program, u32 slot, const CallOrigin& origin, i32 result);
   void answer(const CallOrigin& origin, i32 result, const u64* values = nullptr, u32 count = 0);
