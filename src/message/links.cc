@@ -181,9 +181,7 @@ Link* Links::next_faulted() {
 // argument.
 void Links::flush_touched() {
   for (Link* link : touched_) {
-    if (!link->connected) continue;
-    link->messages_out.publish();
-    link->frames_out.publish();
+    if (link->connected) link->frames_out.publish();
   }
   full_fence();
   for (Link* link : touched_) {

@@ -80,7 +80,8 @@ class Links {
     if (link.touched == 0) touched_.push_back(&link);
     link.touched |= what;
   }
-  // Publishes what was sent on every touched link, then rings those who sleep.
+  // Publishes the frames of every touched link, then rings those who sleep and have been sent
+  // something.
   void flush() {
     if (!touched_.empty()) flush_touched();
   }

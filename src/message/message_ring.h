@@ -1,7 +1,6 @@
-// The message ring's two ends: runs of 64-byte lines, each with its sequence; the run's first line
-// is published last. Model: SPSC (FastForward's "the slot says whether it is full"), credits
-// published every quarter ring. A batch is held back by its very first line and becomes visible at
-// once with publish(). One end a thread; nothing read is trusted.
+// The message ring's two ends: runs of 64-byte lines, each with its sequence; a run's first line is published last.
+// Model: SPSC (FastForward's "the slot says whether it is full"), credits published every quarter ring. A message is visible
+// at once: holding batches back was measured slower. One end a thread; nothing read is trusted.
 #pragma once
 
 #include <span>
@@ -15,10 +14,6 @@ enum class Room { yes, no, fault };
 
 class MessageWriter {
  public:
-  // Longest batch that stays invisible without publish(): the reader shall start while we still
-  // write.
-  static constexpr u32 longest_batch = 64;
-
   MessageWriter() = default;
   // `consumed`: the reader's credit word. The slots are prepared by prepare().
   MessageWriter(Slot* slots, const u32* consumed) : slots_(slots), consumed_(consumed) {}
@@ -41,7 +36,7 @@ class MessageWriter {
   u32 in_flight() const { return next_ - credited_; }
   bool credits_changed() const { return load_acquire(*consumed_) != credited_; }
 
-  // REQUIRES: room for lines_for(bytes.size()). Visible after publish().
+  // REQUIRES: room for lines_for(bytes.size()). The reader sees it from now on.
   [[gnu::always_inline]] inline void write(MessageKind kind, MessageType type, u32 tag, u16 error,
                                            std::span<const std::byte> bytes) {
     Slot& head = slots_[next_ & mask];
@@ -57,19 +52,8 @@ class MessageWriter {
       std::memcpy(head.payload, bytes.data(), Slot::first_payload);
       lines = write_more(bytes.subspan(Slot::first_payload));
     }
-    if (batch_ == 0) {
-      held_ = next_;
-    } else {
-      store_release(head.sequence, next_ + 1);
-    }
+    store_release(head.sequence, next_ + 1);
     next_ += lines;
-    batch_ += lines;
-    if (batch_ >= longest_batch) publish();
-  }
-  void publish() {
-    if (batch_ == 0) return;
-    store_release(slots_[held_ & mask].sequence, held_ + 1);
-    batch_ = 0;
   }
 
  private:
@@ -94,8 +78,6 @@ class MessageWriter {
   const u32* consumed_ = nullptr;
   u32 next_ = 0;      // index of the next line to write
   u32 credited_ = 0;  // what the reader is known to have consumed; at most next_
-  u32 held_ = 0;      // first line of the batch, not yet published
-  u32 batch_ = 0;     // lines of it
 };
 
 enum class Taken { nothing, one, fault };

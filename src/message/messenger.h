@@ -154,7 +154,8 @@ class Messenger {
   // returns how many messages it delivered.
   std::size_t poll(Time now, std::size_t budget);
   Time next_deadline() const { return requests_.next_deadline(); }
-  // Makes what was sent visible, frames included, and rings the doorbells of sleepers.
+  // Owed after sending and before sleeping: publishes frames and rings the doorbells of sleepers. A
+  // spinning peer sees a message already before.
   void flush() { links_->flush(); }
   // Before sleeping: set_armed(true) (ends in a full fence), then anything_pending(), and sleep
   // only if it is false. After waking: set_armed(false).
