@@ -13,13 +13,13 @@ namespace cob::shim {
 
 using namespace call;
 
-State g;
+constinit State g;
 Lock attach_lock;
 
 namespace {
 
 constexpr u32 max_arenas = 16;
-Arena arenas[max_arenas];
+constinit Arena arenas[max_arenas]{};
 
 void unmap(Arena* arena) {
   if (arena->kernel != nullptr) raw::call(SYS_munmap, raw::at(arena->kernel), sizeof(KernelSide));

@@ -48,7 +48,7 @@ struct Ignoring {  // SIGINT and SIGQUIT are ignored while any thread is in syst
   u32 users;
   struct sigaction interrupt, quit;
 };
-Ignoring ignoring;
+constinit Ignoring ignoring{};
 
 void begin_ignoring() {
   struct sigaction ignore{};
