@@ -94,8 +94,8 @@ std::map<int, CoreWatch::CoreTimes> CoreWatch::read_cores() const {
                     &nice, &system, &idle, &iowait, &irq, &softirq, &steal) != 9) {
       continue;
     }
-    times[core] = {.busy_us = static_cast<double>(user + nice + system + irq + softirq) * tick_us,
-                   .steal_us = static_cast<double>(steal) * tick_us};
+    times[core].busy_us = static_cast<double>(user + nice + system + irq + softirq) * tick_us;
+    times[core].steal_us = static_cast<double>(steal) * tick_us;
   }
   return times;
 }
@@ -111,15 +111,21 @@ void CoreWatch::stop() {
   }
   verdict.wall_us = (now_seconds() - started_s_) * 1e6;
   verdict.unexplained_us = unexplained_wait_us(tasks);
+  const double two_ticks_us = 2e6 / static_cast<double>(sysconf(_SC_CLK_TCK));
+  std::map<int, double> ours_us;
+  for (const TaskTimes& task : tasks) ours_us[task.core] += task.run_us;
   const auto cores_now = read_cores();
   for (int core : cores_) {
     const auto before = cores_at_start_.find(core);
     const auto after = cores_now.find(core);
     if (before == cores_at_start_.end() || after == cores_now.end()) continue;
     verdict.busy_us[core] = after->second.busy_us - before->second.busy_us;
+    verdict.strangers_us =
+        std::max(verdict.strangers_us, verdict.busy_us[core] - ours_us[core] - two_ticks_us);
     verdict.steal_us = std::max(verdict.steal_us, after->second.steal_us - before->second.steal_us);
   }
   verdict.voided = verdict.unexplained_us > allowed_unexplained * verdict.wall_us ||
+                   verdict.strangers_us > allowed_strangers * verdict.wall_us ||
                    verdict.steal_us > allowed_steal * verdict.wall_us;
   verdict_ = verdict;
 }

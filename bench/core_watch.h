@@ -25,7 +25,8 @@ double unexplained_wait_us(const std::vector<TaskTimes>& tasks);
 struct Verdict {
   bool voided = false;
   double unexplained_us = 0;
-  double steal_us = 0;  // taken by the hypervisor, the worst core
+  double strangers_us = 0;  // they ran on the worst core
+  double steal_us = 0;      // taken by the hypervisor, the worst core
   double wall_us = 0;
   std::map<int, double>
       busy_us;  // core -> user + system + irq + softirq, without idle, iowait, steal
@@ -46,6 +47,7 @@ class CoreWatch {
 
   // A round is void beyond these shares of its wall time.
   static constexpr double allowed_unexplained = 0.03;
+  static constexpr double allowed_strangers = 0.08;  // ticks are coarse
   static constexpr double allowed_steal = 0.03;
 
  private:
