@@ -72,8 +72,7 @@ const void* known_jumps;
 void* known_read;
 
 const CookieStream* as_ours(const FILE* stream) {
-  constexpr int is_file = 0x2000;  // _IO_IS_FILEBUF: libc's own streams over a number
-  if (known_jumps == nullptr || (stream->_flags & is_file) != 0) return nullptr;
+  if (known_jumps == nullptr) return nullptr;
   const auto* ours = reinterpret_cast<const CookieStream*>(stream);
   return ours->jumps == known_jumps && ours->mangled[0] == known_read ? ours : nullptr;
 }
@@ -90,7 +89,6 @@ FILE* open_cookie(int fd, const char* mode) {
   const auto* ours = reinterpret_cast<const CookieStream*>(stream);
   known_jumps = ours->jumps;
   known_read = ours->mangled[0];
-  stream->_fileno = fd;
   return stream;
 }
 
@@ -176,8 +174,11 @@ FILE* reopen(decltype(&::freopen) real, const char* path, const char* mode, FILE
     restore_standard(fd);
     stream = mine;
   }
-  if (fd >= 0 && is_cob(fd)) forget(fd);
+  const bool replaces_ours =
+      as_ours(stream) != nullptr;  // libc does not close a cookie it reopens over
+  if (fd >= 0 && is_cob(fd) && !replaces_ours) forget(fd);
   FILE* result = real(path, mode, stream);
+  if (result != nullptr && replaces_ours) glue_close(fd);
   if (result != nullptr) fresh(own_fileno(result));
   follow_standard_streams();
   return result;
@@ -244,7 +245,8 @@ FILE* own_freopen64(const char* path, const char* mode, FILE* stream) {
 }
 
 int own_fileno(FILE* stream) {
-  if (as_ours(stream) != nullptr) return stream->_fileno;
+  if (const CookieStream* ours = as_ours(stream); ours != nullptr)
+    return static_cast<Cookie*>(ours->cookie)->fd;
   const int saved = errno;
   const int fd = real_fileno(stream);
   if (fd >= 0) errno = saved;
