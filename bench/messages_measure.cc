@@ -147,7 +147,6 @@ struct Bare {
     while (out.room(1, message_slots) != Room::yes) {
     }
     out.write(MessageKind::one_way, Note::type, 0, 0, payload);
-    out.publish();
   }
   bool take() { return in.take(head, scratch.data()) == Taken::one; }
 };

@@ -1,7 +1,6 @@
-// What the messaging layer costs between two cores, beside its floor: the same two processes pass a
-// bare cache line. Model: this process on one core, a forked one on another, both spinning;
-// latencies are round trips, rates are one way and counted by the receiver. All phases of one run
-// share the two processes, so ratios hold on a noisy machine.
+// What messages cost between two cores, beside the floor: a bare cache line between the same two.
+// Model: this process and a forked one, pinned and spinning; the receiver counts what it got.
+// All phases share the two processes, so ratios hold on a noisy machine. One thread each.
 #pragma once
 
 #include "base/result.h"

@@ -1,7 +1,6 @@
-// Shared memory between processes: sealed memfds and their mappings, and the checks before a
-// foreign one is mapped. Model: the size is sealed, so a mapping never faults; one writer is
-// enforced by F_SEAL_FUTURE_WRITE, not by convention (memfd_create(2), fcntl(2) "File Sealing"). A
-// Mapping is owned by one thread.
+// Sealed memfds and their mappings, and the checks before a foreign one is mapped.
+// Model: the size is sealed, so a mapping never faults; F_SEAL_FUTURE_WRITE enforces one writer.
+// memfd_create(2), fcntl(2) "File Sealing". A Mapping is owned by one thread.
 #pragma once
 
 #include <span>

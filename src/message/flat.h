@@ -1,7 +1,6 @@
-// FlatMessage: what may be sent between kernels, checked when compiled; and its schema hash,
-// compared when kernels connect. Model: flat little-endian fixed-width structs without padding, the
-// same bytes on every ISA (decision 11). A struct's members are found by structured bindings; C
-// arrays, pointers, raw integers wider than a byte and bool are refused. Values; no owner.
+// FlatMessage: what kernels may send each other, and its schema hash, compared when they connect.
+// Model: little-endian fixed-width structs without padding, the same bytes on every ISA (decision
+// 11); structured bindings find the members; raw integers, pointers, C arrays are refused. Values.
 #pragma once
 
 #include <array>

@@ -1,7 +1,6 @@
-// The frame ring's two ends: 16-byte entries over a circular byte pool that the sender alone
-// writes. Full: the caller drops. Model: SPSC as the message ring; entries are consumed in order,
-// so the reader's one cumulative index frees the pool. An empty pool starts over at its beginning,
-// which stays in the near caches. One end a thread; nothing read is trusted.
+// The frame ring's two ends: 16-byte entries over a circular byte pool that only the sender writes.
+// Model: SPSC, consumed in order, so the reader's one cumulative index frees the pool; an empty
+// pool starts over at its beginning, which stays near. One end a thread; nothing read is trusted.
 #pragma once
 
 #include <memory>

@@ -1,7 +1,6 @@
-// The memory that one kernel writes for another: header, state lines, message ring, frame ring,
-// frame pool. Model: one writer per memory (decision 5). What its reader owes in return (credits,
-// armed) lies in the memory of the opposite direction, so no page has two writers. Written by
-// `from`'s thread only.
+// The memory one kernel writes for another: header, state, message ring, frame ring, frame pool.
+// Model: one writer per memory (decision 5); what its reader owes in return (credits, armed) lies
+// in the memory of the opposite direction. Written by `from`'s thread only.
 #pragma once
 
 #include <array>

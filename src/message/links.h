@@ -1,7 +1,6 @@
-// Links: one kernel's coherent links to the other kernels of its island: memories, rings,
-// doorbells, counters. Model: each link is two LinkMemory, one written here and read there, one the
-// other way round; decision 3's doorbell is shared by messages and frames. The link to the kernel
-// itself is one private memory used in both directions. Owned by one kernel's loop.
+// Links: a kernel's coherent links to the others of its island: memories, rings, doorbells.
+// Model: two LinkMemory a link, one each way; decision 3's doorbell serves messages and frames; the
+// link to oneself is one private memory for both directions. Owned by the kernel's loop.
 #pragma once
 
 #include <memory>

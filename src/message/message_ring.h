@@ -1,5 +1,5 @@
-// The message ring's two ends: runs of 64-byte lines, each with its sequence; a run's first line is published last.
-// Model: SPSC (FastForward's "the slot says whether it is full"), credits published every quarter ring. A message is visible
+// The message ring's two ends: runs of 64-byte lines with a sequence each, a run's first line last.
+// Model: SPSC, the slot says whether it is full (FastForward); credits every quarter ring; visible
 // at once: holding batches back was measured slower. One end a thread; nothing read is trusted.
 #pragma once
 
@@ -47,7 +47,7 @@ class MessageWriter {
     head.error = error;
     u32 lines = 1;
     if (bytes.size() <= Slot::first_payload) {
-      std::memcpy(head.payload, bytes.data(), bytes.size());
+      if (!bytes.empty()) std::memcpy(head.payload, bytes.data(), bytes.size());
     } else {
       std::memcpy(head.payload, bytes.data(), Slot::first_payload);
       lines = write_more(bytes.subspan(Slot::first_payload));

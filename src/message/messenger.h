@@ -1,8 +1,6 @@
-// Messenger: typed messages and requests between the kernels of an island, over the rings of its
-// Links. Model: run to completion; send() and request() only write, flush() publishes and rings,
-// poll() delivers and fires deadlines. Messages are never dropped: no room is EAGAIN; a reply
-// always has room, reserved when its request is sent. Owned by one kernel's loop; no function may
-// be called from another thread.
+// Messenger: typed messages and requests between the kernels of an island, over its Links.
+// Model: run to completion: send() and request() write, flush() rings sleepers, poll() delivers and
+// fires deadlines; no room is EAGAIN, a reply's room is reserved. Owned by the kernel's loop.
 #pragma once
 
 #include <functional>

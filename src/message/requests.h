@@ -1,7 +1,6 @@
-// Requests: the outstanding requests of one kernel: their continuations, and their deadlines in
-// order. Model: a fixed table with a free list; a tag is index and generation, so a late or forged
-// reply finds nothing. Deadlines lie in a binary heap of table indices, each entry knowing its
-// place. Owned by the Messenger.
+// Requests: a kernel's outstanding requests: their continuations, and their deadlines in order.
+// Model: a fixed table; a tag is index and generation, so a forged reply finds nothing; a binary
+// heap of indices by deadline, each entry knowing its place. Owned by the Messenger.
 #pragma once
 
 #include <memory>

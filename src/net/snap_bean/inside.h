@@ -1,7 +1,6 @@
-// InsideDevice: the wires between the kernels of one island, and each kernel's wire to itself.
-// Memory, so no checksums. Model: a frame ring of each ordered pair (message/frame_ring.h); frames
-// are built in the sender's pool and read from it, never copied on the way. Full: dropped and
-// counted. Owned and polled by one kernel's loop.
+// InsideDevice: the wires between the kernels of an island, and each kernel's to itself.
+// Model: a frame ring of each ordered pair (message/frame_ring.h); frames are built in the sender's
+// pool and read there, without checksums. Full: dropped and counted. Owned by one kernel's loop.
 #pragma once
 
 #include "message/links.h"
