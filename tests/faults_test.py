@@ -1,0 +1,156 @@
+"""Deaths: of programs, of kernels, of the supervisor; who is told what, and that the rest goes on."""
+import os
+import signal
+import sys
+import time
+
+import harness
+import servers
+from servers import ADDRESS
+
+ECHO = """
+import socket, threading
+l = socket.create_server(("0.0.0.0", 7000), backlog=100)
+def serve(c):
+    try:
+        while d := c.recv(65536): c.sendall(d)
+    except OSError: pass
+    c.close()
+while True:
+    try: c, _ = l.accept()
+    except OSError as e: print("accept", e.errno, flush=True); break
+    threading.Thread(target=serve, args=(c,), daemon=True).start()
+"""
+
+
+def python(cob, text, kernel, **options):
+    return cob.run(sys.executable, "-c", text, kernel=kernel, **options)
+
+
+class ProgramDeaths(harness.CobTest):
+    def test_killed_in_the_middle_of_a_transfer(self):
+        """The peer gets what was sent before, then the connection's end; the kernel serves on."""
+        cob = self.cob(kernels=2)
+        cob.start(sys.executable, "-c", ECHO, kernel=1)
+        servers.wait_for_port(cob, 7000)
+        for delay in (0.05, 0.1, 0.2):
+            sender = cob.start(sys.executable, "-c", f"""
+import socket
+s = socket.create_connection(("{ADDRESS}", 7000))
+while True: s.sendall(b"x" * 100000)
+""", kernel=0)
+            time.sleep(delay)
+            sender.kill()
+            sender.wait()
+            got = python(cob, f"""
+import socket
+s = socket.create_connection(("{ADDRESS}", 7000), 10); s.sendall(b"still here?"); print(s.recv(100).decode())
+""", 0)
+            self.assertEqual(got.stdout, "still here?\n", got.stderr)
+        harness.wait_until(lambda: sum(k["connections"] for k in cob.kernels()) < 4, what="the dead one's connections' end")
+
+    def test_what_was_sent_before_death_is_delivered(self):
+        cob = self.cob(kernels=2)
+        server = cob.start(sys.executable, "-c", """
+import socket
+l = socket.create_server(("0.0.0.0", 7001)); print("ready", flush=True)
+c, _ = l.accept(); n = 0
+try:
+    while d := c.recv(65536): n += len(d)
+    print(n, "end", flush=True)
+except OSError as e: print(n, e.errno, flush=True)
+""", kernel=1)
+        server.stdout.readline()
+        python(cob, f"""
+import socket, os, signal
+s = socket.create_connection(("{ADDRESS}", 7001)); s.sendall(b"y" * 100000); os.kill(os.getpid(), signal.SIGKILL)
+""", 0)
+        self.assertEqual(server.stdout.readline(), "100000 end\n")
+
+
+class KernelDeaths(harness.CobTest):
+    def kill_kernel(self, cob, number):
+        old = cob.kernels()[number]["pid"]
+        os.kill(old, signal.SIGKILL)
+        def back():
+            k = cob.kernels()[number]
+            return k["pid"] not in (0, old) and k["pid"] > 0
+        harness.wait_until(back, 2, "the kernel's respawn")
+        cob.note_pids()
+
+    def test_sleepers_wake_the_other_kernel_goes_on_new_programs_run(self):
+        cob = self.cob(kernels=2)
+        cob.start(sys.executable, "-c", ECHO, kernel=1)
+        servers.wait_for_port(cob, 7000)
+        waiting = cob.start(sys.executable, "-c", f"""
+import socket, errno
+s = socket.create_connection(("{ADDRESS}", 7000)); print("waiting", flush=True)
+try: print("got", s.recv(10))
+except OSError as e: print(errno.errorcode[e.errno], flush=True)
+try:
+    s2 = socket.socket(); s2.connect(("{ADDRESS}", 7000)); print("connected")
+except OSError as e: print(errno.errorcode[e.errno])
+""", kernel=0)
+        self.assertEqual(waiting.stdout.readline(), "waiting\n")
+        self.kill_kernel(cob, 1)
+        # Its peer kernel is gone: reset; and nobody listens there any more.
+        self.assertEqual(waiting.stdout.readline(), "ECONNRESET\n")
+        self.assertEqual(waiting.stdout.readline(), "ECONNREFUSED\n")
+        cob.start(sys.executable, "-c", ECHO.replace("7000", "7005"), kernel=1)
+        servers.wait_for_port(cob, 7005)
+
+    def test_programs_of_the_dead_kernel_are_told_and_attach_again(self):
+        cob = self.cob(kernels=2)
+        program = cob.start(sys.executable, "-c", """
+import socket, errno, time
+l = socket.create_server(("0.0.0.0", 7002)); print("listening", flush=True)
+try: l.accept()
+except OSError as e: print(errno.errorcode[e.errno], flush=True)
+for i in range(200):
+    try:
+        again = socket.create_server(("0.0.0.0", 7003)); print("again", flush=True); break
+    except OSError as e: last = e; time.sleep(0.02)
+else: print(last, flush=True)
+c, _ = again.accept(); print(c.recv(10), flush=True)
+""", kernel=1)
+        self.assertEqual(program.stdout.readline(), "listening\n")
+        time.sleep(0.3)
+        self.kill_kernel(cob, 1)
+        self.assertEqual(program.stdout.readline(), "ENETDOWN\n")
+        self.assertEqual(program.stdout.readline(), "again\n")
+        got = python(cob, f'import socket; socket.create_connection(("{ADDRESS}", 7003), 10).sendall(b"hi")', 0)
+        self.assertEqual(got.returncode, 0, got.stderr)
+        self.assertEqual(program.stdout.readline(), "b'hi'\n")
+
+    def test_epoll_reports_the_death(self):
+        cob = self.cob(kernels=2)
+        cob.start(sys.executable, "-c", ECHO, kernel=1)
+        servers.wait_for_port(cob, 7000)
+        program = cob.start(sys.executable, "-c", f"""
+import socket, select
+s = socket.create_connection(("{ADDRESS}", 7000)); e = select.epoll(); e.register(s, select.EPOLLIN); print("waiting", flush=True)
+events = e.poll(20)
+print(bool(events and events[0][1] & (select.EPOLLHUP | select.EPOLLERR)), flush=True)
+""", kernel=0)
+        self.assertEqual(program.stdout.readline(), "waiting\n")
+        time.sleep(0.2)
+        self.kill_kernel(cob, 0)
+        self.assertEqual(program.stdout.readline(), "True\n")
+
+
+class SupervisorDeath(harness.CobTest):
+    def test_nothing_stays(self):
+        cob = self.cob(kernels=2)
+        program = cob.start(sys.executable, "-c", ECHO, kernel=1)
+        servers.wait_for_port(cob, 7000)
+        status = cob.status()
+        os.kill(status["pid"], signal.SIGKILL)
+        harness.wait_until(lambda: not any(harness.is_alive(k["pid"]) for k in status["kernels"]), 5, "the kernels' end")
+        # Its program was told: accept failed.
+        self.assertRegex(program.stdout.readline(), r"accept \d+")
+        program.wait(10)
+        cob.up("--kernels", 2)  # what the dead one left is taken over
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,96 @@
+"""Real servers for the end-to-end tests: Debian's nginx, redis, memcached and haproxy with private configurations.
+
+Each function starts one on a kernel of a cob and waits until it accepts; the harness ends it. Standard library only.
+"""
+import pathlib
+import sys
+
+import harness
+
+ADDRESS = "10.77.0.1"
+PROBE = ("import socket,sys,time\n"
+         "for i in range(200):\n"
+         "  try: socket.create_connection((sys.argv[1],int(sys.argv[2])),2).close(); sys.exit(0)\n"
+         "  except OSError: time.sleep(0.05)\n"
+         "sys.exit(1)\n")
+
+
+def wait_for_port(cob, port, kernel=0):
+    done = cob.run(sys.executable, "-c", PROBE, ADDRESS, port, kernel=kernel)
+    if done.returncode != 0:
+        raise AssertionError(f"nothing accepts on port {port}: {done.stderr}{cob.log()}")
+
+
+def nginx(cob, port=8080, kernel=1, workers=1, server="", listen=None):
+    root = pathlib.Path(cob.directory) / f"nginx-{port}"
+    (root / "www").mkdir(parents=True)
+    root.chmod(0o755)
+    cob.directory.chmod(0o755)
+    (root / "www" / "index.html").write_text("<h1>served from a file</h1>\n" * 20)
+    (root / "nginx.conf").write_text(f"""
+daemon off;
+worker_processes {workers};
+pid {root}/nginx.pid;
+error_log {root}/error.log;
+events {{ worker_connections 12000; }}
+http {{
+  access_log off;
+  client_body_temp_path {root}/body; proxy_temp_path {root}/proxy; fastcgi_temp_path {root}/fastcgi;
+  uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;
+  keepalive_requests 1000000;
+  server {{
+    listen {listen or port} backlog=4096;
+    root {root}/www;
+    location = /memory {{ return 200 "a body from memory\\n"; }}
+    {server}
+  }}
+}}
+""")
+    log = open(root / "out", "w")
+    process = cob.start("nginx", "-p", root, "-c", root / "nginx.conf", kernel=kernel, stdout=log, stderr=log)
+    log.close()
+    process.root = root
+    harness.wait_until(lambda: (root / "nginx.pid").exists() and (root / "nginx.pid").read_text().strip(),
+                       what="nginx's pid file")
+    wait_for_port(cob, port)
+    return process
+
+
+def redis(cob, port=6379, kernel=1, *words):
+    root = pathlib.Path(cob.directory) / f"redis-{port}"
+    root.mkdir()
+    process = cob.start("redis-server", "--port", port, "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", root, *words,
+                        kernel=kernel, stdout=open(root / "out", "w"))
+    process.root = root
+    wait_for_port(cob, port)
+    return process
+
+
+def memcached(cob, port=11211, kernel=1, threads=4):
+    process = cob.start("memcached", "-u", "nobody", "-U", 0, "-l", "0.0.0.0", "-p", port, "-t", threads, "-c", 2000,
+                        kernel=kernel)
+    wait_for_port(cob, port)
+    return process
+
+
+def haproxy(cob, port, backend_port, kernel=0):
+    root = pathlib.Path(cob.directory) / f"haproxy-{port}"
+    root.mkdir()
+    (root / "haproxy.cfg").write_text(f"""
+global
+  maxconn 2000
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 30s
+  timeout server 30s
+frontend f
+  bind 0.0.0.0:{port}
+  default_backend b
+backend b
+  server one {ADDRESS}:{backend_port}
+""")
+    process = cob.start("haproxy", "-db", "-f", root / "haproxy.cfg", kernel=kernel, stderr=open(root / "out", "w"))
+    process.root = root
+    wait_for_port(cob, port)
+    return process
