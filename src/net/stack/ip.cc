@@ -20,7 +20,7 @@ bool is_group_or_broadcast(Ipv4Address a) { return (a.value >> 28) >= 14; }
 }  // namespace
 
 void TcpStack::set_now(Time now) {
-  if (now.ns == now_.ns) return;
+  if (now.ns <= now_.ns) return;  // time does not run backwards
   now_ = now;
   now_tick_ = static_cast<u64>(now.ns) / 1'000'000;
   now_ms_ = static_cast<u32>(now_tick_);

@@ -38,6 +38,7 @@ TcpStack::TcpStack(const StackOptions& options, Device& device, SocketLayer& lay
 }
 
 void TcpStack::poll(Time now) {
+  latest_ = now;
   if (now < quiet_until_ && output_list_.empty() && blocked_.empty()) [[likely]]
     return;
   set_now(now);
@@ -79,6 +80,7 @@ const StackCounters& TcpStack::counters() const {
 }
 
 bool TcpStack::tuple_in_use(Endpoint local, Endpoint remote, Time now) const {
+  latest_ = std::max(latest_, now);  // a connect() that follows judges by the same instant
   const u16 first = listener_of_port_[local.port.value];
   if (first != 0) return true;
   const FlowKey key = FlowKey::of(local, remote);

@@ -32,7 +32,7 @@ bool TcpStack::process_ack(Tcb& t, const TcpSegment& s) {
   update_send_window(t, s);
   const TcbId id = t.id;
   const bool fin_acked = t.has(flag_fin_sent) && ack == t.send_end + 1;
-  on_new_ack(t, ack);
+  on_new_ack(t, s);
   if (!alive(t, id)) return false;
   return !fin_acked || on_fin_acked(t);
 }
@@ -53,13 +53,21 @@ void TcpStack::update_send_window(Tcb& t, const TcpSegment& s) {
   }
 }
 
-void TcpStack::on_new_ack(Tcb& t, SequenceNumber ack) {
+void TcpStack::on_new_ack(Tcb& t, const TcpSegment& s) {
   TcbCold& cold = table_.cold(t);
+  const SequenceNumber ack = s.acknowledgment;
   const u32 acked = ack - t.send_unacknowledged;
   const u32 flight_before = t.in_flight();
   const u32 fin = t.has(flag_fin_sent) && ack == t.send_end + 1 ? 1 : 0;
   if (t.has(flag_timing_rtt) && ack >= cold.rtt_sequence) {
-    measure_rtt(t, static_cast<u32>(now_.ns / 1000) - cold.rtt_start_us);
+    // The echo (RFC 7323 section 4.1) bounds what waiting behind a hole would add to the timed
+    // segment's own time.
+    u32 rtt_us = static_cast<u32>(now_.ns / 1000) - cold.rtt_start_us;
+    if (t.has(flag_timestamps)) {
+      const u32 echo_ms = timestamp_now(t) - s.timestamp_echo;
+      if (echo_ms < rtt_us / 1000) rtt_us = (echo_ms + 1) * 1000;
+    }
+    measure_rtt(t, rtt_us);
     t.clear(flag_timing_rtt);
   }
   t.send_unacknowledged = ack;

@@ -88,6 +88,7 @@ bool TcpStack::reusable(const TimeWaitEntry& e, u32 now_ms) const {
 }
 
 Result<TcbId> TcpStack::connect(const ConnectOptions& o) {
+  set_now(latest_);
   if (o.local.port.value == 0 || o.remote.port.value == 0)
     return Error::of(EADDRNOTAVAIL, "connect: port 0");
   if (!is_local(o.local.address, o.route)) return Error::of(EADDRNOTAVAIL, "connect: local");
@@ -170,6 +171,7 @@ void TcpStack::set_cork(TcbId id, bool on) {
 void TcpStack::set_keep_alive(TcbId id, bool on, Duration idle, Duration interval, u32 probes) {
   Tcb* t = table_.get(id);
   if (t == nullptr) return;
+  set_now(latest_);
   TcbCold& cold = table_.cold(*t);
   const auto ms = [](Duration d) {
     return static_cast<u32>(std::clamp<i64>(d.to_ms(), 1, 32'767'000));  // Linux MAX_TCP_KEEPIDLE
@@ -198,6 +200,7 @@ void TcpStack::shutdown_send(TcbId id) {
 void TcpStack::close(TcbId id) {
   Tcb* t = table_.get(id);
   if (t == nullptr) return;
+  set_now(latest_);
   t->set(flag_closed);
   if (t->state == TcpState::syn_sent) return finish(*t);
   if (t->state == TcpState::fin_wait_2) t->idle_deadline = deadline_in(fin_wait_2_ms);

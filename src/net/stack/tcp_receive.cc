@@ -167,11 +167,6 @@ bool TcpStack::check_acceptable(Tcb& t, const TcpSegment& s) {
   }
   if (s.sequence + s.length() >= t.receive_next && s.sequence <= t.receive_edge) [[likely]]
     return true;
-  if (t.state == TcpState::syn_received && s.has(tcp_syn) && !s.has(tcp_ack) &&
-      s.sequence == table_.cold(t).initial_receive) {
-    t.send_next = table_.cold(t).initial_send;  // our SYN-ACK was lost
-    return false;
-  }
   answer_unacceptable(t, s);
   return false;
 }
@@ -181,7 +176,7 @@ void TcpStack::answer_unacceptable(Tcb& t, const TcpSegment& s) {
   TcbCold& cold = table_.cold(t);
   if (s.payload.empty() || s.has(tcp_syn)) {
     if (cold.last_answer_ms != 0 && now_ms_ - cold.last_answer_ms < answer_interval_ms) return;
-    cold.last_answer_ms = now_ms_ | 1;
+    cold.last_answer_ms = deadline_in(0);
   }
   t.set(flag_ack_now);
 }
@@ -204,7 +199,7 @@ void TcpStack::challenge_ack(Tcb& t) {
   TcbCold& cold = table_.cold(t);
   if (cold.last_answer_ms != 0 && now_ms_ - cold.last_answer_ms < answer_interval_ms) return;
   if (!take_challenge_token()) return;
-  cold.last_answer_ms = now_ms_ | 1;
+  cold.last_answer_ms = deadline_in(0);
   ++counters_.challenge_acks;
   emit(t, t.send_max, 0, tcp_ack);
 }
@@ -226,6 +221,11 @@ bool TcpStack::handle_reset_and_syn(Tcb& t, const TcpSegment& s) {
     return false;
   }
   if (s.has(tcp_syn)) {
+    if (t.state == TcpState::syn_received && !s.has(tcp_ack) &&
+        s.sequence == table_.cold(t).initial_receive) {
+      t.send_next = table_.cold(t).initial_send;  // our SYN-ACK was lost
+      return false;
+    }
     // The SYN-ACK of a simultaneous open repeats the SYN we have (section 3.5 figure 8, lines 6 and
     // 7).
     if (t.state == TcpState::syn_received && s.has(tcp_ack) && s.payload.empty() &&
@@ -413,7 +413,7 @@ void TcpStack::on_time_wait_segment(TimeWaitEntry& e, const TcpSegment& s) {
     time_wait_.restart(e, now_ms_);
   if (e.last_answer_ms != 0 && now_ms_ - e.last_answer_ms < answer_interval_ms && !s.has(tcp_fin))
     return;
-  e.last_answer_ms = now_ms_ | 1;
+  e.last_answer_ms = deadline_in(0);
   if (e.timestamps) e.timestamp_sent = now_ms_ + e.timestamp_offset;
   transmit({.key = e.key,
             .route = e.route,

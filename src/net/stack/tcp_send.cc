@@ -132,7 +132,8 @@ bool TcpStack::send_piece(Tcb& t, u32 bytes, bool fin) {
     if (t.has(flag_timing_rtt) && cold.rtt_sequence > at) t.clear(flag_timing_rtt);  // Karn
   } else {
     if (bytes > 0 && bytes < t.mss) t.small_segment_end = end;
-    if (!t.has(flag_timing_rtt)) {
+    // Behind a hole the cumulative ACK would time the hole's repair.
+    if ((t.flags & (flag_timing_rtt | flag_in_recovery | flag_after_timeout)) == 0) {
       t.set(flag_timing_rtt);
       cold.rtt_sequence = t.send_next;
       cold.rtt_start_us = static_cast<u32>(now_.ns / 1000);

@@ -126,7 +126,7 @@ class TcpStack final : public Stack {
 
   // tcp_ack.cc: the ACK field, windows, recovery.
   bool process_ack(Tcb& t, const TcpSegment& segment);
-  void on_new_ack(Tcb& t, SequenceNumber acknowledgment);
+  void on_new_ack(Tcb& t, const TcpSegment& segment);
   void on_duplicate_ack(Tcb& t);
   void update_send_window(Tcb& t, const TcpSegment& segment);
   bool on_fin_acked(Tcb& t);
@@ -183,6 +183,8 @@ class TcpStack final : public Stack {
   SocketLayer& layer_;
   mutable StackCounters counters_;  // the gauges are filled in by counters()
 
+  mutable Time latest_;  // the last instant heard of, by an idle poll() too; calls of the layer
+                         // catch up from it
   Time now_;
   u32 now_ms_ = 1;
   u64 now_tick_ = 0;  // now_ms_ before truncation

@@ -21,6 +21,7 @@ struct TestConnection {
   std::size_t capacity = SIZE_MAX;
   bool read_at_once = true;
   bool connected = false, peer_closed = false, closed = false;
+  bool closing = false;  // the test's own note: nothing more is sent
   int error = 0;
   std::size_t acked = 0;
   bool over() const { return closed || error != 0; }

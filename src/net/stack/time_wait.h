@@ -12,10 +12,10 @@ namespace cob::net {
 inline constexpr u32 time_wait_ms = 60'000;
 
 struct alignas(cache_line_bytes) TimeWaitEntry {
-  FlowKey key;
+  FlowKey key{};
   u32 hash = 0;
-  SequenceNumber send_next;     // SND.NXT: behind our FIN
-  SequenceNumber receive_next;  // RCV.NXT: behind the peer's FIN
+  SequenceNumber send_next{};     // SND.NXT: behind our FIN
+  SequenceNumber receive_next{};  // RCV.NXT: behind the peer's FIN
   u32 receive_window = 0;
   u32 timestamp_recent = 0;  // last TSval of the peer
   u32 timestamp_sent = 0;    // last TSval of ours
@@ -23,7 +23,7 @@ struct alignas(cache_line_bytes) TimeWaitEntry {
   u32 expires_ms = 0;
   u32 last_answer_ms = 0;
   u32 next = no_slot, previous = no_slot;
-  Route route;
+  Route route{};
   bool timestamps = false;
   u8 window_scale = 0;
 };

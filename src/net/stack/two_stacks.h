@@ -36,12 +36,13 @@ class Node final : public FrameSink {
   void on_frame(std::span<const std::byte> frame, Route from, FrameFlags flags) override {
     stack->on_frame(frame, from, flags, clock_.now());
   }
-  // One turn of a kernel's loop; true if frames came.
+  // One turn of a kernel's loop; true if frames came or went.
   bool turn() {
+    const u64 before = stack->counters().frames_out + fault.counters().sent;
     const std::size_t frames = device_.poll(64, *this);
     stack->poll(clock_.now());
     device_.flush();
-    return frames > 0;
+    return frames > 0 || stack->counters().frames_out + fault.counters().sent != before;
   }
   Time deadline() const { return std::min(stack->next_deadline(), fault.next_release()); }
 

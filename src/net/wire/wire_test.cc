@@ -1,0 +1,219 @@
+// The wire formats: RFC 1071 (checksum), 826, 791, 792, 9293 section 3.1: what is emitted parses,
+// what is broken does not.
+#include <gtest/gtest.h>
+
+#include <random>
+#include <vector>
+
+#include "net/wire/arp.h"
+#include "net/wire/checksum.h"
+#include "net/wire/ethernet.h"
+#include "net/wire/icmp.h"
+#include "net/wire/tcp.h"
+
+namespace cob::net {
+namespace {
+
+std::vector<std::byte> bytes(std::initializer_list<int> list) {
+  std::vector<std::byte> v;
+  for (const int b : list) v.push_back(static_cast<std::byte>(b));
+  return v;
+}
+
+TEST(Checksum, Rfc1071_3_Example) {
+  const auto data = bytes({0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7});
+  const u16 lies = checksum_fold(checksum_add(0, data));
+  EXPECT_EQ(swap_to_network(lies), static_cast<u16>(~0xddf2));
+}
+
+TEST(Checksum, EqualsTheSchoolbookSumAtEveryLengthAndSplit) {
+  std::mt19937 random(5);
+  for (std::size_t n = 0; n < 200; ++n) {
+    std::vector<std::byte> data(n);
+    for (auto& b : data) b = static_cast<std::byte>(random());
+    u32 sum = 0;
+    for (std::size_t i = 0; i < n; ++i)
+      sum += std::to_integer<u32>(data[i]) << (i % 2 == 0 ? 8 : 0);
+    while (sum > 0xffff) sum = (sum & 0xffff) + (sum >> 16);
+    const u16 expected = static_cast<u16>(~sum);
+    EXPECT_EQ(swap_to_network(checksum_fold(checksum_add(0, data))), expected);
+    const std::size_t cut = n / 2 / 2 * 2;
+    const u64 first = checksum_add(0, std::span(data).first(cut));
+    EXPECT_EQ(swap_to_network(checksum_fold(checksum_add(first, std::span(data).subspan(cut)))),
+              expected);
+  }
+}
+
+TEST(Checksum, FoldsTheLargestSums) {
+  const std::vector<std::byte> ones(65'534, std::byte{0xff});
+  EXPECT_EQ(checksum_fold(checksum_add(0, ones)), 0);
+  EXPECT_EQ(checksum_fold(~u64{0}), 0);
+}
+
+TEST(SequenceNumber, OrderWraps) {
+  const SequenceNumber high{0xffff'fff0};
+  EXPECT_LT(high, high + 0x20);
+  EXPECT_EQ((high + 0x20) - high, 0x20u);
+  EXPECT_GT(SequenceNumber{5}, SequenceNumber{0xffff'ffff});
+  EXPECT_EQ(later_of(high, high + 0x20), SequenceNumber{0x10});
+}
+
+TEST(Ipv4, EmitsWhatItParses) {
+  const Ipv4Header h = emit_ipv4({{0x0a000001}, {0x0a000002}, 6, 4}, true);
+  std::vector<std::byte> packet(20 + 4 + 10);  // with Ethernet padding
+  std::memcpy(packet.data(), &h, 20);
+  Ipv4Packet p;
+  ASSERT_EQ(parse_ipv4(packet, true, p), Ipv4Verdict::good);
+  EXPECT_EQ(p.source.value, 0x0a000001u);
+  EXPECT_EQ(p.destination.value, 0x0a000002u);
+  EXPECT_EQ(p.payload.size(), 4u);
+  EXPECT_EQ(h.flags_and_offset.get(), ip_dont_fragment);
+  packet[8] ^= std::byte{1};
+  EXPECT_EQ(parse_ipv4(packet, true, p), Ipv4Verdict::bad_checksum);
+  EXPECT_EQ(parse_ipv4(packet, false, p), Ipv4Verdict::good);
+}
+
+TEST(Ipv4, RefusesLengthsThatDoNotFit) {
+  Ipv4Header h = emit_ipv4({{1}, {2}, 6, 4}, false);
+  Ipv4Packet p;
+  const auto parse = [&](std::size_t size) {
+    std::vector<std::byte> packet(std::max<std::size_t>(size, 20));
+    std::memcpy(packet.data(), &h, 20);
+    return parse_ipv4(std::span(packet).first(size), false, p);
+  };
+  EXPECT_EQ(parse(24), Ipv4Verdict::good);
+  EXPECT_EQ(parse(23), Ipv4Verdict::malformed);
+  EXPECT_EQ(parse(19), Ipv4Verdict::malformed);
+  h.version_and_length = 0x65;
+  EXPECT_EQ(parse(24), Ipv4Verdict::malformed);
+  h.version_and_length = 0x44;
+  EXPECT_EQ(parse(24), Ipv4Verdict::malformed);
+  h.version_and_length = 0x4f;  // 60 bytes of header in a packet of 24
+  EXPECT_EQ(parse(24), Ipv4Verdict::malformed);
+  h.version_and_length = 0x45;
+  h.flags_and_offset = u16{1};
+  EXPECT_EQ(parse(24), Ipv4Verdict::fragment);
+}
+
+TEST(Arp, EmitsWhatItParsesAndRefusesTheRest) {
+  const ArpPacket in{true, {{2, 0, 0, 0, 0, 7}}, {0x0a000001}, {{2, 0, 0, 0, 0, 8}}, {0x0a000002}};
+  const ArpHeader h = emit_arp(in);
+  const auto raw = std::as_bytes(std::span(&h, 1));
+  const auto out = parse_arp(raw);
+  ASSERT_TRUE(out);
+  EXPECT_EQ(out->is_reply, true);
+  EXPECT_EQ(out->sender_mac, in.sender_mac);
+  EXPECT_EQ(out->target, in.target);
+  EXPECT_FALSE(parse_arp(raw.first(27)));
+  for (std::size_t i = 0; i < 8; ++i) {
+    std::vector<std::byte> broken(raw.begin(), raw.end());
+    broken[i] ^= std::byte{0x40};
+    EXPECT_FALSE(parse_arp(broken)) << i;
+  }
+  ArpHeader group = h;
+  group.sender_mac.bytes[0] |= 1;
+  EXPECT_FALSE(parse_arp(std::as_bytes(std::span(&group, 1))));
+}
+
+class Tcp : public testing::Test {
+ protected:
+  TcpVerdict parse(std::vector<std::byte> options, std::size_t payload = 0, int offset = -1) {
+    TcpHeader h{
+        .source_port = u16{1},
+        .destination_port = u16{2},
+        .sequence = 3u,
+        .acknowledgment = 4u,
+        .data_offset = static_cast<u8>(offset >= 0 ? offset << 4 : (20 + options.size()) << 2),
+        .flags = 0x12,
+        .window = u16{5},
+        .checksum = {},
+        .urgent_pointer = u16{0}};
+    storage.assign(20 + options.size() + payload, std::byte{0x55});
+    std::memcpy(storage.data(), &h, 20);
+    std::ranges::copy(options, storage.begin() + 20);
+    return parse_tcp({.source = {1}, .destination = {2}, .protocol = 6, .payload = storage}, false,
+                     segment);
+  }
+  std::vector<std::byte> storage;
+  TcpSegment segment;
+};
+
+TEST_F(Tcp, ParsesTheOptionsOfASyn) {
+  ASSERT_EQ(
+      parse(bytes({2, 4, 5, 180, 1, 3, 3, 9, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 0, 77, 0, 0}), 3),
+      TcpVerdict::good);
+  EXPECT_EQ(segment.mss, 1'460);
+  EXPECT_TRUE(segment.has_window_scale);
+  EXPECT_EQ(segment.window_scale, 9);
+  EXPECT_TRUE(segment.has_timestamps);
+  EXPECT_EQ(segment.timestamp_value, 1u);
+  EXPECT_EQ(segment.timestamp_echo, 2u);
+  EXPECT_EQ(segment.payload.size(), 3u);
+  EXPECT_EQ(segment.length(), 4u);
+  EXPECT_EQ(segment.sequence.value, 3u);
+}
+
+TEST_F(Tcp, Rfc9293_3_2_UnknownOptionsAreSkippedAndBrokenOnesRefused) {
+  EXPECT_EQ(parse(bytes({254, 6, 1, 2, 3, 4, 1, 1})), TcpVerdict::good);
+  EXPECT_EQ(parse(bytes({2, 5, 1, 2, 3, 1, 1, 1})), TcpVerdict::good);  // an MSS of a wrong length
+  EXPECT_EQ(segment.mss, 0);
+  EXPECT_EQ(parse(bytes({254, 1, 1, 1})), TcpVerdict::malformed);  // a length below its own header
+  EXPECT_EQ(parse(bytes({254, 0, 1, 1})), TcpVerdict::malformed);
+  EXPECT_EQ(parse(bytes({1, 1, 1, 254})), TcpVerdict::malformed);
+  EXPECT_EQ(parse(bytes({1, 8, 10, 1})), TcpVerdict::malformed);
+  EXPECT_EQ(parse(bytes({0, 8, 10, 1})), TcpVerdict::good);  // behind the end of the list
+}
+
+TEST_F(Tcp, Rfc7323_2_3_ScaleIsAtMost14) {
+  ASSERT_EQ(parse(bytes({3, 3, 200, 1})), TcpVerdict::good);
+  EXPECT_EQ(segment.window_scale, 14);
+}
+
+TEST_F(Tcp, OffsetsMustLieInside) {
+  EXPECT_EQ(parse({}, 0, 4), TcpVerdict::malformed);
+  EXPECT_EQ(parse({}, 0, 6), TcpVerdict::malformed);
+  EXPECT_EQ(parse({}, 0, 5), TcpVerdict::good);
+  for (std::size_t n = 0; n < 20; ++n)
+    EXPECT_EQ(parse_tcp({{1}, {2}, 6, std::span(storage).first(n)}, false, segment),
+              TcpVerdict::malformed);
+}
+
+TEST_F(Tcp, ChecksumCoversPseudoHeaderHeaderAndPayload) {
+  parse({}, 7);
+  const Ipv4Packet packet{{0x0a000001}, {0x0a000002}, 6, storage};
+  const u64 pseudo = checksum_pseudo_header(packet.source, packet.destination, 6, 27);
+  const u16 sum = checksum_fold(checksum_add(pseudo, storage));
+  std::memcpy(storage.data() + 16, &sum, 2);
+  EXPECT_EQ(parse_tcp(packet, true, segment), TcpVerdict::good);
+  for (std::size_t i = 0; i < storage.size(); ++i) {
+    storage[i] ^= std::byte{0x10};
+    const auto verdict = parse_tcp(packet, true, segment);
+    EXPECT_TRUE(verdict == TcpVerdict::bad_checksum || i == 12) << i;
+    storage[i] ^= std::byte{0x10};
+  }
+  Ipv4Packet other = packet;
+  other.source.value ^= 1;
+  EXPECT_EQ(parse_tcp(other, true, segment), TcpVerdict::bad_checksum);
+}
+
+TEST(Icmp, UnreachableNamesTheConnection) {
+  struct Message {
+    IcmpHeader icmp;
+    Ipv4Header quoted;
+    Be16 source, destination;
+    Be32 sequence;
+  } m{{3, 1, {}, u16{0}, u16{1'400}}, emit_ipv4({{1}, {2}, 6, 20}, true), u16{10}, u16{20}, 30u};
+  const auto raw = std::as_bytes(std::span(&m, 1));
+  const auto u = parse_icmp_unreachable(raw);
+  ASSERT_TRUE(u);
+  EXPECT_EQ(u->local.port.value, 10);
+  EXPECT_EQ(u->remote.address.value, 2u);
+  EXPECT_EQ(u->sequence.value, 30u);
+  EXPECT_EQ(u->next_hop_mtu, 1'400);
+  for (std::size_t n = 0; n < raw.size(); ++n) EXPECT_FALSE(parse_icmp_unreachable(raw.first(n)));
+  m.quoted.protocol = 17;
+  EXPECT_FALSE(parse_icmp_unreachable(raw));
+}
+
+}  // namespace
+}  // namespace cob::net
