@@ -176,7 +176,7 @@ struct alignas(4096) ArenaHeader {  // kernel-written
 };
 
 struct alignas(64) KernelArmed {  // kernel-written
-  u32 armed;  // 1: the kernel sleeps, ring its doorbell after posting
+  u32 armed;  // not 0: the kernel sleeps, ring its doorbell after posting; another number each sleep
   u32 reserved[15];
 };
 

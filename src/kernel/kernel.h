@@ -106,6 +106,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Time next_board_;
   bool stopping_ = false;
   u64 loops_ = 0, idle_loops_ = 0, yields_ = 0, sleeps_ = 0, calls_ = 0, faults_ = 0, bells_ = 0;
+  u32 arms_ = 1;  // tells the sleeps apart: a program rings once a sleep
 };
 
 }  // namespace cob::kernel

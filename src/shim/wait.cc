@@ -8,6 +8,7 @@ namespace {
 
 constexpr i64 yield_budget_ns = 100'000;
 constexpr i64 contested_yield_ns = 300'000;
+constexpr i64 very_long_yield_ns = 2'000'000;
 constexpr i64 contested_time_ns = 20'000'000;
 constexpr i64 death_check_ns = 1'000'000;
 
@@ -61,7 +62,15 @@ void timed_yield() {
   i64 before = now_ns();
   raw::yield();
   i64 after = now_ns();
-  if (after - before > contested_yield_ns) store(g.contested_until_ns, after + contested_time_ns);
+  if (after - before > very_long_yield_ns) store(g.contested_until_ns, after + contested_time_ns);
+}
+
+// A long yield that brought what was waited for: most likely the core worked for this cob.
+void Patience::yielded(i64 before_ns, i64 after_ns) {
+  slow_ = after_ns - before_ns > contested_yield_ns;
+  if (after_ns - before_ns > very_long_yield_ns) {
+    store(g.contested_until_ns, after_ns + contested_time_ns);
+  }
 }
 
 bool Patience::rest(Arena* arena) {
@@ -71,6 +80,7 @@ bool Patience::rest(Arena* arena) {
     return true;
   }
   i64 before = now_ns();
+  if (slow_) store(g.contested_until_ns, before + contested_time_ns);
   if (yield_end_ns_ == 0) {
     yield_end_ns_ = before + yield_budget_ns;
     next_death_check_ns_ = before + death_check_ns;
@@ -82,8 +92,7 @@ bool Patience::rest(Arena* arena) {
   }
   if (sleep_) return true;
   raw::yield();
-  i64 after = now_ns();
-  if (after - before > contested_yield_ns) store(g.contested_until_ns, after + contested_time_ns);
+  yielded(before, now_ns());
   return true;
 }
 

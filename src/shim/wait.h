@@ -21,8 +21,11 @@ class Patience {
 
  private:
   static constexpr u32 spins = 16;
+  void yielded(i64 before_ns, i64 after_ns);
+
   u32 turns_ = 0;
   bool sleep_ = false;
+  bool slow_ = false;  // the last yield was long; if it brought nothing the core is contested
   i64 yield_end_ns_ = 0;
   i64 next_death_check_ns_ = 0;
 };
