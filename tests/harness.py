@@ -85,6 +85,7 @@ class Cob:
         self.shared_memory_before = set(os.listdir("/dev/shm"))
         self.pids = set()
         self.children = []
+        self.endings = []  # called first by close(): servers that must be asked to end, not killed
 
     # ---- the CLI ----
 
@@ -150,6 +151,8 @@ class Cob:
 
     def close(self):
         """Ends everything; returns what was left behind that should not have been."""
+        for ending in self.endings:
+            ending()
         for child in self.children:
             if child.poll() is None:
                 child.kill()

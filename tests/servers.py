@@ -2,7 +2,9 @@
 
 Each function starts one on a kernel of a cob and waits until it accepts; the harness ends it. Standard library only.
 """
+import os
 import pathlib
+import signal
 import sys
 
 import harness
@@ -21,14 +23,24 @@ def wait_for_port(cob, port, kernel=0):
         raise AssertionError(f"nothing accepts on port {port}: {done.stderr}{cob.log()}")
 
 
-def nginx(cob, port=8080, kernel=1, workers=1, server="", listen=None):
+def end_nginx(root):
+    """Ends master and workers: a killed master would leave its workers running."""
+    try:
+        pid = int((root / "nginx.pid").read_text())
+        os.kill(pid, signal.SIGTERM)
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return
+    harness.wait_until(lambda: not harness.is_alive(pid), what="nginx's end")
+
+
+def nginx(cob, port=8080, kernel=1, workers=1, server="", listen=None, daemon="off"):
     root = pathlib.Path(cob.directory) / f"nginx-{port}"
     (root / "www").mkdir(parents=True)
     root.chmod(0o755)
     cob.directory.chmod(0o755)
     (root / "www" / "index.html").write_text("<h1>served from a file</h1>\n" * 20)
     (root / "nginx.conf").write_text(f"""
-daemon off;
+daemon {daemon};
 worker_processes {workers};
 pid {root}/nginx.pid;
 error_log {root}/error.log;
@@ -50,6 +62,7 @@ http {{
     process = cob.start("nginx", "-p", root, "-c", root / "nginx.conf", kernel=kernel, stdout=log, stderr=log)
     log.close()
     process.root = root
+    cob.endings.append(lambda: end_nginx(root))
     harness.wait_until(lambda: (root / "nginx.pid").exists() and (root / "nginx.pid").read_text().strip(),
                        what="nginx's pid file")
     wait_for_port(cob, port)

@@ -70,6 +70,7 @@ Result<void> Kernel::start() {
   stack.address = options.address;
   stack.prefix_bits = static_cast<u8>(config_.prefix_bits);
   std::memcpy(stack.mac.bytes.data(), config_.mac, sizeof config_.mac);
+  stack.receive_window_bytes = options.receive_limit;
   stack.secret[0] = config_.secret[0];
   stack.secret[1] = config_.secret[1];
   stack_ = TRY(net::Stack::create(stack, *device_, *sockets_));
@@ -151,7 +152,9 @@ Time Kernel::next_deadline() const {
 }
 
 void Kernel::set_armed(bool armed) {
-  for (Program* program : attached_) publish(program->arena().ours().armed.armed, armed ? 1u : 0u);
+  if (armed) arms_ = std::max(arms_ + 1, 2u);
+  for (Program* program : attached_)
+    publish(program->arena().ours().armed.armed, armed ? arms_ : 0u);
   messenger_->set_armed(armed);  // ends in a full fence
 }
 

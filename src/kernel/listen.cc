@@ -208,8 +208,11 @@ void Sockets::take_offers_back(Description& listener, Holder& holder) {
     }
     retain(d);  // the queue's again
     d.listener_of = nullptr;
+    const bool counted =
+        std::exchange(d.accept_counted, false);  // not accepted: merely gone from here
     take_unread(d);
     let_go(program, number, false);
+    d.accept_counted = counted;
     ++counters_.offers_taken_back;
     if (d.tcb == net::no_tcb) {
       release(d);

@@ -25,8 +25,8 @@ struct SocketsOptions {
   u32 prefix_bits = 24;
   u32 max_descriptions =
       262'144;  // reaction when full: open gives ENFILE, an incoming connection is reset
-  u32 receive_limit = 256 * 1024;  // bytes, default receive buffer
-  u32 send_limit = 256 * 1024;     // bytes, default send buffer
+  u32 receive_limit = 1024 * 1024;  // bytes, default receive buffer
+  u32 send_limit = 1024 * 1024;     // bytes, default send buffer
 };
 
 // What a slot operation needs to reply later.
