@@ -1,22 +1,26 @@
 #!/bin/bash
 # `make demo`: two kernels, nginx on kernel 1, curl on kernel 0, one address; then the table beside plain Linux.
-# Everything lives under a private name and a temporary directory, and is taken down also on failure and interrupt.
+# COB_BUILD names another build tree, COB_DEMO_BENCH=no leaves the table out. Everything lives under a private name and a temporary directory, and is taken down also on failure and interrupt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cob=$PWD/build/cob
+cob=$(realpath "${COB_BUILD:-build}")/cob
 name=demo-$$
 address=10.77.0.1
 port=8080
 export PATH=$PATH:/usr/sbin:/sbin
 directory=$(mktemp -d)
 nginx_pid=
+attended_pid=
 
+end() {
+  [ -n "$1" ] || return 0
+  kill "$1" 2> /dev/null || true
+  wait "$1" 2> /dev/null || true
+}
 clean_up() {
   trap '' INT TERM
-  if [ -n "$nginx_pid" ]; then
-    kill "$nginx_pid" 2> /dev/null || true
-    wait "$nginx_pid" 2> /dev/null || true
-  fi
+  end "$attended_pid"
+  end "$nginx_pid"
   "$cob" down --name "$name" > /dev/null 2>&1 || true
   rm -rf "$directory"
 }
@@ -26,7 +30,14 @@ trap 'exit 143' TERM
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 # Runs in the background of the shell, so that an interrupt is taken at once.
-attended() { "$@" & wait $!; }
+attended() {
+  "$@" &
+  attended_pid=$!
+  local status=0
+  wait "$attended_pid" || status=$?
+  attended_pid=
+  return "$status"
+}
 
 chmod 755 "$directory"
 mkdir "$directory/www" "$directory/logs" "$directory/temporary"
@@ -93,12 +104,11 @@ say "\$ cob ps --name $name"
 say "\$ cob status --name $name"
 "$cob" status --name "$name"
 
-kill "$nginx_pid"
-wait "$nginx_pid" 2> /dev/null || true
+end "$nginx_pid"
 nginx_pid=
 "$cob" down --name "$name"
 
-if "$cob" bench --help > /dev/null 2>&1; then
+if [ "${COB_DEMO_BENCH:-yes}" = yes ] && "$cob" bench --help > /dev/null 2>&1; then
   say "\$ cob bench servers --fast"
   attended timeout --foreground 120 "$cob" bench servers --fast
 fi

@@ -7,7 +7,9 @@
 namespace cob::cli {
 
 void add_name_option(CLI::App& command, Context& context) {
-  command.add_option("-n,--name", context.name, "The cob's name")->capture_default_str();
+  command.add_option("-n,--name", context.name, "The cob's name")
+      ->type_name("NAME")
+      ->capture_default_str();
 }
 
 void add_json_option(CLI::App& command, Context& context) {

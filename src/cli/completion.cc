@@ -1,5 +1,6 @@
 // `cob completion`: prints a completion script for bash or zsh, generated from the parser itself,
 // so it is never out of date. One thread.
+#include <algorithm>
 #include <memory>
 
 #include "cli/commands.h"
@@ -70,6 +71,7 @@ complete -F _cob cob
 }
 
 std::string zsh_quoted(std::string text) {
+  std::ranges::replace(text, '\n', ' ');
   for (std::size_t at = 0; (at = text.find_first_of("'[]:", at)) != std::string::npos; at += 2) {
     if (text[at] == '\'') {
       text.replace(at, 1, "’");

@@ -1,6 +1,7 @@
 // `cob run`: becomes the program. It asks the supervisor for a kernel, moves to that kernel's core,
 // puts the two descriptors and the variables that libcob.so looks for in place, and execs: exit
 // status, terminal, signals and job control are the program's own. One thread.
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/resource.h>
@@ -60,16 +61,26 @@ void move_to_core(int core) {
   }
 }
 
+// Within a cob (`cob run -- bash`, then `cob run -k 1 -- PROGRAM`) this process has a shim of its
+// own, whose exec would put its kernel in place of the one just chosen: the C library's own execve
+// is asked for by name.
+int host_execve(const char* path, char* const* arguments) {
+  using Execve = int (*)(const char*, char* const*, char* const*);
+  void* libc = ::dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);
+  const auto found = libc != nullptr ? reinterpret_cast<Execve>(::dlsym(libc, "execve")) : nullptr;
+  return (found != nullptr ? found : &::execve)(path, arguments, environ);
+}
+
 // As execvp: a file without #! is the shell's.
 [[noreturn]] void become(const std::string& path, const std::vector<std::string>& program) {
   std::vector<char*> arguments;
   for (const std::string& word : program) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
-  ::execv(path.c_str(), arguments.data());
+  host_execve(path.c_str(), arguments.data());
   if (errno == ENOEXEC) {
     arguments.insert(arguments.begin(), const_cast<char*>("sh"));
     arguments[1] = const_cast<char*>(path.c_str());
-    ::execv("/bin/sh", arguments.data());
+    host_execve("/bin/sh", arguments.data());
   }
   const int problem = errno;
   fail(problem == ENOENT ? exit_not_found : exit_cannot_run, "{}: {}", path,
@@ -111,7 +122,8 @@ void add_run(CLI::App& app, Context& context) {
   command
       ->add_option("-k,--kernel", *kernel,
                    "The kernel to run on. Default: the one with the fewest programs")
-      ->check(CLI::Range(0, static_cast<int>(max_kernels) - 1));
+      ->type_name("K")
+      ->check(CLI::Range(0, static_cast<int>(max_kernels) - 1).description(""));
   add_name_option(*command, context);
   add_json_option(*command, context);
   command->formatter(std::make_shared<RunFormatter>());

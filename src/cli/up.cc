@@ -147,15 +147,18 @@ void add_up(CLI::App& app, Context& context) {
       app.add_subcommand("up", "Start a cob: its kernels, one a core, behind one address");
   auto options = std::make_shared<UpOptions>();
   command
-      ->add_option("-k,--kernels", options->kernels,
-                   "How many kernels, 1 to 64. Default: one for every core that this process may "
-                   "use, or for every one of --cores")
-      ->check(CLI::Range(1, static_cast<int>(max_kernels)));
-  command->add_option("-c,--cores", options->cores,
-                      "The cores to take, kernel 0 first: 0,2-5. A core named twice is shared by "
-                      "two kernels, which costs "
-                      "both of them much of their speed");
+      ->add_option("--kernels", options->kernels,
+                   "How many kernels, 1 to 64. Default: one for every core that\n"
+                   "this process may use, or for every one of --cores")
+      ->type_name("N")
+      ->check(CLI::Range(1, static_cast<int>(max_kernels)).description(""));
+  command
+      ->add_option("--cores", options->cores,
+                   "The cores to take, kernel 0 first: 0,2-5. A core named twice\n"
+                   "is shared by two kernels, which costs both much of their speed")
+      ->type_name("LIST");
   command->add_option("--ip", options->address, "The cob's one IPv4 address and its network")
+      ->type_name("ADDR/LEN")
       ->capture_default_str();
   command->add_flag("--foreground", options->foreground,
                     "Stay: do not become a daemon; end with Ctrl-C or SIGTERM");

@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Deaths with the real kernels: what programs see when their kernel, or the supervisor, is killed (docs/calls.md)."""
+import os
+import signal
+import sys
+import time
+import unittest
+
+import harness
+from harness import processes_of, wait_until
+
+PYTHON = sys.executable
+
+# Listens on port 7000 and 7001, tells each step on its standard output, and echoes lines.
+ECHO = r"""
+import socket, sys
+listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
+print("listening", flush=True)
+try:
+    while True:
+        s, _ = listener.accept()
+        print("accepted", flush=True)
+        while data := s.recv(4096):
+            s.sendall(data)
+except OSError as problem:
+    print(problem.errno, flush=True)
+sys.stdin.read()
+"""
+
+CLIENT = r"""
+import errno, socket, sys, time
+s = socket.create_connection(("10.77.0.1", int(sys.argv[1])), timeout=10)
+s.settimeout(None)
+s.sendall(b"hello")
+print(s.recv(100).decode(), flush=True)
+begin = time.monotonic()
+try:
+    print(repr(s.recv(100)), flush=True)
+except OSError as problem:
+    print(errno.errorcode[problem.errno], flush=True)
+"""
+
+PING = r"""
+import socket, sys
+s = socket.create_connection(("10.77.0.1", int(sys.argv[1])), timeout=10)
+s.sendall(b"ping")
+print(s.recv(100).decode(), flush=True)
+"""
+
+AGAIN = r"""
+import errno, os, socket, sys, time
+file = open("/dev/null")
+def attempt():
+    try:
+        listener = socket.create_server(("0.0.0.0", 7003))
+    except OSError as problem:
+        return errno.errorcode[problem.errno]
+    listener.close()
+    return "ok"
+print(attempt(), flush=True)
+sys.stdin.readline()
+seen = []
+deadline = time.monotonic() + 5
+while (result := attempt()) != "ok" and time.monotonic() < deadline:
+    seen.append(result)
+    time.sleep(0.01)
+assert set(seen) <= {"ENETDOWN"}, seen
+os.fstat(file.fileno())
+print("again", result, flush=True)
+"""
+
+
+@unittest.skipUnless(len(harness.usable_cores()) >= 2, "two cores are needed")
+class DeathTest(harness.CobTest):
+    def wait_for_respawn(self, cob, kernel, epoch):
+        wait_until(lambda: cob.kernels()[kernel]["epoch"] == epoch and "now" in cob.kernels()[kernel], 5, "the respawn")
+        cob.note_pids()
+
+    def test_sleepers_wake_and_the_other_kernel_goes_on(self):
+        cob = self.cob(kernels=2)
+        server = cob.start(PYTHON, "-c", ECHO, 7000, kernel=1, stdin=-1)
+        self.assertEqual(server.stdout.readline(), "listening\n")
+        local = cob.start(PYTHON, "-c", ECHO, 7001, kernel=0, stdin=-1)
+        self.assertEqual(local.stdout.readline(), "listening\n")
+        client = cob.start(PYTHON, "-c", CLIENT, 7000, kernel=0)
+        self.assertEqual(client.stdout.readline(), "hello\n")
+        self.assertEqual(server.stdout.readline(), "accepted\n")
+        begin = time.monotonic()
+        os.kill(cob.kernels()[1]["pid"], signal.SIGKILL)
+        killed = time.monotonic()
+        self.assertIn(server.stdout.readline(), ("104\n", "100\n"))  # ECONNRESET (it was in recv), ENETDOWN (in accept)
+        self.assertLess(time.monotonic() - killed, 1.0)
+        self.assertIn(client.stdout.readline(), ("ECONNRESET\n", "ETIMEDOUT\n"))
+        self.assertLess(time.monotonic() - begin, 3.0)
+        self.wait_for_respawn(cob, 1, 2)
+        done = cob.run(PYTHON, "-c", PING, 7001, kernel=0)
+        self.assertEqual((done.stdout, done.stderr), ("ping\n", ""))
+        done = cob.run(PYTHON, "-c", PING, 7001, kernel=1)  # the new kernel, and its way to the old one
+        self.assertEqual((done.stdout, done.stderr), ("ping\n", ""))
+        again = cob.start(PYTHON, "-c", ECHO, 7002, kernel=1, stdin=-1)
+        self.assertEqual(again.stdout.readline(), "listening\n")
+        done = cob.run(PYTHON, "-c", PING, 7002, kernel=0)
+        self.assertEqual((done.stdout, done.stderr), ("ping\n", ""))
+
+    def test_program_attaches_again_to_the_respawned_kernel(self):
+        cob = self.cob(kernels=1)
+        program = cob.start(PYTHON, "-c", AGAIN, stdin=-1)
+        self.assertEqual(program.stdout.readline(), "ok\n")
+        os.kill(cob.kernels()[0]["pid"], signal.SIGKILL)
+        program.stdin.write("\n")
+        program.stdin.flush()
+        self.assertEqual(program.stdout.readline(), "again ok\n", program.stderr)
+        self.assertEqual(program.wait(5), 0)
+        self.wait_for_respawn(cob, 0, 2)
+
+    def test_killed_supervisor_takes_all_kernels_along(self):
+        cob = self.cob(kernels=2)
+        server = cob.start(PYTHON, "-c", ECHO, 7000, kernel=1, stdin=-1)
+        self.assertEqual(server.stdout.readline(), "listening\n")
+        os.kill(cob.status()["pid"], signal.SIGKILL)
+        wait_until(lambda: not processes_of(cob.name), 2, "the kernels' end")
+        self.assertEqual(server.stdout.readline(), "100\n")
+        self.assertIsNone(server.poll())
+        self.assertEqual(cob.down().returncode, 1)
+        self.assertFalse(cob.run_directory.exists())
+
+    def test_killed_program_leaves_its_kernel_whole(self):
+        cob = self.cob(kernels=2)
+        for _ in range(20):
+            server = cob.start(PYTHON, "-c", ECHO, 7000, kernel=1, stdin=-1)
+            self.assertEqual(server.stdout.readline(), "listening\n")
+            client = cob.start(PYTHON, "-c", CLIENT, 7000, kernel=0)
+            self.assertEqual(client.stdout.readline(), "hello\n")
+            server.kill()
+            self.assertIn(client.stdout.readline(), ("b''\n", "ECONNRESET\n"))
+            server.wait()
+            client.wait()
+        self.assertEqual([k["epoch"] for k in cob.kernels()], [1, 1])
+        wait_until(lambda: cob.ps() == [], 5, "an empty list of programs")
+
+
+if __name__ == "__main__":
+    harness.main()
