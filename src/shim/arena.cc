@@ -166,6 +166,7 @@ Arena* attach() {
   if (arena != nullptr && !arena->is_dead()) return arena;
   i64 now = now_ns();
   if (now < g.next_attach_ns) return nullptr;
+  const RaisedLimit raised;
   Arena* fresh_arena = new_arena();
   if (fresh_arena == nullptr) return nullptr;
   bool first = arena == nullptr && g.liveness >= 0;
@@ -274,6 +275,19 @@ u16 take_ready_ring(Arena* arena) {
 
 void return_ready_ring(Arena* arena, u16 ring) {
   if (ring != 0) __atomic_and_fetch(&arena->ready_rings, ~(1ULL << ring), __ATOMIC_RELEASE);
+}
+
+void rename_in_arenas(int from, int to) {
+  if (load(g.attach_right) == from) {
+    store(g.attach_right, to);
+    raw::fcntl(to, F_SETFD, 0);
+  }
+  if (load(g.liveness) == from) store(g.liveness, to);
+  for (Arena& arena : arenas) {
+    if (!arena.in_use) continue;
+    if (load(arena.liveness) == from) store(arena.liveness, to);
+    if (load(arena.doorbell) == from) store(arena.doorbell, to);
+  }
 }
 
 void forget_arenas() {

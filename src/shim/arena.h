@@ -40,6 +40,7 @@ struct Arena {
   bool is_dead() const { return load(dead) != 0; }
 };
 
+void rename_in_arenas(int from, int to);  // a hidden number moved (give_up_number)
 // The current, live arena; attaches if there is none. Null: there is no kernel (ENETDOWN).
 Arena* attach();
 // As attach, but null when this program has never attached.

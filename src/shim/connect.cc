@@ -37,8 +37,21 @@ void replace_everywhere(Socket* socket, int host) {
       &replace);
 }
 
-// The socket at `fd` becomes the host's, with everything that was set on it. 0 or an errno.
-int to_host(Socket* socket, bool keep_bind) {
+// The loopback device has answered by now.
+bool is_refused(int host) {
+  pollfd wait{host, POLLOUT, 0};
+  const timespec none{0, 0};
+  int error = 0;
+  socklen_t length = sizeof error;
+  if (raw::ppoll(&wait, 1, &none) <= 0 || (wait.revents & POLLERR) == 0) return false;
+  raw::call(SYS_getsockopt, host, SOL_SOCKET, SO_ERROR, raw::at(&error), raw::at(&length));
+  return error == ECONNREFUSED;
+}
+
+// The socket becomes the host's, with everything that was set on it. 0 or an errno. With `first`,
+// an address of this machine, the connect is begun before: refused, the socket stays undecided, for
+// Linux lets a refused socket try elsewhere; EINPROGRESS and EISCONN say how far it came.
+int to_host(Socket* socket, bool keep_bind, const Ipv4Endpoint* first = nullptr) {
   bool nonblocking = is_nonblocking(socket);
   int host = static_cast<int>(
       raw::call(SYS_socket, AF_INET, SOCK_STREAM | SOCK_CLOEXEC | (nonblocking ? SOCK_NONBLOCK : 0),
@@ -57,6 +70,18 @@ int to_host(Socket* socket, bool keep_bind) {
     in.sin_port = htons(socket->local_port);
     result = static_cast<int>(raw::call(SYS_bind, host, raw::at(&in), sizeof in));
   }
+  int connected = 0;
+  if (result == 0 && first != nullptr) {
+    sockaddr_in in{};
+    in.sin_family = AF_INET;
+    in.sin_addr.s_addr = htonl(first->address);
+    in.sin_port = htons(first->port);
+    raw::fcntl(host, F_SETFL, O_NONBLOCK);
+    connected = static_cast<int>(raw::call(SYS_connect, host, raw::at(&in), sizeof in));
+    if (!nonblocking) raw::fcntl(host, F_SETFL, 0);
+    if (connected == -EINPROGRESS && is_refused(host)) connected = -ECONNREFUSED;
+    if (connected == -ECONNREFUSED) result = connected;
+  }
   if (result == 0) {
     if (socket->arena != nullptr) leave_slot(socket);
     Member* moving = detach_members(socket);
@@ -64,6 +89,7 @@ int to_host(Socket* socket, bool keep_bind) {
     join_host_sets(moving);
   }
   raw::close(host);
+  if (result == 0 && first != nullptr) return connected == 0 ? EISCONN : -connected;
   return -result;
 }
 
@@ -73,7 +99,7 @@ void put(Call& c, u32 local_address, u16 local_port, const Ipv4Endpoint& remote)
   c.a[2] = local_address | static_cast<u64>(local_port) << 32;
 }
 
-enum class Begun : u8 { cob, host, failed };
+enum class Begun : u8 { cob, host, host_begun, failed };
 
 // Decides whose the socket is and starts a cob connection. `error` when failed.
 Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
@@ -114,8 +140,8 @@ Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
     if (remote.address == 0) c.a[0] = INADDR_LOOPBACK;
     i32 result = call_on(socket, c).result;
     if (result == -EHOSTUNREACH) {
-      error = to_host(socket, true);
-      return error == 0 ? Begun::host : Begun::failed;
+      error = to_host(socket, true, &remote);
+      return error == EISCONN || error == EINPROGRESS ? Begun::host_begun : Begun::failed;
     }
     if (result < 0) {
       error = -result;
@@ -267,6 +293,10 @@ int cob_connect(int fd, const sockaddr* address, socklen_t length) {
       started = true;
       if (begun_as == Begun::failed) return fail(error);
     }
+  }
+  if (begun_as == Begun::host_begun) {
+    if (error == EISCONN) return 0;
+    return nonblocking ? fail(error) : real_connect(fd, address, length);
   }
   if (begun_as == Begun::host) return real_connect(fd, address, length);
   if (nonblocking) return fail(started ? EINPROGRESS : EALREADY);

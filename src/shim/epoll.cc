@@ -113,6 +113,21 @@ void hand_ring_on(Socket* socket, EpollSet* left) {
   for (Member* m = socket->members; m != nullptr; m = m->next_of_object) join(m);
 }
 
+// A member came or was re-armed: threads that wait on the set, or on a set that holds it, look
+// again. REQUIRES: the lock.
+bool note_change(EpollSet* set, int depth) {
+  __atomic_add_fetch(&set->changes, 1, __ATOMIC_RELEASE);
+  bool slept_on = set->sleepers != 0;
+  for (Member* m = set->parents; m != nullptr && depth < max_nesting; m = m->next_of_object) {
+    slept_on = note_change(m->set, depth + 1) || slept_on;
+  }
+  return slept_on;
+}
+
+void wake_waiters(EpollSet* set) {
+  if (note_change(set, 0)) ring_sleeping_threads();
+}
+
 // Threads that sleep in the host's set must come to the mixed wait.
 void kick_host_waiters(EpollSet* set, int number) {
   if (set->host_waiters == 0 || set->kick != 0) return;
@@ -149,6 +164,7 @@ int control_member(EpollSet* set, int number, int operation, Object* object, int
       }
       if (add_member(set, object, fd, *event) == nullptr) return ENOSPC;
       kick_host_waiters(set, number);
+      wake_waiters(set);
       return 0;
     case EPOLL_CTL_MOD:
       if (member == nullptr) return ENOENT;
@@ -158,6 +174,7 @@ int control_member(EpollSet* set, int number, int operation, Object* object, int
       member->disabled = false;
       member->force = true;
       list_ready(member);
+      wake_waiters(set);
       return 0;
     case EPOLL_CTL_DEL:
       if (member == nullptr) return ENOENT;
@@ -171,7 +188,8 @@ int control_member(EpollSet* set, int number, int operation, Object* object, int
 int control_host(EpollSet* set, int number, int operation, int fd, epoll_event* event) {
   long result = raw::call(SYS_epoll_ctl, number, operation, fd, raw::at(event));
   if (result == 0 && operation == EPOLL_CTL_ADD) {
-    __atomic_add_fetch(&set->host_members, 1, __ATOMIC_RELAXED);
+    MembersGuard guard;
+    if (__atomic_add_fetch(&set->host_members, 1, __ATOMIC_RELAXED) == 1) wake_waiters(set);
   }
   if (result == 0 && operation == EPOLL_CTL_DEL && load(set->host_members) > 0) {
     __atomic_sub_fetch(&set->host_members, 1, __ATOMIC_RELAXED);
@@ -361,6 +379,13 @@ void end_epoll_set(EpollSet* set) {
   *set = EpollSet{};
   set->host_members = free_sets;
   free_sets = static_cast<u32>(set - sets) + 1;
+}
+
+void rename_kicks(int from, int to) {
+  MembersGuard guard;
+  for (u32 i = 0; i < sets_used; ++i) {
+    if (sets[i].kick == from) sets[i].kick = to;
+  }
 }
 
 void forget_rings() {

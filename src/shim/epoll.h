@@ -44,7 +44,8 @@ struct EpollSet : Object {
   u32 host_members;  // at least as many as there are
   u32 host_waiters;  // threads inside the host's epoll_wait for lack of cob members
   u32 sleepers;
-  int kick;  // wakes them when the first cob member comes; 0: none
+  u32 changes;  // atomic: members added or re-armed here or below; a waiter looks at the set anew
+  int kick;     // wakes them when the first cob member comes; 0: none
   i64 next_host_check_ns;
 };
 
@@ -80,6 +81,10 @@ void remove_member(Member* member);
 void arm_set(EpollSet* set, Thread* thread, int depth = 0);
 void disarm_set(EpollSet* set, Thread* thread, int depth = 0);
 
+// The arena whose kernel announces to the set or to one nested in it; null: none. REQUIRES: the
+// lock.
+Arena* arena_under(EpollSet* set, int depth = 0);
+void rename_kicks(int from, int to);  // a hidden number moved (give_up_number)
 // Forked child: rings are gone with the arenas.
 void forget_rings();
 

@@ -100,6 +100,7 @@ void end_kick(EpollSet* set, int number) {
 struct SetWait {
   EpollSet* set;
   int number;
+  u32 changes;  // of the set, as of before it was looked at
 };
 
 bool host_ready(SetWait* wait) {
@@ -115,6 +116,7 @@ bool host_ready(SetWait* wait) {
 
 bool check(void* context) {
   auto* wait = static_cast<SetWait*>(context);
+  if (acquire(wait->set->changes) != wait->changes) return true;
   {
     MembersGuard guard;
     if (set_ready(wait->set)) return true;
@@ -127,10 +129,10 @@ bool check(void* context) {
 }
 
 // 0: try again; else an errno, or -1 when the time is over.
-int rest(EpollSet* set, int number, i64 deadline_ns, const sigset_t* mask, u32 seen, u32 breaking) {
+int rest(SetWait wait, i64 deadline_ns, const sigset_t* mask, u32 seen, u32 breaking) {
+  EpollSet* set = wait.set;
   Pin pin(object_of(set));
-  SetWait wait{set, number};
-  pollfd host[3] = {{number, POLLIN, 0}, {}, {}};
+  pollfd host[3] = {{wait.number, POLLIN, 0}, {}, {}};
   Condition condition{};
   condition.context = &wait;
   condition.check = check;
@@ -142,7 +144,11 @@ int rest(EpollSet* set, int number, i64 deadline_ns, const sigset_t* mask, u32 s
   condition.hosts = load(set->host_members) != 0 || set->scan_first != nullptr ? 1 : 0;
   if (condition.hosts == 0) condition.host = nullptr;
   condition.mask = mask;
-  Arena* arena = set->arena != nullptr && !set->arena->is_dead() ? set->arena : nullptr;
+  Arena* arena = nullptr;
+  {
+    MembersGuard guard;
+    arena = arena_under(set);
+  }
   if (arena == nullptr) {
     condition.host = host;
     condition.hosts = 1;
@@ -174,6 +180,7 @@ int mixed_wait(EpollSet* set, const Wait& w) {
   u32 breaking = signals_breaking();
   for (;;) {
     int n = 0;
+    const SetWait wait{set, w.number, acquire(set->changes)};
     if (load(set->host_members) != 0) {
       i64 now = now_ns();
       if (now >= load(set->next_host_check_ns)) {
@@ -192,7 +199,7 @@ int mixed_wait(EpollSet* set, const Wait& w) {
       }
       return n;
     }
-    int ended = rest(set, w.number, w.deadline_ns, w.mask, seen, breaking);
+    int ended = rest(wait, w.deadline_ns, w.mask, seen, breaking);
     if (ended == -1) return 0;
     if (ended != 0) return fail(ended);
     if (lookup_epoll(w.number) != set) return fail(EBADF);
@@ -247,6 +254,17 @@ int wait_on(int number, epoll_event* events, int most, const timespec* timeout,
 }
 
 }  // namespace
+
+Arena* arena_under(EpollSet* set, int depth) {
+  if (set->arena != nullptr && !set->arena->is_dead()) return set->arena;
+  Arena* found = nullptr;
+  for (Member* m = set->scan_first; m != nullptr && found == nullptr && depth < max_nesting;
+       m = m->next_scan) {
+    if (m->object->kind == Kind::epoll)
+      found = arena_under(reinterpret_cast<EpollSet*>(m->object), depth + 1);
+  }
+  return found;
+}
 
 bool set_ready(EpollSet* set, int depth) {
   if (depth > max_nesting) return false;

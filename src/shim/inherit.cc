@@ -67,6 +67,7 @@ void share(Socket* socket, int fd) {
 // The fork call with the child's liveness socket. The child's end, hidden, or -1.
 int announce_child(Arena* arena, u64& ticket) {
   int pair[2] = {-1, -1};
+  const RaisedLimit raised;
   if (raw::call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, raw::at(pair)) < 0) {
     return -1;
   }

@@ -62,7 +62,8 @@ int cob_dup(int fd) {
 namespace {
 
 int duplicate_onto(int from, int to, int flags) {
-  if (is_hidden(from) || is_hidden(to)) return fail(EBADF);
+  if (is_hidden(from)) return fail(EBADF);
+  if (is_hidden(to)) give_up_number(to);
   if (!is_cob(from) && !is_cob(to)) {
     return static_cast<int>(libc_result(raw::dup3(from, to, flags)));
   }

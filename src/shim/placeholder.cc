@@ -104,6 +104,13 @@ void burn_all_placeholders_in_use() {
   for (u32 i = 0; i < pool.size; ++i) pool.burned[i] = pool.burned[i] || pool.in_use[i];
 }
 
+void rename_originals(int from, int to) {
+  Guard guard(pool_lock);
+  for (u32 i = 0; i < pool.size; ++i) {
+    if (pool.original[i] == from) pool.original[i] = to;
+  }
+}
+
 void forget_pool() {
   pool.size = 0;
   pool.free_count = 0;

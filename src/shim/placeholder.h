@@ -24,7 +24,8 @@ void return_placeholder(const Placeholder& placeholder);
 // original again.
 void burn_placeholder(Placeholder& placeholder);
 void burn_all_placeholders_in_use();
-void forget_pool();  // forked child: the originals are its parent's
+void rename_originals(int from, int to);  // a hidden number moved (give_up_number)
+void forget_pool();                       // forked child: the originals are its parent's
 u64 random_u64();
 // The token of the eventfd at `fd` when it is a placeholder, else 0. Reads fdinfo.
 u64 read_token(int fd);

@@ -70,7 +70,8 @@ namespace {
 __attribute__((constructor(101))) void start(int count, char** arguments, char** environment) {
   using namespace cob::shim;
   int saved = errno;
-  // This library is initialised before libc itself (-z initfirst): what libc has not set yet it will set to the same.
+  // This library is initialised before libc itself (-z initfirst): what libc has not set yet it
+  // will set to the same.
   if (environ == nullptr) environ = environment;
   if (count > 0 && arguments[0] != nullptr) {
     const char* slash = strrchr(arguments[0], '/');

@@ -5,8 +5,11 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include "shim/arena.h"
 #include "shim/epoll.h"
+#include "shim/placeholder.h"
 #include "shim/socket.h"
+#include "shim/thread.h"
 
 namespace cob::shim {
 
@@ -18,8 +21,6 @@ u32 high;          // one past the highest number installed
 u64* hidden_bits;  // one a number
 u32 hidden_base;   // where hidden numbers begin
 u32 hidden_high;   // one past the highest hidden
-bool
-    above_the_limit;  // hidden_base is at the program's own limit: raise it for the moment of a dup
 
 struct Limit {
   u64 now, most;
@@ -32,7 +33,6 @@ void choose_hidden_base() {
     hidden_base = 3584;
   } else if (limit.most >= limit.now + 512) {
     hidden_base = static_cast<u32>(limit.now);
-    above_the_limit = true;
   } else {
     hidden_base = static_cast<u32>(limit.now > 512 ? limit.now - 320 : limit.now / 2);
   }
@@ -132,19 +132,24 @@ bool is_hidden_slow(int fd) {
   return (load(hidden_bits[fd / 64]) >> (fd % 64) & 1) != 0;
 }
 
+RaisedLimit::RaisedLimit() {
+  raw::call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, raw::at(before_));
+  const u64 raised[2] = {before_[1], before_[1]};
+  raised_ = before_[0] < before_[1] && before_[0] < hidden_base + 512 &&
+            raw::call(SYS_prlimit64, 0, RLIMIT_NOFILE, raw::at(raised), 0) == 0;
+}
+
+RaisedLimit::~RaisedLimit() {
+  if (raised_) raw::call(SYS_prlimit64, 0, RLIMIT_NOFILE, raw::at(before_), 0);
+}
+
 int make_hidden_copy(int fd) {
-  Limit limit{};
-  Limit raised{};
-  if (above_the_limit) {
-    raw::call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, raw::at(&limit));
-    raised = {limit.most, limit.most};
-    if (limit.now < limit.most) raw::call(SYS_prlimit64, 0, RLIMIT_NOFILE, raw::at(&raised), 0);
+  int copy = -EMFILE;
+  for (int i = 0; i < 3 && copy < 0; ++i) {  // again: another thread put the limit back meanwhile
+    const RaisedLimit raised;
+    copy = raw::fcntl(fd, F_DUPFD_CLOEXEC, hidden_base);
   }
-  int copy = raw::fcntl(fd, F_DUPFD_CLOEXEC, hidden_base);
-  if (copy < 0) copy = raw::fcntl(fd, F_DUPFD_CLOEXEC, 3);  // the limit was lowered meanwhile
-  if (above_the_limit && limit.now < limit.most) {
-    raw::call(SYS_prlimit64, 0, RLIMIT_NOFILE, raw::at(&limit), 0);
-  }
+  if (copy < 0) copy = raw::fcntl(fd, F_DUPFD_CLOEXEC, 3);  // even the hard limit is lower now
   if (copy < 0) return copy;
   auto number = static_cast<u32>(copy);
   if (number >= table_entries) {
@@ -155,6 +160,17 @@ int make_hidden_copy(int fd) {
   if (number < load(table_view.hidden_low)) store(table_view.hidden_low, number);
   if (number >= load(hidden_high)) store(hidden_high, number + 1);
   return copy;
+}
+
+void give_up_number(int fd) {
+  if (!is_hidden(fd)) return;
+  const int copy = make_hidden_copy(fd);
+  if (copy < 0) return;
+  rename_in_arenas(fd, copy);
+  rename_doorbells(fd, copy);
+  rename_originals(fd, copy);
+  rename_kicks(fd, copy);
+  __atomic_and_fetch(&hidden_bits[fd / 64], ~(1ULL << (fd % 64)), __ATOMIC_RELAXED);
 }
 
 int make_hidden(int fd) {

@@ -59,6 +59,24 @@ int make_hidden_copy(int fd);
 void close_hidden(int fd);
 // Closes first..last except the shim's own. 0 or -errno.
 int close_range_around_hidden(u32 first, u32 last, u32 flags);
+// While it lives the program may open numbers up to the hard limit: attaching needs a few, also
+// when its table is full.
+class RaisedLimit {
+ public:
+  RaisedLimit();
+  ~RaisedLimit();
+  RaisedLimit(const RaisedLimit&) = delete;
+  RaisedLimit& operator=(const RaisedLimit&) = delete;
+
+ private:
+  u64 before_[2];
+  bool raised_ = false;
+};
+
+// The program wants a hidden number for itself (dup2): what is there moves to another. The number
+// stays open for the dup to replace. A thread that is about to ring the old number this instant may
+// ring what replaces it.
+void give_up_number(int fd);
 // In a forked child: closes every hidden descriptor but `keep_a` and `keep_b`.
 void close_all_hidden_but(int keep_a, int keep_b);
 

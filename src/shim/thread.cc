@@ -60,7 +60,30 @@ void threads_start() {
   }
 }
 
+void ring_sleeping_threads() {
+  full_fence();
+  for (Thread& thread : threads) {
+    if (load(thread.sleeping) != 0 && load(thread.doorbell) >= 0)
+      raw::write_one(load(thread.doorbell));
+  }
+}
+
+void rename_doorbells(int from, int to) {
+  for (Thread& thread : threads) {
+    if (load(thread.doorbell) == from) store(thread.doorbell, to);
+  }
+}
+
 Thread* thread_at(u32 index) { return index < max_threads ? &threads[index] : nullptr; }
+
+namespace {
+
+int make_doorbell() {
+  const RaisedLimit raised;  // also when the program's table is full
+  return make_hidden(fresh(raw::eventfd(EFD_CLOEXEC | EFD_NONBLOCK)));
+}
+
+}  // namespace
 
 Thread* own_thread() {
   Thread* thread = this_thread;
@@ -74,7 +97,7 @@ Thread* own_thread() {
     thread->shared = thread->index == max_threads - 1;
     if (!thread->shared) thread->would_block = thread->pins = 0;
     if (thread->doorbell < 0) {
-      thread->doorbell = make_hidden(fresh(raw::eventfd(EFD_CLOEXEC | EFD_NONBLOCK)));
+      thread->doorbell = make_doorbell();
     }
     this_thread = thread;
   }
@@ -85,6 +108,7 @@ Thread* own_thread() {
 Thread* register_thread(Arena* arena) {
   Thread* thread = own_thread();
   if (thread->arena == arena) return thread;
+  if (thread->doorbell < 0) thread->doorbell = make_doorbell();
   if (arena->is_dead() || thread->doorbell < 0) return nullptr;
   Critical critical;
   if (introduce(arena, thread) < 0) {
@@ -109,7 +133,7 @@ void forget_threads() {
   register_lock.reset();
   shared_thread_lock.reset();
   if (self != nullptr) {
-    self->doorbell = make_hidden(fresh(raw::eventfd(EFD_CLOEXEC | EFD_NONBLOCK)));
+    self->doorbell = make_doorbell();
   }
 }
 

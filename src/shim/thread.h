@@ -41,7 +41,9 @@ inline Thread* thread_for(Arena* arena) {
 // The calling thread whether or not there is an arena; for waits.
 Thread* own_thread();
 Thread* thread_at(u32 index);
+void ring_sleeping_threads();  // whoever is in or about to enter its wait looks again
 void threads_start();
-void forget_threads();  // forked child
+void rename_doorbells(int from, int to);  // a hidden number moved (give_up_number)
+void forget_threads();                    // forked child
 
 }  // namespace cob::shim

@@ -1,0 +1,37 @@
+"""Runs every program of tests/programs on the host, where it must pass, and on a cob with the check mode on, where it must pass
+too. COB_PROGRAMS="name name" picks some."""
+import os
+import pathlib
+import subprocess
+import unittest
+
+import harness
+
+PROGRAMS = harness.BUILD / "programs"
+CHOSEN = os.environ.get("COB_PROGRAMS", "").split()
+SECONDS = 120
+
+
+def names():
+    return CHOSEN or sorted(path.name for path in PROGRAMS.iterdir() if path.is_file())
+
+
+class Programs(harness.CobTest):
+    def test_on_the_host(self):
+        for name in names():
+            with self.subTest(name):
+                done = subprocess.run([str(PROGRAMS / name)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                      stderr=subprocess.STDOUT, text=True, timeout=SECONDS)
+                self.assertEqual(done.returncode, 0, done.stdout)
+
+    def test_on_a_cob(self):
+        cob = self.cob(kernels=2)
+        for name in names():
+            for kernel in (0, 1):
+                with self.subTest(name, kernel=kernel):
+                    done = cob.run(str(PROGRAMS / name), kernel=kernel, environment={"COB_CHECK": "1"}, timeout=SECONDS)
+                    self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+
+if __name__ == "__main__":
+    harness.main()
