@@ -117,6 +117,25 @@ TEST_F(Receive, WhatTheLayerRefusesWasNotReceived) {
   expect({.ack = 107});
 }
 
+TEST_F(Receive, WhatTheLayerRefusedOfReassembledBytesIsOfferedAgain) {
+  layer.capacity = 4;
+  layer.read_at_once = false;
+  establish();
+  send({.fin = true, .seq = 103, .ack = 1, .data = "cdefgh"});
+  expect({.ack = 101});
+  send({.seq = 101, .ack = 1, .data = "ab"});
+  EXPECT_EQ(connection().received, "abcd");
+  expect({.ack = 105});
+  layer.consume(cookie, 3);
+  expect({.ack = 108});
+  EXPECT_EQ(connection().received, "abcdefg");
+  EXPECT_FALSE(connection().peer_closed);
+  layer.consume(cookie, 4);
+  expect({.ack = 110});
+  EXPECT_EQ(connection().received, "abcdefgh");
+  EXPECT_TRUE(connection().peer_closed);
+}
+
 TEST_F(Receive, Rfc9293_3_8_6_WindowClosesAsTheLayerFillsAndOpensInOneStep) {
   layer.read_at_once = false;
   start({.max_connections = 16, .max_time_wait = 16, .receive_window_bytes = 4'000});

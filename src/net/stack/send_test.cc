@@ -146,6 +146,18 @@ TEST_F(Send, AFinWaitsForTheWindowToo) {
   expect({.fin = true, .seq = 5, .ack = 101});
 }
 
+TEST_F(Send, ACorkDoesNotHoldAFinFromAClosedWindow) {
+  establish();
+  send({.seq = 101, .ack = 1, .window = 0});
+  stack->set_cork(id(), true);
+  layer.close(cookie);
+  after(ms(201));
+  expect({.seq = 0, .ack = 101});  // a probe, and so an end if it is never answered
+  after(Duration::seconds(2'000));
+  EXPECT_EQ(connection().error, ETIMEDOUT);
+  device.frames.clear();
+}
+
 TEST_F(Send, Rfc7323_2_3_PeersWindowIsScaled) {
   peer_window = 100;
   establish({.syn = true, .seq = 100, .mss = 1'000, .scale = 4});

@@ -133,10 +133,6 @@ void TcpStack::receive_consumed(TcbId id, std::size_t bytes) {
   Tcb* t = table_.get(id);
   if (t == nullptr) return;
   t->unread -= static_cast<u32>(std::min<std::size_t>(bytes, t->unread));
-  if (!ReassemblyPool::empty(table_.cold(*t))) {
-    // What the layer refused may lie here, in order by now.
-    t->set(flag_ack_now);
-  }
   t->set(flag_consumed);
   touch(*t);
 }

@@ -315,6 +315,19 @@ bool TcpStack::deliver_reassembled(Tcb& t) {
   }
 }
 
+// The layer made room: what it refused of the reassembled bytes may go to it now. False if the
+// connection is gone.
+bool TcpStack::offer_refused(Tcb& t) {
+  TcbCold& cold = table_.cold(t);
+  if (ReassemblyPool::empty(cold) || reassembly_.front(cold, t.receive_next).empty()) return true;
+  const TcbId id = t.id;
+  deliver_reassembled(t);
+  if (!alive(t, id)) return false;
+  t.set(flag_ack_now);
+  if (t.has(flag_peer_fin_known) && t.receive_next == cold.peer_fin) on_fin(t);
+  return alive(t, id);
+}
+
 // Data for a closed socket (RFC 9293 section 3.10.4, Linux tcp_rcv_state_process): nobody will read
 // it.
 void TcpStack::refuse_data(Tcb& t) {

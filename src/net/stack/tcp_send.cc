@@ -23,6 +23,7 @@ void TcpStack::flush_output() {
     Tcb* t = table_.get(id);
     if (t == nullptr) continue;
     t->clear(flag_on_output_list);
+    if (t->has(flag_consumed) && !offer_refused(*t)) continue;
     if (!output(*t)) {
       t->set(flag_on_output_list);
       blocked_.push_back(id);
@@ -170,7 +171,8 @@ void TcpStack::arm_after_output(Tcb& t) {
   if (t.retransmit_deadline != 0) return;
   // Nothing in flight, so no ACK will call us: the window is closed, or a cork holds the last
   // bytes.
-  const bool corked = t.has(flag_cork) && t.send_window >= t.send_end - t.send_next;
+  const u32 held = t.send_end - t.send_next;
+  const bool corked = t.has(flag_cork) && held > 0 && t.send_window >= held;
   start_retransmit_timer(t, corked ? RetransmitTimer::cork : RetransmitTimer::persist);
 }
 

@@ -111,6 +111,7 @@ class TcpStack final : public Stack {
   void receive_text(Tcb& t, const TcpSegment& segment);
   bool deliver(Tcb& t, std::span<const std::byte> payload);
   bool deliver_reassembled(Tcb& t);
+  bool offer_refused(Tcb& t);
   void on_fin(Tcb& t);
   void answer_unacceptable(Tcb& t, const TcpSegment& segment);
   void challenge_ack(Tcb& t);

@@ -22,8 +22,14 @@ constexpr u8 orphan_retries = 8;     // Linux tcp_orphan_retries of a closed soc
 
 void TcpStack::sync_timer(Tcb& t) {
   i32 earliest = INT32_MAX;
-  for (const u32 deadline : {t.retransmit_deadline, t.ack_deadline, t.idle_deadline})
-    if (deadline != 0) earliest = std::min(earliest, static_cast<i32>(deadline - now_ms_));
+  // One by one: read together, the deadlines just written would stall on store forwarding.
+  const auto consider = [&](const u32& deadline) {
+    const u32 d = *const_cast<const volatile u32*>(&deadline);
+    if (d != 0) earliest = std::min(earliest, static_cast<i32>(d - now_ms_));
+  };
+  consider(t.retransmit_deadline);
+  consider(t.ack_deadline);
+  consider(t.idle_deadline);
   if (earliest == INT32_MAX) return;
   const u64 tick = now_tick_ + static_cast<u64>(std::max(earliest, 1));
   const u32 slot = table_.slot_of(t);
