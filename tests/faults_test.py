@@ -47,7 +47,7 @@ import socket
 s = socket.create_connection(("{ADDRESS}", 7000), 10); s.sendall(b"still here?"); print(s.recv(100).decode())
 """, 0)
             self.assertEqual(got.stdout, "still here?\n", got.stderr)
-        harness.wait_until(lambda: sum(k["connections"] for k in cob.kernels()) < 4, what="the dead one's connections' end")
+        harness.wait_until(lambda: sum(k["now"]["connections"] for k in cob.kernels()) < 4, what="the dead one's connections' end")
 
     def test_what_was_sent_before_death_is_delivered(self):
         cob = self.cob(kernels=2)

@@ -4,6 +4,7 @@ Each function starts one on a kernel of a cob and waits until it accepts; the ha
 """
 import os
 import pathlib
+import shutil
 import signal
 import sys
 
@@ -59,7 +60,7 @@ http {{
 }}
 """)
     log = open(root / "out", "w")
-    process = cob.start("nginx", "-p", root, "-c", root / "nginx.conf", kernel=kernel, stdout=log, stderr=log)
+    process = cob.start(shutil.which("nginx"), "-p", root, "-c", root / "nginx.conf", kernel=kernel, stdout=log, stderr=log)
     log.close()
     process.root = root
     cob.endings.append(lambda: end_nginx(root))
