@@ -211,7 +211,7 @@ bool host_wait(EpollSet* set, const Wait& w, const timespec* timeout, int& resul
   {
     MembersGuard guard;
     if (set->members != nullptr) return false;
-    ++set->host_waiters;
+    store(set->host_waiters, set->host_waiters + 1);
   }
   if (w.mask == nullptr && (timeout == nullptr || w.poll_only)) {
     result = real_epoll_wait(w.number, w.events, w.most, w.poll_only ? 0 : -1);
@@ -221,7 +221,7 @@ bool host_wait(EpollSet* set, const Wait& w, const timespec* timeout, int& resul
   int saved = errno;
   {
     MembersGuard guard;
-    --set->host_waiters;
+    store(set->host_waiters, set->host_waiters - 1);
   }
   if (set->kick != 0) {
     int kept = 0;

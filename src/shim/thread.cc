@@ -24,7 +24,7 @@ void end_thread(void* value) {
   auto* thread = static_cast<Thread*>(value);
   while (thread->pins > 0) drop(thread->pin[--thread->pins]);
   Guard guard(threads_lock);
-  thread_signals.doorbell = 0;
+  store(thread_signals.doorbell, 0);
   this_thread = nullptr;
   if (thread->shared) return;
   if (thread->arena != nullptr && !thread->arena->is_dead()) {
