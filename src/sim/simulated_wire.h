@@ -1,7 +1,9 @@
 // SimulatedWire: ports that hear each other in memory, each a Device: inside routes by port number,
-// and one shared uplink. Model: commit() queues, flush() delivers to the receivers' queues, poll()
-// hands out in order; nothing is lost or delayed (that is FaultDevice's). A queue holds
-// queue_frames; full: reserve() gives nothing. Owned by the simulation or test; one thread.
+// and one shared uplink.
+// Model: commit() queues, flush() delivers to the receivers' queues, poll() hands out in order;
+// nothing is lost or delayed (that is FaultDevice's). A queue holds queue_frames; full: reserve()
+// gives nothing.
+// Owned by the simulation or test; one thread.
 #pragma once
 
 #include <deque>

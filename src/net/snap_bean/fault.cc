@@ -1,6 +1,7 @@
 // The fault device. See fault.h.
 // Model: splitmix64 from the seed; held frames in a binary heap by (due, order), so equal delays
-// keep their order. Owned like the device inside.
+// keep their order.
+// Owned like the device inside.
 #include "net/snap_bean/fault.h"
 
 #include <algorithm>

@@ -1,9 +1,10 @@
 // FaultDevice: loses, duplicates, reorders, delays and corrupts frames on their way out of any
-// Device, from one seed. Model: a frame is built in this device's own buffer; commit() rolls the
-// dice; what survives is handed to the inner device, at once or when its delay is over. The
-// "checksum not computed" bit is cleared and checksums are asked for: this wire is no memory. Owned
-// like the device inside; delayed frames wait for flush() or poll(). Holds at most max_held_frames:
-// full: sent at once.
+// Device, from one seed.
+// Model: a frame is built in this device's own buffer; commit() rolls the dice; what survives is
+// handed to the inner device, at once or when its delay is over. The "checksum not computed" bit is
+// cleared and checksums are asked for: this wire is no memory.
+// Owned like the device inside; delayed frames wait for flush() or poll(). Holds at most
+// max_held_frames: full: sent at once.
 #pragma once
 
 #include <vector>

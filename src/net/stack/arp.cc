@@ -1,7 +1,8 @@
-// The ARP cache. See arp.h; RFC 826 "Packet Reception", RFC 1122 sections 2.3.2.1 (timeout)
-// and 2.3.2.2 (waiting packets). Model: an entry is free, incomplete (asked, silent so far) or
-// resolved; a resolved one past fresh_ms is asked for again and stays in use until the answers fail
-// to come. Owned by the Stack.
+// The ARP cache. See arp.h; RFC 826 "Packet Reception", RFC 1122 sections 2.3.2.1 (timeout) and
+// 2.3.2.2 (waiting packets).
+// Model: an entry is free, incomplete (asked, silent so far) or resolved; a resolved one past
+// fresh_ms is asked for again and stays in use until the answers fail to come.
+// Owned by the Stack.
 #include "net/stack/arp.h"
 
 #include <cstring>

@@ -1,8 +1,10 @@
 // ArpCache: next hops of the uplink, RFC 826 and RFC 1122 section 2.3.2: entries time out,
 // unanswered requests are repeated at most once a second, and the first packets to an unresolved
-// address wait here. Model: 256 entries in groups of four by address; full group: the entry heard
-// of longest ago gives way. At most parked_frames frames wait in all and parked_per_entry each;
-// more are dropped, TCP sends them again. Owned by the Stack, which sends the requests.
+// address wait here.
+// Model: 256 entries in groups of four by address; full group: the entry heard of longest ago gives
+// way. At most parked_frames frames wait in all and parked_per_entry each; more are dropped, TCP
+// sends them again.
+// Owned by the Stack, which sends the requests.
 #pragma once
 
 #include <array>
@@ -19,8 +21,8 @@ class ArpCache {
   static constexpr u32 parked_frames = 32;
   static constexpr u32 parked_per_entry = 4;
   static constexpr u32 parked_frame_bytes = 1'600;
-  static constexpr u32 fresh_ms =
-      60'000;  // after that an entry is asked for again while it is in use
+  // An entry in use that is older is asked for again.
+  static constexpr u32 fresh_ms = 60'000;
   static constexpr u32 request_ms = 1'000;  // between two requests
   static constexpr u32 max_requests = 3;    // unanswered: the address is unreachable
 

@@ -1,5 +1,6 @@
 // What a stranger or a broken peer may try: RFC 5961, RFC 9293 section 3.10.7.4, PAWS (RFC 7323
-// section 5). Model: packet literals; see script.h.
+// section 5).
+// Model: packet literals; see script.h.
 #include "net/stack/script.h"
 
 namespace cob::net {

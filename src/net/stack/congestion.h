@@ -1,6 +1,7 @@
 // NewReno congestion control: RFC 5681 (windows), RFC 6582 (fast recovery), RFC 6928 (initial
-// window), RFC 3465 (growth by bytes acknowledged, as ACKs here are coalesced by the turn). Model:
-// arithmetic on a TCB's congestion fields; who retransmits what is tcp_ack.cc's and tcp_timer.cc's.
+// window), RFC 3465 (growth by bytes acknowledged, as ACKs here are coalesced by the turn).
+// Model: arithmetic on a TCB's congestion fields; who retransmits what is tcp_ack.cc's and
+// tcp_timer.cc's.
 // Values; no owner.
 #pragma once
 

@@ -1,7 +1,9 @@
 // FlatIndex: hash -> slot number, open addressing with linear probing and backward-shift deletion
-// (Knuth 6.4, algorithm R). Model: 8-byte entries {hash, slot + 1}; the caller compares keys; at
-// most half full, then it doubles. Owned by the table around it. REQUIRES: fewer than 2^31 entries,
-// which the owners' capacities guarantee.
+// (Knuth 6.4, algorithm R).
+// Model: 8-byte entries {hash, slot + 1}; the caller compares keys; at most half full, then it
+// doubles.
+// Owned by the table around it. REQUIRES: fewer than 2^31 entries, which the owners' capacities
+// guarantee.
 #pragma once
 
 #include "base/types.h"

@@ -1,5 +1,6 @@
 // Opening connections: RFC 9293 sections 3.5, 3.10.7.1 to 3.10.7.3, RFC 6298 section 5 for the
-// handshake. Model: packet literals; see script.h.
+// handshake.
+// Model: packet literals; see script.h.
 #include "net/stack/script.h"
 
 namespace cob::net {

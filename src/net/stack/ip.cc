@@ -1,7 +1,9 @@
-// Frames in and out: Ethernet, ARP, IPv4 and ICMP around TCP. RFC 791, 826, 792, 1122
-// sections 3.2.1 and 3.2.2. Model: a frame from a kernel of this cob may only concern addresses of
-// the cob or 127/8; one from the uplink never 127/8 and never our own address as its source.
-// Fragments are dropped and counted as malformed. Owned by the Stack's loop.
+// Frames in and out: Ethernet, ARP, IPv4 and ICMP around TCP. RFC 791, 826, 792, 1122 sections
+// 3.2.1 and 3.2.2.
+// Model: a frame from a kernel of this cob may only concern addresses of the cob or 127/8; one from
+// the uplink never 127/8 and never our own address as its source. Fragments are dropped and counted
+// as malformed.
+// Owned by the Stack's loop.
 #include <algorithm>
 #include <cstring>
 

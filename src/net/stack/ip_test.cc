@@ -1,5 +1,6 @@
-// Around TCP: Ethernet, ARP (RFC 826, 1122 2.3.2), IPv4 (RFC 791, 1122 3.2.1), ICMP (RFC 792,
-// 1122 3.2.2, 4.2.3.9, 5927). Model: a stack with an uplink, a test that plays the LAN.
+// Around TCP: Ethernet, ARP (RFC 826, 1122 2.3.2), IPv4 (RFC 791, 1122 3.2.1), ICMP (RFC 792, 1122
+// 3.2.2, 4.2.3.9, 5927).
+// Model: a stack with an uplink, a test that plays the LAN.
 #include "net/stack/script.h"
 #include "net/wire/arp.h"
 #include "net/wire/icmp.h"

@@ -1,5 +1,6 @@
 // Keyed hashes: SipHash-2-4 (Aumasson, Bernstein 2012) where an outsider sees the result (ISN, RFC
-// 6528), and a two-multiply hash for table places, which nobody outside sees. Values; no owner.
+// 6528), and a two-multiply hash for table places, which nobody outside sees.
+// Values; no owner.
 #pragma once
 
 #include "base/types.h"

@@ -1,6 +1,8 @@
 // LazyArray: a fixed-size array of zero bytes whose pages come from the host at first touch
-// (mmap(2), MAP_NORESERVE). Model: capacity is stated once; an untouched table costs address space
-// only, so an idle kernel stays small. Owned by the table around it.
+// (mmap(2), MAP_NORESERVE).
+// Model: capacity is stated once; an untouched table costs address space only, so an idle kernel
+// stays small.
+// Owned by the table around it.
 #pragma once
 
 #include <sys/mman.h>

@@ -1,6 +1,6 @@
 // Both ends of a connection: on one stack, closing together, opening together, and thousands of
-// times over few ports. Model: the simulated wire of two_stacks.h; the loop is port 0 sending to
-// itself.
+// times over few ports.
+// Model: the simulated wire of two_stacks.h; the loop is port 0 sending to itself.
 #include <gtest/gtest.h>
 
 #include "net/stack/two_stacks.h"

@@ -1,6 +1,7 @@
 // Out-of-order pieces. See reassembly.h.
 // Model: insert() walks the sorted list once and fills the gaps between the pieces that are there;
-// what is there stays (the first copy received wins). Owned by the Stack.
+// what is there stays (the first copy received wins).
+// Owned by the Stack.
 #include "net/stack/reassembly.h"
 
 #include <algorithm>

@@ -1,8 +1,10 @@
 // ReassemblyPool: out-of-order payload of all connections, RFC 9293 section 3.10.7.4 (segments
-// beyond RCV.NXT may be kept). Model: pieces of at most piece_bytes in one lazily touched pool; a
-// connection's pieces are a list sorted by sequence number, without overlap. Capacities:
-// per_connection_pieces a connection, `pieces` in all; what does not fit is dropped and counts as
-// never received, so the sender sends it again. Owned by the Stack.
+// beyond RCV.NXT may be kept).
+// Model: pieces of at most piece_bytes in one lazily touched pool; a connection's pieces are a list
+// sorted by sequence number, without overlap. Capacities: per_connection_pieces a connection,
+// `pieces` in all; what does not fit is dropped and counts as never received, so the sender sends
+// it again.
+// Owned by the Stack.
 #pragma once
 
 #include "net/stack/lazy_array.h"

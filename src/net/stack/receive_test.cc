@@ -1,5 +1,6 @@
-// Receiving: RFC 9293 section 3.10.7.4 (text, FIN), RFC 5681 section 4.2 and RFC 1122
-// section 4.2.3.2 (acknowledging). Model: packet literals; see script.h.
+// Receiving: RFC 9293 section 3.10.7.4 (text, FIN), RFC 5681 section 4.2 and RFC 1122 section
+// 4.2.3.2 (acknowledging).
+// Model: packet literals; see script.h.
 #include "net/stack/script.h"
 
 namespace cob::net {

@@ -1,5 +1,6 @@
 // Loss: RFC 6298 (timer), RFC 5681 and 6582 (NewReno), RFC 3042 (limited transmit), RFC 6928
-// (initial window). Model: packet literals; see script.h. MSS 1000, so windows read in segments.
+// (initial window).
+// Model: packet literals; see script.h. MSS 1000, so windows read in segments.
 #include "net/stack/script.h"
 
 namespace cob::net {

@@ -1,7 +1,8 @@
 // Script: packet-literal tests of one stack. The test is the peer: send({.syn = true, .seq = 100}),
-// expect({.syn = true, .ack = 101}). Model: the peer's sequence numbers are absolute, the stack's
-// are counted from its initial one; time is simulated; every frame the stack sends is parsed with
-// its checksums verified. Owned by the test.
+// expect({.syn = true, .ack = 101}).
+// Model: the peer's sequence numbers are absolute, the stack's are counted from its initial one;
+// time is simulated; every frame the stack sends is parsed with its checksums verified.
+// Owned by the test.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,6 +1,7 @@
 // The Stack's frame: construction, the turn of poll(), and the deadline of the next one.
 // Model: poll() runs timers first, then flushes every touched TCB; quiet_until_ makes an idle poll
-// one comparison. Owned by one kernel's loop.
+// one comparison.
+// Owned by one kernel's loop.
 #include <algorithm>
 
 #include "net/stack/tcp_stack.h"

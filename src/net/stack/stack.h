@@ -70,8 +70,8 @@ struct StackOptions {
   Ipv4Address gateway{};  // 0.0.0.0: none
   MacAddress mac{};       // the cob's one MAC
   u64 secret[2] = {};     // cob-wide: ISN (RFC 6528) and timestamp offsets come from it
-  u32 max_connections =
-      65'536;  // reaction when full: connect gives ENOBUFS, a SYN is dropped and counted
+  // Reaction when full: connect gives ENOBUFS, a SYN is dropped and counted.
+  u32 max_connections = 65'536;
   u32 max_time_wait = 131'072;            // reaction when full: the oldest entry is given up
   u32 receive_window_bytes = 256 * 1024;  // default receive buffer a connection may promise
 };

@@ -1,7 +1,9 @@
 // Tcb: the transmission control block, RFC 9293 section 3.3.1, in two cache lines; what a segment
-// rarely needs is TcbCold. Model: SND.* and RCV.* as the RFC names them; `send_max` is the RFC's
-// SND.NXT (highest sent), `send_next` moves back to SND.UNA when the retransmission timer expires.
-// Times are u32 milliseconds of the Stack's clock, compared modulo 2^32. Owned by the TcbTable.
+// rarely needs is TcbCold.
+// Model: SND.* and RCV.* as the RFC names them; `send_max` is the RFC's SND.NXT (highest sent),
+// `send_next` moves back to SND.UNA when the retransmission timer expires. Times are u32
+// milliseconds of the Stack's clock, compared modulo 2^32.
+// Owned by the TcbTable.
 #pragma once
 
 #include "net/stack/stack.h"
@@ -36,22 +38,20 @@ enum TcbFlag : u32 {
   flag_fin_queued = 1u << 5,       // a FIN follows the bytes announced
   flag_fin_sent = 1u << 6,         // send_max covers the FIN
   flag_peer_fin = 1u << 7,         // the peer's FIN was reached
-  flag_no_delay = 1u << 8,         //
-  flag_cork = 1u << 9,             //
-  flag_cork_expired = 1u << 10,    // the 200 ms of tcp(7) are over: one partial segment may leave
-  flag_closed = 1u << 11,          // close() was called: arriving data is answered with RST
-  flag_keep_alive = 1u << 12,      //
-  flag_ack_now = 1u << 13,         // an ACK leaves at the next flush
+  flag_no_delay = 1u << 8,
+  flag_cork = 1u << 9,
+  flag_cork_expired = 1u << 10,  // the 200 ms of tcp(7) are over: one partial segment may leave
+  flag_closed = 1u << 11,        // close() was called: arriving data is answered with RST
+  flag_keep_alive = 1u << 12,
+  flag_ack_now = 1u << 13,   // an ACK leaves at the next flush
   flag_ack_soft = 1u << 14,  // an ACK leaves soon, unless a segment carries it before (SoftAcks)
-  flag_on_output_list = 1u << 15,      //
+  flag_on_output_list = 1u << 15,
   flag_in_recovery = 1u << 16,         // RFC 6582 fast recovery
   flag_after_timeout = 1u << 17,       // retransmitting after RTO, until `recover` is acknowledged
   flag_congestion_limited = 1u << 18,  // the congestion window stopped the last output
   flag_timing_rtt = 1u << 19,          // rtt_sequence is being timed (RFC 6298, Karn)
-  flag_window_was_closed = 1u << 20,   // we last advertised less than one segment
   flag_peer_fin_known = 1u << 21,      // a FIN came out of order; it lies at peer_fin
-  flag_partial_ack_seen =
-      1u << 22,                    // in recovery: the timer was restarted already (RFC 6582 step 3)
+  flag_partial_ack_seen = 1u << 20,    // RFC 6582 step 3: the timer was restarted already
   flag_retransmit_due = 1u << 23,  // the first unacknowledged segment goes again at the next flush
   flag_consumed = 1u << 24,        // the layer made room: a window update may be due
   flag_send_forced = 1u << 25,     // the override timer of RFC 9293 section 3.8.6.2.1 expired
@@ -108,9 +108,12 @@ struct alignas(cache_line_bytes) Tcb {
 };
 static_assert(sizeof(Tcb) == 2 * cache_line_bytes);
 
+// Order of timestamps (RFC 7323 section 5.2).
+constexpr bool timestamp_before(u32 a, u32 b) { return static_cast<i32>(a - b) < 0; }
+
 inline constexpr u32 no_slot = 0xffff'ffff;
-inline constexpr u8 receive_window_scale =
-    7;  // offered in every SYN: windows to 8 MiB, in grains of 128 bytes
+// Offered in every SYN: windows to 8 MiB, in grains of 128 bytes.
+inline constexpr u8 receive_window_scale = 7;
 
 struct alignas(cache_line_bytes) TcbCold {
   u64 bytes_sent;

@@ -1,6 +1,7 @@
 // The slab and index of TCBs. See tcb_table.h.
 // Model: a slot never used before is taken only while fewer than `reserve` rest in the free queue,
-// so the memory touched follows the number of connections alive. Owned by the Stack.
+// so the memory touched follows the number of connections alive.
+// Owned by the Stack.
 #include "net/stack/tcb_table.h"
 
 #include <bit>

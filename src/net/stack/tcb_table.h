@@ -1,7 +1,8 @@
 // TcbTable: the slab of TCBs, their ids, and the index from 4-tuple to TCB.
 // Model: slots come from a first-in first-out free queue that keeps a reserve, so that a generation
 // is not soon met again; ids carry slot and generation, so a stale id finds nothing. Capacity
-// fixed; full: allocate() gives nullptr. Owned by the Stack.
+// fixed; full: allocate() gives nullptr.
+// Owned by the Stack.
 #pragma once
 
 #include "net/stack/flat_index.h"

@@ -1,7 +1,8 @@
 // The ACK field of an arriving segment: RFC 9293 section 3.10.7.4 fifth, RFC 5681 section 3.2 and
-// RFC 6582 (recovery), RFC 5961 section 5 (acceptable range). Model: changes the send side of the
-// TCB and marks what the flush shall send again; the layer hears of acknowledged bytes before
-// anything is read from its buffer at the new offset. Owned by the Stack's loop.
+// RFC 6582 (recovery), RFC 5961 section 5 (acceptable range).
+// Model: changes the send side of the TCB and marks what the flush shall send again; the layer
+// hears of acknowledged bytes before anything is read from its buffer at the new offset.
+// Owned by the Stack's loop.
 #include <algorithm>
 
 #include "net/stack/congestion.h"

@@ -1,7 +1,8 @@
-// Birth and death of connections, and the calls of the socket layer: RFC 9293 section 3.10.1
-// to 3.10.6; ISN by RFC 6528. Model: a call changes the TCB and marks it; segments leave at the
-// next poll, but for the RST of abort(). Calls with a stale id do nothing. Owned by the Stack's
-// loop.
+// Birth and death of connections, and the calls of the socket layer: RFC 9293 section 3.10.1 to
+// 3.10.6; ISN by RFC 6528.
+// Model: a call changes the TCB and marks it; segments leave at the next poll, but for the RST of
+// abort(). Calls with a stale id do nothing.
+// Owned by the Stack's loop.
 #include <algorithm>
 
 #include "net/stack/tcp_stack.h"
@@ -61,30 +62,6 @@ void TcpStack::finish(Tcb& t) {
   const bool announced = t.has(flag_announced);
   forget(t);
   if (announced) layer_.on_closed(id, cookie);
-}
-
-void TcpStack::enter_time_wait(Tcb& t) {
-  if (t.has(flag_ack_now) || t.has(flag_ack_soft)) emit(t, t.send_max, 0, tcp_ack);
-  TimeWaitEntry e{.key = t.key,
-                  .hash = table_.hash(t.key),
-                  .send_next = t.send_max,
-                  .receive_next = t.receive_next,
-                  .receive_window = t.receive_edge - t.receive_next,
-                  .timestamp_recent = t.timestamp_recent,
-                  .timestamp_sent = timestamp_now(t),
-                  .timestamp_offset = t.timestamp_offset,
-                  .route = t.route,
-                  .timestamps = t.has(flag_timestamps),
-                  .window_scale = t.has(flag_window_scaling) ? receive_window_scale : u8{0}};
-  finish(t);
-  // The layer may have opened the 4-tuple anew from its callback; then the past is not waited for.
-  if (table_.find(e.key, e.hash) == nullptr) time_wait_.insert(e, now_ms_);
-}
-
-// RFC 6191 from the side that connects: a SYN whose timestamp is newer than all we sent is accepted
-// by the peer's TIME_WAIT, and its acknowledgments cannot be mistaken for the old incarnation's.
-bool TcpStack::reusable(const TimeWaitEntry& e, u32 now_ms) const {
-  return e.timestamps && static_cast<i32>(now_ms + e.timestamp_offset - e.timestamp_sent) > 0;
 }
 
 Result<TcbId> TcpStack::connect(const ConnectOptions& o) {

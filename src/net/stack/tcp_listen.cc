@@ -1,7 +1,8 @@
 // Passive opens: RFC 9293 section 3.10.7.2, with Linux's two bounded queues (listen(2)).
 // Model: a TCB in SYN_RECEIVED counts in the SYN queue, an established one in the accept queue
 // until accepted(). Accept queue full: SYNs and final ACKs are dropped, so the peer tries again.
-// SYN queue full: SYNs are dropped. Owned by the Stack's loop.
+// SYN queue full: SYNs are dropped.
+// Owned by the Stack's loop.
 #include <algorithm>
 
 #include "net/stack/tcp_stack.h"

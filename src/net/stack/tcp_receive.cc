@@ -1,7 +1,8 @@
 // Segment arrives: RFC 9293 section 3.10.7, with RFC 7323 section 5 (PAWS), RFC 5961 (blind
-// attacks), RFC 1122 section 4.2. Model: the RFC's order of checks, one function a check; `false`
-// means the segment ends there. A callback may abort the connection, so after each the id is looked
-// at again. Owned by the Stack's loop.
+// attacks), RFC 1122 section 4.2.
+// Model: the RFC's order of checks, one function a check; `false` means the segment ends there. A
+// callback may abort the connection, so after each the id is looked at again.
+// Owned by the Stack's loop.
 #include <algorithm>
 
 #include "net/stack/congestion.h"
@@ -10,17 +11,9 @@
 namespace cob::net {
 namespace {
 
-constexpr u32 answer_interval_ms =
-    500;  // ACKs to unacceptable segments of one connection, as Linux
-constexpr u32 challenge_acks_per_second = 1000;  // of the whole stack (RFC 5961 section 7)
 constexpr u32 paws_idle_ms =
     24u * 24 * 3600 * 1000;  // RFC 7323 section 5.5: TS.Recent is void after 24 days
-constexpr u32 delayed_ack_ms = 40;
 constexpr u32 quick_ack_count = 16;
-constexpr u32 quick_ack_segment_bytes =
-    1'400;  // a segment this large is acknowledged at once while quick_acks last
-
-bool timestamp_before(u32 a, u32 b) { return static_cast<i32>(a - b) < 0; }
 
 }  // namespace
 
@@ -171,39 +164,6 @@ bool TcpStack::check_acceptable(Tcb& t, const TcpSegment& s) {
   return false;
 }
 
-void TcpStack::answer_unacceptable(Tcb& t, const TcpSegment& s) {
-  if (s.has(tcp_rst)) return;
-  TcbCold& cold = table_.cold(t);
-  if (s.payload.empty() || s.has(tcp_syn)) {
-    if (cold.last_answer_ms != 0 && now_ms_ - cold.last_answer_ms < answer_interval_ms) return;
-    cold.last_answer_ms = deadline_in(0);
-  }
-  t.set(flag_ack_now);
-}
-
-// RFC 5961 section 7: bounded over all connections, and the bound not guessable.
-bool TcpStack::take_challenge_token() {
-  const u32 second = static_cast<u32>(now_tick_ / 1000);
-  if (second != challenge_second_) {
-    challenge_second_ = second;
-    random_ = siphash(secret_, second, random_);
-    challenge_tokens_ =
-        challenge_acks_per_second / 2 + static_cast<u32>(random_ % challenge_acks_per_second);
-  }
-  if (challenge_tokens_ == 0) return false;
-  --challenge_tokens_;
-  return true;
-}
-
-void TcpStack::challenge_ack(Tcb& t) {
-  TcbCold& cold = table_.cold(t);
-  if (cold.last_answer_ms != 0 && now_ms_ - cold.last_answer_ms < answer_interval_ms) return;
-  if (!take_challenge_token()) return;
-  cold.last_answer_ms = deadline_in(0);
-  ++counters_.challenge_acks;
-  emit(t, t.send_max, 0, tcp_ack);
-}
-
 // RFC 5961 sections 3.2 and 4.2.
 bool TcpStack::handle_reset_and_syn(Tcb& t, const TcpSegment& s) {
   if (s.has(tcp_rst)) {
@@ -257,37 +217,6 @@ void TcpStack::on_segment(Tcb& t, const TcpSegment& s) {
   }
   if (!process_ack(t, s)) return;
   if (s.length() > 0 && !s.has(tcp_syn) && alive(t, id)) receive_text(t, s);
-}
-
-void TcpStack::ack_soon(Tcb& t) {
-  if (t.has(flag_ack_soft)) return;
-  if (soft_ack_tail_ - soft_ack_head_ == soft_ack_capacity) return t.set(flag_ack_now);
-  t.set(flag_ack_soft);
-  soft_acks_[soft_ack_tail_++ % soft_ack_capacity] = {t.id, now_ + soft_ack_delay};
-}
-
-void TcpStack::poll_soft_acks() {
-  for (; soft_ack_head_ != soft_ack_tail_; ++soft_ack_head_) {
-    const SoftAck& a = soft_acks_[soft_ack_head_ % soft_ack_capacity];
-    Tcb* t = table_.get(a.tcb);
-    if (t == nullptr || !t->has(flag_ack_soft)) continue;  // it rode on another segment
-    if (a.deadline > now_) return;
-    t->set(flag_ack_now);
-    touch(*t);
-  }
-}
-
-// RFC 1122 section 4.2.3.2, RFC 5681 section 4.2: at least every second full segment, at most 40 ms
-// late.
-void TcpStack::schedule_ack(Tcb& t, u32 payload_bytes) {
-  if (payload_bytes > t.receive_mss) t.receive_mss = static_cast<u16>(payload_bytes);
-  if (t.receive_next - t.last_ack_sent > t.receive_mss) return t.set(flag_ack_now);
-  if (t.quick_acks > 0) {
-    --t.quick_acks;
-    if (payload_bytes >= std::min<u32>(quick_ack_segment_bytes, t.mss)) return t.set(flag_ack_now);
-    return ack_soon(t);
-  }
-  if (t.ack_deadline == 0) t.ack_deadline = deadline_in(delayed_ack_ms);
 }
 
 bool TcpStack::deliver(Tcb& t, std::span<const std::byte> payload) {
@@ -403,41 +332,6 @@ void TcpStack::on_fin(Tcb& t) {
   layer_.on_peer_closed(id, t.cookie);
   if (!alive(t, id)) return;
   if (t.state == TcpState::time_wait) enter_time_wait(t);
-}
-
-// RFC 6191 section 2, steps 1 to 3.
-bool TcpStack::may_replace(const TimeWaitEntry& old, const TcpSegment& s) const {
-  if ((s.flags & (tcp_syn | tcp_ack | tcp_rst)) != tcp_syn) return false;
-  if (old.timestamps && s.has_timestamps && s.timestamp_value != old.timestamp_recent)
-    return timestamp_before(old.timestamp_recent, s.timestamp_value);
-  return s.sequence > old.receive_next;
-}
-
-// RFC 9293 section 3.10.7.4 for TIME_WAIT: the only thing that should come is the peer's FIN again.
-void TcpStack::on_time_wait_segment(TimeWaitEntry& e, const TcpSegment& s) {
-  if (s.has(tcp_rst)) {
-    if (s.sequence == e.receive_next) time_wait_.erase(e);
-    return;
-  }
-  const bool paws =
-      e.timestamps && s.has_timestamps && timestamp_before(s.timestamp_value, e.timestamp_recent);
-  if (!paws && s.length() == 0 && s.sequence == e.receive_next) return;
-  if (s.has(tcp_fin) && !paws && s.sequence + s.length() == e.receive_next)
-    time_wait_.restart(e, now_ms_);
-  if (e.last_answer_ms != 0 && now_ms_ - e.last_answer_ms < answer_interval_ms && !s.has(tcp_fin))
-    return;
-  e.last_answer_ms = deadline_in(0);
-  if (e.timestamps) e.timestamp_sent = now_ms_ + e.timestamp_offset;
-  transmit({.key = e.key,
-            .route = e.route,
-            .sequence = e.send_next,
-            .acknowledgment = e.receive_next,
-            .window = static_cast<u16>(std::min<u32>(e.receive_window >> e.window_scale, 0xffff)),
-            .flags = tcp_ack,
-            .timestamps = e.timestamps,
-            .timestamp_value = now_ms_ + e.timestamp_offset,
-            .timestamp_echo = e.timestamp_recent},
-           nullptr, 0, 0);
 }
 
 }  // namespace cob::net

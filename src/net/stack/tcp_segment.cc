@@ -1,6 +1,7 @@
-// Segments out: one function builds every frame, in place in the device's buffer. RFC 9293
-// section 3.1, RFC 7323. Model: the headers are one fixed-size struct stored at once; payload is
-// read by the layer straight into the frame; checksums only where the route's wire needs them.
+// Segments out: one function builds every frame, in place in the device's buffer. RFC 9293 section
+// 3.1, RFC 7323.
+// Model: the headers are one fixed-size struct stored at once; payload is read by the layer
+// straight into the frame; checksums only where the route's wire needs them.
 // Owned by the Stack's loop.
 #include <algorithm>
 #include <cstring>
@@ -86,7 +87,6 @@ u16 TcpStack::advertise_window(Tcb& t) {
   const u32 rounded_up = (window + grain) & ~grain;
   const u32 scaled = std::min((rounded_up <= free ? rounded_up : window) >> scale, 0xffffu);
   t.receive_edge = later_of(t.receive_edge, t.receive_next + (scaled << scale));
-  t.assign(flag_window_was_closed, (scaled << scale) < t.receive_mss);
   return static_cast<u16>(scaled);
 }
 

@@ -1,7 +1,9 @@
 // Output: RFC 9293 sections 3.7.4 (Nagle), 3.8.6.2.1 (sender's silly window avoidance), RFC 5681
-// and RFC 3042 (how much). Model: poll() flushes every touched TCB once; a segment is as large as
-// the MSS, the windows and the bytes announced allow. A device without room blocks the TCB: it is
-// tried again at every poll, and nothing counts as sent. Owned by the Stack's loop.
+// and RFC 3042 (how much).
+// Model: poll() flushes every touched TCB once; a segment is as large as the MSS, the windows and
+// the bytes announced allow. A device without room blocks the TCB: it is tried again at every poll,
+// and nothing counts as sent.
+// Owned by the Stack's loop.
 #include <algorithm>
 
 #include "net/stack/congestion.h"

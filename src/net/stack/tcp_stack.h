@@ -1,8 +1,10 @@
 // TcpStack: the Stack. Its methods lie in the files the RFCs' seams suggest: ip, tcp_receive,
 // tcp_ack, tcp_send, tcp_segment, tcp_timer, tcp_listen, tcp_connection; congestion control is
-// congestion.h. Model: on_frame() changes state and marks TCBs; poll() runs timers and then flushes
-// every marked TCB once, so ACKs, data and FINs of one turn share segments. Only what must not wait
-// (RST, duplicate and challenge ACKs) leaves from on_frame(). Owned by one kernel's loop.
+// congestion.h.
+// Model: on_frame() changes state and marks TCBs; poll() runs timers and then flushes every marked
+// TCB once, so ACKs, data and FINs of one turn share segments. Only what must not wait (RST,
+// duplicate and challenge ACKs) leaves from on_frame().
+// Owned by one kernel's loop.
 #pragma once
 
 #include <optional>
@@ -175,6 +177,8 @@ class TcpStack final : public Stack {
 
   Time next_event() const;
 
+  // ACKs to unacceptable segments of one connection, as Linux.
+  static constexpr u32 answer_interval_ms = 500;
   static constexpr u32 fin_wait_2_ms = 60'000;         // Linux tcp_fin_timeout
   static constexpr u32 max_send_buffer = 1u << 30;     // bytes a connection may have announced
   static constexpr u32 reassembly_pieces = 32 * 1024;  // of 2 KiB

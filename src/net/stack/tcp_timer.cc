@@ -1,7 +1,8 @@
 // Timers: retransmission by RFC 6298, zero-window probes by RFC 9293 section 3.8.6.1, keep-alive by
-// RFC 1122 section 4.2.3.6, FIN_WAIT_2 bounded as Linux bounds its orphans. Model: a TCB keeps
-// three deadlines; the wheel holds the earliest, and is not told when a deadline moves later. Owned
-// by the Stack's loop.
+// RFC 1122 section 4.2.3.6, FIN_WAIT_2 bounded as Linux bounds its orphans.
+// Model: a TCB keeps three deadlines; the wheel holds the earliest, and is not told when a deadline
+// moves later.
+// Owned by the Stack's loop.
 #include <algorithm>
 
 #include "net/stack/congestion.h"

@@ -1,6 +1,8 @@
 // TestLayer: the simplest honest SocketLayer: streams in vectors, every callback recorded. For
-// tests and fuzzers. Model: a connection is known by its cookie; `capacity` bounds what it holds
-// unread, as a real layer would. Owned by the test.
+// tests and fuzzers.
+// Model: a connection is known by its cookie; `capacity` bounds what it holds unread, as a real
+// layer would.
+// Owned by the test.
 #pragma once
 
 #include <algorithm>

@@ -1,6 +1,7 @@
 // TIME_WAIT entries in order of expiry. See time_wait.h.
 // Model: a doubly linked list through the entries, a free list through the unused, an index from
-// the 4-tuple. Owned by the Stack.
+// the 4-tuple.
+// Owned by the Stack.
 #include "net/stack/time_wait.h"
 
 namespace cob::net {

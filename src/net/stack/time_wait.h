@@ -1,7 +1,8 @@
 // TimeWaitTable: connections in TIME_WAIT as 64-byte entries, RFC 9293 section 3.6.1, with reuse by
-// RFC 6191. Model: every entry lives 60 s (Linux's TCP_TIMEWAIT_LEN), so a list in order of arrival
-// is a list in order of expiry. Capacity fixed; full: the oldest entry is given up. Owned by the
-// Stack.
+// RFC 6191.
+// Model: every entry lives 60 s (Linux's TCP_TIMEWAIT_LEN), so a list in order of arrival is a list
+// in order of expiry. Capacity fixed; full: the oldest entry is given up.
+// Owned by the Stack.
 #pragma once
 
 #include "net/stack/flat_index.h"

@@ -1,6 +1,7 @@
 // Two stacks, a wire, and everything a wire can do to them: both directions, both closes, many
-// seeds. Model: bytes are a function of direction and offset, so a lost, doubled or moved byte is
-// seen where it lies.
+// seeds.
+// Model: bytes are a function of direction and offset, so a lost, doubled or moved byte is seen
+// where it lies.
 #include <gtest/gtest.h>
 
 #include "net/stack/two_stacks.h"

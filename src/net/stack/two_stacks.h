@@ -1,6 +1,8 @@
 // TwoStacks: stacks joined by a simulated wire, each behind its own fault device, in simulated
-// time. For tests. Model: run() alternates receive, poll and flush until nothing moves, then jumps
-// to the next deadline. Owned by the test.
+// time. For tests.
+// Model: run() alternates receive, poll and flush until nothing moves, then jumps to the next
+// deadline.
+// Owned by the test.
 #pragma once
 
 #include <functional>

@@ -1,6 +1,7 @@
 // ARP for IPv4 over Ethernet, RFC 826.
 // Model: ArpHeader is the view; ArpPacket the value, only requests and replies between plain
-// unicast addresses. Values; no owner.
+// unicast addresses.
+// Values; no owner.
 #pragma once
 
 #include <optional>

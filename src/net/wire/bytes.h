@@ -1,6 +1,8 @@
 // Network byte order fields, and the one way bytes leave a received frame: a single copy that
-// cannot be read again. Model: a wire struct is made of Be16/Be32 and u8, so it has no padding and
-// any bytes are a valid value of it. Values; no owner.
+// cannot be read again.
+// Model: a wire struct is made of Be16/Be32 and u8, so it has no padding and any bytes are a valid
+// value of it.
+// Values; no owner.
 #pragma once
 
 #include <bit>

@@ -1,6 +1,8 @@
 // The Internet checksum, RFC 1071: sums of 32-bit words in a u64, so carries need no care until the
-// fold. Model: byte order does not matter to one's complement sums (RFC 1071 section 2 B), so words
-// are added as they lie. Values; no owner.
+// fold.
+// Model: byte order does not matter to one's complement sums (RFC 1071 section 2 B), so words are
+// added as they lie.
+// Values; no owner.
 #include "net/wire/checksum.h"
 
 #include <cstring>

@@ -1,6 +1,7 @@
 // The Internet checksum, RFC 1071, and the TCP pseudo-header of RFC 9293 section 3.1.
 // Model: a partial sum is a u64 of native-order 16-bit words; fold() makes it the 16 bits that lie
-// on the wire. Values; no owner.
+// on the wire.
+// Values; no owner.
 #pragma once
 
 #include <span>

@@ -1,6 +1,8 @@
 // Ethernet II framing, IEEE 802.3-2022 section 3.1.1 (the type interpretation of the length/type
-// field). Model: EthernetHeader is the view, the bytes as they lie; the receiver judges destination
-// and type. Values; no owner.
+// field).
+// Model: EthernetHeader is the view, the bytes as they lie; the receiver judges destination and
+// type.
+// Values; no owner.
 #pragma once
 
 #include "net/wire/address.h"

@@ -1,6 +1,8 @@
 // ICMP destination unreachable, RFC 792: finds the quoted TCP segment's endpoints and sequence
-// number. Model: the quoted header is as untrusted as the rest; the receiver checks the sequence
-// number (RFC 5927 section 4). Values; no owner.
+// number.
+// Model: the quoted header is as untrusted as the rest; the receiver checks the sequence number
+// (RFC 5927 section 4).
+// Values; no owner.
 #include "net/wire/icmp.h"
 
 #include "net/wire/ipv4.h"

@@ -1,6 +1,8 @@
-// ICMP for IPv4, RFC 792: echo, and destination unreachable as it concerns TCP (RFC 1122
-// section 3.2.2.1, RFC 1191). Model: IcmpHeader is the view; IcmpUnreachable the value: it names
-// the connection its quoted segment belongs to. Values; no owner.
+// ICMP for IPv4, RFC 792: echo, and destination unreachable as it concerns TCP (RFC 1122 section
+// 3.2.2.1, RFC 1191).
+// Model: IcmpHeader is the view; IcmpUnreachable the value: it names the connection its quoted
+// segment belongs to.
+// Values; no owner.
 #pragma once
 
 #include <optional>

@@ -1,6 +1,7 @@
 // IPv4 parse and emit, RFC 791 section 3.1; checks of RFC 1122 sections 3.2.1.1 to 3.2.1.3.
 // Model: every field is read once, judged on the copy, and the payload span is cut to the packet's
-// own length. Values; no owner.
+// own length.
+// Values; no owner.
 #include "net/wire/ipv4.h"
 
 #include "net/wire/checksum.h"

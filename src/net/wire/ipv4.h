@@ -1,6 +1,8 @@
 // IPv4 packets, RFC 791 as updated by RFC 1122 section 3.2.1 and RFC 6864 (identification of atomic
-// datagrams). Model: Ipv4Header is the view; Ipv4Packet the value: whole (no fragment), lengths
-// consistent, checksum right. Values; no owner.
+// datagrams).
+// Model: Ipv4Header is the view; Ipv4Packet the value: whole (no fragment), lengths consistent,
+// checksum right.
+// Values; no owner.
 #pragma once
 
 #include "net/wire/address.h"

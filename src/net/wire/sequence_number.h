@@ -1,5 +1,6 @@
 // TCP sequence numbers, RFC 9293 section 3.4: arithmetic modulo 2^32, so order is only meaningful
-// within half the space. Values; no owner.
+// within half the space.
+// Values; no owner.
 #pragma once
 
 #include "base/types.h"

@@ -1,7 +1,8 @@
 // TCP parse, RFC 9293 section 3.1 and 3.2 (options), RFC 7323 sections 2.2 and 3.2.
 // Model: header and options are copied once and judged on the copy; an option that does not fit
 // makes the segment malformed, an unknown one is skipped by its length (RFC 9293 3.2: MUST-6,
-// MUST-7). Values; no owner.
+// MUST-7).
+// Values; no owner.
 #include "net/wire/tcp.h"
 
 #include "net/wire/checksum.h"

@@ -1,6 +1,8 @@
 // TCP segments, RFC 9293 section 3.1; options: MSS (RFC 9293 3.7.1), window scale and timestamps
-// (RFC 7323). Model: TcpHeader is the view; TcpSegment the value: offset and options lie inside the
-// segment, checksum right. Values; no owner.
+// (RFC 7323).
+// Model: TcpHeader is the view; TcpSegment the value: offset and options lie inside the segment,
+// checksum right.
+// Values; no owner.
 #pragma once
 
 #include "net/wire/address.h"
