@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/scheduling.h"
 
 namespace cob::kernel {
 
@@ -51,6 +52,7 @@ Result<void> Kernel::start() {
       return Error::from_errno("pinning to the kernel's core");
   }
   ::prctl(PR_SET_TIMERSLACK, 1);
+  ask_for_short_slices();
   events_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
   doorbell_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!events_.valid() || !doorbell_.valid()) return Error::from_errno("epoll or eventfd");

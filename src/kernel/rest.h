@@ -1,7 +1,7 @@
 // Rest: what a loop does when it found no work: poll on, yield the core, or ask to be put to sleep.
 // Decision 2 of the design. Model: yields are timed; one that took long with nothing done meanwhile
 // means a computing neighbour has the core
-// (*contested*), and for the next 20 ms resting is sleeping. sched_yield(2).
+// (*contested*), and for the next 20 ms or more resting is sleeping. sched_yield(2).
 // Kernel's loop only; reads no clock.
 #pragma once
 
@@ -15,7 +15,9 @@ class Rest {
  public:
   static constexpr Duration long_yield = Duration::microseconds(300);
   static constexpr Duration very_long_yield = Duration::milliseconds(2);
-  static constexpr Duration contested_time = Duration::milliseconds(20);
+  static constexpr Duration contested_time =
+      Duration::milliseconds(20);  // doubles while it stays so
+  static constexpr Duration contested_time_max = Duration::milliseconds(640);
   static constexpr Duration patience = Duration::microseconds(150);  // idle yielding before sleep
 
   enum class Advice { yield, sleep };
@@ -30,15 +32,19 @@ class Rest {
   void yielded(Time before, Time now, bool found_work) {
     const Duration took = now - before;
     if (took <= long_yield || (found_work && took <= very_long_yield)) return;
-    contested_ns_ +=
-        std::max(Duration{0}, now + contested_time - std::max(contested_until_, now)).ns;
-    contested_until_ = now + contested_time;
+    // Each look at whether the neighbour is still there costs a scheduler tick: look ever less
+    // often.
+    const bool still = now - contested_until_ < period_;
+    period_ = still ? std::min(period_ * 2, contested_time_max) : contested_time;
+    contested_ns_ += (now + period_ - std::max(contested_until_, now)).ns;
+    contested_until_ = now + period_;
   }
   u64 contested_ns() const { return static_cast<u64>(contested_ns_); }
 
  private:
   Time idle_since_;
   Time contested_until_;
+  Duration period_ = contested_time;
   i64 contested_ns_ = 0;
 };
 

@@ -9,7 +9,8 @@ namespace {
 constexpr i64 yield_budget_ns = 100'000;
 constexpr i64 contested_yield_ns = 300'000;
 constexpr i64 very_long_yield_ns = 2'000'000;
-constexpr i64 contested_time_ns = 20'000'000;
+constexpr i64 contested_time_ns = 20'000'000;  // doubles while it stays so
+constexpr i64 contested_time_max_ns = 640'000'000;
 constexpr i64 death_check_ns = 1'000'000;
 
 bool interrupted(const WaitOptions& options, u32 seen, u32 breaking) {
@@ -54,6 +55,17 @@ bool sleep_once(Arena* arena, Thread* thread, const Condition& condition, i64 de
   return ready > 0;
 }
 
+// Each look at whether the neighbour is still there costs a scheduler tick: look ever less often.
+void mark_contested(i64 now) {
+  const i64 period = load(g.contested_time_ns);
+  const bool still = period != 0 && now - load(g.contested_until_ns) < period;
+  const i64 next = !still                               ? contested_time_ns
+                   : period * 2 > contested_time_max_ns ? contested_time_max_ns
+                                                        : period * 2;
+  store(g.contested_time_ns, next);
+  store(g.contested_until_ns, now + next);
+}
+
 }  // namespace
 
 bool contested() { return load(g.contested_until_ns) > now_ns(); }
@@ -62,15 +74,13 @@ void timed_yield() {
   i64 before = now_ns();
   raw::yield();
   i64 after = now_ns();
-  if (after - before > very_long_yield_ns) store(g.contested_until_ns, after + contested_time_ns);
+  if (after - before > very_long_yield_ns) mark_contested(after);
 }
 
 // A long yield that brought what was waited for: most likely the core worked for this cob.
 void Patience::yielded(i64 before_ns, i64 after_ns) {
   slow_ = after_ns - before_ns > contested_yield_ns;
-  if (after_ns - before_ns > very_long_yield_ns) {
-    store(g.contested_until_ns, after_ns + contested_time_ns);
-  }
+  if (after_ns - before_ns > very_long_yield_ns) mark_contested(after_ns);
 }
 
 bool Patience::rest(Arena* arena) {
@@ -80,7 +90,7 @@ bool Patience::rest(Arena* arena) {
     return true;
   }
   i64 before = now_ns();
-  if (slow_) store(g.contested_until_ns, before + contested_time_ns);
+  if (slow_) mark_contested(before);
   if (yield_end_ns_ == 0) {
     yield_end_ns_ = before + yield_budget_ns;
     next_death_check_ns_ = before + death_check_ns;
