@@ -1,7 +1,7 @@
 # What people type. Each target sets itself up: tools/setup.sh installs what tools/packages.txt lists and is missing.
 PREFIX ?= /usr/local
 
-.PHONY: all setup demo test bench install clean
+.PHONY: all setup demo test tidy bench install clean
 
 all: setup
 	@test -f build/build.ninja || cmake --preset release
@@ -15,6 +15,9 @@ demo: all
 
 test: all
 	@tools/test.sh
+
+tidy: all
+	@tools/tidy.sh
 
 bench: all
 	@build/cob bench servers

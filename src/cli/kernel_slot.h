@@ -35,7 +35,7 @@ class KernelSlot {
   static constexpr Duration shutdown_timeout = Duration::seconds(2);
 
   explicit KernelSlot(KernelPlan plan) : plan_(std::move(plan)) {}
-  KernelSlot(KernelSlot&&) = default;
+  KernelSlot(KernelSlot&&) noexcept = default;
   ~KernelSlot();  // a living process is killed and reaped
 
   // On failure the slot waits a second for the next attempt.
