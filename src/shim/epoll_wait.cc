@@ -189,7 +189,10 @@ int mixed_wait(EpollSet* set, const Wait& w) {
       }
     }
     n += collect(set, w.events + n, w.most - n);
-    if (n > 0) return n;
+    if (n > 0) {
+      found_something();
+      return n;
+    }
     if (w.poll_only) {
       if (load(set->host_members) != 0) n = collect_host(set, w.number, w.events, w.most);
       if (n == 0) {

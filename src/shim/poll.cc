@@ -120,7 +120,10 @@ int mixed_poll(PollWait& w, i64 deadline_ns, const sigset_t* mask) {
   u32 breaking = signals_breaking();
   for (;;) {
     int n = gather(&w);
-    if (n > 0) return n;
+    if (n > 0) {
+      found_something();
+      return n;
+    }
     if (deadline_ns == 0) {
       timed_yield();
       return gather(&w);
@@ -141,9 +144,9 @@ int mixed_poll(PollWait& w, i64 deadline_ns, const sigset_t* mask) {
   }
 }
 
-// Memory for a long list, else the caller's.
+// Memory for a long list; 0 bytes: none.
 struct Space {
-  explicit Space(size_t bytes) : bytes_(bytes), at(reserve(bytes)) {}
+  explicit Space(size_t bytes) : bytes_(bytes), at(bytes == 0 ? nullptr : reserve(bytes)) {}
   ~Space() {
     if (at != nullptr) raw::call(SYS_munmap, raw::at(at), static_cast<long>(bytes_));
   }
@@ -172,9 +175,9 @@ int poll_list(pollfd* fds, nfds_t count, i64 deadline_ns, const sigset_t* mask) 
   Object* small_object[small_count];
   PollWait w{fds, count, small_object, small_host, 0, 0};
   size_t bytes = count * (sizeof(pollfd) + sizeof(Object*)) + 2 * sizeof(pollfd);
-  Space space(count > small_count ? bytes : 4'096);
-  if (space.at == nullptr) return fail(ENOMEM);
+  Space space(count > small_count ? bytes : 0);
   if (count > small_count) {
+    if (space.at == nullptr) return fail(ENOMEM);
     w.object = static_cast<Object**>(space.at);
     w.host = reinterpret_cast<pollfd*>(w.object + count);
   }

@@ -168,5 +168,10 @@ int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 s
 
 // A nonblocking call found nothing; a program that only polls so must let its kernel run.
 void found_nothing();
+inline void found_something() {
+  if (this_thread != nullptr) this_thread->would_block = 0;
+}
+// Connections are offered to this program from now on; those that wait already are there when it returns.
+void want_offers(Socket* listener);
 
 }  // namespace cob::shim
