@@ -10,6 +10,10 @@ if(COB_SANITIZE)
   target_link_options(cob_flags INTERFACE -fsanitize=${COB_SANITIZE})
 endif()
 
+if(COB_FUZZ)
+  target_compile_options(cob_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
 find_package(GTest REQUIRED)
 find_package(fmt REQUIRED)
 

@@ -39,19 +39,40 @@ void Sockets::listen(Program& program, u32 number, u32 backlog, const CallOrigin
     Description* listener = at_handle(handle);
     if (listener == nullptr || result != 0) return answer(origin, result != 0 ? result : -EBADF);
     listener->bound = true;
-    const auto id = stack_->listen(listener->local, backlog);
+    const auto id = join_listener(*listener, backlog);
     if (id.is_error()) return answer(origin, -id.error().code);
     listener->listener = id.value();
     listener->state = SocketState::listening;
     listener->seat = -1;
     listener->queue = std::make_unique<ListenQueue>();
     listener->queue->backlog = backlog;
-    by_listener_[id.value().value] = listener;
     directory_.add_listener(listener->local);
     write_names(*listener);
     write_flags(*listener);
     answer(origin, 0);
   });
+}
+
+// Listens in the stack, or with SO_REUSEPORT joins who does already.
+Result<net::ListenerId> Sockets::join_listener(Description& d, u32 backlog) {
+  for (auto& [id, group] : by_listener_) {
+    const Description& other = *group.members.front();
+    if (!d.reuse_port || !other.reuse_port || other.local != d.local) continue;
+    group.members.push_back(&d);
+    return net::ListenerId(id);
+  }
+  const net::ListenerId id = TRY(stack_->listen(d.local, backlog));
+  by_listener_[id.value].members.push_back(&d);
+  return id;
+}
+
+void Sockets::leave_listener(Description& d) {
+  const auto group = by_listener_.find(d.listener.value);
+  VERIFY(group != by_listener_.end());
+  std::erase(group->second.members, &d);
+  if (!group->second.members.empty()) return;
+  by_listener_.erase(group);
+  stack_->close_listener(d.listener);
 }
 
 void Sockets::want_accept(Program& program, u32 number) {
@@ -86,10 +107,11 @@ void Sockets::on_incoming(net::ListenerId listener, net::TcbId tcb) {
   d.tcb = tcb;
   d.local = info.value().local;
   d.remote = info.value().remote;
-  d.listener_of = found->second;
+  ListenerGroup& group = found->second;
+  Description& parent = *group.members[group.turn++ % group.members.size()];
+  d.listener_of = &parent;
   d.accept_counted = true;
-  const Description& parent =
-      *found->second;  // accept(2): socket options of the listener are inherited
+  // accept(2): socket options of the listener are inherited.
   d.no_delay = parent.no_delay;
   d.keep_alive = parent.keep_alive;
   d.keep_alive_idle_s = parent.keep_alive_idle_s;
@@ -100,8 +122,8 @@ void Sockets::on_incoming(net::ListenerId listener, net::TcbId tcb) {
   d.references = 1;  // the queue's
   stack_->set_cookie(tcb, to_cookie(d));
   apply_options(d);
-  found->second->queue->pending.push_back(&d);
-  mark_busy(*found->second);
+  parent.queue->pending.push_back(&d);
+  mark_busy(parent);
 }
 
 void Sockets::mark_busy(Description& listener) {
@@ -153,6 +175,7 @@ bool Sockets::offer_to(Description& listener, Holder& holder, Description& conne
   ++line.change;
   program.touch(holder.slot);
   connection.listener_of = &listener;
+  if (listener.holders.size() > 1) offers_check_ = std::min(offers_check_, now_ + offer_patience);
   return true;
 }
 
@@ -236,31 +259,31 @@ void Sockets::poll(Time now) {
       ++i;
     }
   }
-  if (now >= offers_check_) {
-    offers_check_ = Time::never();
-    for (const auto& [id, listener] : by_listener_) {
-      if (listener->holders.size() < 2) continue;
-      Holder* slow = nullptr;
-      bool another_waits = false;
-      for (Holder& h : listener->holders) {
-        settle(*listener, h);
-        if (!h.wants_accept) continue;
-        if (h.offered != h.settled) {
-          if (h.settled_at_check == h.settled && h.offered_at_check != h.settled) slow = &h;
-          h.settled_at_check = h.settled;
-          h.offered_at_check = h.offered;
-          offers_check_ = now + offer_patience;
-        } else {
-          const call::ProgramSocket& line = h.program->theirs(h.slot);
-          another_waits |= load(line.ready_ring) != 0 || load(line.read_waiter) != 0;
-        }
-      }
-      if (slow != nullptr && another_waits) {
-        slow->program->ours(slow->slot).change++;
-        take_offers_back(*listener, *slow);
-      }
+  if (now < offers_check_) return;
+  offers_check_ = Time::never();
+  for (const auto& [id, group] : by_listener_)
+    for (Description* listener : group.members) check_patience(*listener);
+}
+
+// A program that has sat on offers since the last look loses them while another one waits.
+void Sockets::check_patience(Description& listener) {
+  if (listener.holders.size() < 2) return;
+  Holder* slow = nullptr;
+  bool another_waits = false;
+  for (Holder& h : listener.holders) {
+    settle(listener, h);
+    if (!h.wants_accept) continue;
+    if (h.offered != h.settled) {
+      if (h.settled_at_check == h.settled && h.offered_at_check != h.settled) slow = &h;
+      h.settled_at_check = h.settled;
+      h.offered_at_check = h.offered;
+      offers_check_ = now_ + offer_patience;
+    } else {
+      const call::ProgramSocket& line = h.program->theirs(h.slot);
+      another_waits |= load(line.ready_ring) != 0 || load(line.read_waiter) != 0;
     }
   }
+  if (slow != nullptr && another_waits) take_offers_back(listener, *slow);
 }
 
 }  // namespace cob::kernel

@@ -65,7 +65,6 @@ void Sockets::release(Description& d) {
 void Sockets::close_now(Description& d, bool reset) {
   if (d.state == SocketState::listening) {
     directory_.remove_listener(d.local);
-    by_listener_.erase(d.listener.value);
     std::erase(busy_listeners_, &d);
     auto pending = std::move(d.queue->pending);
     for (Description* waiting : pending) {
@@ -73,7 +72,7 @@ void Sockets::close_now(Description& d, bool reset) {
       waiting->linger_reset = true;
       release(*waiting);
     }
-    stack_->close_listener(d.listener);
+    leave_listener(d);
     free_description(d);
     return;
   }

@@ -154,7 +154,10 @@ class Sockets final : public net::SocketLayer {
   void settle(Description& listener, Holder& holder);
   void take_offers_back(Description& listener, Holder& holder);
   void mark_accepted(Description& connection);
+  void check_patience(Description& listener);
   void mark_busy(Description& listener);
+  Result<net::ListenerId> join_listener(Description& d, u32 backlog);
+  void leave_listener(Description& d);
   void finish_listen(u32 handle, Program& program, u32 slot, const CallOrigin& origin, i32 result);
   void answer(const CallOrigin& origin, i32 result, const u64* values = nullptr, u32 count = 0);
 
@@ -170,7 +173,13 @@ class Sockets final : public net::SocketLayer {
   std::deque<Description> descriptions_;  // stable addresses; handle - 1 = index | generation << 20
   std::vector<u32> free_;
   u32 open_count_ = 0;
-  std::unordered_map<u32, Description*> by_listener_;
+  // A listener of the stack and the descriptions behind it: several with SO_REUSEPORT, served in
+  // turn.
+  struct ListenerGroup {
+    std::vector<Description*> members;
+    u32 turn = 0;
+  };
+  std::unordered_map<u32, ListenerGroup> by_listener_;
   std::vector<Description*> busy_listeners_;
   std::vector<std::unique_ptr<Arena>> orphans_;
   Time offers_check_ = Time::never();

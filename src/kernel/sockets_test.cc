@@ -77,9 +77,10 @@ class OneKernel : public testing::Test, public Sockets::Programs, public net::Fr
     return number;
   }
   i32 answered(Program& p) { return p.arena().ours().reply[0].result; }
-  u32 listener(Program& p, u32 number, u16 port, u32 backlog = 16) {
+  u32 listener(Program& p, u32 number, u16 port, u32 backlog = 16, bool reuse_port = false) {
     open(p, number);
-    sockets_.bind(p, number, {{}, Port(port)}, true, false, {.program = p.id(), .sequence = 1});
+    sockets_.bind(p, number, {{}, Port(port)}, true, reuse_port,
+                  {.program = p.id(), .sequence = 1});
     EXPECT_EQ(answered(p), 0);
     sockets_.listen(p, number, backlog, {.program = p.id(), .sequence = 2});
     EXPECT_EQ(answered(p), 0);
@@ -312,6 +313,48 @@ TEST_F(OneKernel, ConnectionsNotAcceptedByADeadProgramGoToTheOther) {
   send(a, 1, "still there", 1);
   step(200);
   EXPECT_EQ(receive(worker, taken), "still there");
+}
+
+TEST_F(OneKernel, ReusePortListenersOfOneKernelAreServedInTurn) {
+  Program& a = program();
+  Program& b = program();
+  Program& c = program();
+  const u32 lb = listener(b, 1, 80, 16, true);
+  const u32 lc = listener(c, 1, 80, 16, true);
+  for (u32 i = 1; i <= 4; ++i) {
+    open(a, i);
+    sockets_.connect(a, i, {cob_address, Port(80)}, {});
+  }
+  step(200);
+  EXPECT_NE(accept(b, lb), 0u);
+  EXPECT_NE(accept(b, lb), 0u);
+  EXPECT_NE(accept(c, lc), 0u);
+  EXPECT_NE(accept(c, lc), 0u);
+  // One leaves: the other still listens.
+  sockets_.let_go(b, lb, false);
+  open(a, 5);
+  sockets_.connect(a, 5, {cob_address, Port(80)}, {});
+  step(200);
+  EXPECT_NE(accept(c, lc), 0u);
+}
+
+TEST_F(OneKernel, OffersThatAProgramSitsOnGoToOneThatWaits) {
+  Program& a = program();
+  Program& b = program();
+  Program& worker = program();
+  const u32 l = listener(b, 1, 80);
+  const u32 w = worker.take_slot();
+  sockets_.hold(worker, w, *b.slot(l).description, 1);
+  for (u32 i = 1; i <= 3; ++i) {
+    open(a, i);
+    sockets_.connect(a, i, {cob_address, Port(80)}, {});
+  }
+  step(100);  // offered to b, which is busy elsewhere
+  worker.theirs(w).read_waiter = 1;
+  sockets_.want_accept(worker, w);
+  step(1000);
+  for (int i = 0; i < 3; ++i) EXPECT_NE(accept(worker, w), 0u);
+  EXPECT_EQ(accept(b, l), 0u);
 }
 
 TEST_F(OneKernel, ManyShortConnectionsLeaveNothingBehind) {
