@@ -58,11 +58,7 @@ int accept_now(Socket* listener, int flags, Ipv4Endpoint& peer) {
   if (listener->stage != Stage::listener) return -EINVAL;
   if ((acquire(listener->kernel->flags) & flag_reset) != 0) return -EINVAL;
   Arena* arena = listener->arena;
-  if (!listener->want_accept) {
-    listener->want_accept = true;
-    Call c{.op = Op::want_accept};
-    post_on(listener, c);
-  }
+  want_offers(listener);
   if (!offer_waits(listener)) return -EAGAIN;
   Socket* socket = new_socket();
   if (socket == nullptr) return -ENFILE;

@@ -302,19 +302,22 @@ u32 stream_readiness(const Socket* socket, u8 flags, u32 interest) {
 
 }  // namespace
 
+void want_offers(Socket* listener) {
+  if (listener->want_accept) return;
+  listener->want_accept = true;
+  Critical critical;
+  Call c{.op = Op::want_accept};
+  if (post_on(listener, c)) call_kernel(listener->arena, {.op = Op::nothing});
+}
+
 u32 readiness(Socket* socket, u32 interest) {
   if (socket->stage == Stage::inherited || socket->stage == Stage::undecided) settle(socket);
   if (is_dead(socket)) return dead_bits;
   if (socket->stage == Stage::undecided) return out_bits | POLLHUP;
   if (!begun(socket)) return 0;
   if (socket->stage == Stage::listener) {
-    if ((acquire(socket->kernel->flags) & flag_reset) != 0) return in_bits | POLLHUP;
-    if (!socket->want_accept) {
-      socket->want_accept = true;
-      Critical critical;
-      Call c{.op = Op::want_accept};
-      post_on(socket, c);
-    }
+    if ((acquire(socket->kernel->flags) & flag_reset) != 0) return out_bits | POLLHUP;
+    want_offers(socket);
     return acquire(socket->kernel->received) != load(socket->program->consumed) ? in_bits : 0;
   }
   u8 flags = acquire(socket->kernel->flags);
