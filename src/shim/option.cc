@@ -262,6 +262,14 @@ int get_socket_level(Socket* socket, int name, void* value, socklen_t* length) {
   return 0;
 }
 
+// Linux's number of a state that the kernel names in the order of RFC 9293.
+u8 linux_state(u8 state) {
+  constexpr u8 numbers[] = {TCP_CLOSE,     TCP_SYN_SENT,  TCP_SYN_RECV,   TCP_ESTABLISHED,
+                            TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSE_WAIT, TCP_CLOSING,
+                            TCP_LAST_ACK,  TCP_TIME_WAIT};
+  return state < sizeof numbers ? numbers[state] : u8{TCP_CLOSE};
+}
+
 // TCP_INFO of what the kernel tells: docs/calls.md, "info".
 void tcp_information(Socket* socket, void* value, socklen_t* length) {
   tcp_info info{};
@@ -272,7 +280,7 @@ void tcp_information(Socket* socket, void* value, socklen_t* length) {
     c.a[0] = static_cast<u32>(InfoKind::tcp);
     Reply reply = call_on(socket, c);
     if (reply.result == 0) {
-      info.tcpi_state = static_cast<u8>(reply.value[0]);
+      info.tcpi_state = linux_state(static_cast<u8>(reply.value[0]));
       info.tcpi_snd_mss = info.tcpi_rcv_mss = static_cast<u32>(reply.value[0] >> 32);
       info.tcpi_rtt = static_cast<u32>(reply.value[1]);
       info.tcpi_rttvar = static_cast<u32>(reply.value[1] >> 32);
