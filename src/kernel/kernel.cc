@@ -26,7 +26,8 @@ constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32;
 
 Result<void> watch(FdRef epoll, FdRef fd, u64 data) {
   epoll_event event{};
-  event.events = EPOLLIN | EPOLLRDHUP;
+  // The doorbell is edge-triggered, so that it need not be read.
+  event.events = data == event_doorbell ? EPOLLIN | EPOLLET : EPOLLIN | EPOLLRDHUP;
   event.data.u64 = data;
   if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0)
     return Error::from_errno("epoll_ctl");
@@ -104,7 +105,7 @@ Result<void> Kernel::run() {
       continue;
     }
     ++idle_loops_;
-    if (rest_.advise(now_) == Rest::Advice::sleep) {
+    if (rest_.advise(now_, program_awake()) == Rest::Advice::sleep) {
       sleep(now_);
     } else {
       ++yields_;
@@ -173,8 +174,17 @@ bool Kernel::anything_pending() {
   return false;
 }
 
+bool Kernel::program_awake() const {
+  for (Program* program : attached_) {
+    const call::ProgramSide& theirs = program->arena().theirs();
+    const auto& threads = program->threads();
+    for (u32 t = 0; t < threads.size(); ++t)
+      if (threads[t].active && load(theirs.armed[t].armed) == 0) return true;
+  }
+  return false;
+}
+
 void Kernel::sleep(Time now) {
-  update_board(now);
   if (spare_arena_ == nullptr) {  // time to prepare the next program's
     if (auto arena = Arena::create(); arena) {
       spare_arena_ = arena.release_value();
@@ -182,7 +192,7 @@ void Kernel::sleep(Time now) {
     }
   }
   set_armed(true);
-  if (!anything_pending() && !sockets_->wants_poll()) {
+  if (!anything_pending()) {
     ++sleeps_;
     publish(board_->asleep, u64{1});
     poll_host(1, next_deadline(), now);
@@ -209,10 +219,8 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
   bool work = false;
   for (int i = 0; i < count; ++i) {
     const u64 data = events[i].data.u64;
-    if (data == event_doorbell) {
-      u64 rung;
-      [[maybe_unused]] const ssize_t n = ::read(doorbell_.get(), &rung, sizeof rung);
-    } else if (data == event_supervisor) {
+    if (data == event_doorbell) continue;
+    if (data == event_supervisor) {
       on_supervisor();
       work = true;
     } else if (Program* program = find(static_cast<u32>(data)); program != nullptr) {

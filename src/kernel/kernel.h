@@ -40,6 +40,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   void flush();
   void sleep(Time now);
   bool anything_pending();
+  bool program_awake() const;
   void set_armed(bool armed);
   bool poll_host(int timeout_ms_or_now, Time deadline, Time now);
   Time next_deadline() const;

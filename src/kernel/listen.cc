@@ -12,6 +12,8 @@ using call::SocketState;
 
 namespace {
 constexpr u32 max_outstanding_offers = 64;
+// How long a program that accepted takes to be seen: its taking of an offer tells nobody.
+constexpr Duration offer_retry = Duration::microseconds(200);
 constexpr Duration offer_patience = Duration::milliseconds(2);
 }  // namespace
 
@@ -201,7 +203,11 @@ void Sockets::offer(Description& listener) {
       if (chosen != nullptr) break;
       if (h.wants_accept && h.offered - h.settled < max_outstanding_offers) chosen = &h;
     }
-    if (chosen == nullptr) break;
+    if (chosen == nullptr) {
+      for (const Holder& h : listener.holders)
+        if (h.wants_accept) offers_retry_ = now_ + offer_retry;
+      break;
+    }
     Description& connection = *queue.pending.front();
     queue.pending.pop_front();
     if (!offer_to(listener, *chosen, connection)) {
@@ -249,6 +255,7 @@ void Sockets::take_offers_back(Description& listener, Holder& holder) {
 
 void Sockets::poll(Time now) {
   now_ = now;
+  offers_retry_ = Time::never();
   for (std::size_t i = 0; i < busy_listeners_.size();) {
     Description& listener = *busy_listeners_[i];
     offer(listener);

@@ -20,12 +20,20 @@ class Rest {
   static constexpr Duration contested_time_max = Duration::milliseconds(640);
   static constexpr Duration patience = Duration::microseconds(150);  // idle yielding before sleep
 
+  static constexpr u32 fruitless_yields = 30;
+
   enum class Advice { yield, sleep };
 
   // The loop just did work.
-  void worked(Time now) { idle_since_ = now; }
-  Advice advise(Time now) const {
-    return now < contested_until_ || now - idle_since_ >= patience ? Advice::sleep : Advice::yield;
+  void worked(Time now) {
+    idle_since_ = now;
+    fruitless_ = 0;
+  }
+  // `program_awake`: a program shares the core and wants it. A fair scheduler gives a yielded core
+  // back until both have had as much of it, work or none; sleeping hands it over at once.
+  Advice advise(Time now, bool program_awake) {
+    if (now < contested_until_ || now - idle_since_ >= patience) return Advice::sleep;
+    return program_awake && ++fruitless_ > fruitless_yields ? Advice::sleep : Advice::yield;
   }
   // After a yield that lasted from `before` to `now`; `found_work`: calls or messages came
   // meanwhile, so that the core was most likely at work for this cob.
@@ -45,6 +53,7 @@ class Rest {
   Time idle_since_;
   Time contested_until_;
   Duration period_ = contested_time;
+  u32 fruitless_ = 0;
   i64 contested_ns_ = 0;
 };
 

@@ -97,8 +97,7 @@ class Sockets final : public net::SocketLayer {
 
   // Listeners with waiting connections, offers to settle or take back. Call once a poll.
   void poll(Time now);
-  bool wants_poll() const { return !busy_listeners_.empty(); }
-  Time next_deadline() const { return offers_check_; }
+  Time next_deadline() const { return std::min(offers_check_, offers_retry_); }
 
   const SocketCounters& counters() const { return counters_; }
 
@@ -183,6 +182,7 @@ class Sockets final : public net::SocketLayer {
   std::vector<Description*> busy_listeners_;
   std::vector<std::unique_ptr<Arena>> orphans_;
   Time offers_check_ = Time::never();
+  Time offers_retry_ = Time::never();  // connections wait, and who wants them has its hands full
   u32 next_port_ = 0;
   std::unordered_map<u64, u32> tokens_;  // token -> handle
   Time now_;

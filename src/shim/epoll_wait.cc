@@ -16,6 +16,11 @@ constexpr u32 always = EPOLLERR | EPOLLHUP;
 constexpr i64 host_check_ns = 50'000;  // while cob events flow
 constexpr i64 host_idle_check_ns = 20'000;
 constexpr int max_nesting = 5;
+// A program that works through a long list of events keeps its kernel, on the same core, from
+// sending what it has posted, and the other end idle. So: short lists, and a turn for the kernel
+// once that much waits for it.
+constexpr int events_a_turn = 16;
+constexpr u32 posts_a_turn = 16;
 
 u32 member_readiness(Member* member, int depth) {
   if (member->object->kind == Kind::epoll) {
@@ -175,9 +180,18 @@ struct Wait {
   bool poll_only;  // a zero timeout
 };
 
+void give_kernel_a_turn(Arena* arena) {
+  if (arena == nullptr || contested()) return;
+  const Thread* thread = thread_for(arena);
+  if (thread == nullptr) return;
+  const u32 taken = acquire(arena->kernel->consumed[thread->index].consumed);
+  if (arena->position[thread->index] - taken >= posts_a_turn) timed_yield();
+}
+
 int mixed_wait(EpollSet* set, const Wait& w) {
   u32 seen = signals_seen();
   u32 breaking = signals_breaking();
+  give_kernel_a_turn(set->arena);
   for (;;) {
     int n = 0;
     const SetWait wait{set, w.number, acquire(set->changes)};
@@ -245,7 +259,7 @@ int wait_on(int number, epoll_event* events, int most, const timespec* timeout,
   EpollSet* set = lookup_epoll(number);
   if (set == nullptr) return real_epoll_pwait2(number, events, most, timeout, mask);
   if (most <= 0) return fail(EINVAL);
-  Wait w{number, events, most, mask, forever, false};
+  Wait w{number, events, most < events_a_turn ? most : events_a_turn, mask, forever, false};
   w.poll_only = timeout != nullptr && timeout->tv_sec == 0 && timeout->tv_nsec == 0;
   if (load(set->members) == nullptr) {
     int result = 0;

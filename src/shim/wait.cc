@@ -95,7 +95,11 @@ bool Patience::rest(Arena* arena) {
     yield_end_ns_ = before + yield_budget_ns;
     next_death_check_ns_ = before + death_check_ns;
   }
-  sleep_ = before >= yield_end_ns_ || load(g.contested_until_ns) > before;
+  // A kernel that is awake shares the core: a fair scheduler gives a yielded core back until both
+  // have had as much of it; sleeping hands it over at once.
+  const bool kernel_awake = arena != nullptr && load(arena->kernel->armed.armed) == 0;
+  sleep_ = before >= yield_end_ns_ || load(g.contested_until_ns) > before ||
+           (kernel_awake && ++fruitless_ > fruitless_yields);
   if (before >= next_death_check_ns_) {
     next_death_check_ns_ = before + death_check_ns;
     if (arena != nullptr && check_death(arena)) return false;

@@ -21,9 +21,11 @@ class Patience {
 
  private:
   static constexpr u32 spins = 16;
+  static constexpr u32 fruitless_yields = 30;
   void yielded(i64 before_ns, i64 after_ns);
 
   u32 turns_ = 0;
+  u32 fruitless_ = 0;  // yields to a kernel that was awake
   bool sleep_ = false;
   bool slow_ = false;  // the last yield was long; if it brought nothing the core is contested
   i64 yield_end_ns_ = 0;
