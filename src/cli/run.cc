@@ -11,7 +11,6 @@
 #include <cstring>
 #include <memory>
 
-#include "base/scheduling.h"
 #include "call/layout.h"
 #include "cli/commands.h"
 #include "cli/control_client.h"
@@ -57,7 +56,6 @@ void move_to_core(int core) {
   cpu_set_t set;
   CPU_ZERO(&set);
   CPU_SET(static_cast<std::size_t>(core), &set);
-  ask_for_short_slices();  // inherited by the program: it takes turns with its kernel
   if (::sched_setaffinity(0, sizeof(set), &set) != 0) {
     fail(exit_state, "cannot move to core {}: {}", core, std::strerror(errno));
   }

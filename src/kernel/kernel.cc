@@ -12,7 +12,6 @@
 #include <cstring>
 
 #include "base/log.h"
-#include "base/scheduling.h"
 
 namespace cob::kernel {
 
@@ -53,7 +52,6 @@ Result<void> Kernel::start() {
       return Error::from_errno("pinning to the kernel's core");
   }
   ::prctl(PR_SET_TIMERSLACK, 1);
-  ask_for_short_slices();
   events_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
   doorbell_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!events_.valid() || !doorbell_.valid()) return Error::from_errno("epoll or eventfd");
@@ -102,6 +100,7 @@ Result<void> Kernel::run() {
     if (now_ >= next_board_) update_board(now_);
     if (found_work) {
       rest_.worked(now_);
+      may_nap_ = true;
       continue;
     }
     ++idle_loops_;
@@ -191,11 +190,21 @@ void Kernel::sleep(Time now) {
       spare_arena_->populate();
     }
   }
+  if (rest_.contested(now) && may_nap_) {
+    may_nap_ = false;  // the next time in earnest, unless there was work
+    const Time until = last_wake_ + Rest::wake_gap(stack_->counters().connections);
+    if (now < until) {
+      const timespec at{.tv_sec = until.ns / 1'000'000'000, .tv_nsec = until.ns % 1'000'000'000};
+      ::clock_nanosleep(CLOCK_BOOTTIME, TIMER_ABSTIME, &at, nullptr);
+      return;
+    }
+  }
   set_armed(true);
   if (!anything_pending()) {
     ++sleeps_;
     publish(board_->asleep, u64{1});
     poll_host(1, next_deadline(), now);
+    last_wake_ = HostClock::read();
     publish(board_->asleep, u64{0});
   }
   set_armed(false);

@@ -104,6 +104,8 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Rest rest_;
   Time now_;
   Time next_host_poll_;
+  Time last_wake_;  // from an armed sleep
+  bool may_nap_ = false;
   Time next_board_;
   bool stopping_ = false;
   u64 loops_ = 0, idle_loops_ = 0, yields_ = 0, sleeps_ = 0, calls_ = 0, faults_ = 0, bells_ = 0;

@@ -47,6 +47,15 @@ class Rest {
     contested_ns_ += (now + period_ - std::max(contested_until_, now)).ns;
     contested_until_ = now + period_;
   }
+  bool contested(Time now) const { return now < contested_until_; }
+  // On a contested core every wake-up costs a switch from and to the neighbour, and with many
+  // connections the next event is never far: a kernel woken less than this ago naps without a
+  // doorbell, and finds several. As interrupt moderation does; with few connections next to
+  // nothing.
+  static constexpr Duration wake_gap(u64 connections) {
+    return std::min(Duration::microseconds(200),
+                    Duration::microseconds(static_cast<i64>(connections) * 4));
+  }
   u64 contested_ns() const { return static_cast<u64>(contested_ns_); }
 
  private:
