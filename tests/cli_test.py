@@ -155,6 +155,12 @@ class HelpTest(CliTest):
                 self.assertIn("--json", done.stdout)
         self.assertRegex(cob.cli("--version").stdout, r"^cob \d+\.\d+\.\d+\n$")
 
+    def test_shim_needs_the_c_library_alone(self):
+        """Starting a small program must not load libstdc++."""
+        dynamic = subprocess.run(["readelf", "-d", BUILD / "libcob.so"], capture_output=True, text=True, check=True).stdout
+        needed = re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)
+        self.assertEqual([n for n in needed if not n.startswith(("libc.so", "ld-linux"))], [])
+
     def test_doctor(self):
         cob = self.cob(up=False)
         report = json.loads(cob.cli("doctor", "--json").stdout)
