@@ -86,6 +86,16 @@ class Cob:
         self.pids = set()
         self.children = []
         self.endings = []  # called first by close(): servers that must be asked to end, not killed
+        self.guard = self.start_guard()
+
+    def start_guard(self):
+        """Ends the cob should this process be killed, as ctest does at a timeout: then the pipe closes."""
+        script = 'exec 3<&0; (cat <&3; "$0" down --name "$1"; rm -rf "$2") > /dev/null 2>&1 &'
+        reading, writing = os.pipe()
+        subprocess.run(["sh", "-c", script, self.command, self.name, str(self.directory)], stdin=reading, env=self.environment,
+                       start_new_session=True, check=True)
+        os.close(reading)
+        return writing
 
     # ---- the CLI ----
 
@@ -172,6 +182,7 @@ class Cob:
         left = {f for f in set(os.listdir("/dev/shm")) - self.shared_memory_before if "cob" in f}
         if left:
             problems.append(f"left in /dev/shm: {sorted(left)}")
+        os.close(self.guard)
         shutil.rmtree(self.directory, ignore_errors=True)
         return problems
 
