@@ -12,9 +12,15 @@ directory=$(mktemp -d)
 nginx_pid=
 attended_pid=
 
+# Asks a child to end, and insists after three seconds.
 end() {
   [ -n "$1" ] || return 0
   kill "$1" 2> /dev/null || true
+  for _ in $(seq 60); do
+    kill -0 "$1" 2> /dev/null || break
+    sleep 0.05
+  done
+  kill -KILL "$1" 2> /dev/null || true
   wait "$1" 2> /dev/null || true
 }
 clean_up() {
