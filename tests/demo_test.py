@@ -54,7 +54,11 @@ class DemoTest(unittest.TestCase):
                     while after not in demo.stdout.readline():
                         self.assertIsNone(demo.poll())
                     (os.killpg if whole_group else os.kill)(demo.pid, wish)
-                    demo.communicate(timeout=20)
+                    try:
+                        demo.communicate(timeout=20)
+                    except subprocess.TimeoutExpired:
+                        os.killpg(demo.pid, signal.SIGKILL)
+                        raise
                     self.assertEqual(demo.returncode, 128 + wish)
                     self.expect_nothing_left(demo)
 

@@ -10,11 +10,9 @@ port=8080
 export PATH=$PATH:/usr/sbin:/sbin
 directory=$(mktemp -d)
 nginx_pid=
-attended_pid=
 
 # Asks a child to end, and insists after three seconds.
 end() {
-  [ -n "$1" ] || return 0
   kill "$1" 2> /dev/null || true
   for _ in $(seq 60); do
     kill -0 "$1" 2> /dev/null || break
@@ -25,8 +23,9 @@ end() {
 }
 clean_up() {
   trap '' INT TERM
-  end "$attended_pid"
-  end "$nginx_pid"
+  # Not by the variables: the interrupt may have come between a start and its assignment.
+  local pid
+  for pid in $(jobs -p); do end "$pid"; done
   "$cob" down --name "$name" > /dev/null 2>&1 || true
   rm -rf "$directory"
 }
@@ -38,11 +37,7 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 # Runs in the background of the shell, so that an interrupt is taken at once.
 attended() {
   "$@" &
-  attended_pid=$!
-  local status=0
-  wait "$attended_pid" || status=$?
-  attended_pid=
-  return "$status"
+  wait $!
 }
 
 chmod 755 "$directory"
@@ -111,7 +106,6 @@ say "\$ cob status --name $name"
 "$cob" status --name "$name"
 
 end "$nginx_pid"
-nginx_pid=
 "$cob" down --name "$name"
 
 if [ "${COB_DEMO_BENCH:-yes}" = yes ] && "$cob" bench --help > /dev/null 2>&1; then
