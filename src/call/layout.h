@@ -64,7 +64,8 @@ enum class Op : u16 {
   nothing,       // a round trip and no more: benchmarks, and a barrier behind posts
 };
 
-enum class SocketOption : u32 { no_delay = 1, cork, keep_alive, receive_buffer, send_buffer, linger, user_timeout };
+enum class SocketOption : u32 { no_delay = 1, cork, keep_alive, receive_buffer, send_buffer, linger, user_timeout,
+                                 error_taken /* SO_ERROR was read: no holder sees it again */ };
 enum class InfoKind : u32 { tcp = 1, queue = 2 };
 
 struct alignas(64) CallSlot {
@@ -175,14 +176,18 @@ struct alignas(4096) ArenaHeader {  // kernel-written
   char cob_name[64];
 };
 
+inline constexpr u32 armed_nap = 1;  // naps for some 100 us: ring only before resting
+
 struct alignas(64) KernelArmed {  // kernel-written
   u32 armed;  // not 0: the kernel sleeps, ring its doorbell after posting; another number each sleep
-  u32 reserved[15];
+  u32 resting;  // 0: at work; else counts the looks that found nothing since
+  u32 reserved[14];
 };
 
 struct alignas(64) ThreadArmed {  // program-written
   u32 armed;  // 1: the thread sleeps on its doorbell
-  u32 reserved[15];
+  u32 resting;  // 0: at work; else counts the looks of a wait that found nothing
+  u32 reserved[14];
 };
 
 struct alignas(64) RingConsumed {  // kernel-written, one a thread

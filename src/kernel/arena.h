@@ -25,6 +25,7 @@ class Arena {
 
   call::KernelSide& ours() { return *ours_; }
   call::ProgramSide& theirs() { return *theirs_; }
+  const call::ProgramSide& theirs() const { return *theirs_; }
   FdRef ours_fd() const { return ours_fd_.ref(); }
   FdRef theirs_fd() const { return theirs_fd_.ref(); }
 

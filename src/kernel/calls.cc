@@ -29,6 +29,7 @@ std::size_t Kernel::take_calls(Program& program, u32 thread, std::size_t budget)
     CallSlot call;
     std::memcpy(&call, &shared, sizeof call);
     call.sequence = ++state.position;
+    state.last_active = now_;
     ++taken;
     publish(program.arena().ours().consumed[thread].consumed, state.position);
     run_call(program, thread, call);
@@ -204,6 +205,7 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
         result = sockets_->tcp_info(program, number, values);
       } else {
         values[0] = d->send_buffered;
+        values[1] = d->kept_bytes();
       }
       break;
     default:

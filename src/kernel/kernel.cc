@@ -90,7 +90,7 @@ Result<void> Kernel::run() {
   while (!stopping_) {
     now_ = HostClock::read();
     if (yielded_at != Time::never()) {
-      rest_.yielded(yielded_at, now_, anything_pending());
+      rest_.yielded(yielded_at, now_);
       yielded_at = Time::never();
     }
     ++loops_;
@@ -99,12 +99,14 @@ Result<void> Kernel::run() {
     if (any_dead_) collect_dead();
     if (now_ >= next_board_) update_board(now_);
     if (found_work) {
+      if (fruitless_looks_ != 0) show_resting(0);
       rest_.worked(now_);
       may_nap_ = true;
       continue;
     }
     ++idle_loops_;
-    if (rest_.advise(now_, program_awake()) == Rest::Advice::sleep) {
+    show_resting(fruitless_looks_ + 1);
+    if (rest_.advise(now_, program_busy()) == Rest::Advice::sleep) {
       sleep(now_);
     } else {
       ++yields_;
@@ -145,7 +147,7 @@ void Kernel::flush() {
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
   for (Program* program : attached_) program->announce();
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
-  for (Program* program : attached_) bells_ += program->ring();
+  for (Program* program : attached_) bells_ += program->ring(now_);
 }
 
 Time Kernel::next_deadline() const {
@@ -173,14 +175,35 @@ bool Kernel::anything_pending() {
   return false;
 }
 
-bool Kernel::program_awake() const {
-  for (Program* program : attached_) {
-    const call::ProgramSide& theirs = program->arena().theirs();
-    const auto& threads = program->threads();
-    for (u32 t = 0; t < threads.size(); ++t)
-      if (threads[t].active && load(theirs.armed[t].armed) == 0) return true;
+void Kernel::show_resting(u32 looks) {
+  fruitless_looks_ = looks;
+  for (Program* program : attached_) publish(program->arena().ours().armed.resting, looks);
+}
+
+bool Kernel::program_busy() const {
+  return std::any_of(attached_.begin(), attached_.end(),
+                     [this](const Program* program) { return program->busy(now_); });
+}
+
+// A short sleep without a doorbell for peers, and for programs only when they rest: several events
+// are found at its end. For a contested core, and while a program works. False: no reason to.
+bool Kernel::nap(Time now) {
+  may_nap_ = false;  // the next time in earnest, unless there was work
+  Time until = now + Rest::busy_nap;
+  if (rest_.contested(now)) {
+    until = last_wake_ + Rest::wake_gap(stack_->counters().connections);
+  } else if (!program_busy()) {
+    return false;
   }
-  return false;
+  if (until <= now) return false;
+  for (Program* program : attached_) publish(program->arena().ours().armed.armed, call::armed_nap);
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  if (!anything_pending()) {
+    ++naps_;
+    poll_host(1, std::min(until, next_deadline()), now);
+  }
+  for (Program* program : attached_) publish(program->arena().ours().armed.armed, 0u);
+  return true;
 }
 
 void Kernel::sleep(Time now) {
@@ -190,15 +213,7 @@ void Kernel::sleep(Time now) {
       spare_arena_->populate();
     }
   }
-  if (rest_.contested(now) && may_nap_) {
-    may_nap_ = false;  // the next time in earnest, unless there was work
-    const Time until = last_wake_ + Rest::wake_gap(stack_->counters().connections);
-    if (now < until) {
-      const timespec at{.tv_sec = until.ns / 1'000'000'000, .tv_nsec = until.ns % 1'000'000'000};
-      ::clock_nanosleep(CLOCK_BOOTTIME, TIMER_ABSTIME, &at, nullptr);
-      return;
-    }
-  }
+  if (may_nap_ && nap(now)) return;
   set_armed(true);
   if (!anything_pending()) {
     ++sleeps_;

@@ -38,9 +38,11 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   // loop.cc
   bool poll(Time now);
   void flush();
+  bool nap(Time now);
   void sleep(Time now);
   bool anything_pending();
-  bool program_awake() const;
+  bool program_busy() const;
+  void show_resting(u32 looks);
   void set_armed(bool armed);
   bool poll_host(int timeout_ms_or_now, Time deadline, Time now);
   Time next_deadline() const;
@@ -106,9 +108,11 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Time next_host_poll_;
   Time last_wake_;  // from an armed sleep
   bool may_nap_ = false;
+  u32 fruitless_looks_ = 0;
   Time next_board_;
   bool stopping_ = false;
-  u64 loops_ = 0, idle_loops_ = 0, yields_ = 0, sleeps_ = 0, calls_ = 0, faults_ = 0, bells_ = 0;
+  u64 loops_ = 0, idle_loops_ = 0, yields_ = 0, sleeps_ = 0, naps_ = 0, calls_ = 0, faults_ = 0,
+      bells_ = 0;
   u32 arms_ = 1;  // tells the sleeps apart: a program rings once a sleep
 };
 

@@ -126,7 +126,7 @@ void Program::announce() {
   touched_.clear();
 }
 
-u32 Program::ring() {
+u32 Program::ring(Time now) {
   if (!attached() || !thread_to_wake_) return 0;
   thread_to_wake_ = false;
   u32 rung = 0;
@@ -134,6 +134,8 @@ u32 Program::ring() {
     Thread& thread = threads_[i];
     if (!thread.wake) continue;
     thread.wake = false;
+    thread.last_active = now;
+    thread.resting_when_told = load(arena_->theirs().armed[i].resting);
     if (load(arena_->theirs().armed[i].armed) == 0 || !thread.doorbell.valid()) continue;
     const u64 one = 1;
     // A full counter (EAGAIN) is a bell that rings already.
@@ -141,6 +143,18 @@ u32 Program::ring() {
     ++rung;
   }
   return rung;
+}
+
+bool Program::busy(Time now) const {
+  constexpr Duration of_late = Duration::milliseconds(1);
+  const call::ProgramSide& theirs = arena_->theirs();
+  for (u32 i = 0; i < threads_.size(); ++i) {
+    if (!threads_[i].active || now - threads_[i].last_active > of_late) continue;
+    if (load(theirs.armed[i].armed) != 0) continue;
+    const u32 resting = load(theirs.armed[i].resting);
+    if (resting == 0 || resting == threads_[i].resting_when_told) return true;
+  }
+  return false;
 }
 
 void Program::reply(u32 thread, u32 sequence, i32 result, const u64* values, u32 count) {

@@ -47,6 +47,8 @@ class Program {
     u32 position = 0;
     bool active = false;
     bool wake = false;
+    Time last_active;           // of its last call, or of the last announcement to it
+    u32 resting_when_told = 0;  // ThreadArmed::resting when something was announced to it
   };
   std::vector<Thread>& threads() { return threads_; }
   Result<void> add_thread(u32 index, Fd doorbell);
@@ -89,7 +91,10 @@ class Program {
   // Between the two a full fence: announce puts touched slots on ready rings and notes threads,
   // ring wakes the armed ones.
   void announce();
-  u32 ring();  // returns doorbells rung
+  u32 ring(Time now);  // returns doorbells rung
+  // True if a thread that was active of late (it may be blocked in the host otherwise) runs the
+  // program's own code, or will: it has not looked since something was announced to it.
+  bool busy(Time now) const;
   void reply(u32 thread, u32 sequence, i32 result, const u64* values, u32 count);
 
   std::vector<Description*> unadopted;  // held for a child or a new image; each counts a reference

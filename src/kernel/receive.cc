@@ -138,7 +138,8 @@ void Sockets::consumed(Program& program, u32 number) {
 i32 Sockets::receive_shared(Program& program, u32 number, u64 max_bytes, bool peek, u64* chunks) {
   Description& d = *program.slot(number).description;
   if (d.kept_bytes() == 0) {
-    if (d.error != 0) {
+    // EPIPE: reset after the peer's FIN; reading gives the end all the same.
+    if (d.error != 0 && d.error != EPIPE) {
       const i32 error = d.error;
       d.error = 0;
       write_flags(d);

@@ -13,14 +13,14 @@ namespace cob::kernel {
 
 class Rest {
  public:
-  static constexpr Duration long_yield = Duration::microseconds(300);
-  static constexpr Duration very_long_yield = Duration::milliseconds(2);
+  static constexpr Duration long_yield = Duration::milliseconds(2);
   static constexpr Duration contested_time =
       Duration::milliseconds(20);  // doubles while it stays so
   static constexpr Duration contested_time_max = Duration::milliseconds(640);
   static constexpr Duration patience = Duration::microseconds(150);  // idle yielding before sleep
 
-  static constexpr u32 fruitless_yields = 30;
+  static constexpr u32 fruitless_yields = 10;
+  static constexpr Duration busy_nap = Duration::microseconds(150);
 
   enum class Advice { yield, sleep };
 
@@ -29,17 +29,16 @@ class Rest {
     idle_since_ = now;
     fruitless_ = 0;
   }
-  // `program_awake`: a program shares the core and wants it. A fair scheduler gives a yielded core
+  // `program_busy`: a program shares the core and has work. A fair scheduler gives a yielded core
   // back until both have had as much of it, work or none; sleeping hands it over at once.
-  Advice advise(Time now, bool program_awake) {
+  Advice advise(Time now, bool program_busy) {
     if (now < contested_until_ || now - idle_since_ >= patience) return Advice::sleep;
-    return program_awake && ++fruitless_ > fruitless_yields ? Advice::sleep : Advice::yield;
+    return program_busy && ++fruitless_ > fruitless_yields ? Advice::sleep : Advice::yield;
   }
-  // After a yield that lasted from `before` to `now`; `found_work`: calls or messages came
-  // meanwhile, so that the core was most likely at work for this cob.
-  void yielded(Time before, Time now, bool found_work) {
-    const Duration took = now - before;
-    if (took <= long_yield || (found_work && took <= very_long_yield)) return;
+  // After a yield that lasted from `before` to `now`. A program of ours works for less at a time
+  // than the slice that a computing neighbour takes (2.8 ms and more).
+  void yielded(Time before, Time now) {
+    if (now - before <= long_yield) return;
     // Each look at whether the neighbour is still there costs a scheduler tick: look ever less
     // often.
     const bool still = now - contested_until_ < period_;

@@ -288,6 +288,7 @@ void Sockets::on_closed(net::TcbId, u64 cookie) {
     free_description(d);
     return;
   }
+  d.state = SocketState::closed;
   d.flags |= call::flag_peer_closed | call::flag_send_closed;
   write_flags(d);
 }
@@ -363,6 +364,10 @@ void Sockets::set_option(Program& program, u32 number, const call::CallSlot& cal
       d.linger_reset = value != 0 && call.a[2] == 0;
       break;
     case call::SocketOption::user_timeout:
+      break;
+    case call::SocketOption::error_taken:
+      d.error = 0;
+      write_flags(d);
       break;
     default:
       programs_.fault(program, "unknown socket option");

@@ -185,7 +185,9 @@ void give_kernel_a_turn(Arena* arena) {
   const Thread* thread = thread_for(arena);
   if (thread == nullptr) return;
   const u32 taken = acquire(arena->kernel->consumed[thread->index].consumed);
-  if (arena->position[thread->index] - taken >= posts_a_turn) timed_yield();
+  if (arena->position[thread->index] - taken < posts_a_turn) return;
+  ring_to_rest(arena);
+  timed_yield();
 }
 
 int mixed_wait(EpollSet* set, const Wait& w) {

@@ -30,7 +30,7 @@ bool post_slot(Arena* arena, Thread* thread, const Call& c, u32* position) {
     Patience patience;
     while (!room(arena, index)) {
       full_fence();
-      ring_if_armed(arena);
+      ring_to_rest(arena);
       if (!patience.nap(arena)) return false;
     }
   }
@@ -75,13 +75,16 @@ Reply call_kernel(Arena* arena, const Call& c) {
   if (!post_slot(arena, thread, c, &position)) return reply;
   const ThreadReply& line = arena->kernel->reply[thread->index];
   Patience patience;
+  Resting resting(arena, thread->index);
   while (acquire(line.sequence) != position) {
+    resting.looked();
+    ring_to_rest(arena);
     if (!patience.rest(arena)) return reply;
     if (patience.should_sleep()) {
       ThreadArmed& armed = arena->program->armed[thread->index];
       store(armed.armed, 1U);
       full_fence();
-      ring_if_armed(arena);
+      ring_to_rest(arena);
       if (acquire(line.sequence) != position) sleep_uninterrupted(arena, thread);
       store(armed.armed, 0U);
     }
@@ -95,7 +98,7 @@ void wait_consumed(Arena* arena, u32 thread_index, u32 position) {
   Patience patience;
   while (static_cast<i32>(position - acquire(arena->kernel->consumed[thread_index].consumed)) > 0) {
     full_fence();
-    ring_if_armed(arena);
+    ring_to_rest(arena);
     if (!patience.nap(arena)) return;
   }
 }

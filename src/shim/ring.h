@@ -30,9 +30,12 @@ void wait_consumed(Arena* arena, u32 thread_index, u32 position);
 
 void ring_doorbell(Arena* arena);
 inline void ring_if_armed(Arena* arena) {
-  u32 armed = load(arena->kernel->armed.armed);
-  if (armed != 0) [[unlikely]]
+  if (load(arena->kernel->armed.armed) > call::armed_nap) [[unlikely]]
     ring_doorbell(arena);
+}
+// Before resting: a napping kernel too, whose turn it is now.
+inline void ring_to_rest(Arena* arena) {
+  if (load(arena->kernel->armed.armed) != 0) ring_doorbell(arena);
 }
 
 }  // namespace cob::shim

@@ -7,8 +7,7 @@ namespace cob::shim {
 namespace {
 
 constexpr i64 yield_budget_ns = 100'000;
-constexpr i64 contested_yield_ns = 300'000;
-constexpr i64 very_long_yield_ns = 2'000'000;
+constexpr i64 contested_yield_ns = 2'000'000;
 constexpr i64 contested_time_ns = 20'000'000;  // doubles while it stays so
 constexpr i64 contested_time_max_ns = 640'000'000;
 constexpr i64 death_check_ns = 1'000'000;
@@ -74,13 +73,16 @@ void timed_yield() {
   i64 before = now_ns();
   raw::yield();
   i64 after = now_ns();
-  if (after - before > very_long_yield_ns) mark_contested(after);
+  if (after - before > contested_yield_ns) mark_contested(after);
 }
 
-// A long yield that brought what was waited for: most likely the core worked for this cob.
-void Patience::yielded(i64 before_ns, i64 after_ns) {
-  slow_ = after_ns - before_ns > contested_yield_ns;
-  if (after_ns - before_ns > very_long_yield_ns) mark_contested(after_ns);
+// Awake, and at work or about to be: posts of ours lie before it.
+bool kernel_busy(Arena* arena) {
+  if (load(arena->kernel->armed.armed) != 0) return false;
+  if (load(arena->kernel->armed.resting) == 0) return true;
+  const Thread* thread = thread_for(arena);
+  return thread != nullptr &&
+         arena->position[thread->index] != load(arena->kernel->consumed[thread->index].consumed);
 }
 
 bool Patience::rest(Arena* arena) {
@@ -90,23 +92,20 @@ bool Patience::rest(Arena* arena) {
     return true;
   }
   i64 before = now_ns();
-  if (slow_) mark_contested(before);
   if (yield_end_ns_ == 0) {
     yield_end_ns_ = before + yield_budget_ns;
     next_death_check_ns_ = before + death_check_ns;
   }
-  // A kernel that is awake shares the core: a fair scheduler gives a yielded core back until both
-  // have had as much of it; sleeping hands it over at once.
-  const bool kernel_awake = arena != nullptr && load(arena->kernel->armed.armed) == 0;
+  // A fair scheduler gives a yielded core back until both have had as much of it; sleeping hands it
+  // to a kernel that has work at once.
   sleep_ = before >= yield_end_ns_ || load(g.contested_until_ns) > before ||
-           (kernel_awake && ++fruitless_ > fruitless_yields);
+           (arena != nullptr && kernel_busy(arena) && ++fruitless_ > fruitless_yields);
   if (before >= next_death_check_ns_) {
     next_death_check_ns_ = before + death_check_ns;
     if (arena != nullptr && check_death(arena)) return false;
   }
   if (sleep_) return true;
-  raw::yield();
-  yielded(before, now_ns());
+  timed_yield();
   return true;
 }
 
@@ -132,11 +131,13 @@ Woken wait_for(Arena* arena, const Condition& condition, const WaitOptions& opti
   Thread* thread = arena != nullptr ? thread_for(arena) : own_thread();
   if (thread == nullptr) return Woken::dead;
   if (arena != nullptr && condition.mask == nullptr) {  // a mask must be in force from the start
-    ring_if_armed(arena);
+    ring_to_rest(arena);
     Patience patience;
+    Resting resting(arena, thread->index);
     while (!contested()) {
       if (condition.check(condition.context)) return Woken::ready;
       if (interrupted(options, seen, breaking)) return Woken::signal;
+      resting.looked();
       if (!patience.rest(arena)) return Woken::dead;
       if (patience.should_sleep()) break;
       if (options.deadline_ns != forever && now_ns() >= options.deadline_ns) break;
@@ -149,7 +150,7 @@ Woken wait_for(Arena* arena, const Condition& condition, const WaitOptions& opti
     if (armed != nullptr) store(*armed, 1U);
     __atomic_store_n(&thread_signals.doorbell, thread->doorbell, __ATOMIC_SEQ_CST);
     full_fence();
-    if (arena != nullptr) ring_if_armed(arena);
+    if (arena != nullptr) ring_to_rest(arena);
     Woken woken = Woken::timeout;
     bool decided = true;
     bool host = false;

@@ -1,7 +1,7 @@
 // Waiting: a few spins, then timed yields, then arm and sleep. DESIGN.md decisions 2 and 3.
-// Model: a yield that took longer than 300 us marks the core contested; for the next 20 ms waits
-// only arm and sleep. The sleep is libc's real ppoll on the thread's doorbell and the liveness
-// socket: a cancellation point with nothing held. The waiting thread.
+// Model: a yield that took longer than 2 ms marks the core contested; for the next 20 ms or
+// more waits only arm and sleep. The sleep is libc's real ppoll on the thread's doorbell and the
+// liveness socket: a cancellation point with nothing held. The waiting thread.
 #pragma once
 
 #include "shim/ring.h"
@@ -21,15 +21,28 @@ class Patience {
 
  private:
   static constexpr u32 spins = 16;
-  static constexpr u32 fruitless_yields = 30;
-  void yielded(i64 before_ns, i64 after_ns);
+  static constexpr u32 fruitless_yields = 10;
 
   u32 turns_ = 0;
-  u32 fruitless_ = 0;  // yields to a kernel that was awake
+  u32 fruitless_ = 0;  // yields to a kernel that had work
   bool sleep_ = false;
-  bool slow_ = false;  // the last yield was long; if it brought nothing the core is contested
   i64 yield_end_ns_ = 0;
   i64 next_death_check_ns_ = 0;
+};
+
+// Shows the kernel that this thread merely waits: the core need not be handed over to it.
+class Resting {
+ public:
+  Resting(Arena* arena, u32 index) : word_(&arena->program->armed[index].resting) {}
+  ~Resting() { store(*word_, 0U); }
+  Resting(const Resting&) = delete;
+  Resting& operator=(const Resting&) = delete;
+  // Once more there was nothing.
+  void looked() { store(*word_, ++looks_ == 0 ? looks_ = 1 : looks_); }
+
+ private:
+  u32* word_;
+  u32 looks_ = 0;
 };
 
 // Yields once and times it.
