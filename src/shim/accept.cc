@@ -75,7 +75,7 @@ int accept_now(Socket* listener, int flags, Ipv4Endpoint& peer) {
     return slot == 0 ? -EAGAIN : -EMFILE;
   }
   socket->stage = Stage::stream;
-  socket->connect_reported = true;
+  socket->connect_reported = socket->was_connected = true;
   socket->protocol = listener->protocol;
   if ((flags & SOCK_NONBLOCK) != 0) socket->status_flags = O_NONBLOCK;
   copy_options(listener, socket);

@@ -141,6 +141,7 @@ Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
     i32 result = call_on(socket, c).result;
     if (result == -EHOSTUNREACH) {
       error = to_host(socket, true, &remote);
+      socket->reads_end = error == ECONNREFUSED;
       return error == EISCONN || error == EINPROGRESS ? Begun::host_begun : Begun::failed;
     }
     if (result < 0) {
@@ -148,6 +149,7 @@ Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
       return Begun::failed;
     }
   }
+  socket->reads_end = false;
   publish_word(socket->stage, Stage::stream);
   return Begun::cob;
 }
@@ -161,6 +163,7 @@ int again(Socket* socket) {
     case SocketState::undecided:
       return EALREADY;
     case SocketState::failed: {
+      if (socket->was_connected) return EISCONN;
       int error = take_error(socket);
       if (error != 0) {
         socket->connect_reported = true;
@@ -170,7 +173,7 @@ int again(Socket* socket) {
     }
     default:
       if (socket->connect_reported) return EISCONN;
-      socket->connect_reported = true;
+      socket->connect_reported = socket->was_connected = true;
       return 0;
   }
 }

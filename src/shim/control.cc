@@ -31,7 +31,7 @@ bool connected(Socket* socket) {
   if (socket->stage != Stage::stream || !is_live(socket)) return false;
   await_posts(socket);
   SocketState state = acquire(socket->kernel->state);
-  return state == SocketState::connected || (state == SocketState::closed);
+  return state == SocketState::connected;
 }
 
 int set_status_flags(Socket* socket, int fd, int flags) {
@@ -69,10 +69,16 @@ int cob_shutdown(int fd, int how) {
   Guard guard(socket->lock);
   settle(socket);
   if (is_dead(socket)) return fail(ENOTCONN);
-  if (socket->stage == Stage::undecided) return fail(ENOTCONN);
+  if (socket->stage == Stage::undecided) {  // Linux says so, and yet reading then gives the end
+    if (how != SHUT_WR) socket->reads_end = true;
+    return fail(ENOTCONN);
+  }
   if (socket->stage == Stage::stream && begun(socket)) {
     SocketState state = acquire(socket->kernel->state);
-    if (state == SocketState::failed || state == SocketState::undecided) return fail(ENOTCONN);
+    if (state == SocketState::failed || state == SocketState::undecided ||
+        state == SocketState::closed) {
+      return fail(ENOTCONN);
+    }
   }
   Call c{.op = Op::shutdown};
   c.a[0] = how == SHUT_RD ? 2 : how == SHUT_WR ? 1 : 3;
@@ -131,11 +137,12 @@ int cob_ioctl(int fd, unsigned long request, void* argument) {
       i64 bytes = unread(socket);
       if (socket->stage == Stage::stream && is_live(socket) &&
           (acquire(socket->kernel->flags) & flag_shared) != 0) {
-        char probe[4'096];  // bytes in the kernel's hands: as many as a peek shows
-        int saved = errno;
-        ssize_t n = cob_recv(fd, probe, sizeof probe, MSG_PEEK | MSG_DONTWAIT);
-        errno = saved;
-        bytes = n > 0 ? n : 0;
+        readiness(socket, POLLIN);  // climbs, if it has not yet
+        Call c{.op = Op::info};
+        c.a[0] = static_cast<u64>(InfoKind::queue);
+        Critical critical;
+        const Reply reply = call_on(socket, c);
+        bytes = reply.result == 0 ? static_cast<i64>(reply.value[1]) : unread(socket);
       }
       number = static_cast<int>(bytes);
       break;

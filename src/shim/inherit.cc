@@ -34,6 +34,7 @@ void take_place(Socket* socket, Arena* arena, u64 slot) {
   occupy_slot(socket, arena, static_cast<u32>(slot));
   socket->handle = load(kernel.handle);
   socket->connect_reported = true;
+  socket->was_connected = load(kernel.state) != SocketState::connecting;
   publish_word(socket->stage, stage_of(kernel));
 }
 

@@ -43,6 +43,8 @@ ssize_t take(Socket* socket, size_t bytes, Pieces* pieces, bool peek) {
   u64 unread = received - socket->consumed;
   if (unread == 0 || bytes == 0) {
     if (bytes == 0 && unread != 0) return 0;
+    // After the peer's FIN (which EPIPE tells) reading gives the end, whatever came later.
+    if (load(kernel->error) == EPIPE) return 0;
     int error = (flags & flag_reset) != 0 || load(kernel->error) != 0 ? take_error(socket) : 0;
     if (error != 0) return -error;
     if ((flags & (flag_peer_closed | flag_reset)) != 0 || socket->peer_shut_read) return 0;
@@ -77,6 +79,12 @@ ssize_t take(Socket* socket, size_t bytes, Pieces* pieces, bool peek) {
 // The seat is the kernel's. -ERESTART: it came back to us.
 ssize_t take_shared(Socket* socket, size_t bytes, Pieces* pieces, bool peek) {
   if (socket->peer_shut_read) return 0;
+  if (bytes == 0) {
+    if ((readiness(socket, POLLIN) & POLLIN) == 0) return -EAGAIN;
+    if ((acquire(socket->kernel->flags) & flag_shared) == 0) return -ERESTART;
+    const bool reset = (acquire(socket->kernel->flags) & flag_reset) != 0;
+    return reset && load(socket->kernel->error) != EPIPE ? -take_error(socket) : 0;
+  }
   Call c{.op = Op::receive_shared};
   constexpr u32 chunks_in_reply = 12;
   size_t most = static_cast<size_t>(chunks_in_reply) * receive_chunk_payload;
@@ -119,7 +127,7 @@ ssize_t try_take(Socket* socket, int fd, size_t bytes, Pieces* pieces, bool peek
       return n;
     }
     case Turn::not_connected:
-      return -ENOTCONN;
+      return socket->reads_end ? 0 : -ENOTCONN;
     case Turn::dead:
       return -ECONNRESET;
     case Turn::moved:

