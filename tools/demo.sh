@@ -22,12 +22,15 @@ end() {
   wait "$1" 2> /dev/null || true
 }
 clean_up() {
+  local status=$?
   trap '' INT TERM
+  set +e
   # Not by the variables: the interrupt may have come between a start and its assignment.
   local pid
   for pid in $(jobs -p); do end "$pid"; done
   "$cob" down --name "$name" > /dev/null 2>&1 || true
   rm -rf "$directory"
+  exit "$status"
 }
 trap clean_up EXIT
 trap 'exit 130' INT
