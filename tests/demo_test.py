@@ -51,9 +51,10 @@ class DemoTest(unittest.TestCase):
             for whole_group in (True, False):  # Ctrl-C reaches all of the terminal's processes, kill reaches one
                 with self.subTest(signal=wish.name, after=after, whole_group=whole_group):
                     demo = self.start()
-                    for line in demo.stdout:
-                        if after in line:
-                            break
+                    seen = ""
+                    while after not in seen and (line := demo.stdout.readline()):
+                        seen += line
+                    self.assertIn(after, seen)
                     finished = demo.poll()  # not None: it was quicker than this test
                     if finished is None:
                         (os.killpg if whole_group else os.kill)(demo.pid, wish)
@@ -62,7 +63,7 @@ class DemoTest(unittest.TestCase):
                     except subprocess.TimeoutExpired:
                         os.killpg(demo.pid, signal.SIGKILL)
                         raise
-                    self.assertEqual(demo.returncode, 128 + wish if finished is None else 0, said)
+                    self.assertEqual(demo.returncode, 128 + wish if finished is None else 0, seen + said)
                     self.expect_nothing_left(demo)
 
 
