@@ -1,6 +1,6 @@
-// Time: nanoseconds since boot as a distinct type, and the Clock seam that lets the simulator own time.
-// Protocol code reads no clock: it is handed `now`. CLOCK_BOOTTIME, so that a paused machine notices (clock_gettime(2)).
-// Any thread.
+// Time: nanoseconds since boot as a distinct type, and the Clock seam that lets the simulator own
+// time. Protocol code reads no clock: it is handed `now`. CLOCK_BOOTTIME, so that a paused machine
+// notices (clock_gettime(2)). Any thread.
 #pragma once
 
 #include <time.h>

@@ -6,8 +6,8 @@
 namespace cob {
 
 void verify_failed(const char* condition, std::source_location where) {
-  std::fprintf(stderr, "cob: VERIFY(%s) failed at %s:%u in %s\n", condition, where.file_name(), where.line(),
-               where.function_name());
+  std::fprintf(stderr, "cob: VERIFY(%s) failed at %s:%u in %s\n", condition, where.file_name(),
+               where.line(), where.function_name());
   std::abort();
 }
 

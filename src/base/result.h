@@ -1,6 +1,6 @@
 // Result<T>: the one error type. An error is a Linux errno and a static text saying what failed.
-// TRY(expr) propagates an error; VERIFY(cond) stops the process on what cannot happen (kept in release).
-// Owned by whoever holds it; no exceptions cross a module.
+// TRY(expr) propagates an error; VERIFY(cond) stops the process on what cannot happen (kept in
+// release). Owned by whoever holds it; no exceptions cross a module.
 #pragma once
 
 #include <cerrno>
@@ -22,10 +22,10 @@ struct Error {
 
 [[noreturn]] void verify_failed(const char* condition, std::source_location where);
 
-#define VERIFY(condition)                                                          \
-  do {                                                                             \
-    if (!(condition)) [[unlikely]]                                                 \
-      ::cob::verify_failed(#condition, ::std::source_location::current());         \
+#define VERIFY(condition)                                                  \
+  do {                                                                     \
+    if (!(condition)) [[unlikely]]                                         \
+      ::cob::verify_failed(#condition, ::std::source_location::current()); \
   } while (false)
 
 template <typename T>
@@ -74,13 +74,14 @@ class [[nodiscard]] Result<void> {
   Error error_;
 };
 
-// Evaluates to the value, or returns the error from the enclosing function (GNU statement expression).
-#define TRY(expression)                                \
-  __extension__({                                      \
-    auto&& try_result_ = (expression);                 \
-    if (try_result_.is_error()) [[unlikely]]           \
-      return try_result_.error();                      \
-    try_result_.release_value();                       \
+// Evaluates to the value, or returns the error from the enclosing function (GNU statement
+// expression).
+#define TRY(expression)                      \
+  __extension__({                            \
+    auto&& try_result_ = (expression);       \
+    if (try_result_.is_error()) [[unlikely]] \
+      return try_result_.error();            \
+    try_result_.release_value();             \
   })
 
 }  // namespace cob

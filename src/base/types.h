@@ -1,6 +1,6 @@
-// Fixed-width names and the distinct types that must never be mixed up (kernel ids, ports, addresses ...).
-// A Distinct<Tag, T> is its T in memory; it only compares, hashes and prints its value.
-// Values; no owner.
+// Fixed-width names and the distinct types that must never be mixed up (kernel ids, ports,
+// addresses ...). A Distinct<Tag, T> is its T in memory; it only compares, hashes and prints its
+// value. Values; no owner.
 #pragma once
 
 #include <compare>
@@ -35,5 +35,7 @@ using Port = Distinct<struct PortTag, u16>;  // host byte order
 
 template <typename Tag, typename T>
 struct std::hash<cob::Distinct<Tag, T>> {
-  std::size_t operator()(const cob::Distinct<Tag, T>& d) const noexcept { return std::hash<T>{}(d.value); }
+  std::size_t operator()(const cob::Distinct<Tag, T>& d) const noexcept {
+    return std::hash<T>{}(d.value);
+  }
 };

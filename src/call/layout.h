@@ -1,8 +1,9 @@
 // The call channel: the shared memory between a program (libcob.so) and its kernel, the *arena*.
-// Model: two sealed memfds a pair. KernelSide is written by the kernel and mapped read-only by the program; ProgramSide is
-// written by the program, and by the kernel only in `seat` words. Calls are 64-byte slots in one ring a thread (sequence
-// last); replies are one line a thread; socket state is one line a side. docs/calls.md tells the protocol.
-// Shared by kernel and shim: plain C++, no libstdc++ objects, little-endian host of one ISA (arenas never leave an island).
+// Model: two sealed memfds a pair. KernelSide is written by the kernel and mapped read-only by the
+// program; ProgramSide is written by the program, and by the kernel only in `seat` words. Calls are
+// 64-byte slots in one ring a thread (sequence last); replies are one line a thread; socket state
+// is one line a side. docs/calls.md tells the protocol. Shared by kernel and shim: plain C++, no
+// libstdc++ objects, little-endian host of one ISA (arenas never leave an island).
 #pragma once
 
 #include <linux/types.h>
@@ -20,52 +21,75 @@ inline constexpr u32 protocol_version = 1;
 inline constexpr u32 arena_magic = 0x31626f63;  // "cob1"
 
 // Capacities of an arena; all of it is virtual until touched.
-inline constexpr u32 max_threads = 256;          // call rings; later threads share one under the shim's lock
-inline constexpr u32 ring_slots = 256;           // a full ring makes the thread wait for its kernel
-inline constexpr u32 max_sockets = 32'768;       // slots 1 .. half-1 are given out by the shim, the rest by the kernel
+inline constexpr u32 max_threads =
+    256;                                // call rings; later threads share one under the shim's lock
+inline constexpr u32 ring_slots = 256;  // a full ring makes the thread wait for its kernel
+inline constexpr u32 max_sockets =
+    32'768;  // slots 1 .. half-1 are given out by the shim, the rest by the kernel
 inline constexpr u32 first_kernel_socket = max_sockets / 2;
-inline constexpr u32 max_ready_rings = 64;       // epoll sets with a ring of their own; ring 0 is nobody's
-inline constexpr u32 max_listeners = 64;         // offer rings
+inline constexpr u32 max_ready_rings =
+    64;                                   // epoll sets with a ring of their own; ring 0 is nobody's
+inline constexpr u32 max_listeners = 64;  // offer rings
 inline constexpr u32 offer_slots = 256;
 inline constexpr u32 chunk_bytes = 2'048;
-inline constexpr u32 receive_chunks = 16'384;    // kernel-written
-inline constexpr u32 send_chunks = 16'384;       // program-written
+inline constexpr u32 receive_chunks = 16'384;  // kernel-written
+inline constexpr u32 send_chunks = 16'384;     // program-written
 inline constexpr u32 no_chunk = 0xffff'ffff;
 
-// ---- calls -----------------------------------------------------------------------------------------------------------
+// ---- calls
+// -----------------------------------------------------------------------------------------------------------
 
 enum class Op : u16 {
   none = 0,
   // One-way posts: no reply; errors show in the socket's line.
-  connect,       // socket; a[0] = remote address, a[1] = remote port, a[2] = local address | port << 32 (0: any)
-  send,          // socket; a[0] = total bytes | flags << 32; at most 10 chunk ids, u32 pairs in a[1..5], all full but the last
-  consumed,      // socket: the shim took everything (chunks may be freed) or KernelSocket::wants_consumed was set
-  shutdown,      // socket; a[0] = 1: send side, 2: receive side, 3: both
-  close,         // socket: this program's last reference is gone; a[0] = 1: linger 0 (reset), 2: unread data possible
+  connect,  // socket; a[0] = remote address, a[1] = remote port, a[2] = local address | port << 32
+            // (0: any)
+  send,     // socket; a[0] = total bytes | flags << 32; at most 10 chunk ids, u32 pairs in a[1..5],
+            // all full but the last
+  consumed,  // socket: the shim took everything (chunks may be freed) or
+             // KernelSocket::wants_consumed was set
+  shutdown,  // socket; a[0] = 1: send side, 2: receive side, 3: both
+  close,     // socket: this program's last reference is gone; a[0] = 1: linger 0 (reset), 2: unread
+             // data possible
   set_option,    // socket; a[0] = SocketOption, a[1] = value, a[2], a[3] further values
   free_receive,  // a[0] = count (1..10); chunk ids in a[1..5]: loaned by a reply of `receive`
   released,      // socket: the seat was BUSY|WANTED and is now free for the kernel to take
-  want_accept,   // socket (listener): the program polls or accepts on it; offers may come (standing until close)
+  want_accept,   // socket (listener): the program polls or accepts on it; offers may come (standing
+                 // until close)
   // Synchronous calls: answered in ThreadReply. result is >= 0 or -errno.
-  open,          // socket: make the kernel know an undecided socket -> value[0] = handle
-  bind,          // socket; a[0] = address, a[1] = port, a[2] = reuse_address | reuse_port << 1 -> value[0] = port bound
-  listen,        // socket; a[0] = backlog -> value[0] = offer ring index
-  connect_local, // as connect, to an address that may belong to the host: ECONNREFUSED | EHOSTUNREACH (not a cob address:
-                 // the shim makes it a host socket), 0: started
-  use,           // socket: second holder's first use: the seat climbs. 0, then KernelSocket::shared tells
-  send_shared,   // as send, for a socket whose seat is away: result = bytes taken (chunks not taken stay the caller's)
-  receive_shared,// socket; a[0] = max bytes, a[1] = 1: peek -> result = bytes; value[0..5] = chunk ids (u32 pairs)
-  fork,          // a liveness descriptor was sent on the program's socket: -> value[0] = ticket; the child holds what we hold
-  publish,       // a[0] = count (1..2), then pairs (socket, token): names the descriptions for exec, spawn, SCM_RIGHTS
-  adopt,         // a[0] = token -> value[0] = socket (a kernel-numbered slot): a descriptor received or found at attach
+  open,  // socket: make the kernel know an undecided socket -> value[0] = handle
+  bind,  // socket; a[0] = address, a[1] = port, a[2] = reuse_address | reuse_port << 1 -> value[0]
+         // = port bound
+  listen,         // socket; a[0] = backlog -> value[0] = offer ring index
+  connect_local,  // as connect, to an address that may belong to the host: ECONNREFUSED |
+                  // EHOSTUNREACH (not a cob address: the shim makes it a host socket), 0: started
+  use,  // socket: second holder's first use: the seat climbs. 0, then KernelSocket::shared tells
+  send_shared,  // as send, for a socket whose seat is away: result = bytes taken (chunks not taken
+                // stay the caller's)
+  receive_shared,  // socket; a[0] = max bytes, a[1] = 1: peek -> result = bytes; value[0..5] =
+                   // chunk ids (u32 pairs)
+  fork,  // a liveness descriptor was sent on the program's socket: -> value[0] = ticket; the child
+         // holds what we hold
+  publish,  // a[0] = count (1..2), then pairs (socket, token): names the descriptions for exec,
+            // spawn, SCM_RIGHTS
+  adopt,    // a[0] = token -> value[0] = socket (a kernel-numbered slot): a descriptor received or
+            // found at attach
   adopt_handle,  // a[0] = handle -> value[0] = socket: a forked child claims what its ticket holds
   adopted,       // all of attach's adoptions are done: what the ticket holds beyond them is dropped
   info,          // socket; a[0] = InfoKind -> value[..] (see docs/calls.md)
   nothing,       // a round trip and no more: benchmarks, and a barrier behind posts
 };
 
-enum class SocketOption : u32 { no_delay = 1, cork, keep_alive, receive_buffer, send_buffer, linger, user_timeout,
-                                 error_taken /* SO_ERROR was read: no holder sees it again */ };
+enum class SocketOption : u32 {
+  no_delay = 1,
+  cork,
+  keep_alive,
+  receive_buffer,
+  send_buffer,
+  linger,
+  user_timeout,
+  error_taken /* SO_ERROR was read: no holder sees it again */
+};
 enum class InfoKind : u32 { tcp = 1, queue = 2 };
 
 struct alignas(64) CallSlot {
@@ -86,9 +110,18 @@ struct alignas(64) ThreadReply {
 };
 static_assert(sizeof(ThreadReply) == 64);
 
-// ---- sockets ---------------------------------------------------------------------------------------------------------
+// ---- sockets
+// ---------------------------------------------------------------------------------------------------------
 
-enum class SocketState : u8 { free = 0, undecided, connecting, connected, listening, closed, failed };
+enum class SocketState : u8 {
+  free = 0,
+  undecided,
+  connecting,
+  connected,
+  listening,
+  closed,
+  failed
+};
 
 // Readiness bits as poll(2) numbers them.
 inline constexpr u32 ready_in = 0x001, ready_out = 0x004, ready_error = 0x008, ready_hangup = 0x010,
@@ -96,43 +129,45 @@ inline constexpr u32 ready_in = 0x001, ready_out = 0x004, ready_error = 0x008, r
 
 // Kernel-written line of a socket.
 struct alignas(64) KernelSocket {
-  u64 received;         // bytes published since the slot's start; a listener: offers published
-  u64 acknowledged;     // bytes of `send` posts that left the send buffer
-  u64 first_position;   // `received` when first_chunk was begun
-  u32 first_chunk;      // valid when received > first_position
-  u32 send_limit;       // bytes that may be posted beyond `acknowledged`
-  u32 generation;       // of the socket living here; differs from the program's once `close` was done
-  u32 handle;           // the description's name in its kernel, 0 until the kernel knows it
-  u32 change;           // counts readiness edges (EPOLLET)
-  u16 error;            // pending SO_ERROR; the shim notes the `change` at which it consumed it
+  u64 received;        // bytes published since the slot's start; a listener: offers published
+  u64 acknowledged;    // bytes of `send` posts that left the send buffer
+  u64 first_position;  // `received` when first_chunk was begun
+  u32 first_chunk;     // valid when received > first_position
+  u32 send_limit;      // bytes that may be posted beyond `acknowledged`
+  u32 generation;  // of the socket living here; differs from the program's once `close` was done
+  u32 handle;      // the description's name in its kernel, 0 until the kernel knows it
+  u32 change;      // counts readiness edges (EPOLLET)
+  u16 error;       // pending SO_ERROR; the shim notes the `change` at which it consumed it
   SocketState state;
   u8 flags;
-  u32 events;           // shared mode: readiness, computed by the kernel
-  u32 offer_ring;       // listener: its offer ring
+  u32 events;      // shared mode: readiness, computed by the kernel
+  u32 offer_ring;  // listener: its offer ring
 };
 static_assert(sizeof(KernelSocket) == 64);
-inline constexpr u8 flag_peer_closed = 1;     // FIN reached; after `received` bytes comes end of file
-inline constexpr u8 flag_shared = 2;          // seat is the kernel's: operate by call
-inline constexpr u8 flag_wants_consumed = 4;  // window or memory is tight: post `consumed` when half is taken
-inline constexpr u8 flag_send_closed = 8;     // the send side is finished: EPIPE
-inline constexpr u8 flag_reset = 16;          // ended by error: ready_error | ready_hangup
+inline constexpr u8 flag_peer_closed = 1;  // FIN reached; after `received` bytes comes end of file
+inline constexpr u8 flag_shared = 2;       // seat is the kernel's: operate by call
+inline constexpr u8 flag_wants_consumed =
+    4;  // window or memory is tight: post `consumed` when half is taken
+inline constexpr u8 flag_send_closed = 8;  // the send side is finished: EPIPE
+inline constexpr u8 flag_reset = 16;       // ended by error: ready_error | ready_hangup
 
 enum Seat : u32 { seat_idle = 0, seat_busy = 1, seat_wanted = 2, seat_away = 4, seat_offered = 8 };
 
 // Program-written line of a socket (the kernel writes `seat` only, by compare-and-swap).
 struct alignas(64) ProgramSocket {
-  u64 consumed;        // bytes taken; a listener: offers looked at
+  u64 consumed;  // bytes taken; a listener: offers looked at
   u32 seat;
   u32 generation;
-  u16 ready_ring;      // where readiness changes are announced, 0: nowhere
-  u16 read_waiter;     // thread index + 1 to ring on a change, 0: none, 0xffff: every armed thread of the program
+  u16 ready_ring;   // where readiness changes are announced, 0: nowhere
+  u16 read_waiter;  // thread index + 1 to ring on a change, 0: none, 0xffff: every armed thread of
+                    // the program
   u16 write_waiter;
-  u16 want_space;      // 1: announce when send space returns
+  u16 want_space;  // 1: announce when send space returns
   u32 reserved[9];
 };
 static_assert(sizeof(ProgramSocket) == 64);
 
-struct SocketNames {  // kernel-written, cold
+struct SocketNames {                  // kernel-written, cold
   u32 local_address, remote_address;  // host byte order
   u16 local_port, remote_port;
   u32 reserved;
@@ -145,7 +180,8 @@ struct ChunkHeader {  // first bytes of every receive chunk
 };
 inline constexpr u32 receive_chunk_payload = chunk_bytes - sizeof(ChunkHeader);
 
-// ---- rings from kernel to program -----------------------------------------------------------------------------------
+// ---- rings from kernel to program
+// -----------------------------------------------------------------------------------
 
 struct alignas(64) RingHead {  // kernel-written
   u32 head;
@@ -157,21 +193,28 @@ struct alignas(64) RingTail {  // program-written
   u32 reserved[14];
 };
 
-struct ReadyRingEntries { u32 socket[max_sockets]; };  // a socket is in it at most once: never full
-struct OfferRingEntries { u32 socket[offer_slots]; };
-struct FreedRingEntries { u32 chunk[send_chunks]; };   // send chunks back to the program
+struct ReadyRingEntries {
+  u32 socket[max_sockets];
+};  // a socket is in it at most once: never full
+struct OfferRingEntries {
+  u32 socket[offer_slots];
+};
+struct FreedRingEntries {
+  u32 chunk[send_chunks];
+};  // send chunks back to the program
 
-// ---- the two sides -----------------------------------------------------------------------------------------------------
+// ---- the two sides
+// -----------------------------------------------------------------------------------------------------
 
 struct alignas(4096) ArenaHeader {  // kernel-written
   u32 magic, version;
   u64 layout_bytes_kernel, layout_bytes_program;
-  u32 epoch;            // of the kernel; a respawned kernel has another
-  u32 dead;             // 1: the kernel gave this arena up (never set back)
-  u32 cob_address;      // host byte order
+  u32 epoch;        // of the kernel; a respawned kernel has another
+  u32 dead;         // 1: the kernel gave this arena up (never set back)
+  u32 cob_address;  // host byte order
   u32 cob_prefix_bits;
   u16 kernel, kernels;
-  u32 program;          // this program's number in its kernel
+  u32 program;  // this program's number in its kernel
   u32 default_send_limit;
   char cob_name[64];
 };
@@ -179,14 +222,15 @@ struct alignas(4096) ArenaHeader {  // kernel-written
 inline constexpr u32 armed_nap = 1;  // naps for some 100 us: ring only before resting
 
 struct alignas(64) KernelArmed {  // kernel-written
-  u32 armed;  // not 0: the kernel sleeps, ring its doorbell after posting; another number each sleep
+  u32 armed;    // not 0: the kernel sleeps, ring its doorbell after posting; another number each
+                // sleep
   u32 resting;  // 0: at work; else counts the looks that found nothing since
   u32 reserved[14];
 };
 
 struct alignas(64) ThreadArmed {  // program-written
-  u32 armed;  // 1: the thread sleeps on its doorbell
-  u32 resting;  // 0: at work; else counts the looks of a wait that found nothing
+  u32 armed;                      // 1: the thread sleeps on its doorbell
+  u32 resting;                    // 0: at work; else counts the looks of a wait that found nothing
   u32 reserved[14];
 };
 
@@ -220,17 +264,21 @@ struct ProgramSide {
   alignas(4096) u8 chunk[send_chunks][chunk_bytes];
 };
 
-// ---- the program's socket to its kernel (SOCK_SEQPACKET; its closing is the program's or the kernel's death) --------------
+// ---- the program's socket to its kernel (SOCK_SEQPACKET; its closing is the program's or the
+// kernel's death) --------------
 
 enum class Hello : u32 {
-  attach = 1,    // program -> kernel. AttachRequest. Answered by AttachReply + {kernel side, program side, kernel doorbell}
-  thread,        // program -> kernel. ThreadRequest + {doorbell eventfd}; answered by ThreadReplyHello
-  child,         // program -> kernel, before Op::fork. + {kernel's end of the child's socket pair}; no answer
-  again,         // program -> supervisor, on the shared attach right: AgainRequest + {kernel's end}; no answer
+  attach = 1,  // program -> kernel. AttachRequest. Answered by AttachReply + {kernel side, program
+               // side, kernel doorbell}
+  thread,  // program -> kernel. ThreadRequest + {doorbell eventfd}; answered by ThreadReplyHello
+  child,   // program -> kernel, before Op::fork. + {kernel's end of the child's socket pair}; no
+           // answer
+  again,   // program -> supervisor, on the shared attach right: AgainRequest + {kernel's end}; no
+           // answer
 };
 
 struct AttachRequest {
-  u32 kind;       // Hello::attach
+  u32 kind;  // Hello::attach
   u32 version;
   u32 pid;
   u32 parent_ticket;  // forked child: value[0] of Op::fork; else 0
@@ -251,10 +299,12 @@ struct AgainRequest {
   u32 kernel;  // wanted kernel
 };
 
-// Environment of a program: COB_SHIM=<attach right fd>:<liveness fd or -1>:<kernel>[:1]; 1: descriptions of an image before wait
-// in the kernel, so attach at once. LD_PRELOAD names libcob.so.
+// Environment of a program: COB_SHIM=<attach right fd>:<liveness fd or -1>:<kernel>[:1]; 1:
+// descriptions of an image before wait in the kernel, so attach at once. LD_PRELOAD names
+// libcob.so.
 inline constexpr char environment_name[] = "COB_SHIM";
-// An eventfd whose count has these upper bits is a placeholder; the count is the description's token.
+// An eventfd whose count has these upper bits is a placeholder; the count is the description's
+// token.
 inline constexpr u64 token_mark = 0x0c0b'0000'0000'0000ull;
 inline constexpr u64 token_mark_mask = 0xffff'0000'0000'0000ull;
 

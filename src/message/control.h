@@ -1,7 +1,8 @@
-// Control messages between the supervisor and its kernels, on one SOCK_SEQPACKET pair a kernel (descriptor 3 of cob-kernel).
-// Model: one flat struct a datagram, descriptors beside it by SCM_RIGHTS; never on the data path. The supervisor
-// introduces kernels to each other: each kernel creates the memory that it writes and hands it over through here.
-// Sent and read by the supervisor's and each kernel's single thread.
+// Control messages between the supervisor and its kernels, on one SOCK_SEQPACKET pair a kernel
+// (descriptor 3 of cob-kernel). Model: one flat struct a datagram, descriptors beside it by
+// SCM_RIGHTS; never on the data path. The supervisor introduces kernels to each other: each kernel
+// creates the memory that it writes and hands it over through here. Sent and read by the
+// supervisor's and each kernel's single thread.
 #pragma once
 
 #include "base/types.h"
@@ -9,25 +10,28 @@
 namespace cob::message {
 
 enum class ControlKind : u32 {
-  config = 1,   // supervisor -> kernel, first: Config
-  hello,        // kernel -> supervisor: Simple. + {doorbell eventfd, board memfd}: the kernel runs
-  link,         // kernel -> supervisor: LinkNotice. + {outbound memfd for `peer`}
-  peer_up,      // supervisor -> kernel: LinkNotice. + {outbound memfd that `peer` writes for us, `peer`'s doorbell}
-  peer_down,    // supervisor -> kernel: Simple, value = peer, epoch = the dead one's
-  program,      // supervisor -> kernel: Simple, value = host pid. + {kernel's end of a program's liveness socket}
-  shutdown,     // supervisor -> kernel: Simple: end orderly
-  peer_appeared,  // supervisor -> kernel: Simple, value = peer, epoch = the peer's: answer with `link` for it
+  config = 1,  // supervisor -> kernel, first: Config
+  hello,       // kernel -> supervisor: Simple. + {doorbell eventfd, board memfd}: the kernel runs
+  link,        // kernel -> supervisor: LinkNotice. + {outbound memfd for `peer`}
+  peer_up,     // supervisor -> kernel: LinkNotice. + {outbound memfd that `peer` writes for us,
+               // `peer`'s doorbell}
+  peer_down,   // supervisor -> kernel: Simple, value = peer, epoch = the dead one's
+  program,     // supervisor -> kernel: Simple, value = host pid. + {kernel's end of a program's
+               // liveness socket}
+  shutdown,    // supervisor -> kernel: Simple: end orderly
+  peer_appeared,  // supervisor -> kernel: Simple, value = peer, epoch = the peer's: answer with
+                  // `link` for it
 };
 
 struct Config {
   u32 kind = 0;
   u16 kernel = 0;
   u16 kernels = 0;
-  u32 epoch = 0;        // of this kernel; counts its respawns, from 1
-  i32 core = -1;        // host core to pin to
-  u32 address = 0;      // host byte order
+  u32 epoch = 0;    // of this kernel; counts its respawns, from 1
+  i32 core = -1;    // host core to pin to
+  u32 address = 0;  // host byte order
   u32 prefix_bits = 0;
-  u64 secret[2] = {};   // cob-wide
+  u64 secret[2] = {};  // cob-wide
   u8 mac[6] = {};
   u8 reserved[2] = {};
   char cob_name[64] = {};
@@ -37,8 +41,8 @@ struct LinkNotice {
   u32 kind = 0;
   u16 peer = 0;
   u16 reserved = 0;
-  u32 peer_epoch = 0;   // epoch of the other kernel that this memory is for (link) or from (peer_up)
-  u32 own_epoch = 0;    // epoch of the kernel that sends (link) or receives (peer_up)
+  u32 peer_epoch = 0;  // epoch of the other kernel that this memory is for (link) or from (peer_up)
+  u32 own_epoch = 0;   // epoch of the kernel that sends (link) or receives (peer_up)
 };
 
 struct Simple {

@@ -37,7 +37,8 @@ REAL(epoll_pwait2);
 #undef REAL
 }
 
-// A send chunk passes from thread to thread through the kernel's mapping of it, which the sanitizer takes for other memory.
+// A send chunk passes from thread to thread through the kernel's mapping of it, which the sanitizer
+// takes for other memory.
 extern "C" const char* __tsan_default_suppressions();
 extern "C" const char* __tsan_default_suppressions() { return "race:cob::shim::Pieces"; }
 

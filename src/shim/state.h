@@ -18,7 +18,7 @@ struct State {
   bool inherited = false;  // some sockets wait for adoption by handle
   Arena* current = nullptr;
   i64 contested_until_ns = 0;  // atomic
-  i64 contested_time_ns = 0;  // how long the last contested period was
+  i64 contested_time_ns = 0;   // how long the last contested period was
   i64 next_attach_ns = 0;      // do not ask the supervisor again before
   char command[44] = {};
 };

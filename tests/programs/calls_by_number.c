@@ -1,7 +1,8 @@
-/* syscall(2) with the numbers of interposed calls reaches the same sockets; io_uring is not to be had on a cob. */
-#include "trap.h"
-
+/* syscall(2) with the numbers of interposed calls reaches the same sockets; io_uring is not to be
+ * had on a cob. */
 #include <sys/syscall.h>
+
+#include "trap.h"
 
 int main(void) {
   struct sockaddr_in address;

@@ -1,5 +1,5 @@
-/* recv, accept, connect's wait, poll and epoll_wait are cancellation points, and a cancelled one leaves the socket whole
- * (pthreads(7), pthread_cancel(3)). */
+/* recv, accept, connect's wait, poll and epoll_wait are cancellation points, and a cancelled one
+ * leaves the socket whole (pthreads(7), pthread_cancel(3)). */
 #include "trap.h"
 
 enum Wait { in_recv, in_accept, in_poll, in_select, in_epoll, in_read, waits };
@@ -20,13 +20,26 @@ static void* wait_in(void* which) {
   FD_ZERO(&in);
   FD_SET(pair[0], &in);
   switch ((enum Wait)(intptr_t)which) {
-    case in_recv: recv(pair[0], &byte, 1, 0); break;
-    case in_accept: accept(listener, NULL, NULL); break;
-    case in_poll: poll(&one, 1, -1); break;
-    case in_select: select(pair[0] + 1, &in, NULL, NULL, NULL); break;
-    case in_epoll: epoll_wait(set, &event, 1, -1); break;
-    case in_read: if (read(pair[0], &byte, 1) < 0) perror("read"); break;
-    default: break;
+    case in_recv:
+      recv(pair[0], &byte, 1, 0);
+      break;
+    case in_accept:
+      accept(listener, NULL, NULL);
+      break;
+    case in_poll:
+      poll(&one, 1, -1);
+      break;
+    case in_select:
+      select(pair[0] + 1, &in, NULL, NULL, NULL);
+      break;
+    case in_epoll:
+      epoll_wait(set, &event, 1, -1);
+      break;
+    case in_read:
+      if (read(pair[0], &byte, 1) < 0) perror("read");
+      break;
+    default:
+      break;
   }
   pthread_cleanup_pop(0);
   return NULL;
@@ -48,7 +61,8 @@ int main(void) {
       pause_ms(round * 10);
       CHECK(pthread_cancel(thread) == 0);
       CHECK(pthread_join(thread, &result) == 0);
-      if (result != PTHREAD_CANCELED || cleaned != 1) fprintf(stderr, "wait %d, round %d\n", (int)which, round);
+      if (result != PTHREAD_CANCELED || cleaned != 1)
+        fprintf(stderr, "wait %d, round %d\n", (int)which, round);
       CHECK(result == PTHREAD_CANCELED && cleaned == 1);
       expect_works(pair[0], pair[1]);
     }

@@ -1,5 +1,6 @@
-/* Programs that close everything (closefrom, close_range, loops up to the limit) close their sockets, and what they do
- * not know about stays: new sockets work afterwards (close_range(2), closefrom(3)). */
+/* Programs that close everything (closefrom, close_range, loops up to the limit) close their
+ * sockets, and what they do not know about stays: new sockets work afterwards (close_range(2),
+ * closefrom(3)). */
 #include "trap.h"
 
 static void expect_closed(int pair[2]) {

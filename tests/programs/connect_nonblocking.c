@@ -1,5 +1,5 @@
-/* A connect on a non-blocking socket: EINPROGRESS, writable when done, SO_ERROR tells and forgets, refused ones are in error
- * (connect(2)). */
+/* A connect on a non-blocking socket: EINPROGRESS, writable when done, SO_ERROR tells and forgets,
+ * refused ones are in error (connect(2)). */
 #include "trap.h"
 
 int main(void) {
@@ -19,7 +19,8 @@ int main(void) {
     struct sockaddr_in mine, peer;
     socklen_t bytes = sizeof mine;
     CHECK(getsockname(fd, (struct sockaddr*)&mine, &bytes) == 0 && bytes == sizeof mine);
-    CHECK(getpeername(fd, (struct sockaddr*)&peer, &bytes) == 0 && peer.sin_port == address.sin_port);
+    CHECK(getpeername(fd, (struct sockaddr*)&peer, &bytes) == 0 &&
+          peer.sin_port == address.sin_port);
     CHECK(fcntl(fd, F_SETFL, 0) == 0);
     struct sockaddr_in from;
     bytes = sizeof from;
@@ -30,10 +31,12 @@ int main(void) {
     close(accepted);
 
     const int refused = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    if (connect(refused, (struct sockaddr*)&gone_address, sizeof gone_address) == -1 && errno == EINPROGRESS) {
+    if (connect(refused, (struct sockaddr*)&gone_address, sizeof gone_address) == -1 &&
+        errno == EINPROGRESS) {
       struct pollfd failed = {refused, POLLOUT, 0};
       CHECK(poll(&failed, 1, 5000) == 1 && (failed.revents & POLLERR) != 0);
-      CHECK(getsockopt(refused, SOL_SOCKET, SO_ERROR, &error, &length) == 0 && error == ECONNREFUSED);
+      CHECK(getsockopt(refused, SOL_SOCKET, SO_ERROR, &error, &length) == 0 &&
+            error == ECONNREFUSED);
       CHECK(getsockopt(refused, SOL_SOCKET, SO_ERROR, &error, &length) == 0 && error == 0);
     } else {
       CHECK(errno == ECONNREFUSED);

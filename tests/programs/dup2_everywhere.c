@@ -1,4 +1,5 @@
-/* dup2 onto any number below the limit works, whatever the shim keeps up there, and no socket suffers (dup2(2)). */
+/* dup2 onto any number below the limit works, whatever the shim keeps up there, and no socket
+ * suffers (dup2(2)). */
 #include "trap.h"
 
 int main(void) {

@@ -1,5 +1,5 @@
-/* dup, dup2, dup3, F_DUPFD: numbers, flags, order of closing; dup2 onto an open socket closes it; onto itself does nothing
- * (dup(2)). */
+/* dup, dup2, dup3, F_DUPFD: numbers, flags, order of closing; dup2 onto an open socket closes it;
+ * onto itself does nothing (dup(2)). */
 #include "trap.h"
 
 int main(void) {

@@ -1,5 +1,6 @@
-/* epoll(7) on sockets: level and edge triggered, ONESHOT and re-arming, RDHUP, HUP, ERR, user data, MOD, DEL, duplicates (EEXIST),
- * closed members, a set waited on by poll, sockets and pipes in one set. */
+/* epoll(7) on sockets: level and edge triggered, ONESHOT and re-arming, RDHUP, HUP, ERR, user data,
+ * MOD, DEL, duplicates (EEXIST), closed members, a set waited on by poll, sockets and pipes in one
+ * set. */
 #include "trap.h"
 
 static int set;

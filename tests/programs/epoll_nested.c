@@ -1,5 +1,5 @@
-/* An epoll set in an epoll set, an epoll set in select and poll, sets shared by threads, EPOLLEXCLUSIVE, a wait that begins before
- * its member is added (epoll(7)). */
+/* An epoll set in an epoll set, an epoll set in select and poll, sets shared by threads,
+ * EPOLLEXCLUSIVE, a wait that begins before its member is added (epoll(7)). */
 #include "trap.h"
 
 static int outer, inner, pair[2];
@@ -18,7 +18,8 @@ static int woken;
 static int exclusive_set[3];
 static void* exclusive_wait(void* number) {
   struct epoll_event event;
-  if (epoll_wait(exclusive_set[(intptr_t)number], &event, 1, 600) == 1) __atomic_fetch_add(&woken, 1, __ATOMIC_SEQ_CST);
+  if (epoll_wait(exclusive_set[(intptr_t)number], &event, 1, 600) == 1)
+    __atomic_fetch_add(&woken, 1, __ATOMIC_SEQ_CST);
   return NULL;
 }
 
@@ -44,7 +45,8 @@ int main(void) {
   CHECK(epoll_wait(outer, &got, 1, 0) == 0);
   CHECK(select(outer + 1, &in, NULL, NULL, &none) == 0 && !FD_ISSET(outer, &in));
 
-  /* Three threads on three sets with one listener EXCLUSIVE in each: one connection wakes at least one, not surely all. */
+  /* Three threads on three sets with one listener EXCLUSIVE in each: one connection wakes at least
+   * one, not surely all. */
   struct sockaddr_in address;
   const int listener = listen_any(&address);
   pthread_t waiter[3];
@@ -53,7 +55,8 @@ int main(void) {
     struct epoll_event exclusive = {.events = EPOLLIN | EPOLLEXCLUSIVE};
     CHECK(epoll_ctl(exclusive_set[i], EPOLL_CTL_ADD, listener, &exclusive) == 0);
     errno = 0;
-    CHECK(epoll_ctl(exclusive_set[i], EPOLL_CTL_MOD, listener, &exclusive) == -1 && errno == EINVAL);
+    CHECK(epoll_ctl(exclusive_set[i], EPOLL_CTL_MOD, listener, &exclusive) == -1 &&
+          errno == EINVAL);
     CHECK(pthread_create(&waiter[i], NULL, exclusive_wait, (void*)i) == 0);
   }
   pause_ms(100);

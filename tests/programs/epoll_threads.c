@@ -1,5 +1,6 @@
-/* One thread waits on a set while another adds a ready socket, re-arms a one-shot one that has data, adds a pipe, closes a member:
- * the waiter sees each at once, not at its timeout (epoll(7)). */
+/* One thread waits on a set while another adds a ready socket, re-arms a one-shot one that has
+ * data, adds a pipe, closes a member: the waiter sees each at once, not at its timeout (epoll(7)).
+ */
 #include "trap.h"
 
 enum { in_time_ms = 1500 };

@@ -1,5 +1,5 @@
-/* The errors of the socket calls as their man pages have them: refused, in use, not connected, already connected, broken pipe,
- * bad arguments, wrong kind of descriptor. */
+/* The errors of the socket calls as their man pages have them: refused, in use, not connected,
+ * already connected, broken pipe, bad arguments, wrong kind of descriptor. */
 #include "trap.h"
 
 static volatile sig_atomic_t pipes;
@@ -7,10 +7,10 @@ static void on_pipe(int signal) {
   (void)signal;
   ++pipes;
 }
-#define FAILS(call, error)  \
-  do {                      \
-    errno = 0;              \
-    CHECK((call) == -1);    \
+#define FAILS(call, error)   \
+  do {                       \
+    errno = 0;               \
+    CHECK((call) == -1);     \
     CHECK(errno == (error)); \
   } while (0)
 
@@ -46,12 +46,14 @@ int main(void) {
   close(gone);
   if (on_cob()) nobody.sin_addr = address.sin_addr;
   FAILS(connect(second, (struct sockaddr*)&nobody, sizeof nobody), ECONNREFUSED);
-  CHECK(connect(second, (struct sockaddr*)&address, sizeof address) == 0); /* Linux: may be tried again */
+  CHECK(connect(second, (struct sockaddr*)&address, sizeof address) ==
+        0); /* Linux: may be tried again */
   FAILS(connect(second, (struct sockaddr*)&address, sizeof address), EISCONN);
   FAILS(listen(second, 5), EINVAL);
   FAILS(accept(second, NULL, NULL), EINVAL);
   const int accepted = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-  CHECK(accepted >= 0 && fcntl(accepted, F_GETFD) == FD_CLOEXEC && (fcntl(accepted, F_GETFL) & O_NONBLOCK) != 0);
+  CHECK(accepted >= 0 && fcntl(accepted, F_GETFD) == FD_CLOEXEC &&
+        (fcntl(accepted, F_GETFL) & O_NONBLOCK) != 0);
   FAILS(recv(accepted, &byte, 1, 0), EAGAIN);
   FAILS(recv(second, &byte, 1, MSG_DONTWAIT), EAGAIN);
   FAILS(accept4(listener, NULL, NULL, 0x55), EINVAL);
@@ -64,7 +66,8 @@ int main(void) {
   FAILS(send(second, "x", 1, MSG_NOSIGNAL), EPIPE);
   CHECK(pipes == 1);
   struct pollfd wait = {accepted, POLLIN, 0};
-  CHECK(poll(&wait, 1, 5000) == 1 && recv(accepted, &byte, 1, 0) == 0 && recv(accepted, &byte, 1, 0) == 0);
+  CHECK(poll(&wait, 1, 5000) == 1 && recv(accepted, &byte, 1, 0) == 0 &&
+        recv(accepted, &byte, 1, 0) == 0);
   CHECK(shutdown(accepted, SHUT_RD) == 0);
 
   /* Unread data at close resets the peer. */

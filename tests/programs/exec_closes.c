@@ -1,4 +1,5 @@
-/* A close-on-exec socket whose only holder execs is closed by it: the peer reads end of file (fcntl(2), FD_CLOEXEC). */
+/* A close-on-exec socket whose only holder execs is closed by it: the peer reads end of file
+ * (fcntl(2), FD_CLOEXEC). */
 #include "trap.h"
 
 int main(void) {

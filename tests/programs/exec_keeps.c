@@ -1,8 +1,9 @@
-/* exec keeps a socket that is not close-on-exec, also with an empty environment, and closes one that is; a failed exec changes
- * nothing. execve, execl, execlp, execle, execvpe, fexecve, execveat, vfork before it (execve(2), exec(3)). */
-#include "trap.h"
-
+/* exec keeps a socket that is not close-on-exec, also with an empty environment, and closes one
+ * that is; a failed exec changes nothing. execve, execl, execlp, execle, execvpe, fexecve,
+ * execveat, vfork before it (execve(2), exec(3)). */
 #include <sys/syscall.h>
+
+#include "trap.h"
 
 static int run_child(const char* how, const char* self, int keep, int gone) {
   char keep_text[12], gone_text[12];
@@ -14,7 +15,8 @@ static int run_child(const char* how, const char* self, int keep, int gone) {
   if (strcmp(how, "execve-empty") == 0) execve(self, argv, empty);
   if (strcmp(how, "execv") == 0) execv(self, argv);
   if (strcmp(how, "execl") == 0) execl(self, self, "child", keep_text, gone_text, (char*)NULL);
-  if (strcmp(how, "execle") == 0) execle(self, self, "child", keep_text, gone_text, (char*)NULL, some);
+  if (strcmp(how, "execle") == 0)
+    execle(self, self, "child", keep_text, gone_text, (char*)NULL, some);
   if (strcmp(how, "execlp") == 0) execlp(self, self, "child", keep_text, gone_text, (char*)NULL);
   if (strcmp(how, "execvpe") == 0) execvpe(self, argv, some);
   if (strcmp(how, "fexecve") == 0) fexecve(open(self, O_RDONLY), argv, some);

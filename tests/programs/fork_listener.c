@@ -1,5 +1,5 @@
-/* A pre-forking server: children accept from one listener made by the parent; every connection is served by exactly one, also
- * those that arrive when a child was killed (accept(2), fork(2)). */
+/* A pre-forking server: children accept from one listener made by the parent; every connection is
+ * served by exactly one, also those that arrive when a child was killed (accept(2), fork(2)). */
 #include "trap.h"
 
 enum { children = 3, clients = 150 };

@@ -1,5 +1,6 @@
-/* Several processes read numbered records from one shared socket: every record arrives exactly once, none is torn off the stream
- * (the seat climbs while they use it), and what is unread at a reader's death is still there for the others. */
+/* Several processes read numbered records from one shared socket: every record arrives exactly
+ * once, none is torn off the stream (the seat climbs while they use it), and what is unread at a
+ * reader's death is still there for the others. */
 #include "trap.h"
 
 enum { readers = 4, records = 4000 };

@@ -1,5 +1,6 @@
-/* A connected socket held by parent and child: both send whole records, bytes are read once by one of them, and after the child's
- * end the parent goes on alone. Closing one copy closes nothing (fork(2)). */
+/* A connected socket held by parent and child: both send whole records, bytes are read once by one
+ * of them, and after the child's end the parent goes on alone. Closing one copy closes nothing
+ * (fork(2)). */
 #include "trap.h"
 
 enum { records = 2000, record_bytes = 64 };

@@ -1,5 +1,5 @@
-/* Forks of forks, some of which never touch their sockets, some exec, some close everything: the connection lives exactly as long
- * as its last holder (fork(2)). */
+/* Forks of forks, some of which never touch their sockets, some exec, some close everything: the
+ * connection lives exactly as long as its last holder (fork(2)). */
 #include "trap.h"
 
 static int grow(int fd, int depth) {

@@ -1,5 +1,5 @@
-/* kill -9 of a program: what it had sent is delivered and its peer reads the end; with data unread by it the peer is reset; a
- * shared connection goes on with the other holder (tcp(7)). */
+/* kill -9 of a program: what it had sent is delivered and its peer reads the end; with data unread
+ * by it the peer is reset; a shared connection goes on with the other holder (tcp(7)). */
 #include "trap.h"
 
 int main(void) {

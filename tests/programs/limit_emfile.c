@@ -1,5 +1,5 @@
-/* The program's own RLIMIT_NOFILE holds: the number at which socket, accept, dup and open fail with EMFILE, what getrlimit
- * tells, in this process, a forked and an exec'd one (getrlimit(2)). */
+/* The program's own RLIMIT_NOFILE holds: the number at which socket, accept, dup and open fail with
+ * EMFILE, what getrlimit tells, in this process, a forked and an exec'd one (getrlimit(2)). */
 #include "trap.h"
 
 enum { limit = 64 };
@@ -8,7 +8,8 @@ int main(int argc, char** argv) {
   (void)argv;
   struct rlimit now;
   if (argc > 1) {
-    CHECK(getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_cur == limit && sysconf(_SC_OPEN_MAX) == limit);
+    CHECK(getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_cur == limit &&
+          sysconf(_SC_OPEN_MAX) == limit);
     return 0;
   }
   struct sockaddr_in address;

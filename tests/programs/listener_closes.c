@@ -1,5 +1,5 @@
-/* Closing a listener resets the connections that nobody accepted, offered or not, data in them or not; those accepted go on; other
- * holders of the listener keep it open (close(2), tcp(7)). */
+/* Closing a listener resets the connections that nobody accepted, offered or not, data in them or
+ * not; those accepted go on; other holders of the listener keep it open (close(2), tcp(7)). */
 #include "trap.h"
 
 static void expect_reset(int fd) {

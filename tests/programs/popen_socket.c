@@ -1,5 +1,6 @@
-/* popen, pclose and system with sockets open: the shell inherits them and writes to one by its number; statuses come back; a
- * stream of popen closed by fclose waits for its child too (popen(3), system(3)). */
+/* popen, pclose and system with sockets open: the shell inherits them and writes to one by its
+ * number; statuses come back; a stream of popen closed by fclose waits for its child too (popen(3),
+ * system(3)). */
 #include "trap.h"
 
 #pragma GCC diagnostic ignored "-Wmismatched-dealloc" /* fclose of a popen stream is meant */

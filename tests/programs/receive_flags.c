@@ -1,5 +1,5 @@
-/* MSG_PEEK, MSG_WAITALL, MSG_DONTWAIT, MSG_TRUNC, zero lengths, SO_RCVTIMEO, SO_RCVLOWAT's default, FIONREAD, FIONBIO, half-close
- * with data still to read (recv(2), socket(7)). */
+/* MSG_PEEK, MSG_WAITALL, MSG_DONTWAIT, MSG_TRUNC, zero lengths, SO_RCVTIMEO, SO_RCVLOWAT's default,
+ * FIONREAD, FIONBIO, half-close with data still to read (recv(2), socket(7)). */
 #include "trap.h"
 
 static void* later(void* fd) {
@@ -36,7 +36,8 @@ int main(void) {
   CHECK(setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout) == 0);
   struct timeval read_back;
   socklen_t length = sizeof read_back;
-  CHECK(getsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &read_back, &length) == 0 && read_back.tv_usec == 60000);
+  CHECK(getsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &read_back, &length) == 0 &&
+        read_back.tv_usec == 60000);
   const int64_t before = now_ms();
   errno = 0;
   CHECK(recv(pair[0], text, 1, 0) == -1 && errno == EAGAIN);

@@ -1,5 +1,5 @@
-/* select, pselect, poll and ppoll over pipes, sockets and closed numbers together: what is ready, what times out, POLLNVAL and
- * EBADF, time left (select(2), poll(2)). */
+/* select, pselect, poll and ppoll over pipes, sockets and closed numbers together: what is ready,
+ * what times out, POLLNVAL and EBADF, time left (select(2), poll(2)). */
 #include "trap.h"
 
 static void* write_both(void* fds) {
@@ -28,11 +28,13 @@ int main(void) {
     const int count = pair[0] > ends[0] ? pair[0] + 1 : ends[0] + 1;
     struct timeval five = {5, 0};
     const struct timespec five_ns = {5, 0};
-    CHECK((round == 0 ? select(count, &in, NULL, NULL, &five) : pselect(count, &in, NULL, NULL, &five_ns, NULL)) == 1);
+    CHECK((round == 0 ? select(count, &in, NULL, NULL, &five)
+                      : pselect(count, &in, NULL, NULL, &five_ns, NULL)) == 1);
     CHECK(FD_ISSET(pair[0], &in) && !FD_ISSET(ends[0], &in));
     if (round == 0) CHECK(five.tv_sec == 4);
     receive_all(pair[0], &byte, 1);
-    struct pollfd both[4] = {{pair[0], POLLIN, 0}, {ends[0], POLLIN, 0}, {-1, POLLIN, 9}, {pair[1], POLLOUT, 0}};
+    struct pollfd both[4] = {
+        {pair[0], POLLIN, 0}, {ends[0], POLLIN, 0}, {-1, POLLIN, 9}, {pair[1], POLLOUT, 0}};
     CHECK(poll(both, 2, 5000) == 1 && both[0].revents == 0 && both[1].revents == POLLIN);
     CHECK(poll(both, 4, 5000) == 2 && both[2].revents == 0 && both[3].revents == POLLOUT);
     CHECK(read(ends[0], &byte, 1) == 1);
@@ -44,7 +46,8 @@ int main(void) {
     FD_SET(ends[1], &out);
     five.tv_sec = 5;
     CHECK(select(64, &in, &out, NULL, &five) == 2);
-    CHECK(!FD_ISSET(pair[0], &in) && !FD_ISSET(ends[0], &in) && FD_ISSET(pair[0], &out) && FD_ISSET(ends[1], &out));
+    CHECK(!FD_ISSET(pair[0], &in) && !FD_ISSET(ends[0], &in) && FD_ISSET(pair[0], &out) &&
+          FD_ISSET(ends[1], &out));
   }
   const int64_t before = now_ms();
   struct pollfd wait = {pair[0], POLLIN, 0};

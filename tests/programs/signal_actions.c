@@ -1,5 +1,6 @@
-/* A program reads back the handlers that it set, one-shot handlers fire once, ignored and default stay so, the mask holds, and
- * exec resets. sigaction(2), signal(3), sysv_signal(3), siginterrupt(3). */
+/* A program reads back the handlers that it set, one-shot handlers fire once, ignored and default
+ * stay so, the mask holds, and exec resets. sigaction(2), signal(3), sysv_signal(3),
+ * siginterrupt(3). */
 #include "trap.h"
 
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* siginterrupt */
@@ -39,7 +40,8 @@ int main(void) {
   CHECK(sigaction(SIGUSR2, &info_action, NULL) == 0);
   CHECK(sigqueue(getpid(), SIGUSR2, (union sigval){.sival_int = 77}) == 0);
   CHECK(info_value == 77);
-  CHECK(sigaction(SIGUSR2, NULL, &old) == 0 && old.sa_sigaction == with_info && (old.sa_flags & SA_SIGINFO) != 0);
+  CHECK(sigaction(SIGUSR2, NULL, &old) == 0 && old.sa_sigaction == with_info &&
+        (old.sa_flags & SA_SIGINFO) != 0);
 
   plain_count = 0;
   struct sigaction once = {.sa_handler = plain, .sa_flags = (int)SA_RESETHAND};
@@ -57,8 +59,10 @@ int main(void) {
   raise(SIGUSR1);
   CHECK(nested == 0 && plain_count == 1);
 
-  CHECK(siginterrupt(SIGUSR2, 1) == 0 && sigaction(SIGUSR2, NULL, &old) == 0 && (old.sa_flags & SA_RESTART) == 0);
-  CHECK(siginterrupt(SIGUSR2, 0) == 0 && sigaction(SIGUSR2, NULL, &old) == 0 && (old.sa_flags & SA_RESTART) != 0);
+  CHECK(siginterrupt(SIGUSR2, 1) == 0 && sigaction(SIGUSR2, NULL, &old) == 0 &&
+        (old.sa_flags & SA_RESTART) == 0);
+  CHECK(siginterrupt(SIGUSR2, 0) == 0 && sigaction(SIGUSR2, NULL, &old) == 0 &&
+        (old.sa_flags & SA_RESTART) != 0);
   errno = 0;
   CHECK(sigaction(SIGKILL, &masking, NULL) == -1 && errno == EINVAL);
   expect_works(pair[0], pair[1]);

@@ -1,5 +1,6 @@
-/* signal(7): which blocked calls a handler interrupts. SA_RESTART restarts recv and accept, but not with a receive timeout set, and
- * never poll, select and epoll_wait. Without it all return EINTR. */
+/* signal(7): which blocked calls a handler interrupts. SA_RESTART restarts recv and accept, but not
+ * with a receive timeout set, and never poll, select and epoll_wait. Without it all return EINTR.
+ */
 #include "trap.h"
 
 static volatile sig_atomic_t handled;

@@ -1,5 +1,5 @@
-/* siglongjmp out of a handler that interrupted a socket call leaves nothing held: the same socket works, from this thread and
- * another, again and again (siglongjmp(3)). */
+/* siglongjmp out of a handler that interrupted a socket call leaves nothing held: the same socket
+ * works, from this thread and another, again and again (siglongjmp(3)). */
 #include "trap.h"
 
 static sigjmp_buf back;
@@ -39,9 +39,15 @@ int main(void) {
       CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
       struct pollfd wait = {pair[0], POLLIN, 0};
       switch (round % 3) {
-        case 0: recv(pair[0], &byte, 1, 0); break;
-        case 1: accept(listener, NULL, NULL); break;
-        default: poll(&wait, 1, -1); break;
+        case 0:
+          recv(pair[0], &byte, 1, 0);
+          break;
+        case 1:
+          accept(listener, NULL, NULL);
+          break;
+        default:
+          poll(&wait, 1, -1);
+          break;
       }
       CHECK(!"the call returned");
     }

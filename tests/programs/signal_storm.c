@@ -1,5 +1,6 @@
-/* Thousands of signals while data flows: no call loses a byte, none returns anything but progress or EINTR, and a waiting
- * call never misses the signal (the handler's write to a pipe is seen). sigaction(2). */
+/* Thousands of signals while data flows: no call loses a byte, none returns anything but progress
+ * or EINTR, and a waiting call never misses the signal (the handler's write to a pipe is seen).
+ * sigaction(2). */
 #include "trap.h"
 
 static volatile sig_atomic_t handled;
@@ -44,7 +45,8 @@ int main(void) {
   const int64_t end = now_ms() + 1500;
   long interrupted = 0;
   while (now_ms() < end) {
-    for (size_t i = 0; i < sizeof out; ++i) out[i] = (unsigned char)(seed = seed * 1103515245 + 12345);
+    for (size_t i = 0; i < sizeof out; ++i)
+      out[i] = (unsigned char)(seed = seed * 1103515245 + 12345);
     for (size_t done = 0; done < sizeof out;) {
       const ssize_t count = send(pair[0], out + done, sizeof out - done, 0);
       CHECK(count > 0 || errno == EINTR);
@@ -53,7 +55,10 @@ int main(void) {
     for (size_t done = 0; done < sizeof in;) {
       const ssize_t count = recv(pair[0], in + done, sizeof in - done, 0);
       CHECK(count > 0 || (count < 0 && errno == EINTR));
-      if (count > 0) done += (size_t)count; else ++interrupted;
+      if (count > 0)
+        done += (size_t)count;
+      else
+        ++interrupted;
     }
     CHECK(memcmp(in, out, sizeof in) == 0);
   }

@@ -1,8 +1,9 @@
-/* posix_spawn and posix_spawnp with a socket as the child's standard streams, close-on-exec copies, addclosefrom_np, an empty
- * environment: the child reads and writes the connection, and at its end the peer sees it (posix_spawn(3)). */
-#include "trap.h"
-
+/* posix_spawn and posix_spawnp with a socket as the child's standard streams, close-on-exec copies,
+ * addclosefrom_np, an empty environment: the child reads and writes the connection, and at its end
+ * the peer sees it (posix_spawn(3)). */
 #include <spawn.h>
+
+#include "trap.h"
 
 int main(void) {
   char* const empty[] = {NULL};

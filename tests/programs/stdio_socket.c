@@ -1,5 +1,6 @@
-/* fdopen on a socket: libc's streams make system calls past the interposed names, so the shim gives a stream of its own.
- * Lines go both ways, fileno tells the number, fclose closes it (fdopen(3), fileno(3)). */
+/* fdopen on a socket: libc's streams make system calls past the interposed names, so the shim gives
+ * a stream of its own. Lines go both ways, fileno tells the number, fclose closes it (fdopen(3),
+ * fileno(3)). */
 #include "trap.h"
 
 int main(void) {
@@ -22,7 +23,8 @@ int main(void) {
   CHECK(fcntl(pair[0], F_GETFD) == -1 && errno == EBADF);
   for (int i = 0; i < 2000; ++i) {
     int number = -1;
-    CHECK(fgets(line, sizeof line, in) != NULL && sscanf(line, "line %d", &number) == 1 && number == i);
+    CHECK(fgets(line, sizeof line, in) != NULL && sscanf(line, "line %d", &number) == 1 &&
+          number == i);
   }
   CHECK(fgets(line, sizeof line, in) == NULL && feof(in) && !ferror(in));
   CHECK(fclose(in) == 0);

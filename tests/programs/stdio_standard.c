@@ -1,5 +1,6 @@
-/* stdin, stdout, stderr while 0, 1, 2 are a socket (dup2, as inetd does), and when they are not any more: printf, puts, fgets,
- * dprintf, perror. What lay in a buffer goes where the number pointed when it was flushed (stdout(3)). */
+/* stdin, stdout, stderr while 0, 1, 2 are a socket (dup2, as inetd does), and when they are not any
+ * more: printf, puts, fgets, dprintf, perror. What lay in a buffer goes where the number pointed
+ * when it was flushed (stdout(3)). */
 #include "trap.h"
 
 int main(void) {

@@ -1,5 +1,5 @@
-/* Threads: each serves a connection of its own while others come and go; one reads and one writes the same socket; a thread that
- * closes a socket frees the number for all (pthreads(7)). */
+/* Threads: each serves a connection of its own while others come and go; one reads and one writes
+ * the same socket; a thread that closes a socket frees the number for all (pthreads(7)). */
 #include "trap.h"
 
 enum { clients = 8, rounds = 200 };
@@ -53,7 +53,8 @@ static void* echo_much(void* unused) {
 int main(void) {
   const int listener = listen_any(&address);
   pthread_t thread[clients], server[clients * 5];
-  for (intptr_t i = 0; i < clients; ++i) CHECK(pthread_create(&thread[i], NULL, client, (void*)(i + 1)) == 0);
+  for (intptr_t i = 0; i < clients; ++i)
+    CHECK(pthread_create(&thread[i], NULL, client, (void*)(i + 1)) == 0);
   for (int i = 0; i < clients * 5; ++i) {
     const int fd = accept(listener, NULL, NULL);
     CHECK(fd >= 0);

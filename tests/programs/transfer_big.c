@@ -1,13 +1,15 @@
-/* 32 MiB each way between two processes through one connection, in odd pieces, by write, writev, sendmsg, sendfile and read, readv,
- * recvmsg; every byte compared. Half-close ends it (tcp(7)). */
-#include "trap.h"
-
+/* 32 MiB each way between two processes through one connection, in odd pieces, by write, writev,
+ * sendmsg, sendfile and read, readv, recvmsg; every byte compared. Half-close ends it (tcp(7)). */
 #include <sys/sendfile.h>
 #include <sys/uio.h>
 
+#include "trap.h"
+
 enum { total = 32 << 20 };
 
-static unsigned char byte_at(size_t position) { return (unsigned char)((position * 2654435761U) >> 13); }
+static unsigned char byte_at(size_t position) {
+  return (unsigned char)((position * 2654435761U) >> 13);
+}
 
 static void produce(int fd, unsigned seed) {
   static unsigned char data[200000];
@@ -22,9 +24,15 @@ static void produce(int fd, unsigned seed) {
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
     ssize_t count = -1;
     switch (rand_r(&seed) % 4) {
-      case 0: count = write(fd, data, bytes); break;
-      case 1: count = writev(fd, parts, 2); break;
-      case 2: count = sendmsg(fd, &message, 0); break;
+      case 0:
+        count = write(fd, data, bytes);
+        break;
+      case 1:
+        count = writev(fd, parts, 2);
+        break;
+      case 2:
+        count = sendmsg(fd, &message, 0);
+        break;
       default: {
         off_t offset = (off_t)done; /* never written again: the host sends the file's own pages */
         CHECK(pwrite(file, data, bytes, offset) == (ssize_t)bytes);
@@ -47,10 +55,17 @@ static void consume(int fd, unsigned seed) {
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
     ssize_t count = -1;
     switch (rand_r(&seed) % 4) {
-      case 0: count = read(fd, data, bytes); break;
-      case 1: count = readv(fd, parts, 2); break;
-      case 2: count = recvmsg(fd, &message, 0); break;
-      default: count = recv(fd, data, bytes, MSG_WAITALL);
+      case 0:
+        count = read(fd, data, bytes);
+        break;
+      case 1:
+        count = readv(fd, parts, 2);
+        break;
+      case 2:
+        count = recvmsg(fd, &message, 0);
+        break;
+      default:
+        count = recv(fd, data, bytes, MSG_WAITALL);
     }
     CHECK(count >= 0);
     if (count == 0) {

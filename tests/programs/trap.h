@@ -1,6 +1,7 @@
 /* What every program here uses: CHECK, connected TCP pairs over 127.0.0.1, waiting with a deadline.
- * Model: a program is run on the host, where it must pass (so the test itself is right), and on a cob, where it must pass too and its
- * sockets must be the cob's. Exit status 0: passed; 1: a line on stderr says what was not so. */
+ * Model: a program is run on the host, where it must pass (so the test itself is right), and on a
+ * cob, where it must pass too and its sockets must be the cob's. Exit status 0: passed; 1: a line
+ * on stderr says what was not so. */
 #pragma once
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -32,15 +33,15 @@
 static inline void trap_fail(const char* file, int line, const char* what) {
   char text[400];
   const int saved = errno;
-  const int bytes = snprintf(text, sizeof text, "%s:%d: not so: %s (errno %d %s)\n", file, line, what, saved,
-                             strerror(saved));
+  const int bytes = snprintf(text, sizeof text, "%s:%d: not so: %s (errno %d %s)\n", file, line,
+                             what, saved, strerror(saved));
   const char* copy = getenv("TRAP_LOG"); /* for programs whose standard error is a socket */
   const int out = copy != NULL ? open(copy, O_WRONLY | O_APPEND | O_CREAT, 0600) : 2;
   if (write(out, text, (size_t)bytes) < 0) abort();
   _exit(1);
 }
-#define CHECK(condition)                                             \
-  do {                                                               \
+#define CHECK(condition)                                              \
+  do {                                                                \
     if (!(condition)) trap_fail(__FILE_NAME__, __LINE__, #condition); \
   } while (0)
 
@@ -143,7 +144,8 @@ static inline void expect_exit(pid_t pid, int status) {
   int got = -1;
   CHECK(pid > 0);
   while (waitpid(pid, &got, 0) < 0) CHECK(errno == EINTR);
-  if (!WIFEXITED(got) || WEXITSTATUS(got) != status) fprintf(stderr, "wait status %x\n", (unsigned)got);
+  if (!WIFEXITED(got) || WEXITSTATUS(got) != status)
+    fprintf(stderr, "wait status %x\n", (unsigned)got);
   CHECK(WIFEXITED(got) && WEXITSTATUS(got) == status);
 }
 
