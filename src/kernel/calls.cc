@@ -247,6 +247,10 @@ i32 Kernel::publish_tokens(Program& program, const CallSlot& call) {
     if (number >= call::max_sockets || !program.slot_open(static_cast<u32>(number))) return -EBADF;
     if ((token & call::token_mark_mask) != call::token_mark) return -EINVAL;
     Description& d = *program.slot(static_cast<u32>(number)).description;
+    if ((call.flags & 2) != 0) {  // it arrived where it is held already
+      landed(d);
+      continue;
+    }
     sockets_->publish_token(d, token);
     if ((call.flags & 1) == 0) continue;
     if (program.in_flight.size() >= 1024) return -ENOBUFS;
@@ -268,16 +272,21 @@ i32 Kernel::adopt(Program& program, Description* d, bool from_ticket, u64* value
     program.unadopted.erase(held);
     sockets_->release(*d);
   } else {
-    for (auto& [id, sender] : programs_) {
-      const auto flying = std::find(sender->in_flight.begin(), sender->in_flight.end(), d->handle);
-      if (flying == sender->in_flight.end()) continue;
-      sender->in_flight.erase(flying);
-      sockets_->release(*d);
-      break;
-    }
+    landed(*d);
   }
   values[0] = number;
   return 0;
+}
+
+// A description sent by SCM_RIGHTS has arrived: the reference that it was under way with goes.
+void Kernel::landed(Description& d) {
+  for (auto& [id, sender] : programs_) {
+    const auto flying = std::find(sender->in_flight.begin(), sender->in_flight.end(), d.handle);
+    if (flying == sender->in_flight.end()) continue;
+    sender->in_flight.erase(flying);
+    sockets_->release(d);
+    return;
+  }
 }
 
 }  // namespace cob::kernel

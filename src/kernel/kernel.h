@@ -71,6 +71,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   i32 fork_program(Program& program, u64* values);
   i32 publish_tokens(Program& program, const call::CallSlot& call);
   i32 adopt(Program& program, Description* d, bool from_ticket, u64* values);
+  void landed(Description& d);
   void drop_unadopted(Program& program);
 
   // Sockets::Programs

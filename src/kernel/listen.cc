@@ -15,6 +15,12 @@ constexpr u32 max_outstanding_offers = 64;
 // How long a program that accepted takes to be seen: its taking of an offer tells nobody.
 constexpr Duration offer_retry = Duration::microseconds(200);
 constexpr Duration offer_patience = Duration::milliseconds(2);
+
+// A thread of the program sleeps in accept, poll or epoll_wait on the listener.
+bool waits(const Holder& holder) {
+  const call::ProgramSocket& line = holder.program->theirs(holder.slot);
+  return load(line.ready_ring) != 0 || load(line.read_waiter) != 0 || load(line.write_waiter) != 0;
+}
 }  // namespace
 
 void Sockets::listen(Program& program, u32 number, u32 backlog, const CallOrigin& origin) {
@@ -92,6 +98,8 @@ void Sockets::want_accept(Program& program, u32 number) {
     h.offered = h.settled = static_cast<u32>(line.received);
     program.arena().ours().offer_head[*ring].head = h.offered;
   }
+  // What another program was offered while it was alone may be wanted here now.
+  if (d.holders.size() > 1) offers_check_ = std::min(offers_check_, now_ + offer_patience);
   offer(d);
 }
 
@@ -192,9 +200,7 @@ void Sockets::offer(Description& listener) {
     for (u32 i = 0; i < listener.holders.size() && chosen == nullptr; ++i) {
       Holder& h = listener.holders[(queue.next_holder + i) % listener.holders.size()];
       if (!h.wants_accept || h.offered - h.settled >= max_outstanding_offers) continue;
-      const call::ProgramSocket& line = h.program->theirs(h.slot);
-      const bool waits = load(line.ready_ring) != 0 || load(line.read_waiter) != 0;
-      if (waits || listener.holders.size() == 1) {
+      if (waits(h) || listener.holders.size() == 1) {
         chosen = &h;
         queue.next_holder += i + 1;
       }
@@ -286,8 +292,7 @@ void Sockets::check_patience(Description& listener) {
       h.offered_at_check = h.offered;
       offers_check_ = now_ + offer_patience;
     } else {
-      const call::ProgramSocket& line = h.program->theirs(h.slot);
-      another_waits |= load(line.ready_ring) != 0 || load(line.read_waiter) != 0;
+      another_waits |= waits(h);
     }
   }
   if (slow != nullptr && another_waits) take_offers_back(listener, *slow);

@@ -137,12 +137,14 @@ int cob_ioctl(int fd, unsigned long request, void* argument) {
       i64 bytes = unread(socket);
       if (socket->stage == Stage::stream && is_live(socket) &&
           (acquire(socket->kernel->flags) & flag_shared) != 0) {
-        readiness(socket, POLLIN);  // climbs, if it has not yet
+        Critical critical;
+        Call use{.op = Op::use};  // the bytes may lie in another program, or come back to us
+        call_on(socket, use);
+        socket->climbed = true;
         Call c{.op = Op::info};
         c.a[0] = static_cast<u64>(InfoKind::queue);
-        Critical critical;
-        const Reply reply = call_on(socket, c);
-        bytes = reply.result == 0 ? static_cast<i64>(reply.value[1]) : unread(socket);
+        const bool away = (acquire(socket->kernel->flags) & flag_shared) != 0;
+        bytes = away ? static_cast<i64>(call_on(socket, c).value[1]) : unread(socket);
       }
       number = static_cast<int>(bytes);
       break;

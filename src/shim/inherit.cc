@@ -310,7 +310,20 @@ int adopt_arrived(int fd) {
   u64 token = read_token(fd);
   if (token == 0) return 0;
   Arena* arena = attach();
-  return arena == nullptr ? ENETDOWN : adopt_token(arena, fd, token);
+  if (arena == nullptr) return ENETDOWN;
+  Socket* known = with_token(token);
+  const int error = adopt_token(arena, fd, token);
+  if (known != nullptr &&
+      known->arena != nullptr) {  // no adoption: what was under way for it is over
+    constexpr u16 arrived = 2;
+    Call c{.op = Op::publish};
+    c.flags = arrived;
+    c.a[0] = 1;
+    c.a[1] = known->slot;
+    c.a[2] = token;
+    call_kernel(known->arena, c);
+  }
+  return error;
 }
 
 void keep_liveness_across_exec(bool keep) {

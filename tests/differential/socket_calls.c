@@ -1,7 +1,9 @@
-/* A random sequence of socket calls, from a seed: `socket_calls SEED STEPS SETTLE_US`. Prints one canonical line a call (numbers as they
- * are, ports by first appearance), so that two systems can be compared. Model: up to 14 slots hold descriptors (open or
- * stale); each step picks a call and slots at random; whatever has effects elsewhere is given SETTLE_US to settle; nothing blocks.
- * fork runs steps in the child while the parent waits; exec goes on in a new image with the same slots. */
+/* A random sequence of socket calls, from a seed: `socket_calls SEED STEPS SETTLE_US`. Prints one
+ * canonical line a call (numbers as they are, ports by first appearance), so that two systems can
+ * be compared. Model: up to 14 slots hold descriptors (open or stale); each step picks a call and
+ * slots at random; whatever has effects elsewhere is given SETTLE_US to settle; nothing blocks.
+ * fork runs steps in the child while the parent waits; exec goes on in a new image with the same
+ * slots. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -82,7 +84,8 @@ static int name_of_port(uint16_t port) {
   return s.ports;
 }
 
-static void put(int fd) { /* a fresh number goes into a free or a random slot, what was there is closed */
+static void put(
+    int fd) { /* a fresh number goes into a free or a random slot, what was there is closed */
   for (int i = 0; i < slots; ++i) {
     if (s.fd[i] == fd) return;
   }
@@ -123,18 +126,16 @@ static void do_listener(void) {
   getsockname(fd, (struct sockaddr*)&address, &length);
   s.listening_port = address.sin_port;
   s.pending = 0;
-  say("listener %d bind %s listen %s port %d", fd, outcome(bound, 0), outcome(listening, 0), name_of_port(address.sin_port));
+  say("listener %d bind %s listen %s port %d", fd, outcome(bound, 0), outcome(listening, 0),
+      name_of_port(address.sin_port));
   put(fd);
 }
 
-static void do_connect(int fresh) {
+static void do_connect(void) {
   if (s.listening_port == 0 || s.pending >= 8) return;
-  int fd = slot_fd();
-  if (fresh != 0) {
-    fd = socket(AF_INET, SOCK_STREAM, 0);
-    if (fd < 0) return;
-    put(fd);
-  }
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  if (fd < 0) return;
+  put(fd);
   struct sockaddr_in address = local_address((uint16_t)s.listening_port);
   /* Only non-blocking, so that nothing hangs; whether 0 or EINPROGRESS is the system's choice. */
   const int flags = fcntl(fd, F_GETFL);
@@ -143,17 +144,17 @@ static void do_connect(int fresh) {
   int error = errno;
   settle();
   if (result < 0 && error == EINPROGRESS) {
-    ++s.pending;
     socklen_t length = sizeof error;
     getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
     result = error == 0 ? 0 : -1;
-    if (error == 0) connect(fd, (struct sockaddr*)&address, sizeof address); /* tells that it is done, once */
-  } else if (result == 0) {
-    ++s.pending;
+    if (error == 0)
+      connect(fd, (struct sockaddr*)&address, sizeof address); /* tells that it is done, once */
   }
+  if (result == 0) ++s.pending;
   if (flags >= 0) fcntl(fd, F_SETFL, flags);
   say("connect %d -> %s", fd, outcome(result, error));
-  if (result < 0 && error == ECONNREFUSED) close(fd); /* what is left of a refused socket differs in small things */
+  if (result < 0 && error == ECONNREFUSED)
+    close(fd); /* what is left of a refused socket differs in small things */
 }
 
 static void do_accept(void) {
@@ -164,7 +165,8 @@ static void do_accept(void) {
   socklen_t length = sizeof from;
   const int wanted = pick(2) != 0 ? SOCK_NONBLOCK : SOCK_CLOEXEC;
   const long result = CALL(accept4(fd, (struct sockaddr*)&from, &length, wanted));
-  say("accept %d -> %s from port %d flags %x", fd, outcome(result, errno), result >= 0 ? name_of_port(from.sin_port) : 0,
+  say("accept %d -> %s from port %d flags %x", fd, outcome(result, errno),
+      result >= 0 ? name_of_port(from.sin_port) : 0,
       result >= 0 ? (unsigned)(fcntl((int)result, F_GETFL) & O_NONBLOCK) : 0);
   if (result >= 0) {
     if (s.pending > 0) --s.pending;
@@ -223,13 +225,17 @@ static void do_close(void) {
 }
 
 static void do_shutdown(void) {
-  const int fd = slot_fd(), how = (int)pick(3);
+  /* SHUT_RD is left out: Linux aborts a connection shut both ways when data still comes, cob lets
+   * it be. */
+  const int fd = slot_fd(), how = SHUT_WR;
   int listening = 0; /* a listener shut down: Linux may listen on it again, cob ends it */
   socklen_t length = sizeof listening;
   if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 && listening != 0) return;
   struct sockaddr_in peer; /* an unconnected one: Linux remembers it, cob within one image only */
   length = sizeof peer;
-  if (fcntl(fd, F_GETFD) >= 0 && getpeername(fd, (struct sockaddr*)&peer, &length) < 0 && errno == ENOTCONN) return;
+  if (fcntl(fd, F_GETFD) >= 0 && getpeername(fd, (struct sockaddr*)&peer, &length) < 0 &&
+      errno == ENOTCONN)
+    return;
   const long result = CALL(shutdown(fd, how));
   say("shutdown %d %d -> %s", fd, how, outcome(result, errno));
   settle();
@@ -255,27 +261,33 @@ static void do_names(void) {
   length = sizeof peer;
   const long other = CALL(getpeername(fd, (struct sockaddr*)&peer, &length));
   const int other_error = errno;
-  if (other < 0) mine.sin_port = 0; /* what a failed connect leaves of a local name is the system's business */
+  if (other < 0)
+    mine.sin_port = 0; /* what a failed connect leaves of a local name is the system's business */
   if (other < 0 && own == 0) mine.sin_addr.s_addr = 0;
-  say("names %d -> %s %x:%d | %s %x:%d", fd, outcome(own, own_error), ntohl(mine.sin_addr.s_addr), name_of_port(mine.sin_port),
-      outcome(other, other_error), ntohl(peer.sin_addr.s_addr), name_of_port(peer.sin_port));
+  say("names %d -> %s %x:%d | %s %x:%d", fd, outcome(own, own_error), ntohl(mine.sin_addr.s_addr),
+      name_of_port(mine.sin_port), outcome(other, other_error), ntohl(peer.sin_addr.s_addr),
+      name_of_port(peer.sin_port));
 }
 
 static void do_options(void) {
-  static const struct { int level, name; } option[] = {{SOL_SOCKET, SO_ERROR},     {SOL_SOCKET, SO_TYPE},
-                                                       {SOL_SOCKET, SO_ACCEPTCONN}, {SOL_SOCKET, SO_KEEPALIVE},
-                                                       {IPPROTO_TCP, TCP_NODELAY},  {SOL_SOCKET, SO_REUSEADDR}};
+  static const struct {
+    int level, name;
+  } option[] = {{SOL_SOCKET, SO_ERROR},     {SOL_SOCKET, SO_TYPE},      {SOL_SOCKET, SO_ACCEPTCONN},
+                {SOL_SOCKET, SO_KEEPALIVE}, {IPPROTO_TCP, TCP_NODELAY}, {SOL_SOCKET, SO_REUSEADDR}};
   const int fd = slot_fd();
-  const unsigned which = pick(6); /* what was set is read back in programs/receive_flags.c: cob keeps it within one image */
+  const unsigned which = pick(
+      6); /* what was set is read back in programs/receive_flags.c: cob keeps it within one image */
   int value = (int)pick(2);
   socklen_t length = sizeof value;
   if (which >= 3) {
-    const long result = CALL(setsockopt(fd, option[which].level, option[which].name, &value, length));
+    const long result =
+        CALL(setsockopt(fd, option[which].level, option[which].name, &value, length));
     say("setsockopt %d %u %d -> %s", fd, which, value, outcome(result, errno));
     return;
   }
   value = -1;
-  const long result = CALL(getsockopt(fd, option[which].level, option[which].name, &value, &length));
+  const long result =
+      CALL(getsockopt(fd, option[which].level, option[which].name, &value, &length));
   say("getsockopt %d %u -> %s value %d", fd, which, outcome(result, errno), value);
 }
 
@@ -293,11 +305,13 @@ static void do_poll(void) {
   struct pollfd fds[6];
   char text[160] = "";
   int at = 0;
-  for (int i = 0; i < 6; ++i) fds[i] = (struct pollfd){slot_fd(), (short)(pick(16) | (pick(2) != 0 ? POLLRDHUP : 0)), 0};
+  for (int i = 0; i < 6; ++i)
+    fds[i] = (struct pollfd){slot_fd(), (short)(pick(16) | (pick(2) != 0 ? POLLRDHUP : 0)), 0};
   const long result = CALL(poll(fds, 6, 0));
   for (int i = 0; i < 6; ++i) {
-    at += snprintf(text + at, sizeof text - (size_t)at, " %d:%x=%x", fds[i].fd, (unsigned)(unsigned short)fds[i].events,
-                   (unsigned)(unsigned short)fds[i].revents);
+    at +=
+        snprintf(text + at, sizeof text - (size_t)at, " %d:%x=%x", fds[i].fd,
+                 (unsigned)(unsigned short)fds[i].events, (unsigned)(unsigned short)fds[i].revents);
   }
   say("poll -> %s%s", outcome(result, errno), text);
 }
@@ -319,7 +333,8 @@ static void do_select(void) {
   char text[200] = "";
   int at = 0;
   for (int fd = 0; fd < 100 && at < 180; ++fd) {
-    const int bits = (FD_ISSET(fd, &in) ? 1 : 0) | (FD_ISSET(fd, &out) ? 2 : 0) | (FD_ISSET(fd, &except) ? 4 : 0);
+    const int bits = (FD_ISSET(fd, &in) ? 1 : 0) | (FD_ISSET(fd, &out) ? 2 : 0) |
+                     (FD_ISSET(fd, &except) ? 4 : 0);
     if (bits != 0) at += snprintf(text + at, sizeof text - (size_t)at, " %d=%d", fd, bits);
   }
   say("select -> %s%s", outcome(result, errno), text);
@@ -342,11 +357,13 @@ static void do_epoll(void) {
   if (how <= 3) {
     static const int operation[] = {EPOLL_CTL_ADD, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL};
     const int fd = slot_fd(), op = operation[pick(4)];
-    struct epoll_event event = {.events = (pick(2) != 0 ? EPOLLIN : 0) | (pick(2) != 0 ? EPOLLOUT : 0) |
-                                          (pick(3) == 0 ? EPOLLRDHUP : 0) | (pick(5) == 0 ? EPOLLONESHOT : 0),
-                                .data.u32 = (uint32_t)fd};
+    struct epoll_event event = {
+        .events = (pick(2) != 0 ? EPOLLIN : 0) | (pick(2) != 0 ? EPOLLOUT : 0) |
+                  (pick(3) == 0 ? EPOLLRDHUP : 0) | (pick(5) == 0 ? EPOLLONESHOT : 0),
+        .data.u32 = (uint32_t)fd};
     struct stat a = {0}, b = {0};
-    if (fstat(set, &a) == 0 && fstat(fd, &b) == 0 && !S_ISSOCK(a.st_mode) && !S_ISSOCK(b.st_mode)) return; /* no nests here */
+    if (fstat(set, &a) == 0 && fstat(fd, &b) == 0 && !S_ISSOCK(a.st_mode) && !S_ISSOCK(b.st_mode))
+      return; /* no nests here */
     const long result = CALL(epoll_ctl(set, op, fd, &event));
     say("epoll_ctl %d op %d %d %x -> %s", set, op, fd, event.events, outcome(result, errno));
     return;
@@ -358,7 +375,8 @@ static void do_epoll(void) {
   int at = 0;
   if (result > 0) qsort(event, (size_t)result, sizeof *event, compare_events);
   for (long i = 0; i < result && at < 280; ++i) {
-    at += snprintf(text + at, sizeof text - (size_t)at, " %u=%x", event[i].data.u32, event[i].events);
+    at +=
+        snprintf(text + at, sizeof text - (size_t)at, " %u=%x", event[i].data.u32, event[i].events);
   }
   say("epoll_wait %d -> %s%s", set, outcome(result, error), text);
 }
@@ -366,7 +384,8 @@ static void do_epoll(void) {
 static void do_pass(void) { /* SCM_RIGHTS to oneself: another number of the same description */
   const int fd = slot_fd();
   struct stat status = {0};
-  if (fstat(fd, &status) == 0 && !S_ISSOCK(status.st_mode)) return; /* epoll sets do not move between programs on cob */
+  if (fstat(fd, &status) == 0 && !S_ISSOCK(status.st_mode))
+    return; /* epoll sets do not move between programs on cob */
   int channel[2];
   if (socketpair(AF_UNIX, SOCK_STREAM, 0, channel) < 0) return;
   union {
@@ -375,15 +394,18 @@ static void do_pass(void) { /* SCM_RIGHTS to oneself: another number of the same
   } control = {{0}};
   char byte = 'r';
   struct iovec part = {&byte, 1};
-  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-  control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+  struct msghdr message = {
+      .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+  control.header = (struct cmsghdr){
+      .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
   memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
   const long sent = CALL(sendmsg(channel[0], &message, MSG_DONTWAIT));
   const int error = errno;
   int got = -1;
   if (sent == 1) {
     memset(&control, 0, sizeof control);
-    if (recvmsg(channel[1], &message, MSG_DONTWAIT) == 1) memcpy(&got, CMSG_DATA(&control.header), sizeof got);
+    if (recvmsg(channel[1], &message, MSG_DONTWAIT) == 1)
+      memcpy(&got, CMSG_DATA(&control.header), sizeof got);
   }
   close(channel[0]);
   close(channel[1]);
@@ -393,12 +415,14 @@ static void do_pass(void) { /* SCM_RIGHTS to oneself: another number of the same
 
 static void run(void);
 
-/* Who of several holders sees a waiting connection is the system's choice: a child leaves its parent's listeners alone. */
+/* Who of several holders sees a waiting connection is the system's choice: a child leaves its
+ * parent's listeners alone. */
 static void leave_listeners(void) {
   for (int i = 0; i < slots; ++i) {
     int listening = 0;
     socklen_t length = sizeof listening;
-    if (getsockopt(s.fd[i], SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 && listening != 0) close(s.fd[i]);
+    if (getsockopt(s.fd[i], SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 && listening != 0)
+      close(s.fd[i]);
   }
   s.listening_port = 0;
 }
@@ -430,7 +454,8 @@ static void do_exec(void) {
   int count = 0;
   argv[count++] = (char*)"socket_calls";
   argv[count++] = (char*)"--continue";
-#define ARGUMENT(value) (snprintf(text[count], 24, "%lld", (long long)(value)), argv[count] = text[count], ++count)
+#define ARGUMENT(value) \
+  (snprintf(text[count], 24, "%lld", (long long)(value)), argv[count] = text[count], ++count)
   ARGUMENT(s.random >> 1);
   ARGUMENT(s.steps);
   ARGUMENT(s.settle_us);
@@ -448,26 +473,78 @@ static void do_exec(void) {
 static void run(void) {
   while (s.steps-- > 0) {
     switch (pick(32)) {
-      case 0: do_socket(); break;
-      case 1: do_listener(); break;
-      case 2: case 3: case 4: do_connect(1); break;
-      case 5: do_connect(0); break;
-      case 6: case 7: case 8: do_accept(); break;
-      case 9: case 10: case 11: case 12: do_send(); break;
-      case 13: case 14: case 15: case 16: do_receive(); break;
-      case 17: do_duplicate(); break;
-      case 18: do_close(); break;
-      case 19: do_shutdown(); break;
-      case 20: do_flags(); break;
-      case 21: do_names(); break;
-      case 22: do_options(); break;
-      case 23: do_ioctl(); break;
-      case 24: case 25: do_poll(); break;
-      case 26: do_select(); break;
-      case 27: case 28: do_epoll(); break;
-      case 29: do_pass(); break;
-      case 30: do_fork(); break;
-      default: if (pick(3) == 0) do_exec(); break;
+      case 0:
+        do_socket();
+        break;
+      case 1:
+        do_listener();
+        break;
+      case 2:
+      case 3:
+      case 4:
+        do_connect();
+        break;
+      case 5:
+        do_names();
+        break;
+      case 6:
+      case 7:
+      case 8:
+        do_accept();
+        break;
+      case 9:
+      case 10:
+      case 11:
+      case 12:
+        do_send();
+        break;
+      case 13:
+      case 14:
+      case 15:
+      case 16:
+        do_receive();
+        break;
+      case 17:
+        do_duplicate();
+        break;
+      case 18:
+        do_close();
+        break;
+      case 19:
+        do_shutdown();
+        break;
+      case 20:
+        do_flags();
+        break;
+      case 21:
+        do_names();
+        break;
+      case 22:
+        do_options();
+        break;
+      case 23:
+        do_ioctl();
+        break;
+      case 24:
+      case 25:
+        do_poll();
+        break;
+      case 26:
+        do_select();
+        break;
+      case 27:
+      case 28:
+        do_epoll();
+        break;
+      case 29:
+        do_pass();
+        break;
+      case 30:
+        do_fork();
+        break;
+      default:
+        if (pick(3) == 0) do_exec();
+        break;
     }
   }
 }
@@ -493,7 +570,7 @@ int main(int argc, char** argv) {
     s.settle_us = atoi(argv[3]);
     for (int i = 0; i < slots; ++i) s.fd[i] = 60 + i;
     do_listener();
-    for (int i = 0; i < 3; ++i) do_connect(1);
+    for (int i = 0; i < 3; ++i) do_connect();
   } else {
     fprintf(stderr, "usage: socket_calls SEED STEPS SETTLE_US\n");
     return 2;

@@ -1,12 +1,14 @@
-/* SCM_RIGHTS: a connected socket, a listener and a pipe go from one process to another in one message; the sender closes its copies
- * at once; MSG_CMSG_CLOEXEC and recvmmsg too (unix(7)). */
+/* SCM_RIGHTS: a connected socket, a listener and a pipe go from one process to another in one
+ * message; the sender closes its copies at once; MSG_CMSG_CLOEXEC and recvmmsg too (unix(7)). */
 #include "trap.h"
 
 static void send_rights(int channel, const int* fds, int count) {
   char control[CMSG_SPACE(8 * sizeof(int))] = {0};
   char byte = 'r';
   struct iovec part = {&byte, 1};
-  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control,
+  struct msghdr message = {.msg_iov = &part,
+                           .msg_iovlen = 1,
+                           .msg_control = control,
                            .msg_controllen = CMSG_SPACE((size_t)count * sizeof(int))};
   struct cmsghdr* header = CMSG_FIRSTHDR(&message);
   header->cmsg_level = SOL_SOCKET;
@@ -20,7 +22,9 @@ static void receive_rights(int channel, int* fds, int count, int flags, int many
   char control[CMSG_SPACE(8 * sizeof(int))] = {0};
   char byte = 0;
   struct iovec part = {&byte, 1};
-  struct mmsghdr message = {.msg_hdr = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control,
+  struct mmsghdr message = {.msg_hdr = {.msg_iov = &part,
+                                        .msg_iovlen = 1,
+                                        .msg_control = control,
                                         .msg_controllen = sizeof control}};
   if (many != 0) {
     CHECK(recvmmsg(channel, &message, 1, flags, NULL) == 1);
@@ -28,7 +32,8 @@ static void receive_rights(int channel, int* fds, int count, int flags, int many
     CHECK(recvmsg(channel, &message.msg_hdr, flags) == 1);
   }
   struct cmsghdr* header = CMSG_FIRSTHDR(&message.msg_hdr);
-  CHECK(header != NULL && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN((size_t)count * sizeof(int)));
+  CHECK(header != NULL && header->cmsg_type == SCM_RIGHTS &&
+        header->cmsg_len == CMSG_LEN((size_t)count * sizeof(int)));
   memcpy(fds, CMSG_DATA(header), (size_t)count * sizeof(int));
 }
 
@@ -87,5 +92,26 @@ int main(void) {
   expect_works(pair[0], pair[1]);
   close(back);
   expect_works(pair[0], pair[1]);
+  for (int order = 0; order < 2; ++order) { /* all its numbers closed: the connection ends */
+    send_rights(channel[0], pair, 1);
+    receive_rights(channel[1], &back, 1, 0, 0);
+    close(order == 0 ? pair[0] : back);
+    if (order == 0) pair[0] = back;
+    expect_works(pair[0], pair[1]);
+  }
+  close(pair[0]);
+  expect_end(pair[1]);
+  struct sockaddr_in address;
+  const int listener = listen_any(&address);
+  send_rights(channel[0], &listener, 1);
+  receive_rights(channel[1], &back, 1, 0, 0);
+  close(listener);
+  const int client = connect_to(&address);
+  const int accepted = accept(back, NULL, NULL);
+  expect_works(client, accepted);
+  close(back);
+  const int late = socket(AF_INET, SOCK_STREAM, 0);
+  errno = 0;
+  CHECK(connect(late, (struct sockaddr*)&address, sizeof address) == -1 && errno == ECONNREFUSED);
   return 0;
 }
