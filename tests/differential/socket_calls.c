@@ -208,6 +208,9 @@ static void do_duplicate(void) {
   const int from = slot_fd(), to = pick(2) != 0 ? slot_fd() : (int)(20 + pick(high_numbers));
   long result = -1;
   const unsigned how = pick(4);
+  struct stat status = {0};
+  if (fstat(from, &status) == 0 && !S_ISSOCK(status.st_mode))
+    return; /* a copy of a set would outlive an exec */
   if (how == 0) result = CALL(dup(from));
   if (how == 1) result = CALL(dup2(from, to));
   if (how == 2) result = CALL(dup3(from, to, O_CLOEXEC));

@@ -1,5 +1,6 @@
-/* exec with a listener on which connections wait: the new image accepts them all, those that had been shown by poll and
- * those with data; so it is for a child that execs while its parent holds the listener too (a server that restarts itself). */
+/* exec with a listener on which connections wait: the new image accepts them all, those that had
+ * been shown by poll and those with data; so it is for a child that execs while its parent holds
+ * the listener too (a server that restarts itself). */
 #include "trap.h"
 
 enum { waiting = 5 };
