@@ -154,10 +154,9 @@ void Sockets::settle(Description&, Holder& holder) {
     if (!program.slot_open(number)) continue;
     Description& d = *program.slot(number).description;
     if (!d.accept_counted) continue;
-    if (load(program.theirs(number).seat) == call::seat_offered) {
-      // Looked at and left: never written by our shim. The kernel takes it back.
-      publish(program.theirs(number).seat, static_cast<u32>(call::seat_away));
-    }
+    // An offer again: what was taken then is closed, and its slot offered anew. (Looked at and left
+    // is never written by our shim; whoever does it keeps that connection waiting, his own loss.)
+    if (load(program.theirs(number).seat) == call::seat_offered) continue;
     mark_accepted(d);
   }
 }
