@@ -418,14 +418,20 @@ static void do_pass(void) { /* SCM_RIGHTS to oneself: another number of the same
 
 static void run(void);
 
-/* Who of several holders sees a waiting connection is the system's choice: a child leaves its
- * parent's listeners alone. */
+/* Who of several holders sees a waiting connection is the system's choice, and on cob what one
+ * program adds to an epoll set the others do not see: a child leaves its parent's listeners and
+ * sets alone. */
 static void leave_listeners(void) {
   for (int i = 0; i < slots; ++i) {
     int listening = 0;
     socklen_t length = sizeof listening;
-    if (getsockopt(s.fd[i], SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 && listening != 0)
+    struct stat status = {0};
+    if (fstat(s.fd[i], &status) != 0) continue;
+    if (!S_ISSOCK(status.st_mode) ||
+        (getsockopt(s.fd[i], SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 &&
+         listening != 0)) {
       close(s.fd[i]);
+    }
   }
   s.listening_port = 0;
 }
