@@ -21,7 +21,6 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <map>
 #include <set>
 #include <sstream>
 
@@ -57,26 +56,6 @@ void settle_child(pid_t parent, int core, int death_signal) {
 
 int exit_status(int status) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-std::multimap<pid_t, pid_t> children_by_parent() {
-  std::multimap<pid_t, pid_t> children;
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
-    const std::string name = entry.path().filename();
-    pid_t pid = 0;
-    const auto parsed = std::from_chars(name.data(), name.data() + name.size(), pid);
-    if (parsed.ec != std::errc() || parsed.ptr != name.data() + name.size()) continue;
-    const std::string stat = read_text("/proc/" + name + "/stat");
-    const std::size_t bracket = stat.rfind(')');
-    char state = 0;
-    pid_t parent = 0;
-    if (bracket == std::string::npos) continue;
-    if (std::sscanf(stat.c_str() + bracket + 1, " %c %d", &state, &parent) == 2 && state != 'Z') {
-      children.emplace(parent, pid);
-    }
-  }
-  return children;
 }
 
 bool gone(pid_t pid) { return kill(pid, 0) != 0 && errno == ESRCH; }
@@ -177,7 +156,7 @@ Outcome<int> Child::wait(double seconds, Interrupts& interrupts,
   const Fd watch(static_cast<int>(syscall(SYS_pidfd_open, pid_, 0)));
   for (;;) {
     pollfd wanted[] = {{watch.get(), POLLIN, 0}, {interrupts.descriptor().get(), POLLIN, 0}};
-    poll(wanted, 2, 100);
+    poll(wanted, 2, 250);
     if (tick) tick();
     int status = 0;
     if (waitpid(pid_, &status, WNOHANG) == pid_) {
@@ -200,7 +179,7 @@ void Child::finish(double seconds) {
 
 void Child::end(double seconds) {
   if (pid_ <= 0) return;
-  std::vector<pid_t> below = descendants(pid_);
+  std::vector<pid_t> below = descendants(pid_, process_tree());
   end_processes({pid_}, seconds);
   std::erase_if(below, gone);
   if (!below.empty()) end_processes(below, 1);
@@ -218,14 +197,33 @@ Outcome<Finished> run(SpawnOptions options, double seconds, Interrupts& interrup
   return Finished{*status, text};
 }
 
-std::vector<pid_t> descendants(pid_t pid) {
-  const auto children = children_by_parent();
+ProcessTree process_tree() {
+  ProcessTree children;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
+    const std::string name = entry.path().filename();
+    pid_t pid = 0;
+    const auto parsed = std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (parsed.ec != std::errc() || parsed.ptr != name.data() + name.size()) continue;
+    const std::string stat = read_text("/proc/" + name + "/stat");
+    const std::size_t bracket = stat.rfind(')');
+    char state = 0;
+    pid_t parent = 0;
+    if (bracket == std::string::npos) continue;
+    if (std::sscanf(stat.c_str() + bracket + 1, " %c %d", &state, &parent) == 2 && state != 'Z') {
+      children.emplace(parent, pid);
+    }
+  }
+  return children;
+}
+
+std::vector<pid_t> descendants(pid_t pid, const ProcessTree& tree) {
   std::vector<pid_t> found;
   std::vector<pid_t> open{pid};
   while (!open.empty()) {
     const pid_t parent = open.back();
     open.pop_back();
-    for (auto [at, end] = children.equal_range(parent); at != end; ++at) {
+    for (auto [at, end] = tree.equal_range(parent); at != end; ++at) {
       found.push_back(at->second);
       open.push_back(at->second);
     }
@@ -234,7 +232,7 @@ std::vector<pid_t> descendants(pid_t pid) {
 }
 
 void end_all_children() {
-  end_processes(descendants(getpid()), 3);
+  end_processes(descendants(getpid(), process_tree()), 3);
   while (waitpid(-1, nullptr, WNOHANG) > 0) {
   }
 }
@@ -251,10 +249,13 @@ TemporaryDirectory::~TemporaryDirectory() {
 }
 
 std::string read_text(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
+  const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::string text;
+  char part[4'096];
+  for (ssize_t n = 0; (n = read(file.get(), part, sizeof part)) > 0;) {
+    text.append(part, static_cast<std::size_t>(n));
+  }
+  return text;
 }
 
 bool write_text(const std::string& path, const std::string& text) {

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -54,7 +55,7 @@ class Child {
 
   pid_t pid() const { return pid_; }
   bool running() const { return pid_ > 0; }
-  // Waits at most `seconds`, calling `tick` every 100 ms and once when the child is dead but not
+  // Waits at most `seconds`, calling `tick` every 250 ms and once when the child is dead but not
   // yet reaped. The exit status (128 + n for signal n); fails if time is up or an interrupt came:
   // the child then still runs.
   Outcome<int> wait(double seconds, Interrupts& interrupts, const std::function<void()>& tick = {});
@@ -76,8 +77,11 @@ struct Finished {
 };
 Outcome<Finished> run(SpawnOptions options, double seconds, Interrupts& interrupts);
 
-// Every living process below `pid`, not `pid` itself.
-std::vector<pid_t> descendants(pid_t pid);
+// Parent -> child, of every living process. Reads all of /proc.
+using ProcessTree = std::multimap<pid_t, pid_t>;
+ProcessTree process_tree();
+// Every process of the tree below `pid`, not `pid` itself.
+std::vector<pid_t> descendants(pid_t pid, const ProcessTree& tree);
 
 // Ends what is left of our children, adopted ones included; by pid.
 void end_all_children();

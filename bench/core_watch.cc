@@ -45,6 +45,7 @@ CoreWatch::CoreWatch(std::vector<int> cores) : cores_(std::move(cores)) {
 void CoreWatch::start() {
   tasks_.clear();
   started_ = false;
+  others_at_start_ = read_others();
   sample();
   started_ = true;
   started_s_ = now_seconds();
@@ -56,9 +57,10 @@ void CoreWatch::add(pid_t pid, int core, bool judged) {
 }
 
 void CoreWatch::sample() {
+  const ProcessTree tree = process_tree();  // once: this command's own work disturbs the round
   for (const auto& [pid, root] : roots_) {
     sample_process(pid, root);
-    for (pid_t below : descendants(pid)) sample_process(below, root);
+    for (pid_t below : descendants(pid, tree)) sample_process(below, root);
   }
 }
 
@@ -100,6 +102,52 @@ std::map<int, CoreWatch::CoreTimes> CoreWatch::read_cores() const {
   return times;
 }
 
+// Every task of the machine, ours too.
+std::map<pid_t, CoreWatch::Other> CoreWatch::read_others() const {
+  std::map<pid_t, Other> others;
+  std::error_code ignored;
+  for (const auto& process : std::filesystem::directory_iterator("/proc", ignored)) {
+    const std::string name = process.path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    std::error_code gone;
+    for (const auto& entry : std::filesystem::directory_iterator(process.path() / "task", gone)) {
+      const std::string stat = read_text(entry.path() / "stat");
+      const std::size_t open = stat.find('(');
+      const std::size_t close = stat.rfind(')');
+      if (open == std::string::npos || close == std::string::npos) continue;
+      Other other{.command = stat.substr(open + 1, close - open - 1)};
+      // Fields 3 to 39 stand behind the command; the last is the core: proc(5), "stat".
+      std::istringstream fields(stat.substr(close + 1));
+      std::string field;
+      for (int i = 3; i <= 39; ++i) fields >> field;
+      other.core = std::atoi(field.c_str());
+      unsigned long long run = 0;
+      if (std::sscanf(read_text(entry.path() / "schedstat").c_str(), "%llu", &run) != 1) continue;
+      other.run_us = static_cast<double>(run) * 1e-3;
+      others[static_cast<pid_t>(std::atoi(entry.path().filename().c_str()))] = other;
+    }
+  }
+  return others;
+}
+
+void CoreWatch::judge_others(Verdict& verdict) const {
+  std::map<int, double> run_us;
+  std::map<int, std::pair<double, std::string>> longest;
+  for (const auto& [tid, other] : read_others()) {
+    if (tasks_.contains(tid)) continue;
+    const auto before = others_at_start_.find(tid);
+    const double run =
+        other.run_us - (before == others_at_start_.end() ? 0 : before->second.run_us);
+    run_us[other.core] += run;
+    if (run > longest[other.core].first) longest[other.core] = {run, other.command};
+  }
+  for (int core : cores_) {
+    if (run_us[core] <= verdict.strangers_us) continue;
+    verdict.strangers_us = run_us[core];
+    verdict.stranger = longest[core].second;
+  }
+}
+
 void CoreWatch::stop() {
   Verdict verdict;
   std::vector<TaskTimes> tasks;
@@ -111,22 +159,27 @@ void CoreWatch::stop() {
   }
   verdict.wall_us = (now_seconds() - started_s_) * 1e6;
   verdict.unexplained_us = unexplained_wait_us(tasks);
-  const double two_ticks_us = 2e6 / static_cast<double>(sysconf(_SC_CLK_TCK));
-  std::map<int, double> ours_us;
-  for (const TaskTimes& task : tasks) ours_us[task.core] += task.run_us;
+  judge_others(verdict);
   const auto cores_now = read_cores();
   for (int core : cores_) {
     const auto before = cores_at_start_.find(core);
     const auto after = cores_now.find(core);
     if (before == cores_at_start_.end() || after == cores_now.end()) continue;
     verdict.busy_us[core] = after->second.busy_us - before->second.busy_us;
-    verdict.strangers_us =
-        std::max(verdict.strangers_us, verdict.busy_us[core] - ours_us[core] - two_ticks_us);
     verdict.steal_us = std::max(verdict.steal_us, after->second.steal_us - before->second.steal_us);
   }
-  verdict.voided = verdict.unexplained_us > allowed_unexplained * verdict.wall_us ||
-                   verdict.strangers_us > allowed_strangers * verdict.wall_us ||
-                   verdict.steal_us > allowed_steal * verdict.wall_us;
+  const double unexplained = verdict.unexplained_us / verdict.wall_us;
+  const double strangers = verdict.strangers_us / verdict.wall_us;
+  const double steal = verdict.steal_us / verdict.wall_us;
+  if (unexplained > allowed_unexplained) {
+    verdict.reason += fmt::format(" waited {:.1f} % for others than its mates;", unexplained * 100);
+  }
+  if (strangers > allowed_strangers) {
+    verdict.reason +=
+        fmt::format(" strangers ran {:.1f} % (most: {});", strangers * 100, verdict.stranger);
+  }
+  if (steal > allowed_steal) verdict.reason += fmt::format(" stolen {:.1f} %;", steal * 100);
+  verdict.voided = !verdict.reason.empty();
   verdict_ = verdict;
 }
 

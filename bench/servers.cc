@@ -138,7 +138,11 @@ CaseResult Servers::measure_case(const ServerCase& wanted) {
         result.failed = run.why();
         break;
       }
-      clean = clean && !run->verdict.voided;
+      if (run->verdict.voided) {
+        fmt::print(stderr, "  round {} void, {}:{}\n", number + 1, sides_[which].place->label,
+                   run->verdict.reason);
+        clean = false;
+      }
       runs[which] = *run;
     }
     if (!result.failed.empty()) break;
