@@ -11,8 +11,8 @@
 #include <thread>
 
 #include "base/clock.h"
+#include "base/passing.h"
 #include "cli/failure.h"
-#include "cli/passing.h"
 #include "cli/run_directory.h"
 
 namespace cob::cli {

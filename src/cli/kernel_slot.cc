@@ -13,7 +13,7 @@
 #include <cstring>
 #include <iterator>
 
-#include "cli/passing.h"
+#include "base/passing.h"
 
 namespace cob::cli {
 namespace {

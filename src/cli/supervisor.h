@@ -14,10 +14,10 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/passing.h"
 #include "base/result.h"
 #include "cli/arguments.h"
 #include "cli/kernel_slot.h"
-#include "cli/passing.h"
 #include "cli/run_directory.h"
 
 namespace cob::cli {

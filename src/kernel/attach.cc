@@ -8,8 +8,8 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/passing.h"
 #include "kernel/kernel.h"
-#include "kernel/passing.h"
 
 namespace cob::kernel {
 
@@ -21,13 +21,13 @@ void Kernel::on_program(Program& program) {
 void Kernel::read_hellos(Program& program, bool stop_at_child) {
   for (;;) {
     std::byte bytes[sizeof(call::AttachRequest)] = {};
-    std::vector<Fd> fds;
-    const auto got = receive_with_fds(program.liveness(), bytes, fds);
-    if (got.is_error() && got.error().code == EAGAIN) return;
-    if (got.is_error() || got.value() == 0) {
+    auto received = receive_datagram(program.liveness(), bytes, Blocking::never);
+    if (received.is_error() && received.error().code == EAGAIN) return;
+    if (received.is_error() || received.value().bytes == 0) {
       end(program);
       return;
     }
+    std::vector<Fd>& fds = received.value().descriptors;
     u32 kind = 0;
     std::memcpy(&kind, bytes, sizeof kind);
     switch (static_cast<call::Hello>(kind)) {
@@ -49,7 +49,7 @@ void Kernel::read_hellos(Program& program, bool stop_at_child) {
           reply.result = added.is_error() ? -added.error().code : 0;
           tables_changed_ = true;
         }
-        (void)send_with_fds(program.liveness(), std::as_bytes(std::span(&reply, 1)), {});
+        (void)send_struct(program.liveness(), reply, {}, Blocking::never);
         break;
       }
       case call::Hello::child:
@@ -82,7 +82,7 @@ Result<void> Kernel::give_arena(Program& program) {
   std::memcpy(header.cob_name, config_.cob_name, sizeof header.cob_name);
   const call::AttachReply reply{.kind = static_cast<u32>(call::Hello::attach), .result = 0};
   const FdRef fds[] = {arena->ours_fd(), arena->theirs_fd(), doorbell_.ref()};
-  TRY(send_with_fds(program.liveness(), std::as_bytes(std::span(&reply, 1)), fds));
+  TRY(send_struct(program.liveness(), reply, fds, Blocking::never));
   program.set_arena(std::move(arena));
   attached_.push_back(&program);
   return {};
@@ -110,7 +110,7 @@ void Kernel::attach(Program& program, const call::AttachRequest& request) {
             done.error().what);
     const call::AttachReply reply{.kind = static_cast<u32>(call::Hello::attach),
                                   .result = -done.error().code};
-    (void)send_with_fds(program.liveness(), std::as_bytes(std::span(&reply, 1)), {});
+    (void)send_struct(program.liveness(), reply, {}, Blocking::never);
   }
 }
 

@@ -6,8 +6,8 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/passing.h"
 #include "kernel/kernel.h"
-#include "kernel/passing.h"
 
 namespace cob::kernel {
 
@@ -20,7 +20,7 @@ Result<void> Kernel::say_hello() {
                      .value = config_.kernel,
                      .epoch = config_.epoch};
   const FdRef fds[] = {doorbell_.ref(), board_fd_.ref()};
-  return send_with_fds(supervisor_.ref(), std::as_bytes(std::span(&hello, 1)), fds);
+  return send_struct(supervisor_.ref(), hello, fds, Blocking::never);
 }
 
 Result<void> Kernel::open_link(KernelId peer, u32 peer_epoch) {
@@ -30,25 +30,26 @@ Result<void> Kernel::open_link(KernelId peer, u32 peer_epoch) {
                         .peer_epoch = peer_epoch,
                         .own_epoch = config_.epoch};
   const FdRef fds[] = {outbound.ref()};
-  return send_with_fds(supervisor_.ref(), std::as_bytes(std::span(&link, 1)), fds);
+  return send_struct(supervisor_.ref(), link, fds, Blocking::never);
 }
 
 void Kernel::on_supervisor() {
   for (;;) {
     std::byte bytes[sizeof(message::Config)];
-    std::vector<Fd> fds;
-    const auto got = receive_with_fds(supervisor_.ref(), bytes, fds);
-    if (got.is_error()) {
-      if (got.error().code == EAGAIN) return;
+    auto received = receive_datagram(supervisor_.ref(), bytes, Blocking::never);
+    if (received.is_error()) {
+      if (received.error().code == EAGAIN) return;
       stopping_ = true;
       return;
     }
-    if (got.value() == 0) {  // the supervisor is gone: nothing of this cob stays
+    const std::size_t got = received.value().bytes;
+    std::vector<Fd>& fds = received.value().descriptors;
+    if (got == 0) {  // the supervisor is gone: nothing of this cob stays
       stopping_ = true;
       return;
     }
     Simple simple;
-    if (got.value() < sizeof simple) continue;
+    if (got < sizeof simple) continue;
     std::memcpy(&simple, bytes, sizeof simple);
     Result<void> done;
     switch (static_cast<ControlKind>(simple.kind)) {
@@ -57,7 +58,7 @@ void Kernel::on_supervisor() {
         break;
       case ControlKind::peer_up: {
         LinkNotice link;
-        if (got.value() < sizeof link || fds.size() != 2) break;
+        if (got < sizeof link || fds.size() != 2) break;
         std::memcpy(&link, bytes, sizeof link);
         const KernelId peer(link.peer);
         done = messenger_->peer_up(peer, link.peer_epoch, std::move(fds[0]), std::move(fds[1]));

@@ -11,8 +11,8 @@
 #include <random>
 #include <thread>
 
+#include "base/passing.h"
 #include "kernel/kernel.h"
-#include "kernel/passing.h"
 
 namespace cob::kernel {
 namespace {
@@ -27,8 +27,10 @@ std::pair<Fd, Fd> pair() {
 std::size_t receive(FdRef socket, std::span<std::byte> bytes, std::vector<Fd>& fds) {
   pollfd p{.fd = socket.get(), .events = POLLIN, .revents = 0};
   EXPECT_EQ(::poll(&p, 1, 20'000), 1);
-  const auto got = receive_with_fds(socket, bytes, fds);
-  return got.is_error() ? 0 : got.value();
+  auto got = receive_datagram(socket, bytes);
+  if (got.is_error()) return 0;
+  fds = std::move(got.value().descriptors);
+  return got.value().bytes;
 }
 
 // A program as the test plays it: attached, one thread, both sides of its arena mapped.
@@ -39,13 +41,12 @@ class Played {
     socket_ = std::move(mine);
     const message::Simple hand{.kind = static_cast<u32>(message::ControlKind::program), .value = 7};
     const FdRef end[] = {kernels.ref()};
-    EXPECT_FALSE(send_with_fds(supervisor, std::as_bytes(std::span(&hand, 1)), end).is_error());
+    EXPECT_FALSE(send_struct(supervisor, hand, end).is_error());
     call::AttachRequest request{};
     request.kind = static_cast<u32>(call::Hello::attach);
     request.version = call::protocol_version;
     request.pid = 7;
-    EXPECT_FALSE(
-        send_with_fds(socket_.ref(), std::as_bytes(std::span(&request, 1)), {}).is_error());
+    EXPECT_FALSE(send_struct(socket_.ref(), request).is_error());
     std::byte reply[64];
     std::vector<Fd> fds;
     receive(socket_.ref(), reply, fds);
@@ -62,8 +63,7 @@ class Played {
     const Fd bell(::eventfd(0, EFD_CLOEXEC));
     const call::ThreadRequest thread{.kind = static_cast<u32>(call::Hello::thread), .thread = 0};
     const FdRef bells[] = {bell.ref()};
-    EXPECT_FALSE(
-        send_with_fds(socket_.ref(), std::as_bytes(std::span(&thread, 1)), bells).is_error());
+    EXPECT_FALSE(send_struct(socket_.ref(), thread, bells).is_error());
     std::vector<Fd> none;
     receive(socket_.ref(), reply, none);
   }
@@ -211,11 +211,10 @@ TEST_F(Hostile, AThreadIndexOutOfRangeIsRefused) {
   auto [mine, kernels] = pair();
   const message::Simple hand{.kind = static_cast<u32>(message::ControlKind::program), .value = 9};
   const FdRef end[] = {kernels.ref()};
-  ASSERT_FALSE(
-      send_with_fds(supervisor_.ref(), std::as_bytes(std::span(&hand, 1)), end).is_error());
+  ASSERT_FALSE(send_struct(supervisor_.ref(), hand, end).is_error());
   const call::ThreadRequest thread{.kind = static_cast<u32>(call::Hello::thread),
                                    .thread = 1u << 30};
-  ASSERT_FALSE(send_with_fds(mine.ref(), std::as_bytes(std::span(&thread, 1)), end).is_error());
+  ASSERT_FALSE(send_struct(mine.ref(), thread, end).is_error());
   call::AttachReply reply{};
   std::vector<Fd> fds;
   ASSERT_EQ(receive(mine.ref(), std::as_writable_bytes(std::span(&reply, 1)), fds), sizeof reply);
@@ -227,11 +226,10 @@ TEST_F(Hostile, AnUnknownHelloEndsItsSender) {
   auto [mine, kernels] = pair();
   const message::Simple hand{.kind = static_cast<u32>(message::ControlKind::program), .value = 9};
   const FdRef end[] = {kernels.ref()};
-  ASSERT_FALSE(
-      send_with_fds(supervisor_.ref(), std::as_bytes(std::span(&hand, 1)), end).is_error());
+  ASSERT_FALSE(send_struct(supervisor_.ref(), hand, end).is_error());
   kernels.reset();
   const u32 garbage[3] = {77, 1, 2};
-  ASSERT_FALSE(send_with_fds(mine.ref(), std::as_bytes(std::span(garbage)), {}).is_error());
+  ASSERT_FALSE(send_struct(mine.ref(), garbage).is_error());
   std::byte bytes[8];
   std::vector<Fd> fds;
   EXPECT_EQ(receive(mine.ref(), bytes, fds), 0u);

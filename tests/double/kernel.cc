@@ -20,7 +20,7 @@
 #include <string_view>
 #include <vector>
 
-#include "cli/passing.h"
+#include "base/passing.h"
 #include "kernel/board.h"
 #include "message/control.h"
 
@@ -73,7 +73,7 @@ void say_hello() {
   hello.kind = std::to_underlying(ControlKind::hello);
   const std::array<FdRef, 2> descriptors{doorbell.ref(),
                                          misbehaves("no-board") ? doorbell.ref() : memory.ref()};
-  (void)cob::cli::send_struct(supervisor, hello, descriptors);
+  (void)cob::send_struct(supervisor, hello, descriptors);
 }
 
 void answer_peer(const cob::message::Simple& appeared) {
@@ -84,7 +84,7 @@ void answer_peer(const cob::message::Simple& appeared) {
   link.peer_epoch = appeared.epoch;
   link.own_epoch = config.epoch;
   const std::array<FdRef, 1> descriptors{memory.ref()};
-  (void)cob::cli::send_struct(supervisor, link, descriptors);
+  (void)cob::send_struct(supervisor, link, descriptors);
 }
 
 void show_program(u32 pid) {
@@ -100,9 +100,9 @@ void show_program(u32 pid) {
 // False: end.
 bool take_control() {
   alignas(8) std::array<std::byte, 256> buffer{};
-  auto received = cob::cli::receive_datagram(supervisor, buffer);
+  auto received = cob::receive_datagram(supervisor, buffer);
   if (received.is_error()) return received.error().code == EAGAIN;
-  cob::cli::Datagram datagram = received.release_value();
+  cob::Datagram datagram = received.release_value();
   if (datagram.bytes == 0) return false;
   cob::message::Simple simple{};
   std::memcpy(&simple, buffer.data(), sizeof(simple));
@@ -119,7 +119,7 @@ bool take_control() {
       }
       say_hello();
       if (misbehaves("crash-once-up")) std::exit(4);
-      if (misbehaves("gibberish")) (void)cob::cli::send_struct(supervisor, cob::u64{0x1234'5678});
+      if (misbehaves("gibberish")) (void)cob::send_struct(supervisor, cob::u64{0x1234'5678});
       return true;
     case ControlKind::peer_appeared:
       answer_peer(simple);
@@ -151,12 +151,12 @@ void serve_programs(const std::vector<pollfd>& ready) {
   for (std::size_t i = ready.size(); i-- > 1;) {
     if (ready[i].revents == 0) continue;
     std::array<std::byte, 256> buffer{};
-    auto received = cob::cli::receive_datagram(programs[i - 1].ref(), buffer);
+    auto received = cob::receive_datagram(programs[i - 1].ref(), buffer);
     if (received.is_error() || received.value().bytes == 0) {
       programs.erase(programs.begin() + static_cast<std::ptrdiff_t>(i - 1));
     } else {
-      (void)cob::cli::send_datagram(programs[i - 1].ref(),
-                                    std::span(buffer).first(received.value().bytes));
+      (void)cob::send_datagram(programs[i - 1].ref(),
+                               std::span(buffer).first(received.value().bytes));
     }
   }
   show();

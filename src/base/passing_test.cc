@@ -1,4 +1,4 @@
-#include "cli/passing.h"
+#include "base/passing.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 #include <array>
 #include <cstring>
 
-namespace cob::cli {
+namespace cob {
 namespace {
 
 struct Pair {
@@ -67,6 +67,18 @@ TEST(Passing, NothingThereIsEagainAndAClosedPeerIsNoBytes) {
   EXPECT_EQ(send_struct(pair.b.ref(), 1).error().code, EPIPE);
 }
 
+TEST(Passing, NeverBlockingDoesNotDependOnTheSocketsFlag) {
+  const Pair pair = make_pair();
+  make_blocking(pair.a.ref());
+  make_blocking(pair.b.ref());
+  std::array<std::byte, 16> buffer{};
+  EXPECT_EQ(receive_datagram(pair.b.ref(), buffer, Blocking::never).error().code, EAGAIN);
+  Result<void> sent;
+  for (int i = 0; i < 100'000 && !sent.is_error(); ++i)
+    sent = send_struct(pair.a.ref(), i, {}, Blocking::never);
+  EXPECT_EQ(sent.error().code, EAGAIN);
+}
+
 TEST(Passing, SenderIsNamedWhereAsked) {
   const Pair pair = make_pair();
   const int on = 1;
@@ -77,4 +89,4 @@ TEST(Passing, SenderIsNamedWhereAsked) {
 }
 
 }  // namespace
-}  // namespace cob::cli
+}  // namespace cob

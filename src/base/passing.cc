@@ -1,4 +1,5 @@
-#include "cli/passing.h"
+// Datagrams with descriptors; see passing.h. unix(7), cmsg(3).
+#include "base/passing.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -6,7 +7,11 @@
 
 #include <cstring>
 
-namespace cob::cli {
+namespace cob {
+
+namespace {
+int wait_flag(Blocking blocking) { return blocking == Blocking::never ? MSG_DONTWAIT : 0; }
+}  // namespace
 
 Result<std::pair<Fd, Fd>> seqpacket_pair() {
   int ends[2];
@@ -22,7 +27,7 @@ void make_blocking(FdRef socket) {
 }
 
 Result<void> send_datagram(FdRef socket, std::span<const std::byte> bytes,
-                           std::span<const FdRef> descriptors) {
+                           std::span<const FdRef> descriptors, Blocking blocking) {
   VERIFY(descriptors.size() <= max_passed);
   iovec part{const_cast<std::byte*>(bytes.data()), bytes.size()};
   alignas(cmsghdr) char control[CMSG_SPACE(max_passed * sizeof(int))] = {};
@@ -43,13 +48,13 @@ Result<void> send_datagram(FdRef socket, std::span<const std::byte> bytes,
   }
   ssize_t sent;
   do {
-    sent = ::sendmsg(socket.get(), &message, MSG_NOSIGNAL);
+    sent = ::sendmsg(socket.get(), &message, MSG_NOSIGNAL | wait_flag(blocking));
   } while (sent < 0 && errno == EINTR);
   if (sent < 0) return Error::from_errno("sendmsg");
   return {};
 }
 
-Result<Datagram> receive_datagram(FdRef socket, std::span<std::byte> buffer) {
+Result<Datagram> receive_datagram(FdRef socket, std::span<std::byte> buffer, Blocking blocking) {
   iovec part{buffer.data(), buffer.size()};
   alignas(cmsghdr) char control[CMSG_SPACE(max_passed * sizeof(int)) + CMSG_SPACE(sizeof(ucred))];
   msghdr message{};
@@ -59,7 +64,7 @@ Result<Datagram> receive_datagram(FdRef socket, std::span<std::byte> buffer) {
   message.msg_controllen = sizeof(control);
   ssize_t received;
   do {
-    received = ::recvmsg(socket.get(), &message, MSG_CMSG_CLOEXEC);
+    received = ::recvmsg(socket.get(), &message, MSG_CMSG_CLOEXEC | wait_flag(blocking));
   } while (received < 0 && errno == EINTR);
   if (received < 0) return Error::from_errno("recvmsg");
   Datagram datagram;
@@ -85,4 +90,4 @@ Result<Datagram> receive_datagram(FdRef socket, std::span<std::byte> buffer) {
   return datagram;
 }
 
-}  // namespace cob::cli
+}  // namespace cob
