@@ -54,6 +54,11 @@ void FaultDevice::commit(std::size_t bytes, FrameFlags flags) {
 
 void FaultDevice::submit(Held frame) {
   Duration wait = options_.delay;
+  if (options_.bytes_per_second != 0) {
+    const u64 wire_ns = frame.bytes.size() * 1'000'000'000 / options_.bytes_per_second;
+    wire_free_ = std::max(wire_free_, clock_.now()) + Duration{static_cast<i64>(wire_ns)};
+    wait = wait + (wire_free_ - clock_.now());
+  }
   if (options_.jitter.ns > 0)
     wait.ns += static_cast<i64>(random() % static_cast<u64>(options_.jitter.ns));
   if (options_.reorder_window.ns > 0 && happens(options_.reorder_ppm)) {

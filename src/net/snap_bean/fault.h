@@ -1,5 +1,5 @@
-// FaultDevice: loses, duplicates, reorders, delays and corrupts frames on their way out of any
-// Device, from one seed.
+// FaultDevice: loses, duplicates, reorders, delays, paces and corrupts frames on their way out of
+// any Device, from one seed.
 // Model: a frame is built in this device's own buffer; commit() rolls the dice; what survives is
 // handed to the inner device, at once or when its delay is over. The "checksum not computed" bit is
 // cleared and checksums are asked for: this wire is no memory.
@@ -19,10 +19,11 @@ struct FaultOptions {
   u64 seed = 1;
   u32 loss_ppm = 0;
   u32 duplicate_ppm = 0;
-  u32 reorder_ppm = 0;  // held back for up to reorder_window, so later frames overtake it
-  u32 corrupt_ppm = 0;  // one bit flipped behind the Ethernet header
-  Duration delay{};     // of every frame
-  Duration jitter{};    // up to this much more
+  u32 reorder_ppm = 0;       // held back for up to reorder_window, so later frames overtake it
+  u32 corrupt_ppm = 0;       // one bit flipped behind the Ethernet header
+  u64 bytes_per_second = 0;  // of the wire, which frames wait for in their order; 0: no limit
+  Duration delay{};          // of every frame
+  Duration jitter{};         // up to this much more
   Duration reorder_window = Duration::milliseconds(2);
 };
 
@@ -70,6 +71,7 @@ class FaultDevice final : public Device {
   u64 random_state_;
   u64 next_order_ = 0;
   Held open_;
+  Time wire_free_;
   std::vector<Held> held_;  // a heap, the earliest due first
   Counters counters_;
 };

@@ -104,6 +104,22 @@ TEST(FaultDevice, DelayKeepsOrderAndTellsWhen) {
   EXPECT_EQ(d.next_release(), Time::never());
 }
 
+TEST(FaultDevice, ARateSpacesFramesAndAnIdleWireSavesNothingUp) {
+  Sink sink;
+  FixedClock clock;
+  FaultDevice d(sink, clock, {.bytes_per_second = 64'000, .delay = Duration::milliseconds(5)});
+  for (u32 round = 0; round < 2; ++round) {
+    for (u32 i = 0; i < 3; ++i) send(d, i);
+    for (i64 i = 1; i <= 3; ++i) {  // 64 bytes take 1 ms
+      EXPECT_EQ(d.next_release(), clock.time + Duration::milliseconds(i == 1 ? 6 : 1));
+      clock.time = d.next_release();
+      d.flush();
+      EXPECT_EQ(sink.frames.size(), 3 * round + static_cast<u64>(i));
+    }
+    clock.time = clock.time + Duration::seconds(1);
+  }
+}
+
 TEST(FaultDevice, HoldsABoundedNumberOfFrames) {
   Sink sink;
   FixedClock clock;

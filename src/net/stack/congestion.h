@@ -1,8 +1,7 @@
 // NewReno congestion control: RFC 5681 (windows), RFC 6582 (fast recovery), RFC 6928 (initial
-// window), RFC 3465 (growth by bytes acknowledged, as ACKs here are coalesced by the turn).
-// Model: arithmetic on a TCB's congestion fields; who retransmits what is tcp_ack.cc's and
-// tcp_timer.cc's.
-// Values; no owner.
+// window), RFC 3465 (growth by bytes acknowledged, as ACKs here are coalesced by the turn), RFC
+// 4015 (undoing). Model: arithmetic on a TCB's congestion fields; who retransmits what is
+// tcp_ack.cc's and tcp_timer.cc's. Values; no owner.
 #pragma once
 
 #include <algorithm>
@@ -46,6 +45,8 @@ inline void grow(Tcb& t, TcbCold& cold, u32 acked, u32 flight_before) {
 
 // RFC 6582 section 3.2 step 2: enter fast recovery after the third duplicate ACK.
 inline void enter_recovery(Tcb& t, TcbCold& cold) {
+  // RFC 4015 section 3.2 step 0; below the threshold slow start had not found the limit yet.
+  cold.undo_threshold = std::max(t.in_flight(), t.slow_start_threshold);
   halve_threshold(t);
   cold.recover = t.send_max;
   t.congestion_window = t.slow_start_threshold + 3u * t.mss;
@@ -62,6 +63,16 @@ inline void partial_ack(Tcb& t, u32 acked) {
 inline void leave_recovery(Tcb& t) {
   t.congestion_window =
       std::min(t.slow_start_threshold, std::max<u32>(t.in_flight(), t.mss) + t.mss);
+  t.clear(flag_in_recovery);
+}
+
+// RFC 4015 section 3.2 step 8, after recovery that nothing lost had called for: slow start leads
+// back to where the window was, without a burst.
+inline void undo_recovery(Tcb& t, TcbCold& cold, u32 acked) {
+  t.congestion_window = t.in_flight() + std::min(acked, initial_window(t.mss));
+  t.slow_start_threshold = cold.undo_threshold;
+  cold.recover = t.send_unacknowledged;
+  t.duplicate_acks = 0;
   t.clear(flag_in_recovery);
 }
 

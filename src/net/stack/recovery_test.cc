@@ -153,6 +153,61 @@ TEST_F(Recovery, Rfc6582_3_2_DuplicatesOfOneLossAreNotAnother) {
   device.frames.clear();
 }
 
+// Ten segments in flight at TSval, three duplicates 20 ms later, the retransmission.
+class Eifel : public Recovery {
+ protected:
+  void recover() {
+    establish({.syn = true, .seq = 100, .mss = 1'012, .ts = 1'000});
+    layer.send(cookie, std::string(40'000, 'x'));
+    sent_at = expect({.seq = 1, .ack = 101, .data = std::string(1'000, 'x')});
+    for (u32 i = 1; i < 10; ++i) expect_segment(i);
+    after(ms(20));
+    for (u32 i = 0; i < 3; ++i) send(ack_of(1, sent_at));
+    again_at = expect({.seq = 1, .ack = 101, .data = std::string(1'000, 'x')});
+    EXPECT_EQ(info().slow_start_threshold_bytes, 5'000u);
+    while (!device.frames.empty()) take();
+  }
+  Packet ack_of(u32 number, const Sent& echoed) {
+    return {.seq = 101, .ack = number, .ts = 1'020, .ts_echo = echoed.segment.timestamp_value};
+  }
+  Sent sent_at, again_at;
+};
+
+TEST_F(Eifel, Rfc4015_RecoveryWithoutALossIsUndone) {
+  recover();
+  send(ack_of(10'001, sent_at));  // the first segment was merely late
+  EXPECT_GT(info().slow_start_threshold_bytes, 1'000'000u);
+  EXPECT_GE(info().congestion_window_bytes, 10'000u);
+  for (u32 i = 10; i < 20; ++i) expect_segment(i);
+  // A loss right behind is acted on.
+  while (!device.frames.empty()) take();
+  for (u32 i = 0; i < 3; ++i) send(ack_of(10'001, again_at));
+  bool again = false;
+  poll();
+  while (!device.frames.empty()) again |= take().segment.sequence.value == iss + 10'001;
+  EXPECT_TRUE(again);
+}
+
+TEST_F(Eifel, Rfc3522_AnEchoOfTheRetransmissionIsNoReasonToUndo) {
+  recover();
+  send(ack_of(10'001, again_at));
+  EXPECT_EQ(info().slow_start_threshold_bytes, 5'000u);
+  EXPECT_LE(info().congestion_window_bytes, 5'000u);
+  poll();
+  while (!device.frames.empty()) take();
+}
+
+TEST_F(Eifel, Rfc3522_OnlyTheFirstNewAckDecides) {
+  recover();
+  send(ack_of(4'001, again_at));
+  poll();
+  while (!device.frames.empty()) take();
+  send(ack_of(10'001, sent_at));
+  EXPECT_EQ(info().slow_start_threshold_bytes, 5'000u);
+  poll();
+  while (!device.frames.empty()) take();
+}
+
 TEST_F(Recovery, WindowUpdatesAndDataAreNoDuplicateAcks) {
   fill();
   for (u16 i = 0; i < 4; ++i) send({.seq = 101, .ack = 1, .window = static_cast<u16>(60'000 + i)});

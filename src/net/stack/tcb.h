@@ -52,6 +52,7 @@ enum TcbFlag : u32 {
   flag_timing_rtt = 1u << 19,          // rtt_sequence is being timed (RFC 6298, Karn)
   flag_peer_fin_known = 1u << 21,      // a FIN came out of order; it lies at peer_fin
   flag_partial_ack_seen = 1u << 20,    // RFC 6582 step 3: the timer was restarted already
+  flag_may_undo = 1u << 22,        // the first new ACK tells whether recovery was needed (RFC 3522)
   flag_retransmit_due = 1u << 23,  // the first unacknowledged segment goes again at the next flush
   flag_consumed = 1u << 24,        // the layer made room: a window update may be due
   flag_send_forced = 1u << 25,     // the override timer of RFC 9293 section 3.8.6.2.1 expired
@@ -128,6 +129,8 @@ struct alignas(cache_line_bytes) TcbCold {
   u32 rtt_variance_us;
   u32 retransmit_timeout_ms;  // without backoff
   u32 retransmits;
+  u32 undo_threshold;       // RFC 4015 pipe_prev: the threshold if recovery was not needed
+  u32 undo_timestamp;       // TSval at recovery's start: an older echo is of what was sent before
   u32 window_growth;        // bytes acknowledged towards the next congestion avoidance step
   u32 timestamp_recent_ms;  // when TS.Recent was last written (RFC 7323 section 5.5)
   u32 last_answer_ms;   // last ACK to an unacceptable segment (rate limit of RFC 5961 section 5)

@@ -1,5 +1,5 @@
 // The ACK field of an arriving segment: RFC 9293 section 3.10.7.4 fifth, RFC 5681 section 3.2 and
-// RFC 6582 (recovery), RFC 5961 section 5 (acceptable range).
+// RFC 6582 (recovery), RFC 3522 (was it needed), RFC 5961 section 5 (acceptable range).
 // Model: changes the send side of the TCB and marks what the flush shall send again; the layer
 // hears of acknowledged bytes before anything is read from its buffer at the new offset.
 // Owned by the Stack's loop.
@@ -76,7 +76,9 @@ void TcpStack::on_new_ack(Tcb& t, const TcpSegment& s) {
   t.retries = 0;  // progress ends the backoff, as in Linux
   bool restart_timer = true;
   if (t.has(flag_in_recovery)) {
-    if (ack >= cold.recover) {
+    if (t.has(flag_may_undo) && timestamp_before(s.timestamp_echo, cold.undo_timestamp)) {
+      congestion::undo_recovery(t, cold, acked);
+    } else if (ack >= cold.recover) {
       congestion::leave_recovery(t);
       t.duplicate_acks = 0;
     } else {
@@ -85,6 +87,7 @@ void TcpStack::on_new_ack(Tcb& t, const TcpSegment& s) {
       restart_timer = !t.has(flag_partial_ack_seen);
       t.set(flag_partial_ack_seen);
     }
+    t.clear(flag_may_undo);
   } else {
     t.duplicate_acks = 0;
     if (t.has(flag_after_timeout) && ack >= cold.recover) t.clear(flag_after_timeout);
@@ -111,6 +114,9 @@ void TcpStack::on_duplicate_ack(Tcb& t) {
   if (t.duplicate_acks != 3 || t.send_unacknowledged < cold.recover) return;
   congestion::enter_recovery(t, cold);
   t.clear(flag_partial_ack_seen);
+  // RFC 3522 (Eifel detection): an echo from before now shows that the original arrived.
+  t.assign(flag_may_undo, t.has(flag_timestamps));
+  cold.undo_timestamp = timestamp_now(t);
   t.clear(flag_timing_rtt);
   t.set(flag_retransmit_due);
   start_retransmit_timer(t, RetransmitTimer::retransmit);
