@@ -3,9 +3,11 @@
 // thread.
 #include <fmt/format.h>
 #include <poll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <memory>
 
 #include "base/clock.h"
@@ -39,6 +41,14 @@ std::string state_of(const kernel::Board& board, Time now) {
 
 std::string dotted(u32 a) {
   return fmt::format("{}.{}.{}.{}", a >> 24, (a >> 16) & 255, (a >> 8) & 255, a & 255);
+}
+
+// proc(5), statm: pages mapped, pages resident (shared ones included). 0: the process is gone.
+u64 resident_kib(u32 pid) {
+  std::ifstream statm(fmt::format("/proc/{}/statm", pid));
+  u64 mapped = 0, resident = 0;
+  statm >> mapped >> resident;
+  return resident * static_cast<u64>(::sysconf(_SC_PAGESIZE)) / 1024;
 }
 
 nlohmann::json listeners_of(const kernel::Board& board) {
@@ -79,7 +89,8 @@ nlohmann::json describe(const nlohmann::json& info, const Sample& before, const 
   kernel["now"] = {{"programs", b.programs_attached},
                    {"descriptions", b.descriptions},
                    {"connections", b.connections},
-                   {"time_wait", b.time_wait}};
+                   {"time_wait", b.time_wait},
+                   {"resident_kib", resident_kib(b.pid)}};
   kernel["since_start"] = {{"messages_full", b.messages_full},
                            {"frames_dropped", b.frames_dropped},
                            {"accept_overflows", b.accept_overflows},
@@ -109,8 +120,8 @@ void print_text(const nlohmann::json& status) {
   fmt::print("cob '{}' at {}, supervisor pid {}, up {}\n\n", status.value("name", ""),
              status.value("address", ""), status.value("pid", 0),
              format_uptime(status.value("uptime_ms", i64{0})));
-  Table table({"KERNEL", "STATE", "PID", "CORE", "EPOCH", "UPTIME", "PROGRAMS", "CONNS", "OPENS/S",
-               "CALLS/S", "MSGS/S", "FRAMES/S", "MB/S", "CONTESTED", "DROPPED", "FULL"});
+  Table table({"KERNEL", "STATE", "PID", "CORE", "EPOCH", "UPTIME", "PROGRAMS", "CONNS", "MEMORY",
+               "OPENS/S", "CALLS/S", "MSGS/S", "FRAMES/S", "MB/S", "CONTESTED", "DROPPED", "FULL"});
   std::string listeners;
   for (const auto& kernel : status["kernels"]) {
     std::vector<std::string> row{
@@ -123,6 +134,7 @@ void print_text(const nlohmann::json& status) {
         return rate[in].get<double>() + rate[out].get<double>();
       };
       row.insert(row.end(), {now["programs"].dump(), now["connections"].dump(),
+                             fmt::format("{:.1f}M", now["resident_kib"].get<double>() / 1024),
                              format_count(sum("active_opens", "passive_opens")),
                              format_count(rate["calls"].get<double>()),
                              format_count(sum("messages_in", "messages_out")),
@@ -174,6 +186,7 @@ void add_status(CLI::App& app, Context& context) {
       "STATE      running, asleep (armed, nothing to do), stuck (its loop stands still), "
       "restarting\n"
       "EPOCH      which life of the kernel this is; 2 or more: it died and was started again\n"
+      "MEMORY     bytes resident, those that it shares with its programs and peers included\n"
       "CONTESTED  share of the time in which another process computed on the kernel's core\n"
       "DROPPED    frames dropped and connections refused by a full accept queue, since the "
       "kernel's start\n"

@@ -91,6 +91,19 @@ struct Description {
   bool reuse_address = false, reuse_port = false;
 
   std::size_t kept_bytes() const { return kept.size() - kept_taken; }
+
+  // Empty them. What one large transfer needed is not held for the rest of an idle connection's
+  // life; a few pieces are, so that small ones allocate nothing.
+  void clear_kept() {
+    std::vector<std::byte>().swap(kept);
+    kept_taken = 0;
+  }
+  void clear_pieces() {
+    if (pieces.capacity() > pieces_held_idle) std::vector<SendPiece>().swap(pieces);
+    pieces.clear();
+    pieces_taken = 0;
+  }
+  static constexpr std::size_t pieces_held_idle = 16;
 };
 
 }  // namespace cob::kernel

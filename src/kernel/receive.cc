@@ -91,10 +91,6 @@ std::size_t Sockets::on_data(net::TcbId tcb, u64 cookie, std::span<const std::by
     return payload.size();  // closed: the stack answers with a reset, nothing is kept
   counters_.bytes_in += payload.size();
   if (d.seat < 0) {
-    if (d.kept_taken > 0 && d.kept_taken == d.kept.size()) {
-      d.kept.clear();
-      d.kept_taken = 0;
-    }
     const std::size_t room =
         d.receive_limit - std::min<std::size_t>(d.receive_limit, d.kept_bytes());
     const std::size_t taken = std::min(room, payload.size());
@@ -167,10 +163,7 @@ i32 Sockets::receive_shared(Program& program, u32 number, u64 max_bytes, bool pe
   if (done == 0) return -ENOMEM;
   if (!peek) {
     d.kept_taken += done;
-    if (d.kept_taken == d.kept.size()) {
-      d.kept.clear();
-      d.kept_taken = 0;
-    }
+    if (d.kept_taken == d.kept.size()) d.clear_kept();
     if (d.tcb != net::no_tcb) stack_->receive_consumed(d.tcb, done);
     write_flags(d);
   }

@@ -55,8 +55,7 @@ void Sockets::drop_pieces(Description& d, u64 bytes) {
     ++d.pieces_taken;
   }
   if (d.pieces_taken == d.pieces.size()) {
-    d.pieces.clear();
-    d.pieces_taken = 0;
+    d.clear_pieces();
   } else if (d.pieces_taken > 64 && d.pieces_taken * 2 > d.pieces.size()) {
     d.pieces.erase(d.pieces.begin(),
                    d.pieces.begin() + static_cast<std::ptrdiff_t>(d.pieces_taken));

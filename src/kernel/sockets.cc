@@ -43,11 +43,11 @@ void Sockets::free_description(Description& d) {
   if (d.bound) directory_.unclaim(d.local, d.handle);
   if (d.token != 0) tokens_.erase(d.token);
   const u32 handle = d.handle;
-  // The vectors keep their memory for the next socket that lives here.
+  // The vectors keep their few elements' memory for the next socket that lives here.
   auto holders = std::move(d.holders);
+  d.clear_pieces();
   auto pieces = std::move(d.pieces);
   holders.clear();
-  pieces.clear();
   d = Description{};
   d.handle = handle;
   d.holders = std::move(holders);
@@ -77,8 +77,7 @@ void Sockets::close_now(Description& d, bool reset) {
     return;
   }
   const bool unread = d.kept_bytes() > 0;
-  d.kept.clear();
-  d.kept_taken = 0;
+  d.clear_kept();
   if (d.tcb == net::no_tcb) {
     free_description(d);
     return;
@@ -157,8 +156,7 @@ bool Sockets::take_in_kept(Description& d) {
     d.seat = -1;
     return false;
   }
-  d.kept = {};
-  d.kept_taken = 0;
+  d.clear_kept();
   return true;
 }
 
