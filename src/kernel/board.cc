@@ -34,6 +34,7 @@ Result<void> Kernel::create_board() {
 
 void Kernel::update_board(Time now) {
   next_board_ = now + board_interval;
+  board_behind_ = false;
   Board& b = *board_;
   b.loops = loops_;
   b.idle_loops = idle_loops_;

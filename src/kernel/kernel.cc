@@ -99,6 +99,7 @@ Result<void> Kernel::run() {
     if (any_dead_) collect_dead();
     if (now_ >= next_board_) update_board(now_);
     if (found_work) {
+      board_behind_ = true;
       if (fruitless_looks_ != 0) show_resting(0);
       rest_.worked(now_);
       may_nap_ = true;
@@ -218,8 +219,11 @@ void Kernel::sleep(Time now) {
   if (!anything_pending()) {
     ++sleeps_;
     publish(board_->asleep, u64{1});
-    poll_host(1, next_deadline(), now);
+    // The board shows the turns since it was written last before a long sleep, not after it.
+    const Time due = next_deadline();
+    poll_host(1, board_behind_ ? std::min(due, next_board_) : due, now);
     last_wake_ = HostClock::read();
+    if (last_wake_ >= due) board_behind_ = true;
     publish(board_->asleep, u64{0});
   }
   set_armed(false);

@@ -111,6 +111,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   bool may_nap_ = false;
   u32 fruitless_looks_ = 0;
   Time next_board_;
+  bool board_behind_ = false;  // something may have changed since it was written
   bool stopping_ = false;
   u64 loops_ = 0, idle_loops_ = 0, yields_ = 0, sleeps_ = 0, naps_ = 0, calls_ = 0, faults_ = 0,
       bells_ = 0;
