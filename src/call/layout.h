@@ -214,6 +214,7 @@ struct alignas(4096) ArenaHeader {  // kernel-written
   u32 cob_address;  // host byte order
   u32 cob_prefix_bits;
   u16 kernel, kernels;
+  i32 core;     // of the host, that the kernel is pinned to; -1: none
   u32 program;  // this program's number in its kernel
   u32 default_send_limit;
   char cob_name[64];
