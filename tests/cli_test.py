@@ -354,6 +354,16 @@ class BadKernelTest(CliTest):
         epochs = [k["epoch"] for k in cob.kernels()]
         self.assertLessEqual(max(epochs[0], epochs[2]), 2 * epochs[1] + 2, epochs)
 
+    def test_kernels_that_die_together_come_back_together(self):
+        core = usable_cores()[0]
+        cob = self.cob(up=False)
+        cob.up("--cores", ",".join([str(core)] * 6))
+        for life in range(2, 6):
+            for kernel in cob.kernels():
+                os.kill(kernel["pid"], signal.SIGKILL)
+            wait_until(lambda: all(k["epoch"] == life and k["state"] in ("running", "asleep") for k in cob.kernels()), 10, "six new lives")
+            cob.note_pids()
+
     def test_kernel_that_keeps_dying_is_slowed_down(self):
         for how in ("crash-once-up", "gibberish"):
             with self.subTest(how):

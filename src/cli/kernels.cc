@@ -164,6 +164,10 @@ void Supervisor::on_process_end(KernelSlot& kernel) {
   const u32 epoch = kernel.epoch();
   const bool was_running = kernel.running();
   const bool was_stopping = kernel.state() == KernelState::stopping;
+  // Closing them would not be enough: a kernel just forked and not yet exec'd holds copies, and a
+  // stale event would be taken for the next life's end, which reap() then waits for.
+  for (const FdRef fd : {kernel.process(), kernel.control()})
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd.get(), nullptr);
   const std::string how = kernel.reap(now_);
   log(fmt::format("kernel {} (epoch {}) {}", kernel.id(), epoch, how));
   if (was_stopping) return;

@@ -91,6 +91,7 @@ void Directory::claim(const PortClaim& claim, Time now, Done done) {
     done(result);
     return;
   }
+  if (owed_[home.value].size() >= max_owed / 2) return done(-EADDRINUSE);  // notices go first
   const u32 name = next_waiting_++;
   waiting_.emplace(name, Waiting{claim, now + claim_timeout, std::move(done)});
   tell(home, {.notice = Notice::claim, .name = name}, now);

@@ -40,7 +40,8 @@ class Directory {
 
   // How long a home that lives may take to answer a claim; then the claim fails with EADDRINUSE.
   static constexpr Duration claim_timeout = Duration::seconds(5);
-  // What one peer could not be told yet because its ring was full; beyond it the oldest is lost.
+  // What one peer could not be told yet because its ring was full; from the half on claims are
+  // refused, beyond it the oldest is lost.
   static constexpr std::size_t max_owed = 65'536;
 
   Directory(KernelId self, u16 kernels) : self_(self), kernels_(kernels), owed_(kernels) {}

@@ -182,7 +182,7 @@ TEST_F(Hostile, RandomSlotsHarmTheirSenderOnly) {
         for (int k = 1; k < 6; ++k) slot.a[k] = u64{chunk} | u64{chunk + 1} << 32, chunk += 2;
         if (chunk > call::send_chunks - 20) break;
       }
-      if (!wild && slot.op == call::Op::set_option) slot.a[0] = 1 + random() % 7;
+      if (!wild && slot.op == call::Op::set_option) slot.a[0] = 1 + random() % 12;
       if (!wild && slot.op == call::Op::free_receive) slot.a[0] = 0;
       if (!program.post(slot)) break;
       ++posted;
