@@ -76,6 +76,7 @@ class Supervisor {
   void on_attach_again();
 
   void on_hello(KernelSlot& kernel, Datagram& datagram);
+  void introduce(KernelSlot& one, KernelSlot& other);
   void on_link(KernelSlot& kernel, const message::LinkNotice& link, Datagram& datagram);
   void broken_protocol(KernelSlot& kernel, const char* what);
 

@@ -2,15 +2,17 @@
 // program may write. Model: a whole Kernel on a thread, the test is its supervisor and its
 // programs; after each assault an honest program is served. Untrusted by default: a hostile program
 // may harm itself only (decision 6 of the design).
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include <atomic>
 #include <random>
 #include <thread>
 
+#include "base/doorbell.h"
 #include "base/passing.h"
 #include "kernel/kernel.h"
 
@@ -60,12 +62,20 @@ class Played {
     EXPECT_EQ(::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0].get(), 0),
               MAP_FAILED);
     kernel_bell_ = std::move(fds[2]);
-    const Fd bell(::eventfd(0, EFD_CLOEXEC));
+    introduce_thread();
+  }
+  // Asks for a thread's bell, sending `surplus` along if it is valid.
+  void introduce_thread(FdRef surplus = FdRef()) {
     const call::ThreadRequest thread{.kind = static_cast<u32>(call::Hello::thread), .thread = 0};
-    const FdRef bells[] = {bell.ref()};
-    EXPECT_FALSE(send_struct(socket_.ref(), thread, bells).is_error());
-    std::vector<Fd> none;
-    receive(socket_.ref(), reply, none);
+    const FdRef fds[] = {surplus};
+    EXPECT_FALSE(
+        send_struct(socket_.ref(), thread, std::span(fds, surplus.valid() ? 1 : 0)).is_error());
+    call::AttachReply reply{};
+    std::vector<Fd> bells;
+    receive(socket_.ref(), std::as_writable_bytes(std::span(&reply, 1)), bells);
+    EXPECT_EQ(reply.result, 0);
+    ASSERT_EQ(bells.size(), 1u);
+    bell_ = std::move(bells[0]);
   }
   ~Played() {
     if (ours_ != nullptr) ::munmap(const_cast<call::KernelSide*>(ours_), sizeof *ours_);
@@ -75,6 +85,34 @@ class Played {
   Played& operator=(const Played&) = delete;
 
   call::ProgramSide& theirs() { return *theirs_; }
+  FdRef socket() const { return socket_.ref(); }
+  FdRef kernel_bell() const { return kernel_bell_.ref(); }
+  FdRef bell() const { return bell_.ref(); }
+  // Waits until the kernel has slept without a break for a while.
+  bool kernel_sleeps() const {
+    u32 seen = 0;
+    for (int i = 0, quiet = 0; i < 20'000; ++i) {
+      const u32 armed = load(ours_->armed.armed);
+      quiet = armed > call::armed_nap && armed == seen ? quiet + 1 : 0;
+      seen = armed;
+      if (quiet == 20) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return false;
+  }
+  // A call of a thread that sleeps for its answer; both ring once. -1: no answer in 5 s.
+  i32 call_asleep(call::CallSlot slot) {
+    publish(theirs_->armed[0].armed, 1u);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (!post(slot)) return -1;
+    while (load(ours_->reply[0].sequence) != position_) {
+      pollfd p{.fd = bell_.get(), .events = POLLIN, .revents = 0};
+      if (::poll(&p, 1, 5'000) != 1) return -1;
+      reset_bell(bell_.ref());
+    }
+    publish(theirs_->armed[0].armed, 0u);
+    return ours_->reply[0].result;
+  }
   bool ended() const {
     pollfd p{.fd = socket_.get(), .events = POLLIN, .revents = 0};
     return ::poll(&p, 1, 0) == 1;
@@ -111,7 +149,7 @@ class Played {
     [[maybe_unused]] const ssize_t n = ::write(kernel_bell_.get(), &one, sizeof one);
   }
 
-  Fd socket_, kernel_bell_;
+  Fd socket_, kernel_bell_, bell_;
   const call::KernelSide* ours_ = nullptr;
   call::ProgramSide* theirs_ = nullptr;
   u32 position_ = 0;
@@ -205,6 +243,106 @@ TEST_F(Hostile, RandomSlotsHarmTheirSenderOnly) {
   }
   EXPECT_GT(posted, 10'000u);  // most were taken, not ended at once
   expect_service();
+}
+
+constexpr u64 nearly_full = ~u64{0} - 1;
+
+// It fills the doorbell by which it rings, empties it, and lets writes to it block.
+TEST_F(Hostile, ADoorbellSpoiltByItsProgramWakesTheKernelForTheOthers) {
+  Played honest(supervisor_.ref()), hostile(supervisor_.ref());
+  const int doorbell = hostile.kernel_bell().get();
+  ASSERT_EQ(::write(doorbell, &nearly_full, sizeof nearly_full), 8);
+  ASSERT_EQ(::fcntl(doorbell, F_SETFL, 0), 0);
+  call::CallSlot nothing{};
+  nothing.op = call::Op::nothing;
+  for (int round = 0; round < 4; ++round) {
+    ASSERT_TRUE(honest.kernel_sleeps());
+    u64 count = 0;
+    if (round == 2) {
+      ASSERT_EQ(::read(doorbell, &count, sizeof count), 8);
+    }
+    EXPECT_EQ(honest.call_asleep(nothing), 0);
+  }
+}
+
+// The kernel rings it as often as it likes: what it holds of its bell cannot make a write block.
+TEST_F(Hostile, ABellSpoiltByItsProgramDoesNotStopTheKernel) {
+  Played hostile(supervisor_.ref());
+  (void)::fcntl(hostile.bell().get(), F_SETFL, 0);
+  EXPECT_LT(::write(hostile.bell().get(), &nearly_full, sizeof nearly_full), 0);
+  publish(hostile.theirs().armed[0].armed, 1u);
+  call::CallSlot nothing{};
+  nothing.op = call::Op::nothing;
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(hostile.call(nothing), 0);
+  expect_service();
+}
+
+// As a program of an older protocol would: a full pipe as its doorbell.
+TEST_F(Hostile, ADescriptorSentWithAThreadIsClosed) {
+  Played hostile(supervisor_.ref());
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+  const Fd reading(ends[0]);
+  Fd writing(ends[1]);
+  const std::byte page[4096] = {};
+  while (::write(writing.get(), page, sizeof page) > 0) {
+  }
+  ASSERT_EQ(::fcntl(writing.get(), F_SETFL, 0), 0);
+  hostile.introduce_thread(writing.ref());
+  writing.reset();
+  ASSERT_EQ(::fcntl(reading.get(), F_SETFL, 0), 0);
+  std::byte rest[4096];
+  ssize_t got = 0;
+  while ((got = ::read(reading.get(), rest, sizeof rest)) > 0) {
+  }
+  EXPECT_EQ(got, 0);  // the end of file: nobody else holds the other end
+  publish(hostile.theirs().armed[0].armed, 1u);
+  call::CallSlot nothing{};
+  nothing.op = call::Op::nothing;
+  EXPECT_EQ(hostile.call(nothing), 0);
+  expect_service();
+}
+
+// It keeps a copy of the kernel's end of a socket that it hands over for a child, and hangs up.
+TEST_F(Hostile, AWatchDoesNotOutliveItsProgram) {
+  Played honest(supervisor_.ref());
+  auto [mine, kernels] = pair();
+  const message::Simple hand{.kind = static_cast<u32>(message::ControlKind::program), .value = 9};
+  const FdRef end[] = {kernels.ref()};
+  ASSERT_FALSE(send_struct(supervisor_.ref(), hand, end).is_error());
+  mine.reset();
+  EXPECT_TRUE(honest.kernel_sleeps());
+}
+
+TEST_F(Hostile, ALivenessSocketOfAnotherKindIsRefused) {
+  Played honest(supervisor_.ref());
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  const Fd mine(ends[0]);
+  Fd kernels(ends[1]);
+  const message::Simple hand{.kind = static_cast<u32>(message::ControlKind::program), .value = 9};
+  const FdRef end[] = {kernels.ref()};
+  ASSERT_FALSE(send_struct(supervisor_.ref(), hand, end).is_error());
+  kernels.reset();
+  pollfd closed{.fd = mine.get(), .events = POLLRDHUP, .revents = 0};
+  EXPECT_EQ(::poll(&closed, 1, 5'000), 1);
+  EXPECT_TRUE(honest.kernel_sleeps());
+}
+
+// Hellos without end, of the kind that takes the kernel longer than the sender.
+TEST_F(Hostile, AFloodOfHellosDoesNotHoldTheKernel) {
+  Played hostile(supervisor_.ref());
+  std::atomic<bool> stop = false;
+  std::atomic<u32> sent = 0;
+  std::jthread flood([&] {
+    call::AttachRequest hello{};
+    hello.kind = static_cast<u32>(call::Hello::attach);
+    hello.version = call::protocol_version;
+    for (; !stop; ++sent) (void)send_struct(hostile.socket(), hello, {}, Blocking::never);
+  });
+  while (sent < 2'000) std::this_thread::yield();
+  expect_service();
+  stop = true;
 }
 
 TEST_F(Hostile, AThreadIndexOutOfRangeIsRefused) {
