@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <atomic>
@@ -327,6 +328,37 @@ TEST_F(Hostile, ALivenessSocketOfAnotherKindIsRefused) {
   pollfd closed{.fd = mine.get(), .events = POLLRDHUP, .revents = 0};
   EXPECT_EQ(::poll(&closed, 1, 5'000), 1);
   EXPECT_TRUE(honest.kernel_sleeps());
+}
+
+// No descriptor is left in the kernel's table (and the test's, which is the same).
+TEST_F(Hostile, WithoutDescriptorsToSpareThreadsAreTakenAndProgramsTurnedAway) {
+  Played program(supervisor_.ref());
+  auto [mine, kernels] = pair();
+  ASSERT_TRUE(program.kernel_sleeps());  // and has prepared what it prepares
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+  const rlim_t before = limit.rlim_cur;
+  limit.rlim_cur = static_cast<rlim_t>(Fd(::dup(0)).get());
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+  const call::ThreadRequest thread{.kind = static_cast<u32>(call::Hello::thread), .thread = 1};
+  EXPECT_FALSE(send_struct(program.socket(), thread).is_error());
+  call::AttachReply reply{.kind = 0, .result = -1};
+  std::vector<Fd> bells;
+  receive(program.socket(), std::as_writable_bytes(std::span(&reply, 1)), bells);
+  EXPECT_EQ(reply.result, 0);
+  EXPECT_TRUE(bells.empty());
+  const message::Simple hand{.kind = static_cast<u32>(message::ControlKind::program), .value = 9};
+  const FdRef end[] = {kernels.ref()};
+  EXPECT_FALSE(send_struct(supervisor_.ref(), hand, end).is_error());
+  ASSERT_EQ(::dup2(0, kernels.get()), kernels.get());  // closed, and its number stays taken
+  std::byte nothing_came[8];
+  EXPECT_EQ(receive(mine.ref(), nothing_came, bells), 0U);
+  limit.rlim_cur = before;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+  call::CallSlot nothing{};
+  nothing.op = call::Op::nothing;
+  EXPECT_EQ(program.call(nothing), 0);
+  expect_service();
 }
 
 // Hellos without end, of the kind that takes the kernel longer than the sender.
