@@ -321,7 +321,7 @@ class BadKernelTest(CliTest):
         self.failing_up("mute", "kernel 1 did not start: it said nothing for 10 s", kernel="1")
 
     def test_hello_without_a_sealed_board(self):
-        self.failing_up("no-board", "hello without doorbell and sealed board")
+        self.failing_up("no-board", "hello without a sealed board")
 
     def test_kernel_that_is_no_program(self):
         cob = self.cob(up=False)

@@ -17,7 +17,7 @@ using u64 = __u64;
 using i32 = __s32;
 using i64 = __s64;
 
-inline constexpr u32 protocol_version = 1;
+inline constexpr u32 protocol_version = 2;
 inline constexpr u32 arena_magic = 0x31626f63;  // "cob1"
 
 // Capacities of an arena; all of it is virtual until touched.
@@ -237,7 +237,7 @@ struct alignas(64) KernelArmed {  // kernel-written
 };
 
 struct alignas(64) ThreadArmed {  // program-written
-  u32 armed;                      // 1: the thread sleeps on its doorbell
+  u32 armed;                      // 1: the thread sleeps on its bell
   u32 resting;                    // 0: at work; else counts the looks of a wait that found nothing
   u32 reserved[14];
 };
@@ -277,12 +277,13 @@ struct ProgramSide {
 
 enum class Hello : u32 {
   attach = 1,  // program -> kernel. AttachRequest. Answered by AttachReply + {kernel side, program
-               // side, kernel doorbell}
-  thread,  // program -> kernel. ThreadRequest + {doorbell eventfd}; answered by ThreadReplyHello
-  child,   // program -> kernel, before Op::fork. + {kernel's end of the child's socket pair}; no
-           // answer
-  again,   // program -> supervisor, on the shared attach right: AgainRequest + {kernel's end}; no
-           // answer
+               // side, doorbell eventfd: the kernel watches it}
+  thread,      // program -> kernel. ThreadRequest. Answered by AttachReply + {epoll descriptor: the
+               // kernel rings}, or without one when the kernel has none to spare
+  child,  // program -> kernel, before Op::fork. + {kernel's end of the child's socket pair}; no
+          // answer
+  again,  // program -> supervisor, on the shared attach right: AgainRequest + {kernel's end}; no
+          // answer
 };
 
 struct AttachRequest {

@@ -39,14 +39,11 @@ std::size_t Kernel::take_calls(Program& program, u32 thread, std::size_t budget)
   return taken;
 }
 
+// All that was posted before: at most a full ring a thread. A program that goes on posting would
+// keep us here.
 void Kernel::drain(Program& program) {
-  bool more = true;
-  while (more && !program.dead && !program.faulty) {
-    more = false;
-    const std::size_t threads = program.threads().size();
-    for (u32 t = 0; t < threads && !program.dead; ++t)
-      more |= take_calls(program, t, call::ring_slots) > 0;
-  }
+  const std::size_t threads = program.threads().size();
+  for (u32 t = 0; t < threads && !program.dead; ++t) take_calls(program, t, call::ring_slots);
 }
 
 void Kernel::execute(Program& program, u32 thread, const CallSlot& call) {

@@ -4,7 +4,6 @@
 
 #include <sched.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -20,18 +19,6 @@ namespace {
 constexpr std::size_t message_budget = 64, frame_budget = 128, call_budget = 64;
 constexpr Duration host_poll_interval = Duration::microseconds(500);
 constexpr Duration board_interval = Duration::milliseconds(5);
-// What an epoll event stands for, beside a program's id.
-constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32;
-
-Result<void> watch(FdRef epoll, FdRef fd, u64 data) {
-  epoll_event event{};
-  // The doorbell is edge-triggered, so that it need not be read.
-  event.events = data == event_doorbell ? EPOLLIN | EPOLLET : EPOLLIN | EPOLLRDHUP;
-  event.data.u64 = data;
-  if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0)
-    return Error::from_errno("epoll_ctl");
-  return {};
-}
 
 }  // namespace
 
@@ -53,10 +40,8 @@ Result<void> Kernel::start() {
   }
   ::prctl(PR_SET_TIMERSLACK, 1);
   events_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
-  doorbell_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!events_.valid() || !doorbell_.valid()) return Error::from_errno("epoll or eventfd");
-  TRY(watch(events_.ref(), doorbell_.ref(), event_doorbell));
-  TRY(watch(events_.ref(), supervisor_.ref(), event_supervisor));
+  if (!events_.valid()) return Error::from_errno("epoll_create1");
+  TRY(watch(supervisor_.ref(), event_supervisor));
 
   messenger_ =
       TRY(message::Messenger::create(KernelId(config_.kernel), config_.epoch, config_.kernels));
@@ -96,7 +81,10 @@ Result<void> Kernel::run() {
     ++loops_;
     found_work = poll(now_);
     flush();
-    if (any_dead_) collect_dead();
+    if (any_dead_) {
+      collect_dead();
+      found_work = true;  // what the dead let go is others' news
+    }
     if (now_ >= next_board_) update_board(now_);
     if (found_work) {
       board_behind_ = true;
@@ -235,7 +223,21 @@ void Kernel::sleep(Time now) {
   set_armed(false);
 }
 
-// Host descriptors: the doorbell, the supervisor, the programs' liveness sockets. Waits until
+Result<void> Kernel::watch(FdRef fd, u64 event) {
+  epoll_event wanted{};
+  // Doorbells are edge-triggered, so that they need not be read.
+  wanted.events = event == event_doorbell ? EPOLLIN | EPOLLET : EPOLLIN | EPOLLRDHUP;
+  wanted.data.u64 = event;
+  if (::epoll_ctl(events_.get(), EPOLL_CTL_ADD, fd.get(), &wanted) != 0)
+    return Error::from_errno("epoll_ctl");
+  return {};
+}
+
+void Kernel::unwatch(FdRef fd) {
+  if (fd.valid()) ::epoll_ctl(events_.get(), EPOLL_CTL_DEL, fd.get(), nullptr);
+}
+
+// Host descriptors: the doorbells, the supervisor, the programs' liveness sockets. Waits until
 // `deadline` at most.
 bool Kernel::poll_host(int wait, Time deadline, Time now) {
   epoll_event events[32];
@@ -269,11 +271,24 @@ void Kernel::on_frame(std::span<const std::byte> frame, net::Route from, net::Fr
   stack_->on_frame(frame, from, flags, now_);
 }
 
+namespace {
+
+// A program chose the descriptor: one of another kind may make us wait as soon as it is looked at.
+bool is_liveness_socket(FdRef fd) {
+  int domain = 0, type = 0;
+  socklen_t length = sizeof domain;
+  return ::getsockopt(fd.get(), SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 &&
+         domain == AF_UNIX && ::getsockopt(fd.get(), SOL_SOCKET, SO_TYPE, &type, &length) == 0 &&
+         type == SOCK_SEQPACKET;
+}
+
+}  // namespace
+
 void Kernel::add_program(u32 pid, Fd liveness) {
+  if (!is_liveness_socket(liveness.ref())) return;
   const u32 id = next_program_++;
   auto program = std::make_unique<Program>(id, pid, std::move(liveness));
-  if (watch(events_.ref(), program->liveness(), id).is_error())
-    return;  // closing it tells the program
+  if (watch(program->liveness(), id).is_error()) return;  // closing it tells the program
   programs_.emplace(id, std::move(program));
 }
 

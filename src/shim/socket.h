@@ -166,6 +166,10 @@ class Pin {
   Thread* thread_;
 };
 
+// Threads come and go on one word (ProgramSocket::read_waiter or write_waiter) without a lock.
+void set_waiter(u16& word, const Thread* thread);
+void clear_waiter(u16& word, const Thread* thread);
+
 // Waits until `mask` (or error, hangup) is ready. 0, or the errno: EAGAIN (time is over), EINTR.
 int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 seen, u32 breaking);
 
