@@ -25,7 +25,7 @@ class DemoTest(unittest.TestCase):
 
     def start(self):
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(self.directory / "runtime"), "COB_BUILD": str(harness.BUILD),
-                       "TMPDIR": str(self.directory / "temporary"), "COB_DEMO_BENCH": "no"}
+                       "TMPDIR": str(self.directory / "temporary"), "COB_DEMO_BENCH": "no", "COB_CHECK": "1"}
         return subprocess.Popen([str(harness.ROOT / "tools/demo.sh")], env=environment, start_new_session=True, text=True,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 

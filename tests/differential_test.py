@@ -22,7 +22,7 @@ class Differential(harness.CobTest):
                               stderr=subprocess.STDOUT, text=True, timeout=300).stdout
 
     def transcript_on_cob(self, cob, seed, settle_us):
-        done = cob.run(PROGRAM, str(seed), STEPS, settle_us, kernel=seed % 2, environment={"COB_CHECK": "1"}, timeout=300)
+        done = cob.run(PROGRAM, str(seed), STEPS, settle_us, kernel=seed % 2, timeout=300)
         return done.stdout + done.stderr
 
     def test_random_sequences(self):
