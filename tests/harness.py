@@ -8,9 +8,11 @@
 COB_BUILD names the build tree (default: build/ beside tests/). A file ends with `harness.main()`, whose exit status is 0, 1,
 or 77 when something was skipped and nothing failed; each skip is printed by name.
 """
+import datetime
 import json
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import signal
@@ -82,6 +84,11 @@ def memories_of(pid):
     except OSError:
         pass
     return found
+
+
+def run_delay(pid):
+    """Seconds that a process waited for a core since its start."""
+    return int(pathlib.Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def usable_cores():
@@ -169,6 +176,24 @@ class Cob:
         self.pids.update(k["pid"] for k in status["kernels"] if k["pid"] > 0)
         return status
 
+    def kill_kernel(self, number, meanwhile=lambda: None):
+        """kill -9, `meanwhile()`, and its respawn. Returns the seconds between them by the supervisor's log, without those in which supervisor
+        and new kernel waited for a core."""
+        supervisor, old = self.status()["pid"], self.kernels()[number]
+        waited = -run_delay(supervisor)
+        killed = time.time()
+        os.kill(old["pid"], signal.SIGKILL)
+        meanwhile()
+        new = {}
+        def runs():
+            new.update(self.kernels()[number])
+            return new["epoch"] == old["epoch"] + 1 and "now" in new
+        wait_until(runs, 30, "the kernel's respawn")
+        self.note_pids()
+        stamp = re.search(rf"(?m)^(\S+ \S+) supervisor: kernel {number} runs: pid {new['pid']},", self.log())[1]
+        waited += run_delay(supervisor) + run_delay(new["pid"])
+        return datetime.datetime.fromisoformat(stamp).timestamp() - killed - waited
+
     # ---- programs ----
 
     def run(self, *program, kernel=None, **options):
@@ -192,7 +217,7 @@ class Cob:
     def read_what_was_printed(self, child):
         """Looks for reports in the rest of a dead child's output; its descendants may hold the pipes open."""
         for stream in (child.stdout, child.stderr):
-            if stream is None:
+            if stream is None or stream.closed:
                 continue
             os.set_blocking(stream.fileno(), False)
             try:
