@@ -49,10 +49,18 @@ constexpr const char* servers_help =
     "plain Linux loopback with the same two cores, taking turns round by round. Every response is\n"
     "checked. A round in which a process waited for its core because of strangers is thrown away,\n"
     "counted and repeated. Each case is also measured with a busy process on each core (_hog).\n\n"
-    "Cases: nginx_close nginx_close_c8 nginx_close_c1 nginx_close_static nginx_keepalive\n"
-    "       redis_get redis_set redis_get_p16 redis_set_p16, and each of them with _hog appended.\n"
+    "Cases: nginx_close nginx_close_static nginx_keepalive, each also with _c8 and _c1 appended,\n"
+    "       redis_get redis_set redis_get_p16 redis_set_p16; nginx_close_c8, nginx_close_c1 and\n"
+    "       those without _c8 and _c1 also with _hog appended.\n"
     "Needs the Debian packages nginx-light, apache2-utils, redis-server, redis-tools and curl.\n"
     "nginx's master and workers run as www-data when started by root.";
+
+constexpr const char* examples =
+    "Examples:\n"
+    "  cob bench floor\n"
+    "  cob bench calls --seconds 0.2 --rounds 3\n"
+    "  cob bench servers --fast\n"
+    "  cob bench servers --only nginx_close,nginx_close_hog --json figures.json";
 
 std::vector<int> allowed_cores() {
   std::vector<int> cores;
@@ -117,6 +125,7 @@ bool complete(Options& options) {
 Parsed parse_options(int argc, char** argv, Options& options) {
   CLI::App app(head, "cob bench");
   app.require_subcommand(1);
+  app.footer(examples);
   CLI::App& floor = *app.add_subcommand("floor", floor_help);
   CLI::App& messages = *app.add_subcommand("messages", messages_help);
   CLI::App& calls = *app.add_subcommand("calls", calls_help);

@@ -5,6 +5,7 @@ import pathlib
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import unittest
 
@@ -181,6 +182,27 @@ print(good)
 """
         done = cob.run(sys.executable, "-c", client, kernel=0, timeout=120)
         self.assertEqual(done.stdout, "10000\n", done.stderr[-2000:])
+
+
+class Contested(harness.CobTest):
+    """A computing neighbour on the cores: what is served, and that `cob status` names it."""
+
+    def hog(self, core):
+        hog = subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+        self.addCleanup(hog.wait)
+        self.addCleanup(hog.kill)
+
+    @needs("nginx", "ab")
+    def test_status_shows_it(self):
+        cob = self.cob(kernels=2)
+        servers.nginx(cob)
+        for kernel in cob.kernels():
+            self.hog(kernel["core"])
+        def shown():
+            done = cob.run("ab", "-q", "-n", 500, "-c", 8, f"http://{ADDRESS}:8080/memory", kernel=0)
+            self.assertRegex(done.stdout, r"Failed requests:\s+0\n", done.stderr)
+            return all(k["since_start"]["contested_ns"] > 0 for k in cob.kernels())
+        harness.wait_until(shown, 30, "contested time of both kernels")
 
 
 class NginxSignals(harness.CobTest):
