@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 
+#include "bench/bench.h"
 #include "bench/place.h"
 #include "bench/report.h"
 
@@ -250,8 +251,8 @@ std::string Servers::tables() const {
   return text;
 }
 
-bool programs_there() {
-  bool there = true;
+std::string missing_programs() {
+  std::string missing, packages;
   for (const auto& [program, package] : {std::pair{"nginx", "nginx-light"},
                                          {"ab", "apache2-utils"},
                                          {"redis-server", "redis-server"},
@@ -259,10 +260,10 @@ bool programs_there() {
                                          {"redis-cli", "redis-tools"},
                                          {"curl", "curl"}}) {
     if (!find_program(program).empty()) continue;
-    fmt::print(stderr, "cob bench: {} is missing: apt-get install {}\n", program, package);
-    there = false;
+    missing += fmt::format("{}{}", missing.empty() ? "" : ", ", program);
+    packages += fmt::format(" {}", package);
   }
-  return there;
+  return missing.empty() ? "" : fmt::format("missing: {}; apt-get install{}", missing, packages);
 }
 
 // The cases asked for, in all_cases' order; fails on a name that does not exist.
@@ -319,13 +320,19 @@ std::vector<ServerCase> all_cases() {
   return cases;
 }
 
+std::vector<std::string> case_names() {
+  std::vector<std::string> names;
+  for (const ServerCase& one : all_cases()) names.push_back(one.name);
+  return names;
+}
+
 int servers_main(const Options& options) {
   const auto cases = chosen_cases(options);
   if (!cases) {
-    fmt::print(stderr, "cob bench: {}\n", cases.why());
-    return 2;
+    return fail(options.json, 2, cases.why());
   }
-  if (!programs_there()) return 2;
+  if (const std::string missing = missing_programs(); !missing.empty())
+    return fail(options.json, 2, missing);
   Interrupts interrupts;
   int status = 0;
   {
@@ -335,8 +342,7 @@ int servers_main(const Options& options) {
     if (!options.linux_only) {
       auto up = PrivateCob::bring_up(options, interrupts);
       if (!up) {
-        fmt::print(stderr, "cob bench: {}\n", up.why());
-        return interrupts.seen() ? 130 : 1;
+        return fail(options.json, interrupts.seen() ? 130 : 1, up.why());
       }
       cob.emplace(std::move(*up));
       places.insert(places.begin(), &cob->place());
