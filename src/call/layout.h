@@ -227,7 +227,7 @@ struct alignas(4096) ArenaHeader {  // kernel-written
   char cob_name[64];
 };
 
-inline constexpr u32 armed_nap = 1;  // naps for some 100 us: ring only before resting
+inline constexpr u32 armed_nap = 1;  // naps while the program works: ring only before resting
 
 struct alignas(64) KernelArmed {  // kernel-written
   u32 armed;    // not 0: the kernel sleeps, ring its doorbell after posting; another number each

@@ -24,9 +24,9 @@ class Rest {
   static constexpr Duration switch_time = Duration::microseconds(1);
   static constexpr u32 fruitless_yields = 10;
   static constexpr Duration apart_time = Duration::milliseconds(20);  // then yields are tried again
-  // A nap is ended by the program's ring; its own end is for programs that compute or block. It lies
-  // behind the host's next tick (4 ms), for a nearer one means two writes of the timer's hardware,
-  // 15 us in a virtual machine. Once a nap was over unrung, naps are short for a while.
+  // A nap is ended by the program's ring; its own end is for programs that compute or block. It
+  // lies behind the host's next tick (4 ms), for a nearer one means two writes of the timer's
+  // hardware, 15 us in a virtual machine. Once a nap was over unrung, naps are short for a while.
   static constexpr Duration long_nap = Duration::milliseconds(5);
   static constexpr Duration short_nap = Duration::microseconds(150);
   static constexpr Duration short_naps_time = Duration::milliseconds(100);
@@ -34,9 +34,7 @@ class Rest {
   enum class Advice { yield, sleep };
 
   // The loop just did work.
-  void worked(Time now) {
-    idle_since_ = now;
-  }
+  void worked(Time now) { idle_since_ = now; }
   // `program_busy`: a program shares the core and has work. Yields hand the core over, unless
   // program and kernel lie in different groups of the host's scheduler (autogroup, cgroup): then it
   // gives a yielded core back until both groups have had as much of it, work or none.
