@@ -299,9 +299,9 @@ struct AgainRequest {
   u32 kernel;  // wanted kernel
 };
 
-// Environment of a program: COB_SHIM=<attach right fd>:<liveness fd or -1>:<kernel>[:1]; 1:
-// descriptions of an image before wait in the kernel, so attach at once. LD_PRELOAD names
-// libcob.so.
+// Environment of a program: COB_SHIM=<attach right fd>:<liveness fd or -1>:<kernel>:<the cob's
+// address, host byte order>[:1]; 1: descriptions of an image before wait in the kernel, so attach
+// at once. LD_PRELOAD names libcob.so.
 inline constexpr char environment_name[] = "COB_SHIM";
 // An eventfd whose count has these upper bits is a placeholder; the count is the description's
 // token.

@@ -183,9 +183,12 @@ Arena* attach() {
     if (liveness >= 0) close_hidden(liveness);
     fresh_arena->dead = 1;
     g.next_attach_ns = now + 20'000'000;
+    store(g.attach_failed, true);
     return nullptr;
   }
   g.liveness = liveness;
+  g.cob_address = fresh_arena->cob_address;
+  store(g.attach_failed, false);
   publish_word(g.current, fresh_arena);
   adopt_inherited(fresh_arena);
   return fresh_arena;

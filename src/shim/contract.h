@@ -160,8 +160,8 @@ void keep_liveness_across_exec(bool keep);
 // (close-on-exec is set; the caller makes it inheritable by a file action dup2 onto itself) after
 // Hello::child and Op::fork were done; -1: none, the child attaches by the attach right alone.
 int spawn_liveness();
-// "COB_SHIM=<attach right>:<liveness>:<kernel>" for an image to be started. liveness -1: it
-// attaches by the right. own: this process's liveness socket. Returns the length.
+// "COB_SHIM=<attach right>:<liveness>:<kernel>:<address>" for an image to be started. liveness -1:
+// it attaches by the right. own: this process's liveness socket. Returns the length.
 enum : int { liveness_none = -1, liveness_own = -2 };
 u32 environment_entry(char* buffer, u32 size, int liveness);
 

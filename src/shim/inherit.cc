@@ -348,8 +348,8 @@ u32 environment_entry(char* buffer, u32 size, int liveness) {
                (liveness == liveness_own && arena != nullptr && !arena->is_dead()) ||
                (liveness == liveness_own && g.inherited);
   int number = liveness == liveness_own ? g.liveness : liveness;
-  int n = snprintf(buffer, size, "%s=%d:%d:%u%s", environment_name, g.attach_right, number,
-                   g.kernel, holds ? ":1" : "");
+  int n = snprintf(buffer, size, "%s=%d:%d:%u:%u%s", environment_name, g.attach_right, number,
+                   g.kernel, g.cob_address, holds ? ":1" : "");
   return n < 0 ? 0 : static_cast<u32>(n);
 }
 
