@@ -60,7 +60,9 @@ struct Description {
   net::TcbId tcb;
   net::ListenerId listener;
   net::Endpoint local, remote;
-  bool bound = false;  // local port was claimed
+  bool bound = false;       // local port was claimed
+  bool port_given = false;  // bind(2) named it: it stays when listening ends
+  bool listened = false;    // its holders' lines count offers, or did
   bool accept_counted =
       false;  // an unaccepted connection: the stack still counts it against the backlog
 

@@ -46,7 +46,7 @@ void Sockets::listen(Program& program, u32 number, u32 backlog, const CallOrigin
   directory_.claim(claim, now_, [this, handle = d.handle, backlog, origin](i32 result) {
     Description* listener = at_handle(handle);
     if (listener == nullptr || result != 0) return answer(origin, result != 0 ? result : -EBADF);
-    listener->bound = true;
+    listener->bound = listener->listened = true;
     const auto id = join_listener(*listener, backlog);
     if (id.is_error()) return answer(origin, -id.error().code);
     listener->listener = id.value();
@@ -81,6 +81,63 @@ void Sockets::leave_listener(Description& d) {
   if (!group->second.members.empty()) return;
   by_listener_.erase(group);
   stack_->close_listener(d.listener);
+}
+
+// Nobody listens on it any more: connections that nobody accepted are reset.
+void Sockets::end_queue(Description& d) {
+  directory_.remove_listener(d.local);
+  for (Holder& h : d.holders) take_offers_back(d, h);
+  std::erase(busy_listeners_, &d);
+  auto pending = std::move(d.queue->pending);
+  for (Description* waiting : pending) {
+    waiting->listener_of = nullptr;
+    waiting->linger_reset = true;
+    release(*waiting);
+  }
+  leave_listener(d);
+  d.queue.reset();
+}
+
+// shutdown(2) for reading: the socket is undecided again, as Linux's tcp_disconnect leaves it. A
+// port that bind named stays its own; holders that wanted offers want them again when it listens
+// again.
+void Sockets::stop_listening(Description& d) {
+  end_queue(d);
+  d.state = SocketState::undecided;
+  if (d.port_given) {
+    directory_.claim({.local = d.local,
+                      .owner = options_.self,
+                      .handle = d.handle,
+                      .reuse_address = d.reuse_address,
+                      .reuse_port = d.reuse_port},
+                     now_, [](i32) {});
+  } else {
+    directory_.unclaim(d.local, d.handle);
+    d.bound = false;
+  }
+  if (d.holders.size() == 1) {
+    const Holder& h = d.holders.front();
+    d.seat = 0;
+    d.first_chunk = d.last_chunk = call::no_chunk;
+    d.first_position = d.consumed = h.program->ours(h.slot).received;  // nothing is unread
+    publish(h.program->theirs(h.slot).seat, static_cast<u32>(call::seat_idle));
+  }
+  write_flags(d);
+}
+
+// It connects after having listened: the lines, which counted offers, count bytes from now on.
+void Sockets::forget_offers(Description& d) {
+  d.listened = false;
+  for (std::size_t i = 0; i < d.holders.size(); ++i) {
+    Holder& h = d.holders[i];
+    if (std::exchange(h.wants_accept, false)) h.program->give_offer_ring(h.offer_ring);
+    call::KernelSocket& line = h.program->ours(h.slot);
+    const u64 position = load(h.program->theirs(h.slot).consumed);
+    line.offer_ring = 0;
+    line.first_position = position;
+    publish(line.received, position);
+    if (d.seat == static_cast<i32>(i)) d.first_position = d.consumed = position;
+  }
 }
 
 void Sockets::want_accept(Program& program, u32 number) {

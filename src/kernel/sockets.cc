@@ -64,15 +64,7 @@ void Sockets::release(Description& d) {
 // The last reference is gone: close(2) as tcp(7) and RFC 9293 section 3.10.4 have it.
 void Sockets::close_now(Description& d, bool reset) {
   if (d.state == SocketState::listening) {
-    directory_.remove_listener(d.local);
-    std::erase(busy_listeners_, &d);
-    auto pending = std::move(d.queue->pending);
-    for (Description* waiting : pending) {
-      waiting->listener_of = nullptr;
-      waiting->linger_reset = true;
-      release(*waiting);
-    }
-    leave_listener(d);
+    end_queue(d);
     free_description(d);
     return;
   }
@@ -161,7 +153,7 @@ bool Sockets::take_in_kept(Description& d) {
 }
 
 void Sockets::leave_holder(Description& d, std::size_t index) {
-  if (d.state == SocketState::listening && d.holders[index].wants_accept)
+  if (d.holders[index].wants_accept)
     d.holders[index].program->give_offer_ring(d.holders[index].offer_ring);
   if (d.seat == static_cast<i32>(index)) {
     d.seat = -1;
@@ -300,19 +292,16 @@ void Sockets::on_peer_closed(net::TcbId, u64 cookie) {
 
 void Sockets::shutdown(Program& program, u32 number, u32 how) {
   Description& d = *program.slot(number).description;
-  if (d.state == SocketState::listening && (how & 2) != 0) {
-    // shutdown(2) on a listener ends the listening; accept then gives EINVAL.
-    directory_.remove_listener(d.local);
-    d.flags |= call::flag_reset | call::flag_peer_closed;
-    write_flags(d);
-    return;
-  }
+  if (d.state == SocketState::listening && (how & 2) != 0) return stop_listening(d);
   if (d.tcb == net::no_tcb) return;
   if ((how & 1) != 0 && (d.flags & call::flag_send_closed) == 0) {
     d.flags |= call::flag_send_closed;
     stack_->shutdown_send(d.tcb);
   }
-  if ((how & 2) != 0) d.flags |= call::flag_peer_closed;
+  if ((how & 2) != 0) {
+    d.flags |= call::flag_peer_closed;
+    stack_->shutdown_receive(d.tcb);
+  }
   write_flags(d);
 }
 

@@ -157,6 +157,9 @@ class Sockets final : public net::SocketLayer {
   void mark_busy(Description& listener);
   Result<net::ListenerId> join_listener(Description& d, u32 backlog);
   void leave_listener(Description& d);
+  void end_queue(Description& d);
+  void stop_listening(Description& d);
+  void forget_offers(Description& d);
   void finish_listen(u32 handle, Program& program, u32 slot, const CallOrigin& origin, i32 result);
   void answer(const CallOrigin& origin, i32 result, const u64* values = nullptr, u32 count = 0);
 

@@ -127,6 +127,7 @@ Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
   error = begin_slot(socket, arena);
   if (error != 0) return Begun::failed;
   if (fresh_slot) post_options(socket);
+  socket->consumed = load(socket->program->consumed);  // it may have counted offers
   Call c{};
   put(c, 0, 0, remote);
   socket->remote_address = remote.address;
@@ -152,6 +153,7 @@ Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
     }
   }
   socket->reads_end = false;
+  socket->want_accept = false;
   publish_word(socket->stage, Stage::stream);
   return Begun::cob;
 }

@@ -78,7 +78,6 @@ ssize_t take(Socket* socket, size_t bytes, Pieces* pieces, bool peek) {
 
 // The seat is the kernel's. -ERESTART: it came back to us.
 ssize_t take_shared(Socket* socket, size_t bytes, Pieces* pieces, bool peek) {
-  if (socket->peer_shut_read) return 0;
   if (bytes == 0) {
     if ((readiness(socket, POLLIN) & POLLIN) == 0) return -EAGAIN;
     if ((acquire(socket->kernel->flags) & flag_shared) == 0) return -ERESTART;

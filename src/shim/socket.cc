@@ -223,6 +223,12 @@ Reply call_on(Socket* socket, Call& c) {
   return call_kernel(socket->arena, c);
 }
 
+// shutdown(2), here or in a program that shares it.
+static bool listening_ended(const Socket* socket) {
+  return is_live(socket) && begun(socket) &&
+         acquire(socket->kernel->state) == SocketState::undecided;
+}
+
 bool settle(Socket* socket) {
   if (socket->stage == Stage::undecided && socket->arena != nullptr && is_live(socket)) {
     // Another program that shares it may have decided.
@@ -232,6 +238,11 @@ bool settle(Socket* socket) {
         state != SocketState::free) {
       publish_word(socket->stage, Stage::stream);
     }
+  } else if (socket->stage == Stage::listener && listening_ended(socket)) {
+    if (socket->local_port == 0) socket->bound = false;
+    // What was offered and not looked at was taken back.
+    publish_word(socket->program->consumed, acquire(socket->kernel->received));
+    publish_word(socket->stage, Stage::undecided);
   }
   if (socket->stage != Stage::inherited) return socket->stage != Stage::dead;
   attach();  // adopts all that is inherited
@@ -318,7 +329,7 @@ u32 readiness(Socket* socket, u32 interest) {
   }
   if (!begun(socket)) return 0;
   if (socket->stage == Stage::listener) {
-    if ((acquire(socket->kernel->flags) & flag_reset) != 0) return out_bits | POLLHUP;
+    if (listening_ended(socket)) return out_bits | POLLHUP;
     want_offers(socket);
     return acquire(socket->kernel->received) != load(socket->program->consumed) ? in_bits : 0;
   }

@@ -228,12 +228,25 @@ static void do_close(void) {
 }
 
 static void do_shutdown(void) {
-  /* SHUT_RD is left out: Linux aborts a connection shut both ways when data still comes, cob lets
-   * it be. */
-  const int fd = slot_fd(), how = SHUT_WR;
-  int listening = 0; /* a listener shut down: Linux may listen on it again, cob ends it */
+  const int fd = slot_fd(), how = (int)pick(3);
+  int listening = 0;
   socklen_t length = sizeof listening;
-  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 && listening != 0) return;
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 && listening != 0) {
+    const long ended = CALL(shutdown(fd, how));
+    const int error = errno;
+    settle();
+    const long again = CALL(listen(fd, 16)); /* on another port, if bind named none */
+    say("shutdown listener %d %d -> %s listen %s", fd, how, outcome(ended, error),
+        outcome(again, errno));
+    if (how != SHUT_WR) {
+      struct sockaddr_in address = {0};
+      length = sizeof address;
+      getsockname(fd, (struct sockaddr*)&address, &length);
+      s.listening_port = address.sin_port;
+      s.pending = 0;
+    }
+    return;
+  }
   struct sockaddr_in peer; /* an unconnected one: Linux remembers it, cob within one image only */
   length = sizeof peer;
   if (fcntl(fd, F_GETFD) >= 0 && getpeername(fd, (struct sockaddr*)&peer, &length) < 0 &&

@@ -54,6 +54,7 @@ class TcpStack final : public Stack {
   void set_cork(TcbId tcb, bool on) override;
   void set_keep_alive(TcbId tcb, bool on, Duration idle, Duration interval, u32 probes) override;
   void shutdown_send(TcbId tcb) override;
+  void shutdown_receive(TcbId tcb) override;
   void close(TcbId tcb) override;
   void abort(TcbId tcb) override;
   void route_lost(Route route) override;
