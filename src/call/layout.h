@@ -17,7 +17,7 @@ using u64 = __u64;
 using i32 = __s32;
 using i64 = __s64;
 
-inline constexpr u32 protocol_version = 1;
+inline constexpr u32 protocol_version = 2;
 inline constexpr u32 arena_magic = 0x31626f63;  // "cob1"
 
 // Capacities of an arena; all of it is virtual until touched.
@@ -56,6 +56,7 @@ enum class Op : u16 {
   released,      // socket: the seat was BUSY|WANTED and is now free for the kernel to take
   want_accept,   // socket (listener): the program polls or accepts on it; offers may come (standing
                  // until close)
+  remember,      // socket; a[0..5]: the shim's own notes about it, kept with the description
   // Synchronous calls: answered in ThreadReply. result is >= 0 or -errno.
   open,  // socket: make the kernel know an undecided socket -> value[0] = handle
   bind,  // socket; a[0] = address, a[1] = port, a[2] = reuse_address | reuse_port << 1 -> value[0]
@@ -71,11 +72,12 @@ enum class Op : u16 {
   fork,  // a liveness descriptor was sent on the program's socket: -> value[0] = ticket; the child
          // holds what we hold
   publish,  // a[0] = count (1..2), then pairs (socket, token): names the descriptions for exec,
-            // spawn, SCM_RIGHTS
+            // spawn, SCM_RIGHTS; flags bit 0: in flight, one, behind Hello::flight
   adopt,    // a[0] = token -> value[0] = socket (a kernel-numbered slot): a descriptor received or
             // found at attach
   adopt_handle,  // a[0] = handle -> value[0] = socket: a forked child claims what its ticket holds
   adopted,       // all of attach's adoptions are done: what the ticket holds beyond them is dropped
+  recall,        // socket -> result 1, value[0..5]: what `remember` told last; -ENOENT: nothing
   info,          // socket; a[0] = InfoKind -> value[..] (see docs/calls.md)
   nothing,       // a round trip and no more: benchmarks, and a barrier behind posts
 };
@@ -275,7 +277,17 @@ enum class Hello : u32 {
            // answer
   again,   // program -> supervisor, on the shared attach right: AgainRequest + {kernel's end}; no
            // answer
+  flight,  // program -> kernel, before Op::publish with in_flight. + {kernel's end of the pair
+           // whose other end travels by SCM_RIGHTS}; no answer
 };
+
+// What lies in the end that travels, with the placeholder itself as a right: its receiver reads it
+// without taking it, for the message may arrive more than once (MSG_PEEK).
+struct Flight {
+  u64 mark;  // flight_mark
+  u64 token;
+};
+inline constexpr u64 flight_mark = 0x7468'6769'6c66'6263ull;  // "cbflight"
 
 struct AttachRequest {
   u32 kind;  // Hello::attach

@@ -4,6 +4,7 @@
 // kernel has it and they lie here. docs/calls.md, "Seats". Kernel's loop only.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <vector>
@@ -86,6 +87,8 @@ struct Description {
 
   std::unique_ptr<ListenQueue> queue;  // a listener's
   Description* listener_of = nullptr;  // a connection not accepted yet: its listener
+
+  std::unique_ptr<std::array<u64, 6>> memory;  // Op::remember; the programs' own
 
   u32 receive_limit = 0, send_limit = 0;
   bool no_delay = false, cork = false, keep_alive = false, linger_reset = false;

@@ -21,12 +21,15 @@ constexpr std::size_t message_budget = 64, frame_budget = 128, call_budget = 64;
 constexpr Duration host_poll_interval = Duration::microseconds(500);
 constexpr Duration board_interval = Duration::milliseconds(5);
 // What an epoll event stands for, beside a program's id.
-constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32;
+constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32,
+              event_flight = u64{3} << 32;  // and its id
 
 Result<void> watch(FdRef epoll, FdRef fd, u64 data) {
   epoll_event event{};
   // The doorbell is edge-triggered, so that it need not be read.
-  event.events = data == event_doorbell ? EPOLLIN | EPOLLET : EPOLLIN | EPOLLRDHUP;
+  event.events = data == event_doorbell ? EPOLLIN | EPOLLET
+                 : data >= event_flight ? 0  // its end is all that is looked for
+                                        : EPOLLIN | EPOLLRDHUP;
   event.data.u64 = data;
   if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0)
     return Error::from_errno("epoll_ctl");
@@ -248,7 +251,10 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
   for (int i = 0; i < count; ++i) {
     const u64 data = events[i].data.u64;
     if (data == event_doorbell) continue;
-    if (data == event_supervisor) {
+    if (data >= event_flight) {
+      end_flight(static_cast<u32>(data));
+      work = true;
+    } else if (data == event_supervisor) {
       on_supervisor();
       work = true;
     } else if (Program* program = find(static_cast<u32>(data)); program != nullptr) {
@@ -261,6 +267,29 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
 
 void Kernel::on_frame(std::span<const std::byte> frame, net::Route from, net::FrameFlags flags) {
   stack_->on_frame(frame, from, flags, now_);
+}
+
+i32 Kernel::begin_flight(Program& program, Description& d) {
+  if (!program.flight.valid()) read_hellos(program, &program.flight);
+  Fd end = std::move(program.flight);
+  if (!end.valid()) return -EPROTO;
+  if (flights_.size() >= max_flights || program.flights >= max_flights_a_program)
+    return -ETOOMANYREFS;
+  const u32 id = next_flight_++;
+  if (watch(events_.ref(), end.ref(), event_flight | id).is_error()) return -ENOBUFS;
+  sockets_->retain(d);
+  ++program.flights;
+  flights_.emplace(id, Flight{std::move(end), d.handle, program.id()});
+  return 0;
+}
+
+void Kernel::end_flight(u32 id) {
+  const auto found = flights_.find(id);
+  if (found == flights_.end()) return;
+  const Flight flight = std::move(found->second);
+  flights_.erase(found);
+  if (Program* sender = find(flight.sender)) --sender->flights;
+  if (Description* d = sockets_->at_handle(flight.handle)) sockets_->release(*d);
 }
 
 void Kernel::add_program(u32 pid, Fd liveness) {

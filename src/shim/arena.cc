@@ -329,7 +329,8 @@ long send_with_fds(int socket, const void* data, size_t bytes, const int* fds, u
   return result;
 }
 
-long receive_with_fds(int socket, void* data, size_t bytes, int* fds, u32 most, u32& count) {
+long receive_with_fds(int socket, void* data, size_t bytes, int* fds, u32 most, u32& count,
+                      int flags) {
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 4)] = {};
   iovec part{data, bytes};
   msghdr message{};
@@ -339,7 +340,7 @@ long receive_with_fds(int socket, void* data, size_t bytes, int* fds, u32 most, 
   message.msg_controllen = CMSG_SPACE(sizeof(int) * most);
   long result = 0;
   do {
-    result = raw::call(SYS_recvmsg, socket, raw::at(&message), MSG_CMSG_CLOEXEC);
+    result = raw::call(SYS_recvmsg, socket, raw::at(&message), MSG_CMSG_CLOEXEC | flags);
   } while (result == -EINTR);
   count = 0;
   if (result < 0) return result;
