@@ -50,7 +50,15 @@ struct EpollSet : Object {
 };
 
 bool epoll_start();
+// A set without members, one reference; null: out of sets. REQUIRES: the lock.
+EpollSet* new_set();
+// Null: out of members. REQUIRES: the lock.
+Member* add_member(EpollSet* set, Object* object, int fd, const epoll_event& event);
 void end_epoll_set(EpollSet* set);
+// A host epoll set that came by exec (`members_too`) or SCM_RIGHTS becomes one of ours
+// (epoll_exec.cc). Null: it is none, or out of sets.
+EpollSet* adopt_set(int number, bool members_too);
+void adopt_sets_at_start();
 
 class MembersGuard {
  public:

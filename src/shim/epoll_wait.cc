@@ -44,6 +44,8 @@ u32 look(Member* member, int depth) {
 
 // Delivers from one member. True: an event was written.
 bool deliver(Member* member, epoll_event& out) {
+  // The first look at a shared socket makes its seat climb, and that counts as a change.
+  if (member->object->kind == Kind::socket) climb(reinterpret_cast<Socket*>(member->object));
   u32 change = member_change(member);
   u32 events = look(member, 0);
   if (events == 0) {

@@ -221,6 +221,7 @@ void adopt_at_start(bool attached_before) {
   }
   if (arena == nullptr && attached_before) arena = attach();
   if (arena != nullptr) tell_adopted(arena);
+  if (any_set) adopt_sets_at_start();
 }
 
 // ---- fork

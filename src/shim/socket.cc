@@ -271,9 +271,7 @@ u32 widen(u32 events) {
 
 u32 shared_readiness(Socket* socket) {
   if (!socket->climbed) {
-    Call c{.op = Op::use};
-    socket->climbed = true;
-    call_on(socket, c);
+    climb_slow(socket);
     if ((acquire(socket->kernel->flags) & flag_shared) == 0) return ~0U;
   }
   u32 events = load(socket->kernel->events);
@@ -312,6 +310,13 @@ u32 stream_readiness(const Socket* socket, u8 flags, u32 interest) {
 }
 
 }  // namespace
+
+void climb_slow(Socket* socket) {
+  if (!is_live(socket) || !begun(socket) || socket->stage != Stage::stream) return;
+  Call c{.op = Op::use};
+  socket->climbed = true;
+  call_on(socket, c);
+}
 
 void want_offers(Socket* listener) {
   if (listener->want_accept) return;

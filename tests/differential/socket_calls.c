@@ -291,11 +291,10 @@ static void do_options(void) {
   } option[] = {{SOL_SOCKET, SO_ERROR},     {SOL_SOCKET, SO_TYPE},      {SOL_SOCKET, SO_ACCEPTCONN},
                 {SOL_SOCKET, SO_KEEPALIVE}, {IPPROTO_TCP, TCP_NODELAY}, {SOL_SOCKET, SO_REUSEADDR}};
   const int fd = slot_fd();
-  const unsigned which = pick(
-      6); /* what was set is read back in programs/receive_flags.c: cob keeps it within one image */
+  const unsigned which = pick(6);
   int value = (int)pick(2);
   socklen_t length = sizeof value;
-  if (which >= 3) {
+  if (which >= 3 && pick(2) != 0) {
     const long result =
         CALL(setsockopt(fd, option[which].level, option[which].name, &value, length));
     say("setsockopt %d %u %d -> %s", fd, which, value, outcome(result, errno));
