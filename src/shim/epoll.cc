@@ -388,6 +388,11 @@ void rename_kicks(int from, int to) {
   }
 }
 
+void share_sets() {
+  MembersGuard guard;
+  for (u32 i = 0; i < sets_used; ++i) store(sets[i].host_shared, true);
+}
+
 void forget_rings() {
   for (u32 i = 0; i < sets_used; ++i) {
     sets[i].arena = nullptr;

@@ -63,7 +63,6 @@ void share(Socket* socket, int fd) {
   if (socket->inherited_flags) return;
   raw::fcntl(fd, F_SETFL, socket->status_flags & O_NONBLOCK);
   socket->inherited_flags = true;
-  remember(socket);
 }
 
 // The fork call with the child's liveness socket. The child's end, hidden, or -1.
@@ -155,8 +154,12 @@ int share_for_passing(Socket* socket, int fd) {
   settle(socket);
   if (socket->stage == Stage::dead) return ENETDOWN;
   const int error = open_in_kernel(socket);
-  if (error == 0) share(socket, fd);
-  return error;
+  if (error != 0) return error;
+  // Who gets it has no copy of what was set, as a forked child has.
+  if (socket->inherited_flags) recall(socket);
+  share(socket, fd);
+  remember(socket);
+  return 0;
 }
 
 int call_publish(Socket* socket, u16 flags) {
@@ -242,6 +245,7 @@ void before_fork(ForkPlan& plan) {
 
 void after_fork_parent(ForkPlan& plan, bool) {
   unlock_after_fork();
+  share_sets();
   if (plan.child_end >= 0) close_hidden(plan.child_end);
   critical_leave();
 }
@@ -263,6 +267,7 @@ void after_fork_child(ForkPlan& plan) {
       },
       &may_claim);
   forget_arenas();
+  share_sets();
   forget_rings();
   forget_pool();
   close_all_hidden_but(g.attach_right, plan.child_end);

@@ -1,8 +1,8 @@
 // What was set on a socket, kept with its description in the kernel for the programs that come to
 // share it or to have it after this one: exec, fork, SCM_RIGHTS. Model: a program that has a socket
-// alone has the truth in its Socket; from the first sharing on it is in the kernel, read before
-// every look and written after every change. Any thread; the socket's lock, or nobody else knows
-// it.
+// alone has the truth in its Socket; once it may be shared, changes go to the kernel, which is
+// asked before every look. A forked child has a copy, which is right while the kernel was told
+// nothing. Any thread; the socket's lock, or nobody else knows it.
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>

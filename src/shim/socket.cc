@@ -394,6 +394,7 @@ Turn enter_seat(Socket* socket, int fd) {
     if (socket->stage == Stage::undecided || socket->stage == Stage::listener || arena == nullptr) {
       return Turn::not_connected;
     }
+    (void)thread_for(arena);  // registering waits for the kernel: not with the seat
     ProgramSocket* line = socket->program;
     if ((acquire(socket->kernel->flags) & flag_shared) != 0 && begun(socket)) [[unlikely]] {
       return lookup_socket(fd) == socket ? Turn::shared : Turn::moved;

@@ -98,6 +98,22 @@ int main(void) {
   expect_exit(child, 0);
   CHECK(wait_one(set, 0) == ~0U);
 
+  /* A pipe that the child puts into the set is the parent's to see, too. */
+  const int plain = epoll_create1(0);
+  add(plain, pair[0], EPOLLIN, 1);
+  CHECK(wait_one(plain, 0) == ~0U);
+  child = fork();
+  if (child == 0) {
+    add(plain, ends[0], EPOLLIN, 8);
+    CHECK(write(ends[1], "p", 1) == 1);
+    _exit(0);
+  }
+  CHECK(wait_one(plain, 5000) == 8);
+  expect_exit(child, 0);
+  char taken;
+  CHECK(read(ends[0], &taken, 1) == 1);
+  close(plain);
+
   /* As libevent and libuv do after fork: the inherited set is closed, and another made. */
   child = fork();
   if (child == 0) {
