@@ -12,7 +12,7 @@ namespace cob::shim {
 
 namespace {
 
-constexpr u32 left_here = 0x80, was_exclusive = 0x20, was_disabled = 0x40;
+constexpr u32 left_here = 0x80, was_exclusive = 0x20, was_disabled = 0x40, by_a_copy = 0x100;
 constexpr u32 plain_bits = 0x3fff, moved_by = 14;
 constexpr u32 kept_bits = EPOLLET | u32{EPOLLONESHOT};
 
@@ -29,6 +29,24 @@ u32 unhide(u32 events) {
 
 bool closes_on_exec(int fd) { return (raw::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0; }
 
+// A number of the member's socket that stays open: its own if that does; -1: the socket closes.
+int staying_number(const Member* member) {
+  if (lookup(member->fd) == member->object && !closes_on_exec(member->fd)) return member->fd;
+  struct Search {
+    const Object* object;
+    int found;
+  } search{member->object, -1};
+  for_each(
+      ~0U,
+      [](int fd, Object* object, void* context) {
+        auto* s = static_cast<Search*>(context);
+        if (object == s->object && !closes_on_exec(fd)) s->found = fd;
+        return s->found < 0;
+      },
+      &search);
+  return search.found;
+}
+
 // For each cob socket in each set, both of which stay open: the call on the host's set.
 void for_each_left(int operation) {
   for_each(
@@ -38,10 +56,10 @@ void for_each_left(int operation) {
         const int call = *static_cast<int*>(context);
         MembersGuard guard;
         for (Member* m = reinterpret_cast<EpollSet*>(object)->members; m != nullptr; m = m->next) {
-          if (m->object->kind != Kind::socket || lookup(m->fd) != m->object) continue;
-          if (call == EPOLL_CTL_ADD && closes_on_exec(m->fd)) continue;
-          epoll_event event{hide(m), m->data};
-          raw::call(SYS_epoll_ctl, number, call, m->fd, raw::at(&event));
+          const int fd = m->object->kind == Kind::socket ? staying_number(m) : -1;
+          if (fd < 0) continue;
+          epoll_event event{hide(m) | (fd != m->fd ? by_a_copy : 0), m->data};
+          raw::call(SYS_epoll_ctl, number, call, fd, raw::at(&event));
         }
         return true;
       },
@@ -116,7 +134,9 @@ EpollSet* adopt_set(int number, bool members_too) {
     if (!left) ++set->host_members;
     if (object == nullptr || (!left && object->kind == Kind::socket)) return;
     epoll_event event{left ? unhide(line.events) : line.events, {.u64 = line.data}};
-    Member* member = add_member(set, object, line.fd, event);
+    // A member stays after its own number, which nobody can name to epoll_ctl any more.
+    const bool unnamed = left && (line.events & by_a_copy) != 0;
+    Member* member = add_member(set, object, unnamed ? -1 : line.fd, event);
     if (member != nullptr) member->disabled = left && (line.events & was_disabled) != 0;
   });
   return set;
