@@ -67,8 +67,9 @@ enum class Op : u16 {
   use,  // socket: second holder's first use: the seat climbs. 0, then KernelSocket::shared tells
   send_shared,  // as send, for a socket whose seat is away: result = bytes taken (chunks not taken
                 // stay the caller's)
-  receive_shared,  // socket; a[0] = max bytes, a[1] = 1: peek -> result = bytes; value[0..5] =
-                   // chunk ids (u32 pairs)
+  receive_shared,  // socket; a[0] = max bytes, a[1] bit 0: peek, bit 1: more for a call
+                   // that has bytes already, an error stays pending -> result = bytes; value[0..5]
+                   // = chunk ids (u32 pairs)
   fork,  // a liveness descriptor was sent on the program's socket: -> value[0] = ticket; the child
          // holds what we hold
   publish,  // a[0] = count (1..2), then pairs (socket, token): names the descriptions for exec,

@@ -187,7 +187,8 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       } else if (call.op == Op::send_shared) {
         result = sockets_->send_shared(program, number, call);
       } else if (call.op == Op::receive_shared) {
-        result = sockets_->receive_shared(program, number, call.a[0], call.a[1] == 1, values);
+        result = sockets_->receive_shared(program, number, call.a[0], (call.a[1] & 1) != 0, values,
+                                          (call.a[1] & 2) != 0);
       }
       break;
     case Op::fork:

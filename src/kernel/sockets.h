@@ -92,7 +92,8 @@ class Sockets final : public net::SocketLayer {
   // Gives the seat to the only holder, if it may have it. True if that happened.
   bool give_seat_back(Description& d);
   i32 send_shared(Program& program, u32 slot, const call::CallSlot& call);
-  i32 receive_shared(Program& program, u32 slot, u64 max_bytes, bool peek, u64* chunks);
+  i32 receive_shared(Program& program, u32 slot, u64 max_bytes, bool peek, u64* chunks,
+                     bool keep_error = false);
   i32 tcp_info(Program& program, u32 slot, u64* values);
 
   // Listeners with waiting connections, offers to settle or take back. Call once a poll.

@@ -45,9 +45,9 @@ bool fill_chunks(Arena* arena, Pieces& pieces, size_t most, Filled& filled) {
 }
 
 // REQUIRES: the seat. Bytes taken, -errno.
-ssize_t put(Socket* socket, Pieces& pieces, size_t bytes, bool more) {
+ssize_t put(Socket* socket, Pieces& pieces, size_t bytes, bool more, bool first) {
   size_t done = 0;
-  int error = refused(socket);
+  int error = refused(socket, first);
   if (error != 0) return -error;
   while (done < bytes) {
     const u32 room = room_or_ask(socket);
@@ -62,11 +62,12 @@ ssize_t put(Socket* socket, Pieces& pieces, size_t bytes, bool more) {
 }
 
 // The seat is the kernel's: one post's worth by call.
-ssize_t put_shared(Socket* socket, Pieces& pieces, size_t bytes, bool more) {
+ssize_t put_shared(Socket* socket, Pieces& pieces, size_t bytes, bool more, bool first) {
   if ((acquire(socket->kernel->flags) & (flag_reset | flag_send_closed)) != 0 ||
       socket->shut_write) {
-    return -refused(socket);
+    return -refused(socket, first);
   }
+  if (!first && load(socket->kernel->error) != 0) return -EPIPE;
   if (bytes == 0) return 0;
   Critical critical;
   Filled filled;
@@ -86,12 +87,12 @@ ssize_t send_pieces(int fd, Pieces& pieces, size_t bytes, int flags) {
   return send_by({fd, bytes, flags}, [&](Socket* socket, size_t left) -> ssize_t {
     switch (enter_seat(socket, fd)) {
       case Turn::mine: {
-        const ssize_t n = put(socket, pieces, left, more);
+        const ssize_t n = put(socket, pieces, left, more, left == bytes);
         leave_seat(socket);
         return n;
       }
       case Turn::shared:
-        return put_shared(socket, pieces, left, more);
+        return put_shared(socket, pieces, left, more, left == bytes);
       case Turn::not_connected:
         return -EPIPE;
       case Turn::dead:
@@ -143,11 +144,11 @@ u32 room_or_ask(Socket* socket) {
   return room;
 }
 
-int refused(Socket* socket) {
+int refused(Socket* socket, bool first) {
   if (!begun(socket)) return EAGAIN;
   u8 flags = acquire(socket->kernel->flags);
   if ((flags & (flag_reset | flag_send_closed)) != 0 || socket->shut_write) [[unlikely]] {
-    int error = take_error(socket);
+    const int error = first ? take_error(socket) : 0;
     return error != 0 ? error : EPIPE;
   }
   SocketState state = load(socket->kernel->state);

@@ -30,8 +30,9 @@ void give_post_chunks(Arena* arena, const u32* chunk, u32 count);
 u32 room_for(const Socket* socket);
 // As room_for; when there is none, an announcement is asked for.
 u32 room_or_ask(Socket* socket);
-// Why nothing can be sent on it: 0, or the errno.
-int refused(Socket* socket);
+// Why nothing can be sent on it: 0, or the errno; the pending error is taken only by a call that
+// has sent nothing yet (`first`).
+int refused(Socket* socket, bool first);
 
 // REQUIRES: the seat, and room. Posts the first `bytes` of what is filled; what is left goes back.
 // False: the kernel is dead.

@@ -48,8 +48,9 @@ size_t room_ahead(Socket* socket) {
 }
 
 // REQUIRES: the seat. What was read goes out, as far as there is room.
-ssize_t post_read(Socket* socket, Arena* arena, const Filled& filled, ssize_t read, bool more) {
-  const int error = refused(socket);
+ssize_t post_read(Socket* socket, Arena* arena, const Filled& filled, ssize_t read, bool more,
+                  bool first) {
+  const int error = refused(socket, first);
   const u32 room = error == 0 ? room_or_ask(socket) : 0;
   if (error != 0 || room == 0 || filled.bytes == 0 || socket->arena != arena) {
     give_post_chunks(arena, filled.chunk, filled.chunks);
@@ -63,7 +64,7 @@ ssize_t post_read(Socket* socket, Arena* arena, const Filled& filled, ssize_t re
 }
 
 // One post's worth: bytes, 0 at the file's end, -errno.
-ssize_t send_part(Socket* socket, int out, const File& file, size_t bytes) {
+ssize_t send_part(Socket* socket, int out, const File& file, size_t bytes, bool first) {
   Critical critical;
   Arena* arena = acquire(socket->arena);
   Filled filled;
@@ -73,7 +74,7 @@ ssize_t send_part(Socket* socket, int out, const File& file, size_t bytes) {
   const bool more = filled.bytes < bytes;
   switch (enter_seat(socket, out)) {
     case Turn::mine: {
-      const ssize_t n = post_read(socket, arena, filled, read, more);
+      const ssize_t n = post_read(socket, arena, filled, read, more, first);
       leave_seat(socket);
       return n;
     }
@@ -92,10 +93,10 @@ ssize_t send_part(Socket* socket, int out, const File& file, size_t bytes) {
   return -ERESTART;
 }
 
-ssize_t send_file(Socket* socket, int out, File& file, size_t bytes) {
+ssize_t send_file(Socket* socket, int out, File& file, size_t bytes, bool first) {
   size_t done = 0;
   while (done < bytes) {
-    const ssize_t n = send_part(socket, out, file, bytes - done);
+    const ssize_t n = send_part(socket, out, file, bytes - done, first && done == 0);
     if (n <= 0) return done > 0 ? static_cast<ssize_t>(done) : n;
     file.position += n;
     done += static_cast<size_t>(n);
@@ -115,9 +116,10 @@ ssize_t cob_sendfile(int out, int in, off_t* offset, size_t bytes) {
     return fail(file.position == -ESPIPE ? EINVAL : static_cast<int>(-file.position));
   }
   constexpr size_t most = 0x7ffff000;
-  const ssize_t n =
-      send_by({out, bytes < most ? bytes : most, 0},
-              [&](Socket* socket, size_t left) { return send_file(socket, out, file, left); });
+  const size_t total = bytes < most ? bytes : most;
+  const ssize_t n = send_by({out, total, 0}, [&](Socket* socket, size_t left) {
+    return send_file(socket, out, file, left, left == total);
+  });
   if (n > 0 && offset != nullptr) *offset = file.position;
   if (n > 0 && offset == nullptr) raw::call(SYS_lseek, in, file.position, SEEK_SET);
   if (n == -ENOTSOCK) return fail(EBADF);

@@ -101,7 +101,34 @@ static void closed(int unread) {
   close(pair[1]);
 }
 
+/* A call that has bytes to give leaves the error to the next one. */
+static void error_stays(int in_a_child) {
+  const struct linger reset = {1, 0};
+  struct pollfd wait;
+  char text[10];
+  int pair[2];
+  tcp_pair(pair);
+  send_all(pair[1], "abc", 3);
+  CHECK(setsockopt(pair[1], SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0);
+  CHECK((await(pair[0], POLLIN) & POLLIN) != 0);
+  const pid_t child = in_a_child != 0 ? fork() : 0;
+  if (child > 0) close(pair[1]), expect_exit(child, 0);
+  if (child == 0) {
+    close(pair[1]);
+    wait = (struct pollfd){pair[0], 0, 0};
+    CHECK(poll(&wait, 1, 5000) == 1 && (wait.revents & POLLERR) != 0);
+    CHECK(recv(pair[0], text, sizeof text, MSG_WAITALL) == 3);
+    wait.revents = 0;
+    CHECK(poll(&wait, 1, 0) == 1 && (wait.revents & POLLERR) != 0);
+    if (in_a_child != 0) _exit(0);
+  }
+  CHECK(error_of(pair[0]) == ECONNRESET && error_of(pair[0]) == 0);
+  close(pair[0]);
+}
+
 int main(void) {
+  error_stays(0);
+  error_stays(1);
   both_ways(0, 0);
   both_ways(1, 0);
   both_ways(0, 1);
