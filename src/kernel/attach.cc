@@ -14,13 +14,13 @@
 namespace cob::kernel {
 
 void Kernel::on_program(Program& program) {
-  if (!program.dead) read_hellos(program, false);
+  if (!program.dead) read_hellos(program);
 }
 
 // Reads what lies on the liveness socket; its end is the program's. One that sends without end has
-// no more of our time than the others.
-void Kernel::read_hellos(Program& program, bool stop_at_child) {
-  for (int budget = stop_at_child ? 512 : 16; budget > 0; --budget) {
+// no more of our time than the others. `until`: stops when that has come.
+void Kernel::read_hellos(Program& program, const Fd* until) {
+  for (int budget = until != nullptr ? 512 : 16; budget > 0; --budget) {
     std::byte bytes[sizeof(call::AttachRequest)] = {};
     auto received = receive_datagram(program.liveness(), bytes, Blocking::never);
     if (received.is_error() && received.error().code == EAGAIN) return;
@@ -46,13 +46,15 @@ void Kernel::read_hellos(Program& program, bool stop_at_child) {
       }
       case call::Hello::child:
         if (fds.size() == 1) program.child = std::move(fds[0]);
-        if (stop_at_child) return;
+        break;
+      case call::Hello::flight:
+        if (fds.size() == 1) program.flight = std::move(fds[0]);
         break;
       default:
         fault(program, "unknown hello");
         return;
     }
-    if (program.dead) return;
+    if (program.dead || (until != nullptr && until->valid())) return;
   }
 }
 
@@ -175,9 +177,6 @@ void Kernel::end(Program& program) {
     sockets_->arena_orphaned(program.drop_arena());
   }
   drop_unadopted(program);
-  for (const u32 handle : program.in_flight)
-    if (Description* d = sockets_->at_handle(handle)) sockets_->release(*d);
-  program.in_flight.clear();
   unwatch(program.doorbell.ref());
   unwatch(program.liveness());
   program.close_liveness();

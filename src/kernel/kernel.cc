@@ -226,7 +226,9 @@ void Kernel::sleep(Time now) {
 Result<void> Kernel::watch(FdRef fd, u64 event) {
   epoll_event wanted{};
   // Doorbells are edge-triggered, so that they need not be read.
-  wanted.events = event == event_doorbell ? EPOLLIN | EPOLLET : EPOLLIN | EPOLLRDHUP;
+  wanted.events = event == event_doorbell ? EPOLLIN | EPOLLET
+                  : event >= event_flight ? 0  // its end is all that is looked for
+                                          : EPOLLIN | EPOLLRDHUP;
   wanted.data.u64 = event;
   if (::epoll_ctl(events_.get(), EPOLL_CTL_ADD, fd.get(), &wanted) != 0)
     return Error::from_errno("epoll_ctl");
@@ -256,7 +258,10 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
   for (int i = 0; i < count; ++i) {
     const u64 data = events[i].data.u64;
     if (data == event_doorbell) continue;
-    if (data == event_supervisor) {
+    if (data >= event_flight) {
+      end_flight(static_cast<u32>(data));
+      work = true;
+    } else if (data == event_supervisor) {
       on_supervisor();
       work = true;
     } else if (Program* program = find(static_cast<u32>(data)); program != nullptr) {
@@ -283,6 +288,29 @@ bool is_liveness_socket(FdRef fd) {
 }
 
 }  // namespace
+i32 Kernel::begin_flight(Program& program, Description& d) {
+  if (!program.flight.valid()) read_hellos(program, &program.flight);
+  Fd end = std::move(program.flight);
+  if (!end.valid() || !is_liveness_socket(end.ref())) return -EPROTO;
+  if (flights_.size() >= max_flights || program.flights >= max_flights_a_program)
+    return -ETOOMANYREFS;
+  const u32 id = next_flight_++;
+  if (watch(end.ref(), event_flight | id).is_error()) return -ENOBUFS;
+  sockets_->retain(d);
+  ++program.flights;
+  flights_.emplace(id, Flight{std::move(end), d.handle, program.id()});
+  return 0;
+}
+
+void Kernel::end_flight(u32 id) {
+  const auto found = flights_.find(id);
+  if (found == flights_.end()) return;
+  const Flight flight = std::move(found->second);
+  flights_.erase(found);
+  unwatch(flight.end.ref());
+  if (Program* sender = find(flight.sender)) --sender->flights;
+  if (Description* d = sockets_->at_handle(flight.handle)) sockets_->release(*d);
+}
 
 void Kernel::add_program(u32 pid, Fd liveness) {
   if (!is_liveness_socket(liveness.ref())) return;
