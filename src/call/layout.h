@@ -78,6 +78,9 @@ enum class Op : u16 {
   adopted,       // all of attach's adoptions are done: what the ticket holds beyond them is dropped
   info,          // socket; a[0] = InfoKind -> value[..] (see docs/calls.md)
   nothing,       // a round trip and no more: benchmarks, and a barrier behind posts
+  relay,  // socket (a connection), for an image that cannot be attached; a[0] = 0 (a liveness
+          // descriptor was sent, as for fork) or value[0] of the call before -> value[0]; a host
+          // socket in the connection's place comes on that liveness socket
 };
 
 enum class SocketOption : u32 {
@@ -275,6 +278,7 @@ enum class Hello : u32 {
            // answer
   again,   // program -> supervisor, on the shared attach right: AgainRequest + {kernel's end}; no
            // answer
+  relay,   // kernel -> program, on the liveness socket of an Op::relay: AttachReply + {host socket}
 };
 
 struct AttachRequest {

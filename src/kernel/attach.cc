@@ -155,6 +155,7 @@ void Kernel::end(Program& program) {
   for (const u32 handle : program.in_flight)
     if (Description* d = sockets_->at_handle(handle)) sockets_->release(*d);
   program.in_flight.clear();
+  for (const u32 id : std::exchange(program.lent, {})) relays_->returned(id);
   program.close_liveness();
 }
 

@@ -6,9 +6,11 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/log.h"
@@ -22,6 +24,13 @@ constexpr Duration host_poll_interval = Duration::microseconds(500);
 constexpr Duration board_interval = Duration::milliseconds(5);
 // What an epoll event stands for, beside a program's id.
 constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32;
+
+// Each takes two descriptors at most.
+u32 most_relays() {
+  rlimit files{};
+  ::getrlimit(RLIMIT_NOFILE, &files);
+  return static_cast<u32>(std::clamp<rlim_t>(files.rlim_cur / 4, 16, 4096));
+}
 
 Result<void> watch(FdRef epoll, FdRef fd, u64 data) {
   epoll_event event{};
@@ -76,6 +85,7 @@ Result<void> Kernel::start() {
   stack.secret[1] = config_.secret[1];
   stack_ = TRY(net::Stack::create(stack, *device_, *sockets_));
   sockets_->set_stack(*stack_);
+  relays_ = std::make_unique<Relays>(*sockets_, events_.ref(), most_relays());
   TRY(create_board());
   spare_arena_ = TRY(Arena::create());
   spare_arena_->populate();
@@ -127,6 +137,7 @@ bool Kernel::poll(Time now) {
     for (u32 t = 0; t < threads && !program.dead; ++t) work += take_calls(program, t, call_budget);
   }
   sockets_->poll(now);
+  work += relays_->poll() ? 1 : 0;
   stack_->poll(now);
   if (now >= next_host_poll_) {
     next_host_poll_ = now + host_poll_interval;
@@ -229,8 +240,8 @@ void Kernel::sleep(Time now) {
   set_armed(false);
 }
 
-// Host descriptors: the doorbell, the supervisor, the programs' liveness sockets. Waits until
-// `deadline` at most.
+// Host descriptors: the doorbell, the supervisor, the programs' liveness sockets, relays. Waits
+// until `deadline` at most.
 bool Kernel::poll_host(int wait, Time deadline, Time now) {
   epoll_event events[32];
   timespec timeout{};
@@ -250,6 +261,9 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
     if (data == event_doorbell) continue;
     if (data == event_supervisor) {
       on_supervisor();
+      work = true;
+    } else if ((data & Relays::event_mark) != 0) {
+      relays_->on_event(static_cast<u32>(data));
       work = true;
     } else if (Program* program = find(static_cast<u32>(data)); program != nullptr) {
       on_program(*program);

@@ -10,6 +10,7 @@
 #include "kernel/board.h"
 #include "kernel/directory.h"
 #include "kernel/program.h"
+#include "kernel/relay.h"
 #include "kernel/rest.h"
 #include "kernel/sockets.h"
 #include "message/control.h"
@@ -68,7 +69,9 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   void run_call(Program& program, u32 thread, const call::CallSlot& call);
   bool run_post(Program& program, const call::CallSlot& call);
   void run_synchronous(Program& program, u32 thread, const call::CallSlot& call);
+  Program* add_child(Program& program);
   i32 fork_program(Program& program, u64* values);
+  i32 relay(Program& program, Description& d, u64 child_id, u64* values);
   i32 publish_tokens(Program& program, const call::CallSlot& call);
   i32 adopt(Program& program, Description* d, bool from_ticket, u64* values);
   void landed(Description& d);
@@ -94,6 +97,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   std::unique_ptr<net::InsideDevice> device_;
   std::unique_ptr<Sockets> sockets_;
   std::unique_ptr<net::Stack> stack_;
+  std::unique_ptr<Relays> relays_;
   Fd doorbell_, events_, board_fd_;
   Board* board_ = nullptr;
 

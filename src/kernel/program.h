@@ -99,8 +99,10 @@ class Program {
 
   std::vector<Description*> unadopted;  // held for a child or a new image; each counts a reference
   std::vector<u32>
-      in_flight;  // handles published for SCM_RIGHTS and not adopted yet; each a reference
-  Fd child;       // the liveness socket of a child about to be forked
+      in_flight;          // handles published for SCM_RIGHTS and not adopted yet; each a reference
+  std::vector<u32> lent;  // relays of a program that cannot be attached; relay.h
+  u32 lent_by = 0;        // the program that started it
+  Fd child;               // the liveness socket of a child about to be forked
   bool dead = false;
   bool faulty = false;  // broke the protocol: to be ended
 
