@@ -113,6 +113,7 @@ void Relays::on_event(u32 id) {
 }
 
 bool Relays::poll() {
+  if (relays_.empty()) return false;
   for (const u32 handle : sockets_.take_stirred()) {
     Description* d = sockets_.at_handle(handle);
     if (d == nullptr) continue;

@@ -7,6 +7,10 @@
 
 namespace cob::kernel {
 
+void Sockets::arena_orphaned(std::unique_ptr<Arena> arena) {
+  if (arena->send_chunks_held() > 0) orphans_.push_back(std::move(arena));
+}
+
 void Sockets::give_piece(const SendPiece& piece) {
   if (piece.arena == nullptr) return own_chunks_.give(piece.chunk);
   piece.arena->give_send_chunk(piece.chunk);

@@ -394,8 +394,4 @@ void Sockets::answer(const CallOrigin& origin, i32 result, const u64* values, u3
   program->reply(origin.thread, origin.sequence, result, values, count);
 }
 
-void Sockets::arena_orphaned(std::unique_ptr<Arena> arena) {
-  if (arena->send_chunks_held() > 0) orphans_.push_back(std::move(arena));
-}
-
 }  // namespace cob::kernel

@@ -13,4 +13,9 @@ void adopt_inherited(Arena* arena);
 // placeholder.
 void adopt_at_start(bool attached_before);
 
+// Sends the kernel its end of a child's liveness socket; the call that says what for comes next,
+// under the same child_lock. The child's end, hidden, or -1.
+int offer_liveness(Arena* arena);
+extern Lock child_lock;
+
 }  // namespace cob::shim

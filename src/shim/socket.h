@@ -88,6 +88,9 @@ void leave_slot(Socket* socket);
 // Tells the kernel what was set before the slot began.
 void post_options(Socket* socket);
 
+// A new host socket with what was set on this one, close-on-exec and blocking; or -errno.
+int host_socket(Socket* socket);
+
 // Makes a forked child's socket usable; false: it stays dead.
 bool settle(Socket* socket);
 
