@@ -262,15 +262,17 @@ os.execv("{STATIC}", ["image", "accept", str(listener.fileno())])
     def test_static_child_does_not_hold_what_it_does_not_inherit(self):
         cob = self.cob(kernels=2)
         server = cob.start(sys.executable, "-c", f"""
-import socket, subprocess
+import os, signal, socket
 listener = socket.create_server(("0.0.0.0", 7000))
 print("listening", flush=True)
 connection, _ = listener.accept()
-child = subprocess.Popen(["{STATIC}", "wait"])
+child = os.fork()
+if child == 0: os.execv("{STATIC}", ["image", "wait"])
+while os.readlink(f"/proc/{{child}}/exe") != "{STATIC}": pass
 connection.close()
 print("closed", flush=True)
 listener.accept()
-child.kill(); child.wait()
+os.kill(child, signal.SIGKILL)
 """, kernel=1)
         self.assertEqual(server.stdout.readline(), "listening\n")
         self.assertEqual(self.client(cob, "s = connect(7000); print(rest(s)); connect(7000)"), "b''\n")
