@@ -6,9 +6,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -51,7 +53,7 @@ int main(int argc, char** argv) {
   if (strcmp(verb, "take") == 0) return copy(0, 1, atol(word));              /* BYTES */
   if (strcmp(verb, "say") == 0) return write_all(1, word, strlen(word)) < 0 ? fail("write") : 0;
   if (strcmp(verb, "uid") == 0) return dprintf(1, "%u\n", (unsigned)geteuid()) > 0 ? 0 : 1;
-  if (strcmp(verb, "wait") == 0) return pause();
+  if (strcmp(verb, "wait") == 0) return prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? 1 : pause();
   if (strcmp(verb, "nonblocking") == 0) { /* FD */
     const int flags = fcntl(atoi(word), F_GETFL);
     return flags >= 0 && (flags & O_NONBLOCK) != 0 ? 0 : 1;
