@@ -31,6 +31,7 @@ class OneKernel : public testing::Test, public Sockets::Programs, public net::Fr
     net::StackOptions options;
     options.address = cob_address;
     options.secret[0] = 7;
+    options.receive_window_bytes = SocketsOptions{}.receive_limit;
     stack_ = net::Stack::create(options, device_, sockets_).release_value();
     sockets_.set_stack(*stack_);
     sockets_.poll(now_);
@@ -47,7 +48,7 @@ class OneKernel : public testing::Test, public Sockets::Programs, public net::Fr
     const u32 id = static_cast<u32>(programs_.size()) + 1;
     programs_.push_back(std::make_unique<Program>(id, id, Fd()));
     programs_.back()->set_arena(Arena::create().release_value());
-    EXPECT_FALSE(programs_.back()->add_thread(0, Fd()).is_error());
+    programs_.back()->add_thread(0);
     return *programs_.back();
   }
 
@@ -162,7 +163,7 @@ class OneKernel : public testing::Test, public Sockets::Programs, public net::Fr
   void execute(Program&, u32, const call::CallSlot&) override { ++executed_; }
   void fault(Program&, const char* what) override { fault_ = what; }
   void on_frame(std::span<const std::byte> frame, net::Route from, net::FrameFlags flags) override {
-    stack_->on_frame(frame, from, flags, now_);
+    if (!deaf_) stack_->on_frame(frame, from, flags, now_);
   }
 
   Time now_{1'000'000'000};
@@ -176,6 +177,7 @@ class OneKernel : public testing::Test, public Sockets::Programs, public net::Fr
   std::unique_ptr<Relays> relays_;
   std::vector<std::unique_ptr<Program>> programs_;
   int executed_ = 0;
+  bool deaf_ = false;  // frames are lost
   std::string fault_;
 };
 

@@ -334,6 +334,27 @@ TEST_F(Relayed, AProgramsTricksHarmItselfOnly) {
   EXPECT_TRUE(gone());
 }
 
+// A small window was promised while the server's pool ran low; the relay does not use the pool.
+TEST_F(Relayed, AServersFullPoolDoesNotBoundTheWindow) {
+  Arena& arena = server_.arena();
+  std::vector<u32> chunks;
+  while (arena.fair_share() > 1) chunks.push_back(arena.take_chunk());
+  send(client_, c_.client, std::string(10, 'x'), 0);
+  step(200);
+  EXPECT_NE(d_->window_limit, 0u);
+  const Fd theirs = lend();
+  std::size_t sent = 10, got = 0;
+  for (u32 i = 1; i < 1'100; ++i, sent += call::chunk_bytes) {
+    send(client_, c_.client, std::string(call::chunk_bytes, 'x'), i);
+    step(20);
+    if (const std::string text = read(theirs); text[0] == 'x') got += text.size();
+  }
+  EXPECT_GT(sent, 2 * d_->receive_limit);
+  EXPECT_GT(got, sent / 2);
+  EXPECT_GT(stack_->info(d_->tcb).value().receive_window_bytes, d_->receive_limit / 2);
+  for (const u32 chunk : chunks) arena.give_chunk(chunk);
+}
+
 TEST_F(Relayed, EverythingIsGivenBack) {
   Fd theirs = lend_alone();
   write(theirs, std::string(100'000, 'x'));

@@ -30,6 +30,9 @@ void Sockets::take_unread(Description& d) {
   }
   free_receive_chunks(d);
   d.seat = -1;
+  if (d.window_limit == 0) return;
+  d.window_limit = 0;  // the arena's pool no longer matters
+  if (d.tcb != net::no_tcb) stack_->set_receive_buffer(d.tcb, d.receive_limit);
 }
 
 void Sockets::seat_taken(Description& d) {

@@ -35,22 +35,6 @@ void post_keep_alive(Socket* socket) {
               static_cast<u32>(socket->keep_probes));
 }
 
-void keep_for_host(Socket* socket, int level, int name, const void* value, socklen_t length) {
-  if (socket->stage != Stage::undecided || length > sizeof(KeptOption::value)) return;
-  u32 at = 0;
-  while (at < socket->option_count &&
-         (socket->option[at].level != level || socket->option[at].name != name)) {
-    ++at;
-  }
-  if (at == kept_options) return;
-  if (at == socket->option_count) ++socket->option_count;
-  KeptOption& kept = socket->option[at];
-  kept.level = level;
-  kept.name = name;
-  kept.bytes = length;
-  memcpy(kept.value, value, length);
-}
-
 int set_time(i64& time_ns, const void* value, socklen_t length) {
   timeval t{};
   if (length < sizeof t) return EINVAL;
@@ -148,21 +132,34 @@ int set_tcp_level(Socket* socket, int name, int value) {
       if (socket->keep_alive) post_keep_alive(socket);
       return 0;
     case TCP_USER_TIMEOUT:
+      if (value < 0) return EINVAL;
       socket->user_timeout = value;
       post_option(socket, SocketOption::user_timeout, static_cast<u32>(value));
       return 0;
     case TCP_DEFER_ACCEPT:
-      socket->defer_accept = value;
+      socket->defer_accept = value < 0 ? 0 : value;
+      post_option(socket, SocketOption::defer_accept, static_cast<u32>(socket->defer_accept));
+      return 0;
+    case TCP_SYNCNT:
+      if (value < 1 || value > 127) return EINVAL;
+      socket->syn_count = value;
+      post_option(socket, SocketOption::syn_count, static_cast<u32>(value));
+      return 0;
+    case TCP_LINGER2:
+      socket->linger2 = value < 0 ? -1 : value > 120 ? 120 : value;
+      post_option(socket, SocketOption::linger2, static_cast<u32>(socket->linger2));
+      return 0;
+    case TCP_MAXSEG:
+      if (value != 0 && (value < 88 || value > 32'767)) return EINVAL;
+      socket->max_segment = value;
+      post_option(socket, SocketOption::max_segment, static_cast<u32>(value));
       return 0;
     case TCP_QUICKACK:
       socket->quick_ack = value != 0;
       return 0;
     case TCP_FASTOPEN:
     case TCP_FASTOPEN_CONNECT:
-    case TCP_SYNCNT:
-    case TCP_LINGER2:
     case TCP_WINDOW_CLAMP:
-    case TCP_MAXSEG:
     case TCP_NOTSENT_LOWAT:
     case TCP_THIN_LINEAR_TIMEOUTS:
       return 0;  // no effect on a cob socket
@@ -293,6 +290,17 @@ void tcp_information(Socket* socket, void* value, socklen_t* length) {
   give(&info, sizeof info, value, length);
 }
 
+// TCP_MAXSEG: a connection's own, before that what was asked for.
+int max_segment(Socket* socket) {
+  if (socket->stage == Stage::stream && is_live(socket)) {
+    Call c{.op = Op::info};
+    c.a[0] = static_cast<u32>(InfoKind::tcp);
+    Reply reply = call_on(socket, c);
+    if (reply.result == 0) return static_cast<int>(reply.value[0] >> 32);
+  }
+  return socket->max_segment != 0 ? socket->max_segment : 536;
+}
+
 int get_tcp_level(Socket* socket, int name, void* value, socklen_t* length) {
   int number = 0;
   switch (name) {
@@ -321,17 +329,17 @@ int get_tcp_level(Socket* socket, int name, void* value, socklen_t* length) {
       number = socket->quick_ack;
       break;
     case TCP_MAXSEG:
-      number = 1'448;
+      number = max_segment(socket);
       break;
     case TCP_FASTOPEN:
     case TCP_FASTOPEN_CONNECT:
     case TCP_WINDOW_CLAMP:
       break;
     case TCP_SYNCNT:
-      number = 6;
+      number = socket->syn_count != 0 ? socket->syn_count : 6;
       break;
     case TCP_LINGER2:
-      number = 60;
+      number = socket->linger2 != 0 ? socket->linger2 : 60;
       break;
     case TCP_NOTSENT_LOWAT:
       number = -1;
@@ -366,6 +374,17 @@ void post_options(Socket* socket) {
   if (socket->linger_on) {
     post_option(socket, SocketOption::linger, 1, static_cast<u32>(socket->linger_seconds));
   }
+  const struct {
+    SocketOption option;
+    i32 value;
+  } plain[] = {{SocketOption::user_timeout, socket->user_timeout},
+               {SocketOption::defer_accept, socket->defer_accept},
+               {SocketOption::syn_count, socket->syn_count},
+               {SocketOption::linger2, socket->linger2},
+               {SocketOption::max_segment, socket->max_segment}};
+  for (const auto& p : plain) {
+    if (p.value != 0) post_option(socket, p.option, static_cast<u32>(p.value));
+  }
 }
 
 int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
@@ -376,6 +395,7 @@ int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t len
   }
   Guard guard(socket->lock);
   settle(socket);
+  if (socket->inherited_flags) recall(socket);
   int number = 0;
   int error = 0;
   if (value != nullptr && length >= sizeof number) memcpy(&number, value, sizeof number);
@@ -394,6 +414,7 @@ int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t len
   }
   if (error != 0) return fail(error);
   keep_for_host(socket, level, name, value, length);
+  if (socket->inherited_flags) remember(socket);
   return 0;
 }
 
@@ -406,6 +427,9 @@ int cob_getsockopt(int fd, int level, int name, void* value, socklen_t* length) 
   if (value == nullptr || length == nullptr) return fail(EFAULT);
   Guard guard(socket->lock);
   settle(socket);
+  const bool passing =
+      (level == SOL_SOCKET && name == SO_ERROR) || (level == IPPROTO_TCP && name == TCP_INFO);
+  if (socket->inherited_flags && !passing) recall(socket);
   int error = ENOPROTOOPT;
   if (level == SOL_SOCKET) {
     error = get_socket_level(socket, name, value, length);

@@ -75,6 +75,7 @@ class Exec {
         relayed_(verdict_.attachable() ? Relay::nothing : Relay::inherited) {
     if (verdict_.attachable()) {
       publish_for_exec(false);
+      leave_sets_to_image();
       keep_liveness_across_exec(true);
     } else {
       relayed_.put();
@@ -83,6 +84,7 @@ class Exec {
   }
   ~Exec() {
     const int saved = errno;
+    if (verdict_.attachable()) take_sets_back();
     keep_liveness_across_exec(false);
     errno = saved;
   }

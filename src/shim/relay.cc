@@ -130,6 +130,7 @@ int RelayedNumbers::end_for(u32 index, Socket* socket, int fd) {
   if (socket->stage == Stage::stream && is_live(socket)) {
     end = relayed(socket);
   } else if (socket->stage == Stage::undecided && !is_bound(socket)) {
+    if (socket->inherited_flags) recall_for_host(socket);
     end = make_hidden(host_socket(socket));
   }
   if (end < 0) {
