@@ -84,6 +84,9 @@ enum class Op : u16 {
   recall,        // socket -> result 1, value[0..5]: what `remember` told last; -ENOENT: nothing
   info,          // socket; a[0] = InfoKind -> value[..] (see docs/calls.md)
   nothing,       // a round trip and no more: benchmarks, and a barrier behind posts
+  relay,  // socket (a connection), for an image that cannot be attached; a[0] = 0 (a liveness
+          // descriptor was sent, as for fork) or value[0] of the call before -> value[0]; a host
+          // socket in the connection's place comes on that liveness socket
 };
 
 enum class SocketOption : u32 {
@@ -290,6 +293,7 @@ enum class Hello : u32 {
            // answer
   flight,  // program -> kernel, before Op::publish with in_flight. + {kernel's end of the pair
            // whose other end travels by SCM_RIGHTS}; no answer
+  relay,   // kernel -> program, on the liveness socket of an Op::relay: AttachReply + {host socket}
 };
 
 // What lies in the end that travels, with the placeholder itself as a right: its receiver reads it

@@ -177,6 +177,7 @@ void Kernel::end(Program& program) {
     sockets_->arena_orphaned(program.drop_arena());
   }
   drop_unadopted(program);
+  for (const u32 id : std::exchange(program.lent, {})) relays_->returned(id);
   unwatch(program.doorbell.ref());
   unwatch(program.liveness());
   program.close_liveness();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/passing.h"
 #include "kernel/kernel.h"
 
 namespace cob::kernel {
@@ -72,7 +73,7 @@ Description* Kernel::slot_for(Program& program, const CallSlot& call) {
 void Kernel::run_call(Program& program, u32 thread, const CallSlot& call) {
   if (call.op < Op::open) {
     if (!run_post(program, call)) fault(program, "unknown call");
-  } else if (call.op <= Op::nothing) {
+  } else if (call.op <= Op::relay) {
     run_synchronous(program, thread, call);
   } else {
     fault(program, "unknown call");
@@ -116,6 +117,7 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
       sockets_->consumed(program, number);
       return true;
     case Op::shutdown:
+      relays_->before_call(*d, false);
       sockets_->shutdown(program, number, static_cast<u32>(call.a[0]));
       return true;
     case Op::set_option:
@@ -140,8 +142,8 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
   u64 values[6] = {};
   i32 result = 0;
   const CallOrigin origin{.program = program.id(), .thread = thread, .sequence = call.sequence};
-  const bool names_socket =
-      call.op <= Op::receive_shared || call.op == Op::recall || call.op == Op::info;
+  const bool names_socket = call.op <= Op::receive_shared || call.op == Op::recall ||
+                            call.op == Op::info || call.op == Op::relay;
   Description* d = nullptr;
   if (names_socket) {
     d = slot_for(program, call);
@@ -178,6 +180,7 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
         if (!program.slot_open(number)) break;
         return;  // parked: answered when the seat comes
       }
+      relays_->before_call(*d, call.op != Op::send_shared);
       if (d->seat >= 0 || sockets_->give_seat_back(*d)) {
         // The seat is the caller's own: it does the rest itself.
         result = call.op == Op::use ? 0 : -ERESTART;
@@ -215,22 +218,30 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
         values[1] = d->kept_bytes();
       }
       break;
+    case Op::relay:
+      result = relay(program, *d, call.a[0], values);
+      break;
     default:
       break;
   }
   if (program.attached()) program.reply(thread, call.sequence, result, values, 6);
 }
 
-// The child gets a reference to all that the parent holds; its liveness socket has come, or comes
-// before this call.
-i32 Kernel::fork_program(Program& program, u64* values) {
+// The child's liveness socket has come, or comes before this call.
+Program* Kernel::add_child(Program& program) {
   if (!program.child.valid()) read_hellos(program, &program.child);
-  if (!program.child.valid()) return -EPROTO;
+  if (!program.child.valid()) return nullptr;
   const u32 id = next_program_;
   add_program(program.pid(), std::move(program.child));
   Program* child = find(id);
-  if (child == nullptr) return -EMFILE;
-  child->set_identity(0, program.command());
+  if (child != nullptr) child->set_identity(0, program.command());
+  return child;
+}
+
+// The child gets a reference to all that the parent holds.
+i32 Kernel::fork_program(Program& program, u64* values) {
+  Program* child = add_child(program);
+  if (child == nullptr) return -EPROTO;
   program.for_each_slot([&](u32 number, Slot& slot) {
     // A connection offered and not accepted is nobody's yet.
     if (load(program.theirs(number).seat) == call::seat_offered) return;
@@ -241,8 +252,30 @@ i32 Kernel::fork_program(Program& program, u64* values) {
     sockets_->retain(*d);
     child->unadopted.push_back(d);
   }
-  values[0] = id;
+  values[0] = child->id();
   return 0;
+}
+
+// A program that cannot be attached is to have the connection; relay.h. Its liveness socket shows
+// its end.
+i32 Kernel::relay(Program& program, Description& d, u64 child_id, u64* values) {
+  Program* child = child_id == 0 ? add_child(program) : find(static_cast<u32>(child_id));
+  if (child == nullptr) return -EPROTO;
+  if (child_id == 0) child->lent_by = program.id();
+  if (child->lent_by != program.id()) return -EPERM;
+  values[0] = child->id();
+  const auto lent = relays_->lend(d);
+  if (lent.is_error()) return -lent.error().code;
+  const auto known = std::find(child->lent.begin(), child->lent.end(), lent.value().id);
+  if (known == child->lent.end()) {
+    child->lent.push_back(lent.value().id);
+  } else {
+    relays_->returned(lent.value().id);
+  }
+  const call::AttachReply reply{.kind = static_cast<u32>(call::Hello::relay), .result = 0};
+  const FdRef fds[] = {lent.value().end};
+  const auto sent = send_struct(child->liveness(), reply, fds, Blocking::never);
+  return sent.is_error() ? -sent.error().code : 0;
 }
 
 i32 Kernel::publish_tokens(Program& program, const CallSlot& call) {

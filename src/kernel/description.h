@@ -28,7 +28,8 @@ struct Holder {
   u32 settled_at_check = 0, offered_at_check = 0;  // when the holder's patience was last looked at
 };
 
-// Bytes of the send buffer: a part of a send chunk.
+// Bytes of the send buffer: a part of a send chunk of an arena, or without one of the kernel's own
+// (own_chunks.h).
 struct SendPiece {
   Arena* arena = nullptr;
   u32 chunk = 0;
@@ -56,7 +57,7 @@ struct Description {
   call::SocketState state = call::SocketState::undecided;
   u8 flags = 0;        // call::flag_* but flag_shared
   u16 error = 0;       // pending SO_ERROR
-  u32 references = 0;  // holders, tickets and tokens in flight
+  u32 references = 0;  // holders, tickets, tokens in flight and relays
   u64 token = 0;       // names it in descriptor tables once published
 
   net::TcbId tcb;
@@ -75,6 +76,12 @@ struct Description {
   i32 seat = -1;        // index into holders of the program that has the seat; -1: the kernel
   bool taking = false;  // waiting for `released` of the seat's holder
   std::vector<ParkedCall> parked;
+
+  // Relays to programs that cannot be attached, each a reference (relay.h). The last one is given
+  // what is received. While there is one the kernel has the seat.
+  std::vector<u32> relays;
+  u32 relay_unread = 0;  // bytes given to it that its program has not read, as far as is known
+  bool stirred = false;  // a relay must look at it
 
   // Received, in the seat holder's arena: chunks first..last; positions are the slot's.
   u32 first_chunk = call::no_chunk, last_chunk = call::no_chunk;
@@ -106,6 +113,17 @@ struct Description {
   bool reuse_address = false, reuse_port = false;
 
   std::size_t kept_bytes() const { return kept.size() - kept_taken; }
+  // What was taken leaves memory in bulk, also when `kept` never runs empty.
+  void drop_kept(std::size_t bytes) {
+    kept_taken += bytes;
+    if (kept_taken == kept.size()) {
+      clear_kept();
+    } else if (kept_taken >= 64 * 1024 && kept_taken >= kept.size() / 2) {
+      kept.erase(kept.begin(), kept.begin() + static_cast<std::ptrdiff_t>(kept_taken));
+      kept_taken = 0;
+    }
+  }
+  bool only_relayed() const { return !relays.empty() && references == relays.size(); }
 
   // Empty them. What one large transfer needed is not held for the rest of an idle connection's
   // life; a few pieces are, so that small ones allocate nothing.

@@ -88,6 +88,14 @@ class Played {
   Played& operator=(const Played&) = delete;
 
   call::ProgramSide& theirs() { return *theirs_; }
+  // As before a fork or a relay; the child's end.
+  Fd offer_child() {
+    auto [mine, kernels] = pair();
+    const u32 hello = static_cast<u32>(call::Hello::child);
+    const FdRef end[] = {kernels.ref()};
+    (void)send_struct(socket_.ref(), hello, end);
+    return std::move(mine);
+  }
   const call::KernelSocket& line(u32 number) const { return ours_->socket[number]; }
   FdRef socket() const { return socket_.ref(); }
   FdRef kernel_bell() const { return kernel_bell_.ref(); }
@@ -203,7 +211,7 @@ TEST_F(Hostile, RandomSlotsHarmTheirSenderOnly) {
     for (int i = 0; i < 3'000 && !program.ended(); ++i) {
       call::CallSlot slot{};
       // Mostly calls that exist on slots that may: the deeper they get the better.
-      slot.op = static_cast<call::Op>(wild && random() % 64 == 0 ? random() : 1 + random() % 23);
+      slot.op = static_cast<call::Op>(wild && random() % 64 == 0 ? random() : 1 + random() % 26);
       slot.flags = static_cast<u16>(random() % 4);
       slot.socket = static_cast<u32>(wild && random() % 16 == 0 ? random()
                                      : random() % 3 == 0 ? call::first_kernel_socket + random() % 4
@@ -246,6 +254,58 @@ TEST_F(Hostile, RandomSlotsHarmTheirSenderOnly) {
     }
   }
   EXPECT_GT(posted, 10'000u);  // most were taken, not ended at once
+  expect_service();
+}
+
+// Relays asked for in any order, for any child, their ends kept, closed, shut, filled and drained.
+TEST_F(Hostile, RelaysMisusedHarmTheirProgramOnly) {
+  std::size_t lent = 0;
+  for (u32 seed = 1; seed <= 10; ++seed) {
+    std::mt19937_64 random(seed);
+    Played program(supervisor_.ref());
+    const auto on = [](call::Op op, u32 socket, u64 a0 = 0, u64 a1 = 0) {
+      call::CallSlot slot{};
+      slot.op = op;
+      slot.socket = socket;
+      slot.generation = 1;
+      slot.a[0] = a0;
+      slot.a[1] = a1;
+      return slot;
+    };
+    ASSERT_EQ(program.call(on(call::Op::bind, 1, 0, 1'000)), 0);
+    ASSERT_EQ(program.call(on(call::Op::listen, 1, 16)), 0);
+    for (u32 socket = 2; socket < 6; ++socket) {
+      program.post(on(call::Op::connect, socket, 0x0a4d0001, 1'000));
+      publish(program.theirs().socket[socket].seat, static_cast<u32>(random() % 8));
+    }
+    std::vector<Fd> children, ends;
+    for (int i = 0; i < 150 && !program.ended(); ++i) {
+      const u32 socket = static_cast<u32>(1 + random() % 6);
+      if (random() % 4 == 0) children.push_back(program.offer_child());
+      program.call(on(call::Op::relay, socket, random() % 3 == 0 ? 0 : random() % 40));
+      for (const Fd& child : children) {
+        std::byte bytes[64];
+        auto got = receive_datagram(child.ref(), bytes, Blocking::never);
+        if (got.is_error()) continue;
+        for (Fd& end : got.value().descriptors) ends.push_back(std::move(end)), ++lent;
+      }
+      if (!ends.empty()) {
+        const int end = ends[random() % ends.size()].get();
+        static char data[300'000];
+        if (random() % 2 == 0)
+          ::send(end, data, random() % sizeof data, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (random() % 2 == 0) ::recv(end, data, sizeof data, MSG_DONTWAIT);
+        if (random() % 8 == 0) ::shutdown(end, static_cast<int>(random() % 3));
+        if (random() % 4 == 0) ends.erase(ends.begin());
+      }
+      if (!children.empty() && random() % 4 == 0) children.erase(children.begin());
+      const call::Op others[] = {call::Op::use,      call::Op::shutdown, call::Op::receive_shared,
+                                 call::Op::released, call::Op::close,    call::Op::fork};
+      const call::Op op = others[random() % 12 == 0 ? 3 + random() % 3 : random() % 3];
+      program.post(on(op, socket, 1 + random() % 3));
+    }
+  }
+  EXPECT_GT(lent, 20u);
   expect_service();
 }
 

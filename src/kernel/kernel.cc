@@ -5,9 +5,11 @@
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/log.h"
@@ -19,6 +21,13 @@ namespace {
 constexpr std::size_t message_budget = 64, frame_budget = 128, call_budget = 64;
 constexpr Duration host_poll_interval = Duration::microseconds(500);
 constexpr Duration board_interval = Duration::milliseconds(5);
+
+// Each takes two descriptors at most.
+u32 most_relays() {
+  rlimit files{};
+  ::getrlimit(RLIMIT_NOFILE, &files);
+  return static_cast<u32>(std::clamp<rlim_t>(files.rlim_cur / 4, 16, 4096));
+}
 
 }  // namespace
 
@@ -61,6 +70,7 @@ Result<void> Kernel::start() {
   stack.secret[1] = config_.secret[1];
   stack_ = TRY(net::Stack::create(stack, *device_, *sockets_));
   sockets_->set_stack(*stack_);
+  relays_ = std::make_unique<Relays>(*sockets_, events_.ref(), most_relays());
   TRY(create_board());
   spare_arena_ = TRY(Arena::create());
   spare_arena_->populate();
@@ -116,6 +126,7 @@ bool Kernel::poll(Time now) {
   }
   directory_.poll(now);
   sockets_->poll(now);
+  work += relays_->poll() ? 1 : 0;
   stack_->poll(now);
   if (now >= next_host_poll_) {
     next_host_poll_ = now + host_poll_interval;
@@ -239,8 +250,8 @@ void Kernel::unwatch(FdRef fd) {
   if (fd.valid()) ::epoll_ctl(events_.get(), EPOLL_CTL_DEL, fd.get(), nullptr);
 }
 
-// Host descriptors: the doorbells, the supervisor, the programs' liveness sockets. Waits until
-// `deadline` at most.
+// Host descriptors: the doorbells, the supervisor, the programs' liveness sockets, relays. Waits
+// until `deadline` at most.
 bool Kernel::poll_host(int wait, Time deadline, Time now) {
   epoll_event events[32];
   timespec timeout{};
@@ -258,7 +269,10 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
   for (int i = 0; i < count; ++i) {
     const u64 data = events[i].data.u64;
     if (data == event_doorbell) continue;
-    if (data >= event_flight) {
+    if (data >= Relays::event_mark) {
+      relays_->on_event(static_cast<u32>(data));
+      work = true;
+    } else if (data >= event_flight) {
       end_flight(static_cast<u32>(data));
       work = true;
     } else if (data == event_supervisor) {
@@ -288,6 +302,7 @@ bool is_liveness_socket(FdRef fd) {
 }
 
 }  // namespace
+
 i32 Kernel::begin_flight(Program& program, Description& d) {
   if (!program.flight.valid()) read_hellos(program, &program.flight);
   Fd end = std::move(program.flight);

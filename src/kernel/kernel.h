@@ -10,6 +10,7 @@
 #include "kernel/board.h"
 #include "kernel/directory.h"
 #include "kernel/program.h"
+#include "kernel/relay.h"
 #include "kernel/rest.h"
 #include "kernel/sockets.h"
 #include "message/control.h"
@@ -30,7 +31,8 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
 
  private:
   static constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32,
-                       event_flight = u64{3} << 32;  // and its id
+                       event_flight = u64{3} << 32;                  // and its id
+  static_assert(Relays::event_mark > (event_flight | 0xffff'ffff));  // relays look alike
 
   Kernel(const message::Config& config, Fd supervisor)
       : config_(config),
@@ -78,7 +80,9 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   void run_call(Program& program, u32 thread, const call::CallSlot& call);
   bool run_post(Program& program, const call::CallSlot& call);
   void run_synchronous(Program& program, u32 thread, const call::CallSlot& call);
+  Program* add_child(Program& program);
   i32 fork_program(Program& program, u64* values);
+  i32 relay(Program& program, Description& d, u64 child_id, u64* values);
   i32 publish_tokens(Program& program, const call::CallSlot& call);
   i32 adopt(Program& program, Description* d, bool from_ticket, u64* values);
   i32 begin_flight(Program& program, Description& d);
@@ -105,6 +109,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   std::unique_ptr<net::InsideDevice> device_;
   std::unique_ptr<Sockets> sockets_;
   std::unique_ptr<net::Stack> stack_;
+  std::unique_ptr<Relays> relays_;
   // A description under way by SCM_RIGHTS: a reference, until all copies of the descriptor that
   // travels are closed: it arrived (and was adopted), or nobody will ever receive it.
   struct Flight {

@@ -101,6 +101,8 @@ class Program {
 
   std::vector<Description*> unadopted;  // held for a child or a new image; each counts a reference
   u32 flights = 0;                      // of its sending, under way
+  std::vector<u32> lent;                // relays of a program that cannot be attached; relay.h
+  u32 lent_by = 0;                      // the program that started it
   Fd child;                             // the liveness socket of a child about to be forked
   Fd flight;                            // the kernel's end of a pair about to travel
   Fd doorbell;  // an eventfd that the program rings and may do anything to: never read nor written

@@ -183,8 +183,7 @@ i32 Sockets::receive_shared(Program& program, u32 number, u64 max_bytes, bool pe
   }
   if (done == 0) return -ENOMEM;
   if (!peek) {
-    d.kept_taken += done;
-    if (d.kept_taken == d.kept.size()) d.clear_kept();
+    d.drop_kept(done);
     if (d.tcb != net::no_tcb) stack_->receive_consumed(d.tcb, done);
     write_flags(d);
   }

@@ -30,6 +30,9 @@ void Sockets::take_unread(Description& d) {
   }
   free_receive_chunks(d);
   d.seat = -1;
+  if (d.window_limit == 0) return;
+  d.window_limit = 0;  // the arena's pool no longer matters
+  if (d.tcb != net::no_tcb) stack_->set_receive_buffer(d.tcb, d.receive_limit);
 }
 
 void Sockets::seat_taken(Description& d) {
@@ -45,12 +48,9 @@ void Sockets::seat_taken(Description& d) {
   }
 }
 
-bool Sockets::take_seat(Description& d, Program& caller, u32 number, u32 thread,
-                        const call::CallSlot& call) {
-  if (d.state == call::SocketState::listening || d.seat < 0) return true;
+bool Sockets::claim_seat(Description& d) {
+  if (d.seat < 0) return true;
   const Holder h = d.holders[static_cast<std::size_t>(d.seat)];
-  if (h.program == &caller && h.slot == number)
-    return true;  // its own seat: the call is merely slow
   d.taking = true;
   u32& seat = h.program->theirs(h.slot).seat;
   for (;;) {
@@ -58,10 +58,8 @@ bool Sockets::take_seat(Description& d, Program& caller, u32 number, u32 thread,
     if ((seen & call::seat_busy) != 0) {
       if ((seen & call::seat_wanted) != 0 ||
           __atomic_compare_exchange_n(&seat, &seen, seen | call::seat_wanted, false,
-                                      __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
-        d.parked.push_back({.program = caller.id(), .thread = thread, .slot = call});
+                                      __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
         return false;
-      }
       continue;
     }
     if (__atomic_compare_exchange_n(&seat, &seen, static_cast<u32>(call::seat_away), false,
@@ -80,6 +78,20 @@ bool Sockets::take_seat(Description& d, Program& caller, u32 number, u32 thread,
   ++counters_.seats_taken;
   write_flags(d);
   release(d);
+  return true;
+}
+
+bool Sockets::take_seat(Description& d, Program& caller, u32 number, u32 thread,
+                        const call::CallSlot& call) {
+  if (d.state == call::SocketState::listening || d.seat < 0) return true;
+  const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
+  if (h.program == &caller && h.slot == number)
+    return true;  // its own seat: the call is merely slow
+  const u32 handle = d.handle;
+  if (!claim_seat(d)) {
+    d.parked.push_back({.program = caller.id(), .thread = thread, .slot = call});
+    return false;
+  }
   return at_handle(handle) != nullptr;
 }
 
@@ -105,8 +117,8 @@ void Sockets::released(Program& program, u32 number) {
 }
 
 bool Sockets::give_seat_back(Description& d) {
-  if (d.seat >= 0 || d.taking || d.holders.size() != 1 || d.state == call::SocketState::listening ||
-      d.state == call::SocketState::undecided)
+  if (d.seat >= 0 || d.taking || d.holders.size() != 1 || !d.relays.empty() ||
+      d.state == call::SocketState::listening || d.state == call::SocketState::undecided)
     return false;
   const Holder& h = d.holders[0];
   Program& program = *h.program;

@@ -7,7 +7,12 @@
 
 namespace cob::kernel {
 
+void Sockets::arena_orphaned(std::unique_ptr<Arena> arena) {
+  if (arena->send_chunks_held() > 0) orphans_.push_back(std::move(arena));
+}
+
 void Sockets::give_piece(const SendPiece& piece) {
+  if (piece.arena == nullptr) return own_chunks_.give(piece.chunk);
   piece.arena->give_send_chunk(piece.chunk);
   if (orphans_.empty() || piece.arena->send_chunks_held() > 0) return;
   std::erase_if(orphans_, [&](const auto& orphan) { return orphan.get() == piece.arena; });
@@ -158,8 +163,9 @@ void Sockets::read_send_buffer(net::TcbId, u64 cookie, std::size_t offset,
       continue;
     }
     const std::size_t part = std::min(held - offset, out.size() - done);
-    std::memcpy(out.data() + done, piece.arena->send_chunk(piece.chunk) + piece.begin + offset,
-                part);
+    const std::byte* chunk =
+        piece.arena != nullptr ? piece.arena->send_chunk(piece.chunk) : own_chunks_.at(piece.chunk);
+    std::memcpy(out.data() + done, chunk + piece.begin + offset, part);
     done += part;
     offset = 0;
   }

@@ -56,9 +56,10 @@ void Sockets::free_description(Description& d) {
   --open_count_;
 }
 
-void Sockets::release(Description& d) {
+void Sockets::release(Description& d, bool reset) {
   VERIFY(d.references > 0);
-  if (--d.references == 0) close_now(d, d.linger_reset);
+  stir(d);
+  if (--d.references == 0) close_now(d, reset || d.linger_reset);
 }
 
 // The last reference is gone: close(2) as tcp(7) and RFC 9293 section 3.10.4 have it.
@@ -106,7 +107,7 @@ void Sockets::hold(Program& program, u32 number, Description& d, u32 generation)
   line.error = d.error;
   line.events = 0;
   line.offer_ring = 0;
-  if (d.holders.size() == 1 && d.state != SocketState::listening) {
+  if (d.holders.size() == 1 && d.relays.empty() && d.state != SocketState::listening) {
     d.seat = 0;
     d.first_chunk = d.last_chunk = call::no_chunk;
     d.first_position = d.consumed = consumed;
@@ -194,8 +195,7 @@ void Sockets::let_go(Program& program, u32 number, bool reset) {
   if (number >= call::first_kernel_socket) program.give_slot(number);
 
   if (d.taking && d.seat < 0) seat_taken(d);
-  VERIFY(d.references > 0);
-  if (--d.references == 0) close_now(d, reset || d.linger_reset);
+  release(d, reset);
 }
 
 void Sockets::touch_holders(Description& d) {
@@ -208,6 +208,7 @@ void Sockets::touch_holders(Description& d) {
 
 // Flags, state and error as every holder sees them, then the announcement.
 void Sockets::write_flags(Description& d) {
+  stir(d);
   const bool shared = d.seat < 0 && d.state != SocketState::listening;
   for (const Holder& h : d.holders) {
     call::KernelSocket& line = h.program->ours(h.slot);
@@ -233,7 +234,7 @@ u32 Sockets::shared_events(const Description& d) const {
   const bool reset = (d.flags & call::flag_reset) != 0;
   const bool peer_closed = (d.flags & call::flag_peer_closed) != 0;
   const bool send_closed = (d.flags & call::flag_send_closed) != 0;
-  if (d.kept_bytes() > 0 || peer_closed || reset) events |= call::ready_in;
+  if (d.kept_bytes() + d.relay_unread > 0 || peer_closed || reset) events |= call::ready_in;
   if (peer_closed || reset) events |= call::ready_read_hangup;
   const bool room = d.send_limit - std::min<u64>(d.send_limit, d.send_buffered) >= d.send_limit / 3;
   if (reset || send_closed || (d.state == SocketState::connected && room))
@@ -318,10 +319,6 @@ void Sockets::answer(const CallOrigin& origin, i32 result, const u64* values, u3
   Program* program = programs_.find(origin.program);
   if (program == nullptr || !program->attached()) return;
   program->reply(origin.thread, origin.sequence, result, values, count);
-}
-
-void Sockets::arena_orphaned(std::unique_ptr<Arena> arena) {
-  if (arena->send_chunks_held() > 0) orphans_.push_back(std::move(arena));
 }
 
 }  // namespace cob::kernel

@@ -9,6 +9,7 @@
 
 #include "kernel/description.h"
 #include "kernel/directory.h"
+#include "kernel/own_chunks.h"
 #include "kernel/program.h"
 
 namespace cob::kernel {
@@ -61,7 +62,8 @@ class Sockets final : public net::SocketLayer {
   Description* at_handle(u32 handle);
   Result<Description*> open();
   void retain(Description& d) { ++d.references; }
-  void release(Description& d);  // at 0: closed as close(2)
+  // At 0: closed as close(2); `reset`: its user left received bytes unread.
+  void release(Description& d, bool reset = false);
   u32 open_count() const { return open_count_; }
   // The token of the placeholders that stand for it in descriptor tables; one a description.
   void publish_token(Description& d, u64 token);
@@ -97,6 +99,26 @@ class Sockets final : public net::SocketLayer {
   i32 receive_shared(Program& program, u32 slot, u64 max_bytes, bool peek, u64* chunks,
                      bool keep_error = false);
   i32 tcp_info(Program& program, u32 slot, u64* values);
+
+  // stream.cc: a connection whose seat the kernel has, as relays use it.
+  // True when the kernel has the seat; false: its holder was asked, and the description is stirred
+  // when it comes.
+  bool claim_seat(Description& d);
+  std::size_t send_room(const Description& d, std::size_t limit) const;
+  // REQUIRES: bytes fit in send_room().
+  void append_send(Description& d, std::span<const std::byte> bytes);
+  void finish_send(Description& d);  // a FIN follows
+  std::span<const std::byte> kept(const Description& d) const {
+    return std::span(d.kept).subspan(d.kept_taken);
+  }
+  void take_kept(Description& d, std::size_t bytes);
+  void put_back_kept(Description& d, std::span<const std::byte> bytes);  // in front
+  u32 shared_events(const Description& d) const;
+  void write_flags(Description& d);
+  // Notes that something changed that a relay of the description acts on.
+  void stir(Description& d);
+  std::vector<u32> take_stirred();  // their handles
+  std::size_t own_chunks_held() const { return own_chunks_.held(); }
 
   // Listeners with waiting connections, offers to settle or take back. Call once a poll.
   void poll(Time now);
@@ -139,9 +161,7 @@ class Sockets final : public net::SocketLayer {
   void close_now(Description& d, bool reset);
   void set_line(Program& program, u32 slot, Description& d);
   void touch_holders(Description& d);
-  void write_flags(Description& d);
   void write_names(Description& d);
-  u32 shared_events(const Description& d) const;
   void fail(Description& d, int error);
   void claim_lost(u32 handle);
   void end_listening(Description& d);
@@ -212,6 +232,8 @@ class Sockets final : public net::SocketLayer {
   std::unordered_map<u32, ListenerGroup> by_listener_;
   std::vector<Description*> busy_listeners_;
   std::vector<std::unique_ptr<Arena>> orphans_;
+  OwnChunks own_chunks_;
+  std::vector<u32> stirred_;
   Time offers_check_ = Time::never();
   Time deferred_check_ = Time::never();
   Time offers_retry_ = Time::never();  // connections wait, and who wants them has its hands full

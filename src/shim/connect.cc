@@ -48,20 +48,30 @@ bool is_refused(int host) {
   return error == ECONNREFUSED;
 }
 
-// The socket becomes the host's, with everything that was set on it. 0 or an errno. With `first`,
-// an address of this machine, the connect is begun before: refused, the socket stays undecided, for
-// Linux lets a refused socket try elsewhere; EINPROGRESS and EISCONN say how far it came.
-int to_host(Socket* socket, bool keep_bind, const Ipv4Endpoint* first = nullptr) {
-  bool nonblocking = is_nonblocking(socket);
+}  // namespace
+
+int host_socket(Socket* socket) {
   int host = static_cast<int>(
-      raw::call(SYS_socket, AF_INET, SOCK_STREAM | SOCK_CLOEXEC | (nonblocking ? SOCK_NONBLOCK : 0),
-                socket->protocol));
-  if (host < 0) return -host;
+      raw::call(SYS_socket, AF_INET, SOCK_STREAM | SOCK_CLOEXEC, socket->protocol));
+  if (host < 0) return host;
   drop_stale(host);
   for (u32 i = 0; i < socket->option_count; ++i) {
     const KeptOption& o = socket->option[i];
     raw::call(SYS_setsockopt, host, o.level, o.name, raw::at(o.value), o.bytes);
   }
+  return host;
+}
+
+namespace {
+
+// The socket becomes the host's, with everything that was set on it. 0 or an errno. With `first`,
+// an address of this machine, the connect is begun before: refused, the socket stays undecided, for
+// Linux lets a refused socket try elsewhere; EINPROGRESS and EISCONN say how far it came.
+int to_host(Socket* socket, bool keep_bind, const Ipv4Endpoint* first = nullptr) {
+  bool nonblocking = is_nonblocking(socket);
+  const int host = host_socket(socket);
+  if (host < 0) return -host;
+  if (nonblocking) raw::fcntl(host, F_SETFL, O_NONBLOCK);
   int result = 0;
   if (keep_bind && socket->bound) {
     sockaddr_in in{};

@@ -1,8 +1,7 @@
-// Whether an image about to be executed can be attached, for the warning that it cannot. execve(2),
-// elf(5), ld.so(8), capabilities(7). Model: LD_PRELOAD works where the image (or its interpreter,
-// for a script) is a dynamically linked ELF file of our word size that the kernel does not start in
-// secure-execution mode. Any thread; async-signal-safe; only looked at when cob descriptors would
-// stay open.
+// Whether an image about to be executed can be attached. execve(2), elf(5), ld.so(8),
+// capabilities(7). Model: LD_PRELOAD works where the image (or its interpreter, for a script) is a
+// dynamically linked ELF file of our word size that the kernel does not start in secure-execution
+// mode. Any thread; async-signal-safe.
 #include <elf.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -21,7 +20,7 @@ namespace {
 
 enum class Image { attachable, statically_linked, secure, foreign, unreadable };
 
-int open_image(int directory, const char* path) {
+int open_image(int directory, const char* path, int flags) {
   if (path[0] == 0) {  // fexecve, execveat with AT_EMPTY_PATH
     char link[32] = "/proc/self/fd/";
     char digits[12];
@@ -31,9 +30,9 @@ int open_image(int directory, const char* path) {
       digits[n++] = static_cast<char>('0' + rest % 10);
     while (n > 0) link[at++] = digits[--n];
     link[at] = 0;
-    return static_cast<int>(raw::call(SYS_openat, AT_FDCWD, raw::at(link), O_RDONLY | O_CLOEXEC));
+    return static_cast<int>(raw::call(SYS_openat, AT_FDCWD, raw::at(link), flags | O_CLOEXEC));
   }
-  return static_cast<int>(raw::call(SYS_openat, directory, raw::at(path), O_RDONLY | O_CLOEXEC));
+  return static_cast<int>(raw::call(SYS_openat, directory, raw::at(path), flags | O_CLOEXEC));
 }
 
 Image examine_elf(int fd, const Elf64_Ehdr& header) {
@@ -59,9 +58,18 @@ bool is_secure(int fd) {
   return other_user || other_group || (capabilities > 0 && geteuid() != 0);
 }
 
-Image examine(int directory, const char* path, int depth) {
-  const int fd = open_image(directory, path);
+// A set-user-ID program is often executable and no more.
+Image examine_unreadable(int directory, const char* path) {
+  const int fd = open_image(directory, path, O_PATH);
   if (fd < 0) return Image::unreadable;
+  const bool secure = is_secure(fd);
+  raw::close(fd);
+  return secure ? Image::secure : Image::unreadable;
+}
+
+Image examine(int directory, const char* path, int depth) {
+  const int fd = open_image(directory, path, O_RDONLY);
+  if (fd < 0) return examine_unreadable(directory, path);
   union {
     Elf64_Ehdr header;
     char text[256];
@@ -105,17 +113,6 @@ bool find_in_path(const char* file, char (&found)[PATH_MAX]) {
   }
 }
 
-struct Stays {
-  bool spawned, found;
-};
-
-bool stays_open(int fd, Object*, void* context) {
-  auto* stays = static_cast<Stays*>(context);
-  if (!stays->spawned && (raw::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0) return true;
-  stays->found = true;
-  return false;
-}
-
 const char* reason(Image image) {
   switch (image) {
     case Image::statically_linked:
@@ -131,24 +128,23 @@ const char* reason(Image image) {
 
 }  // namespace
 
-void warn_if_unattachable(int directory, const char* file, bool search, bool spawned) {
+Verdict::Verdict(int directory, const char* file, bool search) : file_(file) {
+  if (search) {
+    if (!find_in_path(file, found_)) return;
+    file_ = found_;
+  }
+  why_ = reason(examine(directory, file_, 0));
+}
+
+void Verdict::warn() const {
   static bool warned;
   if (load(warned)) return;
-  Stays stays{spawned, false};
-  for_each(~0U, stays_open, &stays);
-  if (!stays.found) return;
-  char found[PATH_MAX];
-  if (search) {
-    if (!find_in_path(file, found)) return;
-    file = found;
-  }
-  const char* why = reason(examine(directory, file, 0));
-  if (why == nullptr) return;
   store(warned, true);
-  constexpr char tail[] = ": the cob's sockets it inherits do not work in it\n";
+  constexpr char tail[] =
+      ": of the cob's sockets it is given connections alone, what else it inherits is closed\n";
   const iovec parts[] = {{const_cast<char*>("cob: "), 5},
-                         {const_cast<char*>(file), strlen(file)},
-                         {const_cast<char*>(why), strlen(why)},
+                         {const_cast<char*>(file_), strlen(file_)},
+                         {const_cast<char*>(why_), strlen(why_)},
                          {const_cast<char*>(tail), sizeof tail - 1}};
   raw::call(SYS_writev, STDERR_FILENO, raw::at(parts), 4);
 }

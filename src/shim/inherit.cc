@@ -67,24 +67,16 @@ void share(Socket* socket, int fd) {
 
 // The fork call with the child's liveness socket. The child's end, hidden, or -1.
 int announce_child(Arena* arena, u64& ticket) {
-  int pair[2] = {-1, -1};
-  const RaisedLimit raised;
-  if (raw::call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, raw::at(pair)) < 0) {
-    return -1;
-  }
-  drop_stale(pair[0]);
-  drop_stale(pair[1]);
-  u32 hello = static_cast<u32>(Hello::child);
-  long sent = send_with_fds(arena->liveness, &hello, sizeof hello, &pair[1], 1);
-  raw::close(pair[1]);
-  Reply reply;
-  if (sent >= 0) reply = call_kernel(arena, {.op = Op::fork});
+  const Guard guard(child_lock);
+  int end = offer_liveness(arena);
+  if (end < 0) return -1;
+  Reply reply = call_kernel(arena, {.op = Op::fork});
   if (reply.result < 0) {
-    raw::close(pair[0]);
+    close_hidden(end);
     return -1;
   }
   ticket = reply.value[0];
-  return make_hidden(pair[0]);
+  return end;
 }
 
 bool share_visitor(int fd, Object* object, void* context) {
@@ -172,6 +164,26 @@ int call_publish(Socket* socket, u16 flags) {
   return reply.result < 0 ? -reply.result : 0;
 }
 
+Lock child_lock;
+
+int offer_liveness(Arena* arena) {
+  int pair[2] = {-1, -1};
+  const RaisedLimit raised;
+  if (raw::call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, raw::at(pair)) < 0) {
+    return -1;
+  }
+  drop_stale(pair[0]);
+  drop_stale(pair[1]);
+  u32 hello = static_cast<u32>(Hello::child);
+  long sent = send_with_fds(arena->liveness, &hello, sizeof hello, &pair[1], 1);
+  raw::close(pair[1]);
+  if (sent < 0) {
+    raw::close(pair[0]);
+    return -1;
+  }
+  return make_hidden(pair[0]);
+}
+
 void adopt_inherited(Arena* arena) {
   if (!g.inherited) return;
   g.inherited = false;
@@ -253,6 +265,7 @@ void after_fork_parent(ForkPlan& plan, bool) {
 void after_fork_child(ForkPlan& plan) {
   attach_lock.reset();
   pool_lock.reset();
+  child_lock.reset();
   reset_members_lock();
   bool may_claim = plan.child_end >= 0;
   recount_references();

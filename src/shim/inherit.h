@@ -15,6 +15,11 @@ void adopt_inherited(Arena* arena);
 // placeholder.
 void adopt_at_start(bool attached_before);
 
+// Sends the kernel its end of a child's liveness socket; the call that says what for comes next,
+// under the same child_lock. The child's end, hidden, or -1.
+int offer_liveness(Arena* arena);
+extern Lock child_lock;
+
 // 0 or an errno. The placeholder at `fd` with this token becomes a socket.
 int adopt_token(Arena* arena, int fd, u64 token);
 // 0 or an errno: the kernel knows the socket, and others may come to share it.

@@ -13,6 +13,7 @@
 
 #include "glue.h"
 #include "shim/raw.h"
+#include "shim/relay.h"
 #include "shim/signal.h"
 
 namespace cob::shim {
@@ -63,24 +64,39 @@ size_t preload_bytes(char* const* envp) {
   return most + sizeof preload + sizeof library + 2;
 }
 
-// One exec: the environment and the descriptors made ready, and put back when it fails.
+// One exec: the environment and the descriptors made ready, and put back when it fails. The image
+// takes over this process's liveness socket and adopts its sockets; one that cannot be attached has
+// the kernel end this program, and is given relays.
 class Exec {
  public:
-  explicit Exec(char* const* envp) : environment(envp, liveness_own) {
-    publish_for_exec(false);
-    leave_sets_to_image();
-    keep_liveness_across_exec(true);
+  Exec(int directory, const char* file, bool search, char* const* envp)
+      : verdict_(directory, file, search),
+        environment_(envp, verdict_.attachable() ? liveness_own : liveness_none),
+        relayed_(verdict_.attachable() ? Relay::nothing : Relay::inherited) {
+    if (verdict_.attachable()) {
+      publish_for_exec(false);
+      leave_sets_to_image();
+      keep_liveness_across_exec(true);
+    } else {
+      relayed_.put();
+      if (relayed_.incomplete()) verdict_.warn();
+    }
   }
   ~Exec() {
     const int saved = errno;
-    take_sets_back();
+    if (verdict_.attachable()) take_sets_back();
     keep_liveness_across_exec(false);
     errno = saved;
   }
   Exec(const Exec&) = delete;
   Exec& operator=(const Exec&) = delete;
 
-  ImageEnvironment environment;
+  char* const* environment() const { return environment_.get(); }  // null: out of memory
+
+ private:
+  const Verdict verdict_;
+  const ImageEnvironment environment_;
+  RelayedNumbers relayed_;
 };
 
 }  // namespace
@@ -163,34 +179,30 @@ pid_t own_vfork() { return real_fork(); }
 
 int own_execve(const char* path, char* const* argv, char* const* envp) {
   if (!attached()) return real_execve(path, argv, envp);
-  Exec exec(envp);
-  if (exec.environment.get() == nullptr) return fail(ENOMEM);
-  warn_if_unattachable(AT_FDCWD, path, false, false);
-  return real_execve(path, argv, exec.environment.get());
+  const Exec exec(AT_FDCWD, path, false, envp);
+  if (exec.environment() == nullptr) return fail(ENOMEM);
+  return real_execve(path, argv, exec.environment());
 }
 
 int own_execveat(int fd, const char* path, char* const* argv, char* const* envp, int flags) {
   if (!attached()) return real_execveat(fd, path, argv, envp, flags);
-  Exec exec(envp);
-  if (exec.environment.get() == nullptr) return fail(ENOMEM);
-  warn_if_unattachable(fd, path, false, false);
-  return real_execveat(fd, path, argv, exec.environment.get(), flags);
+  const Exec exec(fd, path, false, envp);
+  if (exec.environment() == nullptr) return fail(ENOMEM);
+  return real_execveat(fd, path, argv, exec.environment(), flags);
 }
 
 int own_execvpe(const char* file, char* const* argv, char* const* envp) {
   if (!attached()) return real_execvpe(file, argv, envp);
-  Exec exec(envp);
-  if (exec.environment.get() == nullptr) return fail(ENOMEM);
-  warn_if_unattachable(AT_FDCWD, file, true, false);
-  return real_execvpe(file, argv, exec.environment.get());
+  const Exec exec(AT_FDCWD, file, true, envp);
+  if (exec.environment() == nullptr) return fail(ENOMEM);
+  return real_execvpe(file, argv, exec.environment());
 }
 
 int own_fexecve(int fd, char* const* argv, char* const* envp) {
   if (!attached()) return real_fexecve(fd, argv, envp);
-  Exec exec(envp);
-  if (exec.environment.get() == nullptr) return fail(ENOMEM);
-  warn_if_unattachable(fd, "", false, false);
-  return real_fexecve(fd, argv, exec.environment.get());
+  const Exec exec(fd, "", false, envp);
+  if (exec.environment() == nullptr) return fail(ENOMEM);
+  return real_fexecve(fd, argv, exec.environment());
 }
 
 int own_execv(const char* path, char* const* argv) { return own_execve(path, argv, environ); }

@@ -4,6 +4,7 @@
 // forked child of a program with threads can do it (signal-safety(7)). Any thread.
 #pragma once
 
+#include <limits.h>
 #include <stdio.h>
 
 #include "shim/contract.h"
@@ -18,6 +19,7 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   char* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
 
  private:
   char* data_;
@@ -42,11 +44,22 @@ class ImageEnvironment {
 // handler of the program is registered, so that its own fork handlers run outside ours.
 void process_start();
 
-// Says on stderr, once a process, that `file` (searched for in PATH as execvp does when `search`)
-// cannot be attached (static, set-user-ID, with capabilities, of another word size) when cob
-// descriptors would stay open in it. `directory`: AT_FDCWD, or what execveat was given. `spawned`:
-// close-on-exec is not looked at.
-void warn_if_unattachable(int directory, const char* file, bool search, bool spawned);
+// Whether the shim will be in an image: not in one that is static, set-user-ID, with capabilities,
+// or of another word size.
+class Verdict {
+ public:
+  // `file` is searched for in PATH as execvp does when `search`. `directory`: AT_FDCWD, or what
+  // execveat was given.
+  Verdict(int directory, const char* file, bool search);
+  bool attachable() const { return why_ == nullptr; }
+  // Says on stderr, once a process, that it is not, and that it does not get all sockets.
+  void warn() const;
+
+ private:
+  const char* file_;
+  const char* why_ = nullptr;
+  char found_[PATH_MAX];
+};
 
 // fclose and pclose of a stream that popen made: waits for its child and gives its status. -1 when
 // it is none.

@@ -89,6 +89,9 @@ void leave_slot(Socket* socket);
 // Tells the kernel what was set before the slot began.
 void post_options(Socket* socket);
 
+// A new host socket with what was set on this one, close-on-exec and blocking; or -errno.
+int host_socket(Socket* socket);
+
 // memory.cc: what was set on it goes to the kernel, and comes from there; the last also for the
 // host socket that an undecided one may become. REQUIRES: the kernel knows the socket.
 void remember(Socket* socket);

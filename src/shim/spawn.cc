@@ -12,6 +12,7 @@
 #include "glue.h"
 #include "shim/lock.h"
 #include "shim/process.h"
+#include "shim/relay.h"
 #include "shim/spawn_actions.h"
 #include "shim/table.h"
 
@@ -25,16 +26,21 @@ int spawn(Spawn real, bool search, pid_t* pid, const char* path,
           const posix_spawn_file_actions_t* actions, const posix_spawnattr_t* attributes,
           char* const* argv, char* const* envp) {
   const int saved = errno;
-  const int liveness = spawn_liveness();
-  publish_for_exec(true);
+  const Verdict verdict(AT_FDCWD, path, search);
+  const RelayedNumbers relayed(verdict.attachable() ? Relay::nothing : Relay::inherited, actions);
+  int liveness = liveness_none;
+  if (verdict.attachable()) {
+    liveness = spawn_liveness();
+    publish_for_exec(true);
+  } else if (relayed.incomplete()) {
+    verdict.warn();
+  }
   int result = ENOMEM;
   {
     const ImageEnvironment environment(envp, liveness);
-    SpawnActions own(actions, environment.attach_right(), liveness);
-    if (environment.get() != nullptr && own.get() != nullptr) {
-      warn_if_unattachable(AT_FDCWD, path, search, actions == nullptr);
+    const SpawnActions own(actions, environment.attach_right(), liveness, relayed);
+    if (environment.get() != nullptr && own.get() != nullptr)
       result = real(pid, path, own.get(), attributes, argv, environment.get());
-    }
   }
   if (liveness >= 0) close_hidden(liveness);
   errno = saved;

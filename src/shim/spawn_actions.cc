@@ -84,8 +84,8 @@ u32 close_from(int first, const Record* before, u32 done, Record* out) {
 constexpr u32 slack = 64;  // numbers that other threads may open between counting and writing
 
 // The most records that the copy can need.
-u32 room_for(const posix_spawn_file_actions_t* actions) {
-  u32 room = 2;
+u32 room_for(const posix_spawn_file_actions_t* actions, const RelayedNumbers& relayed) {
+  u32 room = 3 + 2 * relayed.count();
   if (actions == nullptr) return room;
   const auto* record = reinterpret_cast<const Record*>(actions->__actions);
   const auto used = static_cast<u32>(actions->__used);
@@ -97,14 +97,49 @@ u32 room_for(const posix_spawn_file_actions_t* actions) {
   return room;
 }
 
+bool is_made(const posix_spawn_file_actions_t* actions, int fd) {
+  for (int i = 0; actions != nullptr && i < actions->__used; ++i) {
+    if (made_by(reinterpret_cast<const Record*>(actions->__actions)[i]) == fd) return true;
+  }
+  return false;
+}
+
+// A dup2 of our own would let a number stay that is close-on-exec: it goes at the end, if none of
+// the program's actions made it anew.
+u32 close_relayed(const RelayedNumbers& relayed, const posix_spawn_file_actions_t* actions,
+                  Record* out) {
+  u32 count = 0;
+  for (u32 i = 0; i < relayed.count(); ++i) {
+    if (!relayed[i].close_on_exec || relayed[i].end < 0 || is_made(actions, relayed[i].fd))
+      continue;
+    out[count].action = Action::close;
+    out[count++].fd = relayed[i].fd;
+  }
+  return count;
+}
+
 }  // namespace
 
+bool duplicates(const posix_spawn_file_actions_t* actions, int fd) {
+  if (actions == nullptr || !layout_is_known()) return false;
+  for (int i = 0; i < actions->__used; ++i) {
+    const Record& record = reinterpret_cast<const Record*>(actions->__actions)[i];
+    if (record.action == Action::dup2 && record.dup.from == fd) return true;
+  }
+  return false;
+}
+
 SpawnActions::SpawnActions(const posix_spawn_file_actions_t* actions, int attach_right,
-                           int liveness)
-    : scratch_(layout_is_known() ? room_for(actions) * sizeof(Record) : 0) {
+                           int liveness, const RelayedNumbers& relayed)
+    : scratch_(layout_is_known() ? room_for(actions, relayed) * sizeof(Record) : 0) {
   auto* out = reinterpret_cast<Record*>(scratch_.data());
   if (out == nullptr) return;
   u32 count = 0;
+  for (u32 i = 0; i < relayed.count(); ++i) {
+    if (relayed[i].end < 0) continue;
+    out[count].action = Action::dup2;
+    out[count++].dup = {relayed[i].end, relayed[i].fd};
+  }
   const auto used = actions == nullptr ? 0U : static_cast<u32>(actions->__used);
   for (u32 i = 0; i < used; ++i) {
     const Record& record = reinterpret_cast<const Record*>(actions->__actions)[i];
@@ -115,7 +150,8 @@ SpawnActions::SpawnActions(const posix_spawn_file_actions_t* actions, int attach
       out[count++] = record;
     }
   }
-  const int inherited_numbers[] = {attach_right, liveness};
+  count += close_relayed(relayed, actions, out + count);
+  const int inherited_numbers[] = {attach_right, liveness, relayed.liveness()};
   for (const int inherited : inherited_numbers) {
     if (inherited < 0) continue;
     out[count].action = Action::dup2;  // onto itself: libc clears close-on-exec

@@ -1,0 +1,66 @@
+// Sockets, streams without an arena: a connection's bytes as its relays take and give them
+// (relay.h). Model: the kernel has the seat, so received bytes lie in Description::kept; bytes to
+// be sent queue as pieces of the kernel's own chunks. Kernel's loop only.
+#include <algorithm>
+#include <cstring>
+
+#include "kernel/sockets.h"
+
+namespace cob::kernel {
+
+std::size_t Sockets::send_room(const Description& d, std::size_t limit) const {
+  if (d.tcb == net::no_tcb || d.state != call::SocketState::connected ||
+      (d.flags & call::flag_send_closed) != 0)
+    return 0;
+  const u64 most = std::min<u64>(limit, d.send_limit);
+  return static_cast<std::size_t>(most - std::min<u64>(most, d.send_buffered));
+}
+
+void Sockets::append_send(Description& d, std::span<const std::byte> bytes) {
+  if (d.pieces_taken > 0 && d.pieces_taken == d.pieces.size()) {
+    d.pieces.clear();
+    d.pieces_taken = 0;
+  }
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const bool fits = !d.pieces.empty() && d.pieces.back().arena == nullptr &&
+                      d.pieces.back().end < own_chunk_bytes;
+    if (!fits) d.pieces.push_back({.chunk = own_chunks_.take()});
+    SendPiece& tail = d.pieces.back();
+    const std::size_t part = std::min(bytes.size() - done, own_chunk_bytes - tail.end);
+    std::memcpy(own_chunks_.at(tail.chunk) + tail.end, bytes.data() + done, part);
+    tail.end = static_cast<u16>(tail.end + part);
+    done += part;
+  }
+  d.send_buffered += done;
+  counters_.bytes_out += done;
+  stack_->send_available(d.tcb, done);
+}
+
+void Sockets::finish_send(Description& d) {
+  if (d.tcb == net::no_tcb || (d.flags & call::flag_send_closed) != 0) return;
+  d.flags |= call::flag_send_closed;
+  stack_->shutdown_send(d.tcb);
+  write_flags(d);
+}
+
+void Sockets::take_kept(Description& d, std::size_t bytes) {
+  d.drop_kept(bytes);
+  if (d.tcb != net::no_tcb) stack_->receive_consumed(d.tcb, bytes);
+}
+
+void Sockets::put_back_kept(Description& d, std::span<const std::byte> bytes) {
+  d.kept.erase(d.kept.begin(), d.kept.begin() + static_cast<std::ptrdiff_t>(d.kept_taken));
+  d.kept_taken = 0;
+  d.kept.insert(d.kept.begin(), bytes.begin(), bytes.end());
+}
+
+void Sockets::stir(Description& d) {
+  if (d.relays.empty() || d.stirred) return;
+  d.stirred = true;
+  stirred_.push_back(d.handle);
+}
+
+std::vector<u32> Sockets::take_stirred() { return std::exchange(stirred_, {}); }
+
+}  // namespace cob::kernel
