@@ -105,6 +105,7 @@ void Sockets::released(Program& program, u32 number) {
   if (!__atomic_compare_exchange_n(&seat, &seen, static_cast<u32>(call::seat_away), false,
                                    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
     // Busy again: ask again. Its holder will tell when it leaves.
+    if ((seen & call::seat_away) != 0) return;
     while ((seen & call::seat_wanted) == 0 &&
            !__atomic_compare_exchange_n(&seat, &seen, seen | call::seat_wanted, false,
                                         __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
@@ -112,8 +113,12 @@ void Sockets::released(Program& program, u32 number) {
     }
     return;
   }
-  take_unread(d);
-  seat_taken(d);
+  // What its other threads posted before comes first, as in claim_seat.
+  retain(d);
+  programs_.drain(program);
+  if (d.seat >= 0) take_unread(d);
+  if (d.taking) seat_taken(d);
+  release(d);
 }
 
 bool Sockets::give_seat_back(Description& d) {

@@ -102,7 +102,9 @@ void Sockets::hold(Program& program, u32 number, Description& d, u32 generation)
   line.first_chunk = call::no_chunk;
   publish(line.received, consumed);
   line.send_limit = d.send_limit;
-  d.send_limit_shown = std::max(d.send_limit_shown, d.send_limit);
+  // A holder starts with nothing posted: a limit's worth comes on top of what lies there.
+  d.send_limit_shown =
+      static_cast<u32>(std::max<u64>(d.send_limit_shown, d.send_limit + d.send_buffered));
   line.handle = d.handle;
   line.error = d.error;
   line.events = 0;

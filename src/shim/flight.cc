@@ -11,9 +11,9 @@ namespace cob::shim {
 
 using namespace call;
 
-namespace {
+Lock flight_lock;
 
-Lock flight_lock;  // the kernel takes the end that came last
+namespace {
 
 // Is it the end of a pair that travels? The placeholder in it, a fresh number, and its token; -1:
 // no.

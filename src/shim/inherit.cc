@@ -266,6 +266,7 @@ void after_fork_child(ForkPlan& plan) {
   attach_lock.reset();
   pool_lock.reset();
   child_lock.reset();
+  flight_lock.reset();
   reset_members_lock();
   bool may_claim = plan.child_end >= 0;
   recount_references();

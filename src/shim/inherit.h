@@ -19,6 +19,8 @@ void adopt_at_start(bool attached_before);
 // under the same child_lock. The child's end, hidden, or -1.
 int offer_liveness(Arena* arena);
 extern Lock child_lock;
+extern Lock
+    flight_lock;  // over begin_flight and its publish: the kernel takes the end that came last
 
 // 0 or an errno. The placeholder at `fd` with this token becomes a socket.
 int adopt_token(Arena* arena, int fd, u64 token);
