@@ -251,6 +251,8 @@ i32 Kernel::publish_tokens(Program& program, const CallSlot& call) {
       landed(d);
       continue;
     }
+    const Description* named = sockets_->at_token(token);
+    if ((call.flags & 4) != 0 && named != nullptr && named != &d) return -EEXIST;
     sockets_->publish_token(d, token);
     if ((call.flags & 1) == 0) continue;
     if (program.in_flight.size() >= 1024) return -ENOBUFS;

@@ -3,6 +3,7 @@
 // threads exclude each other by the listener's lock. Any thread.
 
 #include "shim/address.h"
+#include "shim/revive.h"
 #include "shim/socket.h"
 #include "shim/wait.h"
 
@@ -93,6 +94,7 @@ int cob_accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
   u32 breaking = signals_breaking();
   if ((flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) != 0) return fail(EINVAL);
   i64 deadline = forever;
+  revive_listeners();
   for (bool first = true;; first = false) {
     Socket* listener = lookup_socket(fd);
     if (listener == nullptr) return fresh(real_accept4(fd, address, length, flags));

@@ -6,7 +6,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "shim/epoll.h"
 #include "shim/inherit.h"
+#include "shim/revive.h"
 #include "shim/thread.h"
 
 namespace cob::shim {
@@ -108,10 +110,21 @@ int ask_supervisor() {
   long sent = send_with_fds(g.attach_right, &request, sizeof request, &pair[1], 1);
   raw::close(pair[1]);
   if (sent < 0) {
+    store(g.forsaken, sent == -EPIPE || sent == -ECONNREFUSED || sent == -ECONNRESET);
     raw::close(pair[0]);
     return static_cast<int>(sent);
   }
   return make_hidden(pair[0]);
+}
+
+}  // namespace
+
+namespace {
+
+// Nobody is to take the next arena at this place for the one before.
+void leave_arena(const Arena* arena) {
+  leave_arena_in_sets(arena);
+  leave_arena_in_threads(arena);
 }
 
 }  // namespace
@@ -121,7 +134,12 @@ Arena* new_arena() {
     if (arena.in_use && !(arena.is_dead() && load(arena.sockets) == 0 && &arena != g.current)) {
       continue;
     }
-    if (arena.in_use) unmap(&arena);
+    if (arena.in_use) {
+      leave_arena(&arena);
+      if (arena.liveness >= 0) close_hidden(arena.liveness);
+      if (arena.doorbell >= 0) close_hidden(arena.doorbell);
+      unmap(&arena);
+    }
     memset(static_cast<void*>(&arena), 0, sizeof arena);
     arena.in_use = true;
     arena.liveness = arena.doorbell = -1;
@@ -181,6 +199,7 @@ Arena* attach() {
   }
   if (result < 0) {
     if (liveness >= 0) close_hidden(liveness);
+    fresh_arena->liveness = -1;
     fresh_arena->dead = 1;
     g.next_attach_ns = now + 20'000'000;
     return nullptr;
@@ -191,7 +210,11 @@ Arena* attach() {
   return fresh_arena;
 }
 
-void mark_dead(Arena* arena) { publish_word(arena->dead, 1U); }
+void mark_dead(Arena* arena) {
+  if (arena->is_dead()) return;
+  publish_word(arena->dead, 1U);
+  note_loss();
+}
 
 bool check_death(Arena* arena) {
   if (arena->is_dead()) return true;

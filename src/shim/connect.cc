@@ -6,6 +6,7 @@
 
 #include "shim/address.h"
 #include "shim/epoll.h"
+#include "shim/revive.h"
 #include "shim/socket.h"
 #include "shim/wait.h"
 
@@ -188,6 +189,7 @@ int cob_socket(int domain, int type, int protocol) {
   }
   Arena* arena = current_arena();
   if (arena != nullptr && arena->is_dead() && attach() == nullptr) return fail(ENETDOWN);
+  revive_listeners();
   Critical critical;
   Socket* socket = new_socket();
   if (socket == nullptr) return fail(ENFILE);
@@ -245,6 +247,7 @@ int cob_bind(int fd, const sockaddr* address, socklen_t length) {
 int cob_listen(int fd, int backlog) {
   Socket* socket = lookup_socket(fd);
   if (socket == nullptr) return real_listen(fd, backlog);
+  revive_listeners();
   Guard guard(socket->lock);
   settle(socket);
   if (is_dead(socket)) return fail(ENETDOWN);
@@ -260,6 +263,8 @@ int cob_listen(int fd, int backlog) {
   c.a[0] = backlog < 0 ? 4'096 : static_cast<u32>(backlog);
   Reply reply = call_on(socket, c);
   if (reply.result < 0) return fail(-reply.result);
+  socket->backlog = static_cast<u32>(c.a[0]);
+  note_listener(socket);
   publish_word(socket->stage, Stage::listener);
   return 0;
 }

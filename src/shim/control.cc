@@ -83,7 +83,10 @@ int cob_shutdown(int fd, int how) {
   Call c{.op = Op::shutdown};
   c.a[0] = how == SHUT_RD ? 2 : how == SHUT_WR ? 1 : 3;
   post_on(socket, c);
-  if (socket->stage == Stage::listener) return 0;
+  if (socket->stage == Stage::listener) {
+    if (how != SHUT_WR) store(socket->listens, false);
+    return 0;
+  }
   if (how != SHUT_WR) socket->peer_shut_read = true;
   if (how != SHUT_RD) socket->shut_write = true;
   return 0;

@@ -19,7 +19,7 @@ using namespace call;
 namespace {
 
 void post_option(Socket* socket, SocketOption option, u64 value, u64 second = 0, u64 third = 0) {
-  if (socket->arena == nullptr || !is_live(socket)) return;
+  if (socket->arena == nullptr || socket->arena->is_dead()) return;
   Call c{.op = Op::set_option};
   c.a[0] = static_cast<u32>(option);
   c.a[1] = value;

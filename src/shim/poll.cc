@@ -7,6 +7,7 @@
 #include <sys/select.h>
 
 #include "shim/epoll.h"
+#include "shim/revive.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -119,6 +120,7 @@ int mixed_poll(PollWait& w, i64 deadline_ns, const sigset_t* mask) {
   u32 seen = signals_seen();
   u32 breaking = signals_breaking();
   for (;;) {
+    const i64 retry_ns = revive_listeners();
     int n = gather(&w);
     if (n > 0) {
       found_something();
@@ -133,8 +135,11 @@ int mixed_poll(PollWait& w, i64 deadline_ns, const sigset_t* mask) {
     Arena* arena = current_arena();
     if (arena != nullptr && arena->is_dead()) arena = nullptr;
     if (arena == nullptr) condition.host = w.host;
-    switch (wait_for(arena, condition, {deadline_ns, true}, seen, breaking)) {
+    const bool tries_again = retry_ns < deadline_ns;
+    const i64 until_ns = tries_again ? retry_ns : deadline_ns;
+    switch (wait_for(arena, condition, {until_ns, true}, seen, breaking)) {
       case Woken::timeout:
+        if (tries_again) break;
         return gather(&w);
       case Woken::signal:
         return fail(EINTR);

@@ -6,6 +6,7 @@
 
 #include "shim/epoll.h"
 #include "shim/inherit.h"
+#include "shim/revive.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -183,12 +184,12 @@ int begin_slot(Socket* socket, Arena* arena) {
   return 0;
 }
 
-void leave_slot(Socket* socket) {
+void leave_slot(Socket* socket, Stage then) {
   Critical critical;
   close_in_kernel(socket);
   __atomic_sub_fetch(&socket->arena->sockets, 1, __ATOMIC_RELAXED);
   publish_word(socket->arena, static_cast<Arena*>(nullptr));
-  socket->stage = Stage::undecided;
+  socket->stage = then;
   socket->bound = socket->known = socket->connect_reported = false;
   socket->error_taken = socket->was_connected = false;
   socket->poster = 0;
@@ -312,7 +313,7 @@ void want_offers(Socket* listener) {
 
 u32 readiness(Socket* socket, u32 interest) {
   if (socket->stage == Stage::inherited || socket->stage == Stage::undecided) settle(socket);
-  if (is_dead(socket)) return dead_bits;
+  if (is_dead(socket)) return awaits_revival(socket) ? 0 : dead_bits;
   if (socket->stage == Stage::undecided) {
     return out_bits | POLLHUP | (socket->reads_end ? in_bits | ready_read_hangup : 0);
   }

@@ -36,6 +36,7 @@ struct alignas(64) Socket : Object {
   bool known;        // a post named the slot
   bool bound;
   bool connect_reported;  // connect(2) has told how it ended
+  bool listens;           // or did until its kernel died
   bool inherited_flags;   // other programs share the status flags: the placeholder's are the truth
   u32 slot, generation;
   Arena* arena;
@@ -58,6 +59,7 @@ struct alignas(64) Socket : Object {
   Lock lock;
   u32 local_address, remote_address;  // as far as the shim knows, host byte order
   u16 local_port, remote_port;
+  u32 backlog;
   i64 receive_timeout_ns, send_timeout_ns;  // 0: none
   bool reuse_address, reuse_port, no_delay, cork, keep_alive, linger_on, quick_ack;
   i32 linger_seconds, keep_idle, keep_interval, keep_probes;
@@ -83,8 +85,8 @@ void occupy_slot(Socket* socket, Arena* arena, u32 slot);
 bool post_on(Socket* socket, Call& c);
 Reply call_on(Socket* socket, Call& c);
 
-// Gives the slot back; the socket is undecided again.
-void leave_slot(Socket* socket);
+// Gives the slot back; the socket is undecided again (or dead, a revival having failed).
+void leave_slot(Socket* socket, Stage then = Stage::undecided);
 // Tells the kernel what was set before the slot began.
 void post_options(Socket* socket);
 

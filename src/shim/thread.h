@@ -43,7 +43,8 @@ Thread* own_thread();
 Thread* thread_at(u32 index);
 void ring_sleeping_threads();  // whoever is in or about to enter its wait looks again
 void threads_start();
-void rename_doorbells(int from, int to);  // a hidden number moved (give_up_number)
-void forget_threads();                    // forked child
+void rename_doorbells(int from, int to);          // a hidden number moved (give_up_number)
+void leave_arena_in_threads(const Arena* arena);  // its memory goes to another arena
+void forget_threads();                            // forked child
 
 }  // namespace cob::shim
