@@ -125,6 +125,7 @@ class Program {
   u64 offer_rings_ = 1;  // bit: taken; ring 0 is nobody's
   u32 open_slots_ = 0;
   bool thread_to_wake_ = false;
+  bool freed_told_ = false;  // send chunks came back in this turn
 };
 
 }  // namespace cob::kernel

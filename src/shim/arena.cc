@@ -286,6 +286,32 @@ void return_chunks(Arena* arena, const u32* chunks, u32 count) {
   }
 }
 
+namespace {
+
+// What no thread holds.
+u32 free_chunks(const Arena* arena) {
+  const u32 freed = acquire(arena->kernel->freed_head.head) - load(arena->freed_tail);
+  return load(arena->spares) + freed + (send_chunks - load(arena->fresh_chunk));
+}
+
+}  // namespace
+
+u32 fair_limit_of_few(const Arena* arena) {
+  const u32 left = free_chunks(arena);
+  if (left >= send_chunks / 4) return ~0U;
+  if (left >= send_chunks / 8) return 32 * chunk_bytes;
+  return left >= send_chunks / 16 ? 8 * chunk_bytes : chunk_bytes;
+}
+
+bool has_chunks(const Arena* arena) { return free_chunks(arena) != 0; }
+
+bool note_no_chunks(Arena* arena) {
+  store(arena->starved, 1U);
+  store(arena->program->freed_tail.waiter, 1U);
+  full_fence();
+  return has_chunks(arena);
+}
+
 u16 take_ready_ring(Arena* arena) {
   u64 used = load(arena->ready_rings);
   while (~used != 0) {

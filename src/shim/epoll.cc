@@ -319,6 +319,8 @@ void drain_ready_ring(EpollSet* set) {
     for (Member* m = set->members; m != nullptr; m = m->next) list_ready(m);
     return;
   }
+  if (load(arena->starved) != 0) [[unlikely]]
+    relieve_starved(arena);
   if (set->ring == 0) return;
   RingTail& tail_line = arena->program->ready_tail[set->ring];
   u32 tail = load(tail_line.tail);

@@ -102,12 +102,6 @@ void name_chunks(Call& c, const Filled& filled, bool more) {
   }
 }
 
-u32 room_for(const Socket* socket) {
-  u32 limit = load(socket->kernel->send_limit);
-  u64 under_way = socket->posted - acquire(socket->kernel->acknowledged);
-  return under_way >= limit ? 0 : limit - static_cast<u32>(under_way);
-}
-
 // Why nothing can be sent on it: 0, or the errno.
 int refused(Socket* socket) {
   if (!begun(socket)) return EAGAIN;
@@ -124,20 +118,25 @@ int refused(Socket* socket) {
 // REQUIRES: the seat. Bytes taken (0 with the source at its end), -errno.
 ssize_t put(Socket* socket, const Source& source, size_t bytes, bool more) {
   size_t done = 0;
+  u32 fruitless = 0;
   int error = refused(socket);
   if (error != 0) return -error;
   while (done < bytes) {
-    u32 room = room_for(socket);
+    u32 room = send_room(socket);
     if (room == 0) {
       store(socket->program->want_space, 1);
       full_fence();
-      room = room_for(socket);
+      room = send_room(socket);
       if (room == 0) break;
     }
     if (load(socket->program->want_space) != 0) store(socket->program->want_space, 0);
     Filled filled;
     size_t left = bytes - done;
-    if (!fill_chunks(socket->arena, source, left < room ? left : room, filled)) break;
+    if (!fill_chunks(socket->arena, source, left < room ? left : room, filled)) {
+      const bool some_are_back = note_starved(socket);
+      if (done > 0 || !some_are_back || ++fruitless > 1) break;
+      continue;
+    }
     if (filled.bytes > 0) {
       Call c{.op = Op::send};
       name_chunks(c, filled, more || done + filled.bytes < bytes);
@@ -167,7 +166,10 @@ ssize_t put_shared(Socket* socket, const Source& source, size_t bytes, bool more
   size_t most = static_cast<size_t>(chunks_in_post) * chunk_bytes;
   Pieces before = source.pieces != nullptr ? *source.pieces : Pieces(nullptr, 0);
   off_t offset_before = source.offset != nullptr ? *source.offset : 0;
-  if (!fill_chunks(socket->arena, source, bytes < most ? bytes : most, filled)) return -EAGAIN;
+  if (!fill_chunks(socket->arena, source, bytes < most ? bytes : most, filled)) {
+    note_starved(socket);
+    return -EAGAIN;
+  }
   if (filled.bytes == 0) return filled.stopped;
   Call c{.op = Op::send_shared};
   name_chunks(c, filled, more);
@@ -222,6 +224,9 @@ ssize_t send_all(const Send& s) {
       case Turn::mine:
         n = put(socket, s.source, s.bytes - done, more);
         leave_seat(socket);
+        if (Arena* arena = acquire(socket->arena); arena != nullptr && load(arena->starved) != 0)
+            [[unlikely]]
+          relieve_starved(arena);
         break;
       case Turn::shared:
         n = put_shared(socket, s.source, s.bytes - done, more);
@@ -249,12 +254,12 @@ ssize_t send_all(const Send& s) {
       found_nothing();
       return -EAGAIN;
     }
-    if (n > 0 && socket->arena != nullptr && room_for(socket) > 0) continue;
+    if (n > 0 && socket->arena != nullptr && send_room(socket) > 0) continue;
     i64 timeout = socket->send_timeout_ns;
     if (deadline < 0) deadline = timeout == 0 ? forever : now_ns() + timeout;
     int error = wait_ready(socket, ready_out, deadline, timeout != 0, seen, breaking);
     if (error != 0) return done > 0 ? static_cast<ssize_t>(done) : -error;
-    if (n < 0 && is_live(socket) && room_for(socket) > 0)
+    if (n < 0 && is_live(socket) && send_room(socket) > 0)
       timed_yield();  // chunks, not room, were short
   }
 }

@@ -272,12 +272,18 @@ u32 shared_readiness(Socket* socket) {
   return widen(events);
 }
 
-u32 send_room(const Socket* socket, u32 limit) {
-  u64 under_way = socket->posted - load(socket->kernel->acknowledged);
-  return under_way >= limit ? 0 : limit - static_cast<u32>(under_way);
+// A third of the buffer is free, or of the socket's share of what chunks are left.
+bool has_space(Socket* socket, bool wanted) {
+  u32 limit = load(socket->kernel->send_limit);
+  const u32 fair = fair_limit(socket->arena);
+  if (fair < limit) [[unlikely]] {
+    limit = fair;
+    if (!has_chunks(socket->arena) && !(wanted && note_starved(socket))) return false;
+  }
+  return send_room(socket) >= limit / 3;
 }
 
-u32 stream_readiness(const Socket* socket, u8 flags, u32 interest) {
+u32 stream_readiness(Socket* socket, u8 flags, u32 interest) {
   u32 events = 0;
   bool peer_closed = (flags & flag_peer_closed) != 0 || socket->peer_shut_read;
   bool reset = (flags & flag_reset) != 0;
@@ -289,12 +295,11 @@ u32 stream_readiness(const Socket* socket, u8 flags, u32 interest) {
   if (reset || send_closed) {
     events |= out_bits;
   } else {
-    u32 limit = load(socket->kernel->send_limit);
-    bool space = send_room(socket, limit) >= limit / 3;
+    bool space = has_space(socket, false);
     if (!space && (interest & out_bits) != 0) {
       store(socket->program->want_space, 1);
       full_fence();
-      space = send_room(socket, limit) >= limit / 3;
+      space = has_space(socket, true);
     }
     if (space) events |= out_bits;
   }
@@ -349,7 +354,28 @@ u32 readiness(Socket* socket, u32 interest) {
 
 u32 change_count(const Socket* socket) {
   if (socket->arena == nullptr) return 0;
-  return load(socket->kernel->change);
+  return load(socket->kernel->change) + load(socket->own_changes);
+}
+
+bool note_starved(Socket* socket) {
+  store(socket->starved, true);
+  return note_no_chunks(socket->arena);
+}
+
+void relieve_starved(Arena* arena) {
+  if (arena->is_dead() || !has_chunks(arena)) return;
+  store(arena->starved, 0U);
+  store(arena->program->freed_tail.waiter, 0U);
+  full_fence();
+  MembersGuard guard;
+  for_each_socket(
+      [](Socket* socket, void* context) {
+        if (!load(socket->starved) || acquire(socket->arena) != context) return;
+        store(socket->starved, false);
+        store(socket->own_changes, load(socket->own_changes) + 1);
+        for (Member* m = socket->members; m != nullptr; m = m->next_of_object) list_ready(m);
+      },
+      arena);
 }
 
 int take_error(Socket* socket) {

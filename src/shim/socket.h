@@ -37,6 +37,7 @@ struct alignas(64) Socket : Object {
   bool bound;
   bool connect_reported;  // connect(2) has told how it ended
   bool listens;           // or did until its kernel died
+  bool starved;           // found no send chunk
   bool inherited_flags;   // other programs share the status flags: the placeholder's are the truth
   u32 slot, generation;
   Arena* arena;
@@ -60,6 +61,7 @@ struct alignas(64) Socket : Object {
   u32 local_address, remote_address;  // as far as the shim knows, host byte order
   u16 local_port, remote_port;
   u32 backlog;
+  u32 own_changes;                          // readiness edges that the kernel does not count
   i64 receive_timeout_ns, send_timeout_ns;  // 0: none
   bool reuse_address, reuse_port, no_delay, cork, keep_alive, linger_on, quick_ack;
   i32 linger_seconds, keep_idle, keep_interval, keep_probes;
@@ -120,6 +122,19 @@ inline bool nonblocking_at(const Socket* socket, int fd) {
 u32 readiness(Socket* socket, u32 interest);
 // Counts edges, for EPOLLET.
 u32 change_count(const Socket* socket);
+// A send found no chunk. True: some have come back.
+bool note_starved(Socket* socket);
+// Chunks may have come back: tells the sockets that found none.
+void relieve_starved(Arena* arena);
+// Bytes that may be sent now.
+inline u32 send_room(const Socket* socket) {
+  u32 limit = load(socket->kernel->send_limit);
+  const u32 fair = fair_limit(socket->arena);
+  if (fair < limit) [[unlikely]]
+    limit = fair;
+  const u64 under_way = socket->posted - acquire(socket->kernel->acknowledged);
+  return under_way >= limit ? 0 : limit - static_cast<u32>(under_way);
+}
 // The pending error, taken; 0: none.
 int take_error(Socket* socket);
 
