@@ -60,6 +60,18 @@ i64 unsent(Socket* socket) {
   return reply.result < 0 ? 0 : static_cast<i64>(reply.value[0]);
 }
 
+constexpr unsigned long sockets_ioctl = 0x89;
+
+// Of the host's interfaces, routes and neighbours: any of its sockets will do.
+int interface_ioctl(unsigned long request, void* argument) {
+  const int host = static_cast<int>(raw::call(SYS_socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (host < 0) return fail(-host);
+  const long result =
+      raw::call(SYS_ioctl, fresh(host), static_cast<long>(request), raw::at(argument));
+  raw::close(host);
+  return static_cast<int>(libc_result(result));
+}
+
 }  // namespace
 
 int cob_shutdown(int fd, int how) {
@@ -98,6 +110,7 @@ int cob_getsockname(int fd, sockaddr* address, socklen_t* length) {
     return static_cast<int>(
         libc_result(raw::call(SYS_getsockname, fd, raw::at(address), raw::at(length))));
   }
+  if (address == nullptr || length == nullptr) return fail(EFAULT);
   Guard guard(socket->lock);
   settle(socket);
   SocketNames names{};
@@ -113,6 +126,7 @@ int cob_getpeername(int fd, sockaddr* address, socklen_t* length) {
     return static_cast<int>(
         libc_result(raw::call(SYS_getpeername, fd, raw::at(address), raw::at(length))));
   }
+  if (address == nullptr || length == nullptr) return fail(EFAULT);
   Guard guard(socket->lock);
   settle(socket);
   SocketNames names{};
@@ -132,6 +146,9 @@ int cob_ioctl(int fd, unsigned long request, void* argument) {
     return static_cast<int>(
         libc_result(raw::call(SYS_ioctl, fd, static_cast<long>(request), raw::at(argument))));
   }
+  const bool needs_argument =
+      request == FIONREAD || request == SIOCOUTQ || request == SIOCATMARK || request == FIONBIO;
+  if (needs_argument && argument == nullptr) return fail(EFAULT);
   int number = 0;
   switch (request) {
     case FIONREAD: {
@@ -169,7 +186,7 @@ int cob_ioctl(int fd, unsigned long request, void* argument) {
     case FIONCLEX:
       return static_cast<int>(libc_result(raw::call(SYS_ioctl, fd, static_cast<long>(request), 0)));
     default:
-      return fail(ENOTTY);
+      return request >> 8 == sockets_ioctl ? interface_ioctl(request, argument) : fail(ENOTTY);
   }
   *static_cast<int*>(argument) = number;
   return 0;

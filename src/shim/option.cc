@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "shim/epoll.h"
-#include "shim/socket.h"
+#include "shim/option_plain.h"
 
 namespace cob::shim {
 
@@ -36,19 +36,7 @@ void post_keep_alive(Socket* socket) {
 }
 
 void keep_for_host(Socket* socket, int level, int name, const void* value, socklen_t length) {
-  if (socket->stage != Stage::undecided || length > sizeof(KeptOption::value)) return;
-  u32 at = 0;
-  while (at < socket->option_count &&
-         (socket->option[at].level != level || socket->option[at].name != name)) {
-    ++at;
-  }
-  if (at == kept_options) return;
-  if (at == socket->option_count) ++socket->option_count;
-  KeptOption& kept = socket->option[at];
-  kept.level = level;
-  kept.name = name;
-  kept.bytes = length;
-  memcpy(kept.value, value, length);
+  if (socket->stage == Stage::undecided) keep_option(socket, level, name, value, length);
 }
 
 int set_time(i64& time_ns, const void* value, socklen_t length) {
@@ -60,10 +48,32 @@ int set_time(i64& time_ns, const void* value, socklen_t length) {
   return 0;
 }
 
-int buffer_size(int asked) {  // Linux doubles, and has a floor and a ceiling
-  if (asked < 1'152) asked = 1'152;
+int buffer_size(int asked, int least) {  // Linux doubles, and has a floor and a ceiling
+  if (asked < least) asked = least;
   if (asked > 4 << 20) asked = 4 << 20;
   return asked * 2;
+}
+
+// At most half of the buffer, or the peer could never send so much.
+u32 low_water(const Socket* socket, int asked) {
+  constexpr u32 default_buffer = 1U << 20;
+  const u32 buffer =
+      socket->receive_buffer != 0 ? static_cast<u32>(socket->receive_buffer) : default_buffer;
+  if (asked < 0) return buffer / 2;
+  const u32 wanted = asked == 0 ? 1 : static_cast<u32>(asked);
+  return wanted < buffer / 2 ? wanted : buffer / 2;
+}
+
+// TCP_DEFER_ACCEPT counts retransmissions of 1, 2, 4 .. 120 s: the time until the one that reaches
+// `seconds`.
+int deferral(int seconds) {
+  int period = seconds > 0 ? 1 : 0;
+  int timeout = 1;
+  for (int count = 1; period < seconds && count < 255; ++count) {
+    timeout = timeout * 2 < 120 ? timeout * 2 : 120;
+    period += timeout;
+  }
+  return period;
 }
 
 int set_socket_level(Socket* socket, int name, int value, const void* raw_value, socklen_t length) {
@@ -90,12 +100,12 @@ int set_socket_level(Socket* socket, int name, int value, const void* raw_value,
     }
     case SO_SNDBUF:
     case SO_SNDBUFFORCE:
-      socket->send_buffer = buffer_size(value);
+      socket->send_buffer = buffer_size(value, 2'304);
       post_option(socket, SocketOption::send_buffer, static_cast<u32>(socket->send_buffer));
       return 0;
     case SO_RCVBUF:
     case SO_RCVBUFFORCE:
-      socket->receive_buffer = buffer_size(value);
+      socket->receive_buffer = buffer_size(value, 1'152);
       post_option(socket, SocketOption::receive_buffer, static_cast<u32>(socket->receive_buffer));
       return 0;
     case SO_RCVTIMEO:
@@ -103,18 +113,8 @@ int set_socket_level(Socket* socket, int name, int value, const void* raw_value,
     case SO_SNDTIMEO:
       return set_time(socket->send_timeout_ns, raw_value, length);
     case SO_RCVLOWAT:
-      socket->low_water = value < 1 ? 1 : static_cast<u32>(value);
+      store(socket->low_water, low_water(socket, value));
       return 0;
-    case SO_BROADCAST:
-    case SO_DONTROUTE:
-    case SO_OOBINLINE:
-    case SO_PRIORITY:
-    case SO_MARK:
-    case SO_TIMESTAMP:
-    case SO_BUSY_POLL:
-    case SO_INCOMING_CPU:
-    case SO_ZEROCOPY:
-      return 0;  // no effect on a cob socket
     case SO_TYPE:
     case SO_ERROR:
     case SO_DOMAIN:
@@ -148,41 +148,22 @@ int set_tcp_level(Socket* socket, int name, int value) {
       if (socket->keep_alive) post_keep_alive(socket);
       return 0;
     case TCP_USER_TIMEOUT:
+      if (value < 0) return EINVAL;
       socket->user_timeout = value;
       post_option(socket, SocketOption::user_timeout, static_cast<u32>(value));
       return 0;
     case TCP_DEFER_ACCEPT:
-      socket->defer_accept = value;
+      socket->defer_accept = deferral(value);
       return 0;
     case TCP_QUICKACK:
       socket->quick_ack = value != 0;
       return 0;
-    case TCP_FASTOPEN:
-    case TCP_FASTOPEN_CONNECT:
-    case TCP_SYNCNT:
-    case TCP_LINGER2:
-    case TCP_WINDOW_CLAMP:
     case TCP_MAXSEG:
-    case TCP_NOTSENT_LOWAT:
-    case TCP_THIN_LINEAR_TIMEOUTS:
-      return 0;  // no effect on a cob socket
+      if (value != 0 && (value < 88 || value > 32'767)) return EINVAL;
+      socket->maximum_segment = value;
+      return 0;
     default:
       return ENOPROTOOPT;
-  }
-}
-
-bool harmless_ip_option(int name) {
-  switch (name) {
-    case IP_TOS:
-    case IP_TTL:
-    case IP_RECVERR:
-    case IP_FREEBIND:
-    case IP_BIND_ADDRESS_NO_PORT:
-    case IP_MTU_DISCOVER:
-    case IP_PKTINFO:
-      return true;
-    default:
-      return false;
   }
 }
 
@@ -231,18 +212,6 @@ int get_socket_level(Socket* socket, int name, void* value, socklen_t* length) {
     case SO_RCVBUF:
       number = socket->receive_buffer != 0 ? socket->receive_buffer : 131'072;
       break;
-    case SO_BROADCAST:
-    case SO_DONTROUTE:
-    case SO_OOBINLINE:
-    case SO_PRIORITY:
-    case SO_MARK:
-    case SO_TIMESTAMP:
-    case SO_BUSY_POLL:
-    case SO_ZEROCOPY:
-      break;
-    case SO_INCOMING_CPU:
-      number = -1;
-      break;
     case SO_LINGER: {
       struct linger l{socket->linger_on, socket->linger_seconds};
       give(&l, sizeof l, value, length);
@@ -268,6 +237,18 @@ u8 linux_state(u8 state) {
                             TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSE_WAIT, TCP_CLOSING,
                             TCP_LAST_ACK,  TCP_TIME_WAIT};
   return state < sizeof numbers ? numbers[state] : u8{TCP_CLOSE};
+}
+
+// Of the connection; before, what was set.
+int segment_size(Socket* socket) {
+  if (socket->stage == Stage::stream && is_live(socket)) {
+    Call c{.op = Op::info};
+    c.a[0] = static_cast<u32>(InfoKind::tcp);
+    const Reply reply = call_on(socket, c);
+    if (reply.result == 0) return static_cast<int>(reply.value[0] >> 32);
+  }
+  constexpr int unconnected = 536;
+  return socket->maximum_segment != 0 ? socket->maximum_segment : unconnected;
 }
 
 // TCP_INFO of what the kernel tells: docs/calls.md, "info".
@@ -321,20 +302,7 @@ int get_tcp_level(Socket* socket, int name, void* value, socklen_t* length) {
       number = socket->quick_ack;
       break;
     case TCP_MAXSEG:
-      number = 1'448;
-      break;
-    case TCP_FASTOPEN:
-    case TCP_FASTOPEN_CONNECT:
-    case TCP_WINDOW_CLAMP:
-      break;
-    case TCP_SYNCNT:
-      number = 6;
-      break;
-    case TCP_LINGER2:
-      number = 60;
-      break;
-    case TCP_NOTSENT_LOWAT:
-      number = -1;
+      number = segment_size(socket);
       break;
     case TCP_CONGESTION: {
       char reno[16] = "reno";
@@ -378,13 +346,16 @@ int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t len
   settle(socket);
   int number = 0;
   int error = 0;
-  if (value != nullptr && length >= sizeof number) memcpy(&number, value, sizeof number);
+  if (value == nullptr) return fail(EFAULT);
+  memcpy(&number, value, length < sizeof number ? length : sizeof number);
+  const bool short_ip_value = level == IPPROTO_IP && length > 0;  // one byte will do
   if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
     error = length >= 4 && memcmp(value, "reno", 4) == 0 ? 0 : ENOENT;
-  } else if (level == IPPROTO_IP) {
-    error = harmless_ip_option(name) ? 0 : ENOPROTOOPT;
-  } else if (value == nullptr || length < sizeof number) {
-    error = value == nullptr ? EFAULT : EINVAL;
+  } else if (length < sizeof number && !short_ip_value) {
+    error = EINVAL;
+  } else if (const PlainOption* plain = plain_option(level, name)) {
+    error = check_plain(*plain, number);
+    if (error == 0) keep_option(socket, level, name, value, length);
   } else if (level == SOL_SOCKET) {
     error = set_socket_level(socket, name, number, value, length);
   } else if (level == IPPROTO_TCP) {
@@ -406,15 +377,18 @@ int cob_getsockopt(int fd, int level, int name, void* value, socklen_t* length) 
   if (value == nullptr || length == nullptr) return fail(EFAULT);
   Guard guard(socket->lock);
   settle(socket);
+  if (static_cast<int>(*length) < 0) return fail(EINVAL);
   int error = ENOPROTOOPT;
-  if (level == SOL_SOCKET) {
+  if (const PlainOption* plain = plain_option(level, name)) {
+    const int number = read_plain(socket, *plain);
+    const bool one_byte = level == IPPROTO_IP && *length < sizeof number && number >= 0 &&
+                          number <= 255 && *length > 0;
+    give(&number, one_byte ? 1 : sizeof number, value, length);
+    error = 0;
+  } else if (level == SOL_SOCKET) {
     error = get_socket_level(socket, name, value, length);
   } else if (level == IPPROTO_TCP) {
     error = get_tcp_level(socket, name, value, length);
-  } else if (level == IPPROTO_IP && harmless_ip_option(name)) {
-    int number = name == IP_TTL ? 64 : 0;
-    give(&number, sizeof number, value, length);
-    error = 0;
   }
   return error == 0 ? 0 : fail(error);
 }

@@ -233,7 +233,7 @@ ssize_t send_all(const Send& s) {
         if (n == -ERESTART) continue;
         break;
       case Turn::not_connected:
-        n = -EPIPE;
+        n = socket->own_error != 0 ? -take_error(socket) : -EPIPE;
         break;
       case Turn::dead:
         n = done == 0 ? -ECONNRESET : -EPIPE;
@@ -267,6 +267,7 @@ ssize_t send_all(const Send& s) {
 }  // namespace
 
 ssize_t cob_send(int fd, const void* data, size_t bytes, int flags) {
+  if (data == nullptr && bytes > 0) return fail(EFAULT);
   iovec part{const_cast<void*>(data), bytes};
   Pieces pieces(&part, 1);
   ssize_t n = send_all({fd, {&pieces, -1, nullptr}, bytes, flags});
@@ -281,6 +282,7 @@ ssize_t cob_sendto(int fd, const void* data, size_t bytes, int flags, const sock
 }
 
 ssize_t cob_sendmsg(int fd, const msghdr* message, int flags) {
+  if (message == nullptr) return fail(EFAULT);
   if (message->msg_iovlen > IOV_MAX) return fail(EMSGSIZE);
   ssize_t bytes = Pieces::total(message->msg_iov, message->msg_iovlen);
   if (bytes < 0) return fail(EINVAL);
@@ -301,6 +303,7 @@ int cob_sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
 }
 
 ssize_t cob_write(int fd, const void* data, size_t bytes) {
+  if (data == nullptr && bytes > 0) return fail(EFAULT);
   iovec part{const_cast<void*>(data), bytes};
   Pieces pieces(&part, 1);
   ssize_t n = send_all({fd, {&pieces, -1, nullptr}, bytes, 0});

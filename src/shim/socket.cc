@@ -18,6 +18,7 @@ namespace {
 constexpr u32 max_descriptions = 65'536;
 
 Socket* slab;
+KeptOption* option_slab;  // kept_options a socket, untouched until one is set
 u32 slab_used;
 u32* slab_free;
 u32 slab_free_count;
@@ -36,6 +37,7 @@ void linger(Socket* socket) {
   Patience patience;
   while (acquire(socket->kernel->acknowledged) != socket->posted && now_ns() < end) {
     if ((acquire(socket->kernel->flags) & flag_reset) != 0 || !patience.nap(socket->arena)) return;
+    if (load(thread_signals.pending) != 0) return;  // a signal ends the wait, not the close
   }
 }
 
@@ -67,7 +69,9 @@ void close_in_kernel(Socket* socket) {
 bool sockets_start() {
   slab = static_cast<Socket*>(reserve(sizeof(Socket) * max_descriptions));
   slab_free = static_cast<u32*>(reserve(sizeof(u32) * max_descriptions));
-  return slab != nullptr && slab_free != nullptr;
+  option_slab =
+      static_cast<KeptOption*>(reserve(sizeof(KeptOption) * kept_options * max_descriptions));
+  return slab != nullptr && slab_free != nullptr && option_slab != nullptr;
 }
 
 Socket* new_socket() {
@@ -82,9 +86,8 @@ Socket* new_socket() {
       return nullptr;
     }
   }
-  auto* options = reinterpret_cast<char*>(socket->option);
-  __builtin_memset(static_cast<void*>(socket), 0,
-                   static_cast<size_t>(options - reinterpret_cast<char*>(socket)));
+  __builtin_memset(static_cast<void*>(socket), 0, sizeof *socket);
+  socket->option = option_slab + static_cast<size_t>(socket - slab) * kept_options;
   socket->kind = Kind::socket;
   socket->low_water = 1;
   socket->keep_idle = 7'200;
@@ -289,7 +292,7 @@ u32 stream_readiness(Socket* socket, u8 flags, u32 interest) {
   bool reset = (flags & flag_reset) != 0;
   bool send_closed = (flags & flag_send_closed) != 0 || socket->shut_write;
   u64 unread = acquire(socket->kernel->received) - load(socket->consumed);
-  if (unread >= socket->low_water || peer_closed || reset) events |= in_bits;
+  if (unread >= load(socket->low_water) || peer_closed || reset) events |= in_bits;
   if (peer_closed || reset) events |= ready_read_hangup;
   if (reset || (peer_closed && send_closed)) events |= POLLHUP;
   if (reset || send_closed) {
@@ -320,7 +323,8 @@ u32 readiness(Socket* socket, u32 interest) {
   if (socket->stage == Stage::inherited || socket->stage == Stage::undecided) settle(socket);
   if (is_dead(socket)) return awaits_revival(socket) ? 0 : dead_bits;
   if (socket->stage == Stage::undecided) {
-    return out_bits | POLLHUP | (socket->reads_end ? in_bits | ready_read_hangup : 0);
+    return out_bits | POLLHUP | (socket->own_error != 0 ? POLLERR : 0U) |
+           (socket->reads_end ? in_bits | ready_read_hangup : 0);
   }
   if (!begun(socket)) return 0;
   if (socket->stage == Stage::listener) {
@@ -438,7 +442,13 @@ namespace {
 struct SocketWait {
   Socket* socket;
   u32 mask;
+  bool any_byte;
 };
+
+bool has_unread(const Socket* socket) {
+  return socket->stage == Stage::stream && is_live(socket) && begun(socket) &&
+         acquire(socket->kernel->received) != load(socket->consumed);
+}
 
 void set_waiter(u16& word, Thread* thread) {
   u16 mine = thread->shared ? 0xffff : static_cast<u16>(thread->index + 1);
@@ -452,14 +462,16 @@ void clear_waiter(u16& word, Thread* thread) {
 
 }  // namespace
 
-int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 seen, u32 breaking) {
+int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 seen, u32 breaking,
+               bool any_byte) {
   Pin pin(object_of(socket));
-  SocketWait wait{socket, mask | POLLERR | POLLHUP};
+  SocketWait wait{socket, mask | POLLERR | POLLHUP, any_byte};
   Condition condition{};
   condition.context = &wait;
   condition.check = [](void* context) {
     auto* w = static_cast<SocketWait*>(context);
-    return (readiness(w->socket, w->mask) & w->mask) != 0;
+    if ((readiness(w->socket, w->mask) & w->mask) != 0) return true;
+    return w->any_byte && has_unread(w->socket);
   };
   condition.arm = [](void* context, Thread* thread) {
     auto* w = static_cast<SocketWait*>(context);

@@ -24,7 +24,7 @@ struct KeptOption {
   u32 bytes;
   char value[16];
 };
-inline constexpr u32 kept_options = 12;
+inline constexpr u32 kept_options = 48;  // more than there are names
 
 struct alignas(64) Socket : Object {
   Stage stage;
@@ -65,9 +65,9 @@ struct alignas(64) Socket : Object {
   i64 receive_timeout_ns, send_timeout_ns;  // 0: none
   bool reuse_address, reuse_port, no_delay, cork, keep_alive, linger_on, quick_ack;
   i32 linger_seconds, keep_idle, keep_interval, keep_probes;
-  i32 send_buffer, receive_buffer, defer_accept, user_timeout;
+  i32 send_buffer, receive_buffer, defer_accept, user_timeout, maximum_segment;
   u32 option_count;
-  KeptOption option[kept_options];  // for a host socket in its place
+  KeptOption* option;  // of kept_options: for a host socket in its place, and to be read back
 };
 
 bool sockets_start();
@@ -183,7 +183,9 @@ class Pin {
 };
 
 // Waits until `mask` (or error, hangup) is ready. 0, or the errno: EAGAIN (time is over), EINTR.
-int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 seen, u32 breaking);
+// any_byte: one unread byte is enough, whatever SO_RCVLOWAT says.
+int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 seen, u32 breaking,
+               bool any_byte = false);
 
 // A nonblocking call found nothing; a program that only polls so must let its kernel run.
 void found_nothing();
