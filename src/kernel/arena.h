@@ -35,6 +35,11 @@ class Arena {
   // A receive chunk, or call::no_chunk when all are in use.
   u32 take_chunk();
   void give_chunk(u32 chunk);
+  u32 chunks_held() const { return unused_chunk_ - static_cast<u32>(free_chunks_.size()); }
+  // How many one socket may hold at present: an eighth of what is free, so that those who do not
+  // read leave something to those who do, however many they are (dynamic thresholds: Choudhury and
+  // Hahne, 1998).
+  u32 fair_share() const { return (call::receive_chunks - chunks_held()) / 8; }
   std::byte* chunk_payload(u32 chunk);
   call::ChunkHeader& chunk_header(u32 chunk);
 

@@ -41,7 +41,8 @@ Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::E
   d.tcb = TRY(stack_->connect({.local = local,
                                .remote = remote,
                                .route = net::Route::inside(*kernel),
-                               .cookie = to_cookie(d)}));
+                               .cookie = to_cookie(d),
+                               .max_segment_bytes = d.max_segment_bytes}));
   d.state = SocketState::connecting;
   apply_options(d);
   return {};
@@ -50,6 +51,7 @@ Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::E
 void Sockets::connect(Program& program, u32 number, net::Endpoint remote, net::Endpoint local) {
   Description& d = *program.slot(number).description;
   if (d.state != SocketState::undecided) return;
+  if (d.claiming) return fail(d, EALREADY);
   const auto started = start_connect(d, remote, local);
   if (started.is_error()) {
     fail(d, started.error().code);
@@ -63,6 +65,7 @@ i32 Sockets::connect_local(Program& program, u32 number, net::Endpoint remote,
                            net::Endpoint local) {
   Description& d = *program.slot(number).description;
   if (d.state != SocketState::undecided) return -EISCONN;
+  if (d.claiming) return -EALREADY;
   // An address that may be the host's: without a cob listener it is.
   if (!ours(remote.address) || (remote.address.is_loopback() && !directory_.find_listener(remote)))
     return -EHOSTUNREACH;
@@ -83,7 +86,7 @@ void Sockets::on_connected(net::TcbId, u64 cookie) {
 void Sockets::bind(Program& program, u32 number, net::Endpoint local, bool reuse_address,
                    bool reuse_port, const CallOrigin& origin) {
   Description& d = *program.slot(number).description;
-  if (d.bound || d.state != SocketState::undecided) return answer(origin, -EINVAL);
+  if (d.bound || d.claiming || d.state != SocketState::undecided) return answer(origin, -EINVAL);
   if (!local.address.is_any() && !ours(local.address)) return answer(origin, -EADDRNOTAVAIL);
   if (local.port.value == 0) {
     const auto port = ephemeral_port({}, local.address);
@@ -97,20 +100,35 @@ void Sockets::bind(Program& program, u32 number, net::Endpoint local, bool reuse
                         .handle = d.handle,
                         .reuse_address = reuse_address,
                         .reuse_port = reuse_port};
+  d.claiming = true;
   directory_.claim(claim, now_, [this, local, handle = d.handle, origin](i32 result) {
     Description* bound = at_handle(handle);
-    if (bound == nullptr) {
-      if (result == 0) directory_.unclaim(local, handle);
-      return;
-    }
+    if (bound != nullptr) bound->claiming = false;
     if (result == 0) {
-      bound->bound = true;
-      bound->local = local;
-      write_names(*bound);
+      if (bound == nullptr || bound->state != SocketState::undecided) {
+        // Closed, or in error, while the claim was under way.
+        directory_.unclaim(local, handle);
+        result = -EINVAL;
+      } else {
+        bound->bound = true;
+        bound->local = local;
+        write_names(*bound);
+      }
     }
     const u64 port = local.port.value;
     answer(origin, result, &port, 1);
   });
+}
+
+// The port was granted while its home was down, and another kernel's claim was there first when it
+// came back: the later owner's listener ends with EADDRINUSE, connections go on.
+void Sockets::claim_lost(u32 handle) {
+  Description* d = at_handle(handle);
+  if (d == nullptr) return;
+  d->bound = false;
+  if (d->state != SocketState::listening) return;
+  d->error = EADDRINUSE;
+  end_listening(*d);
 }
 
 }  // namespace cob::kernel

@@ -33,6 +33,25 @@ Result<void> Kernel::open_link(KernelId peer, u32 peer_epoch) {
   return send_struct(supervisor_.ref(), link, fds, Blocking::never);
 }
 
+// What the peer had here goes: its ports and listeners, and the connections to it.
+void Kernel::lose_peer(KernelId peer) {
+  if (peer.value >= config_.kernels || peer.value == config_.kernel) return;
+  directory_.peer_down(peer);
+  stack_->route_lost(net::Route::inside(peer));
+}
+
+// A peer that broke the protocol is cut off for as long as it lives: the supervisor shall see to
+// it.
+void Kernel::report_peer(KernelId peer) {
+  const Simple report{.kind = static_cast<u32>(ControlKind::peer_faulted),
+                      .value = peer.value,
+                      .epoch = messenger_->peer_epoch(peer)};
+  const auto sent = send_struct(supervisor_.ref(), report, {}, Blocking::never);
+  if (sent.is_error())
+    COB_LOG(error, "kernel {}: the supervisor does not hear of it: {}", config_.kernel,
+            std::strerror(sent.error().code));
+}
+
 void Kernel::on_supervisor() {
   for (;;) {
     std::byte bytes[sizeof(message::Config)];
@@ -67,8 +86,7 @@ void Kernel::on_supervisor() {
       }
       case ControlKind::peer_down:
         messenger_->peer_down(KernelId(static_cast<u16>(simple.value)), simple.epoch);
-        directory_.peer_down(KernelId(static_cast<u16>(simple.value)));
-        stack_->route_lost(net::Route::inside(KernelId(static_cast<u16>(simple.value))));
+        lose_peer(KernelId(static_cast<u16>(simple.value)));
         break;
       case ControlKind::program:
         if (fds.size() == 1) add_program(simple.value, std::move(fds[0]));

@@ -1,6 +1,7 @@
-// A kernel with hostile programs: random slots in call rings, random words in everything that a
-// program may write. Model: a whole Kernel on a thread, the test is its supervisor and its
-// programs; after each assault an honest program is served. Untrusted by default: a hostile program
+// A kernel with hostile programs and peers: random slots in call rings, random words in everything
+// that a program may write. Model: a whole Kernel on a thread, the test is its supervisor, its
+// programs and, where there are two kernels, the other; after each assault an honest program is
+// served. Untrusted by default: a hostile program
 // may harm itself only (decision 6 of the design).
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -13,6 +14,7 @@
 
 #include "base/passing.h"
 #include "kernel/kernel.h"
+#include "kernel/messages.h"
 
 namespace cob::kernel {
 namespace {
@@ -75,6 +77,7 @@ class Played {
   Played& operator=(const Played&) = delete;
 
   call::ProgramSide& theirs() { return *theirs_; }
+  const call::KernelSocket& line(u32 number) const { return ours_->socket[number]; }
   bool ended() const {
     pollfd p{.fd = socket_.get(), .events = POLLIN, .revents = 0};
     return ::poll(&p, 1, 0) == 1;
@@ -119,11 +122,11 @@ class Played {
 
 class Hostile : public testing::Test {
  protected:
-  Hostile() {
+  explicit Hostile(u16 kernels_of_cob = 1) {
     auto [mine, kernels] = pair();
     supervisor_ = std::move(mine);
     message::Config config;
-    config.kernels = 1;
+    config.kernels = kernels_of_cob;
     config.epoch = 1;
     config.address = 0x0a4d0001;
     config.prefix_bits = 24;
@@ -133,6 +136,8 @@ class Hostile : public testing::Test {
     std::byte hello[64];
     std::vector<Fd> fds;
     receive(supervisor_.ref(), hello, fds);
+    EXPECT_EQ(fds.size(), 2u);
+    doorbell_ = std::move(fds[0]);
     thread_ = std::jthread([this] { EXPECT_FALSE(kernel_->run().is_error()); });
   }
   ~Hostile() override {
@@ -146,7 +151,7 @@ class Hostile : public testing::Test {
     EXPECT_EQ(honest.call(nothing), 0);
   }
 
-  Fd supervisor_;
+  Fd supervisor_, doorbell_;
   std::unique_ptr<Kernel> kernel_;
   std::jthread thread_;
 };
@@ -177,7 +182,7 @@ TEST_F(Hostile, RandomSlotsHarmTheirSenderOnly) {
         for (int k = 1; k < 6; ++k) slot.a[k] = u64{chunk} | u64{chunk + 1} << 32, chunk += 2;
         if (chunk > call::send_chunks - 20) break;
       }
-      if (!wild && slot.op == call::Op::set_option) slot.a[0] = 1 + random() % 7;
+      if (!wild && slot.op == call::Op::set_option) slot.a[0] = 1 + random() % 12;
       if (!wild && slot.op == call::Op::free_receive) slot.a[0] = 0;
       if (!program.post(slot)) break;
       ++posted;
@@ -233,6 +238,154 @@ TEST_F(Hostile, AnUnknownHelloEndsItsSender) {
   std::byte bytes[8];
   std::vector<Fd> fds;
   EXPECT_EQ(receive(mine.ref(), bytes, fds), 0u);
+  expect_service();
+}
+
+// The other kernel, played by the test: home of the odd ports, it answers claims when it is told
+// to.
+class HostilePair : public Hostile {
+ protected:
+  HostilePair() : Hostile(2), peer_(message::Messenger::create(KernelId(1), 1, 2).release_value()) {
+    peer_->on<ClaimMessage, ClaimReply>(
+        [this](KernelId, const ClaimMessage& m, message::ReplyToken<ClaimReply> token) {
+          claimed_.push_back(m.port);
+          unanswered_.push_back(std::move(token));
+        });
+    peer_->on<UnclaimMessage>(
+        [this](KernelId, const UnclaimMessage& m) { unclaimed_.push_back(m.port); });
+    peer_->on<ListenerMessage>([this](KernelId, const ListenerMessage&) { ++listeners_told_; });
+    const message::Simple appeared{
+        .kind = static_cast<u32>(message::ControlKind::peer_appeared), .value = 1, .epoch = 1};
+    EXPECT_FALSE(send_struct(supervisor_.ref(), appeared).is_error());
+    message::LinkNotice link;
+    std::vector<Fd> fds;
+    receive(supervisor_.ref(), std::as_writable_bytes(std::span(&link, 1)), fds);
+    EXPECT_EQ(fds.size(), 1u);
+    EXPECT_TRUE(peer_->peer_up(KernelId(0), 1, std::move(fds[0]), std::move(doorbell_)));
+    const Fd memory = peer_->open_link(KernelId(0), 1).release_value();
+    const Fd bell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    const message::LinkNotice up{.kind = static_cast<u32>(message::ControlKind::peer_up),
+                                 .peer = 1,
+                                 .peer_epoch = 1,
+                                 .own_epoch = 1};
+    const FdRef both[] = {memory.ref(), bell.ref()};
+    EXPECT_FALSE(send_struct(supervisor_.ref(), up, both).is_error());
+  }
+  // Polls the played kernel until it is so.
+  template <typename F>
+  bool soon(F condition) {
+    for (int i = 0; i < 20'000; ++i) {
+      peer_->poll(HostClock::read(), 64);
+      peer_->flush();
+      if (condition()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return false;
+  }
+  void answer(i32 result) {
+    for (auto& token : unanswered_) token.answer({.result = result});
+    unanswered_.clear();
+    peer_->flush();
+  }
+  static call::CallSlot on_socket(call::Op op, u64 a1 = 0) {
+    call::CallSlot slot{};
+    slot.op = op;
+    slot.socket = slot.generation = 1;
+    slot.a[1] = a1;
+    return slot;
+  }
+  // Socket 1, bound to port 81 with SO_REUSEPORT; the claim is granted.
+  void bind(Played& program) {
+    call::CallSlot bind = on_socket(call::Op::bind, 81);
+    bind.a[2] = 2;
+    ASSERT_TRUE(program.post(bind));
+    ASSERT_TRUE(soon([&] { return claimed_.size() == 1; }));
+    answer(0);
+  }
+
+  std::unique_ptr<message::Messenger> peer_;
+  std::vector<message::ReplyToken<ClaimReply>> unanswered_;
+  std::vector<u16> claimed_, unclaimed_;
+  u32 listeners_told_ = 0;
+};
+
+TEST_F(HostilePair, ConnectOfASocketWhoseListenWaits) {
+  Played program(supervisor_.ref());
+  bind(program);
+  ASSERT_TRUE(
+      peer_->send(KernelId(0), ListenerMessage{.address = 0, .port = u16{99}, .added = u16{1}}));
+  ASSERT_TRUE(program.post(on_socket(call::Op::listen)));
+  ASSERT_TRUE(soon([&] { return claimed_.size() == 2; }));
+  call::CallSlot connect = on_socket(call::Op::connect, 99);
+  connect.a[0] = 0x0a4d0001;
+  ASSERT_TRUE(program.post(connect));
+  call::CallSlot nothing{};
+  nothing.op = call::Op::nothing;
+  EXPECT_EQ(program.call(nothing), 0);
+  EXPECT_EQ(program.line(1).error, EALREADY);
+  answer(0);
+  ASSERT_TRUE(program.post(on_socket(call::Op::close)));
+  EXPECT_TRUE(soon([&] { return unclaimed_ == std::vector<u16>{81}; }));
+  EXPECT_EQ(listeners_told_, 0u);
+  expect_service();
+}
+
+TEST_F(HostilePair, TwoListensOfOneSocketAtOnce) {
+  Played program(supervisor_.ref());
+  bind(program);
+  ASSERT_TRUE(program.post(on_socket(call::Op::listen)));
+  EXPECT_EQ(program.call(on_socket(call::Op::listen)), -EALREADY);
+  ASSERT_TRUE(soon([&] { return claimed_.size() == 2; }));
+  answer(0);
+  EXPECT_TRUE(soon([&] { return listeners_told_ == 1; }));
+  ASSERT_TRUE(program.post(on_socket(call::Op::close)));
+  EXPECT_TRUE(soon([&] { return unclaimed_ == std::vector<u16>{81}; }));
+  expect_service();
+}
+
+TEST_F(HostilePair, TwoBindsOfOneSocketAtOnceLeaveNoPortTaken) {
+  Played program(supervisor_.ref());
+  ASSERT_TRUE(program.post(on_socket(call::Op::bind, 81)));
+  EXPECT_EQ(program.call(on_socket(call::Op::bind, 83)), -EINVAL);
+  ASSERT_TRUE(soon([&] { return claimed_.size() == 1; }));
+  answer(0);
+  ASSERT_TRUE(program.post(on_socket(call::Op::close)));
+  EXPECT_TRUE(soon([&] { return unclaimed_ == claimed_; }));
+  expect_service();
+}
+
+TEST_F(HostilePair, CloseOfASocketWhoseListenWaitsGivesThePortBack) {
+  Played program(supervisor_.ref());
+  bind(program);
+  ASSERT_TRUE(program.post(on_socket(call::Op::listen)));
+  ASSERT_TRUE(program.post(on_socket(call::Op::close)));
+  ASSERT_TRUE(soon([&] { return claimed_.size() == 2 && unclaimed_.size() == 1; }));
+  answer(0);  // a home that grants what was given back must hear of it again
+  EXPECT_TRUE(soon([&] { return unclaimed_.size() == 2; }));
+  EXPECT_EQ(listeners_told_, 0u);
+  expect_service();
+}
+
+TEST_F(HostilePair, APeerThatBreaksTheProtocolLosesItsConnectionsAndIsReported) {
+  Played program(supervisor_.ref());
+  ASSERT_TRUE(
+      peer_->send(KernelId(0), ListenerMessage{.address = 0, .port = u16{99}, .added = u16{1}}));
+  call::CallSlot connect = on_socket(call::Op::connect_local, 99);
+  connect.a[0] = 0x0a4d0001;
+  ASSERT_TRUE(soon([&] { return program.call(connect) == 0; }));
+  EXPECT_EQ(load(program.line(1).state), call::SocketState::connecting);
+  // A sequence number that no honest kernel writes.
+  message::Link& link = *peer_->links().find(KernelId(0));
+  for (message::Slot& slot : link.out->slot) message::store_release(slot.sequence, 0x7777'7777u);
+  message::Simple report;
+  std::vector<Fd> fds;
+  ASSERT_EQ(receive(supervisor_.ref(), std::as_writable_bytes(std::span(&report, 1)), fds),
+            sizeof report);
+  EXPECT_EQ(report.kind, static_cast<u32>(message::ControlKind::peer_faulted));
+  EXPECT_EQ(report.value, 1u);
+  EXPECT_EQ(report.epoch, 1u);
+  EXPECT_TRUE(soon([&] { return load(program.line(1).state) == call::SocketState::failed; }));
+  EXPECT_EQ(program.line(1).error, ECONNRESET);
   expect_service();
 }
 

@@ -126,6 +126,7 @@ bool Kernel::poll(Time now) {
     const u32 threads = static_cast<u32>(program.threads().size());
     for (u32 t = 0; t < threads && !program.dead; ++t) work += take_calls(program, t, call_budget);
   }
+  directory_.poll(now);
   sockets_->poll(now);
   stack_->poll(now);
   if (now >= next_host_poll_) {
@@ -143,7 +144,8 @@ void Kernel::flush() {
     ++faults_;
     COB_LOG(warn, "kernel {}: peer {} broke the protocol and was cut off", config_.kernel,
             peer->value);
-    directory_.peer_down(*peer);
+    lose_peer(*peer);
+    report_peer(*peer);
   }
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
   for (Program* program : attached_) program->announce();
@@ -152,8 +154,8 @@ void Kernel::flush() {
 }
 
 Time Kernel::next_deadline() const {
-  return std::min(
-      {messenger_->next_deadline(), stack_->next_deadline(), sockets_->next_deadline()});
+  return std::min({messenger_->next_deadline(), stack_->next_deadline(), sockets_->next_deadline(),
+                   directory_.next_deadline()});
 }
 
 void Kernel::set_armed(bool armed) {
@@ -221,7 +223,7 @@ void Kernel::sleep(Time now) {
     publish(board_->asleep, u64{1});
     // The board shows the turns since it was written last before a long sleep, not after it.
     const Time due = next_deadline();
-    poll_host(1, board_behind_ ? std::min(due, next_board_) : due, now);
+    if (poll_host(1, board_behind_ ? std::min(due, next_board_) : due, now)) board_behind_ = true;
     last_wake_ = HostClock::read();
     if (last_wake_ >= due) board_behind_ = true;
     publish(board_->asleep, u64{0});

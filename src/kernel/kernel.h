@@ -51,6 +51,8 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   void on_supervisor();
   Result<void> say_hello();
   Result<void> open_link(KernelId peer, u32 peer_epoch);
+  void lose_peer(KernelId peer);
+  void report_peer(KernelId peer);
   void add_program(u32 pid, Fd liveness);
 
   // attach.cc

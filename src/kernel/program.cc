@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <bit>
 
 namespace cob::kernel {
 
@@ -16,7 +15,8 @@ std::unique_ptr<Arena> Program::drop_arena() {
   free_high_.clear();
   touched_.clear();
   lent_.clear();
-  offer_rings_ = 1;
+  free_offer_rings_.clear();
+  unused_offer_ring_ = 1;
   thread_to_wake_ = false;
   return std::move(arena_);
 }
@@ -64,11 +64,13 @@ u32 Program::take_slot() {
 
 void Program::give_slot(u32 number) { free_high_.push_back(number); }
 
-std::optional<u32> Program::take_offer_ring() {
-  if (offer_rings_ == ~u64{0}) return std::nullopt;
-  const u32 ring = static_cast<u32>(std::countr_one(offer_rings_));
-  offer_rings_ |= u64{1} << ring;
-  return ring;
+u32 Program::take_offer_ring() {
+  if (!free_offer_rings_.empty()) {
+    const u32 ring = free_offer_rings_.back();
+    free_offer_rings_.pop_back();
+    return ring;
+  }
+  return unused_offer_ring_ < call::max_listeners ? unused_offer_ring_++ : 0;
 }
 
 bool Program::return_chunk(u32 chunk) {
@@ -78,6 +80,18 @@ bool Program::return_chunk(u32 chunk) {
   lent_.pop_back();
   arena_->give_chunk(chunk);
   return true;
+}
+
+u32 Program::calls_waiting() const {
+  const call::ProgramSide& theirs = static_cast<const Arena&>(*arena_).theirs();
+  u32 waiting = 0;
+  for (u32 t = 0; t < threads_.size(); ++t) {
+    u32 at = threads_[t].position;
+    const u32 end = at + call::ring_slots;
+    while (at != end && load(theirs.ring[t][at % call::ring_slots].sequence) == at + 1) ++at;
+    waiting += at - threads_[t].position;
+  }
+  return waiting;
 }
 
 void Program::wake(u32 waiter) {

@@ -21,6 +21,8 @@ enum class ControlKind : u32 {
   shutdown,    // supervisor -> kernel: Simple: end orderly
   peer_appeared,  // supervisor -> kernel: Simple, value = peer, epoch = the peer's: answer with
                   // `link` for it
+  peer_faulted,   // kernel -> supervisor: Simple, value = peer, epoch = the peer's: it broke the
+                  // message protocol and was cut off (or the sender lies: the supervisor's policy)
 };
 
 struct Config {

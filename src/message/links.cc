@@ -203,7 +203,14 @@ void Links::ring(Link& link) {
 }
 
 void Links::set_armed(bool armed) {
-  if (armed) flush();
+  if (armed) {
+    for (Link* link : active_) {  // a sleeper keeps no peer guessing
+      if (link->messages_in.uncredited() == 0) continue;
+      link->messages_in.publish_credits();
+      touch(*link, touched_credits);
+    }
+    flush();
+  }
   armed_ = armed;
   for (Link* link : active_) {
     const u32 word = armed ? armed_bit | (link->starved ? starved_bit : 0) : 0;

@@ -102,6 +102,11 @@ bool Messenger::connected(KernelId peer) const {
   return link != nullptr && link->connected;
 }
 
+u32 Messenger::peer_epoch(KernelId peer) const {
+  const Link* link = links_->find(peer);
+  return link == nullptr ? 0 : link->peer_epoch;
+}
+
 void Messenger::drop(Link& link, Error why) {
   links_->disconnect(link);
   requests_.finish_all_of(link.peer, why);

@@ -114,6 +114,8 @@ class Messenger {
   // other than the present one is ignored.
   void peer_down(KernelId peer, u32 epoch);
   bool connected(KernelId peer) const;
+  // The latest epoch of the peer that was heard of, also after its end; 0: none.
+  u32 peer_epoch(KernelId peer) const;
   // A peer cut off for breaking the protocol since the last call, if any: to be reported to the
   // supervisor. Its requests have failed with EPROTO.
   std::optional<KernelId> take_faulted();

@@ -154,13 +154,24 @@ int set_tcp_level(Socket* socket, int name, int value) {
       return 0;
     case TCP_DEFER_ACCEPT:
       socket->defer_accept = deferral(value);
+      post_option(socket, SocketOption::defer_accept, static_cast<u32>(socket->defer_accept));
       return 0;
-    case TCP_QUICKACK:
-      socket->quick_ack = value != 0;
+    case TCP_SYNCNT:
+      if (value < 1 || value > 127) return EINVAL;
+      socket->syn_count = value;
+      post_option(socket, SocketOption::syn_count, static_cast<u32>(value));
+      return 0;
+    case TCP_LINGER2:
+      socket->linger2 = value < 0 ? -1 : value > 120 ? 120 : value;
+      post_option(socket, SocketOption::linger2, static_cast<u32>(socket->linger2));
       return 0;
     case TCP_MAXSEG:
       if (value != 0 && (value < 88 || value > 32'767)) return EINVAL;
-      socket->maximum_segment = value;
+      socket->max_segment = value;
+      post_option(socket, SocketOption::max_segment, static_cast<u32>(value));
+      return 0;
+    case TCP_QUICKACK:
+      socket->quick_ack = value != 0;
       return 0;
     default:
       return ENOPROTOOPT;
@@ -239,18 +250,6 @@ u8 linux_state(u8 state) {
   return state < sizeof numbers ? numbers[state] : u8{TCP_CLOSE};
 }
 
-// Of the connection; before, what was set.
-int segment_size(Socket* socket) {
-  if (socket->stage == Stage::stream && is_live(socket)) {
-    Call c{.op = Op::info};
-    c.a[0] = static_cast<u32>(InfoKind::tcp);
-    const Reply reply = call_on(socket, c);
-    if (reply.result == 0) return static_cast<int>(reply.value[0] >> 32);
-  }
-  constexpr int unconnected = 536;
-  return socket->maximum_segment != 0 ? socket->maximum_segment : unconnected;
-}
-
 // TCP_INFO of what the kernel tells: docs/calls.md, "info".
 void tcp_information(Socket* socket, void* value, socklen_t* length) {
   tcp_info info{};
@@ -272,6 +271,17 @@ void tcp_information(Socket* socket, void* value, socklen_t* length) {
     }
   }
   give(&info, sizeof info, value, length);
+}
+
+// TCP_MAXSEG: a connection's own, before that what was asked for.
+int max_segment(Socket* socket) {
+  if (socket->stage == Stage::stream && is_live(socket)) {
+    Call c{.op = Op::info};
+    c.a[0] = static_cast<u32>(InfoKind::tcp);
+    Reply reply = call_on(socket, c);
+    if (reply.result == 0) return static_cast<int>(reply.value[0] >> 32);
+  }
+  return socket->max_segment != 0 ? socket->max_segment : 536;
 }
 
 int get_tcp_level(Socket* socket, int name, void* value, socklen_t* length) {
@@ -302,7 +312,13 @@ int get_tcp_level(Socket* socket, int name, void* value, socklen_t* length) {
       number = socket->quick_ack;
       break;
     case TCP_MAXSEG:
-      number = segment_size(socket);
+      number = max_segment(socket);
+      break;
+    case TCP_SYNCNT:
+      number = socket->syn_count != 0 ? socket->syn_count : 6;
+      break;
+    case TCP_LINGER2:
+      number = socket->linger2 != 0 ? socket->linger2 : 60;
       break;
     case TCP_CONGESTION: {
       char reno[16] = "reno";
@@ -333,6 +349,17 @@ void post_options(Socket* socket) {
   }
   if (socket->linger_on) {
     post_option(socket, SocketOption::linger, 1, static_cast<u32>(socket->linger_seconds));
+  }
+  const struct {
+    SocketOption option;
+    i32 value;
+  } plain[] = {{SocketOption::user_timeout, socket->user_timeout},
+               {SocketOption::defer_accept, socket->defer_accept},
+               {SocketOption::syn_count, socket->syn_count},
+               {SocketOption::linger2, socket->linger2},
+               {SocketOption::max_segment, socket->max_segment}};
+  for (const auto& p : plain) {
+    if (p.value != 0) post_option(socket, p.option, static_cast<u32>(p.value));
   }
 }
 

@@ -65,7 +65,8 @@ struct alignas(64) Socket : Object {
   i64 receive_timeout_ns, send_timeout_ns;  // 0: none
   bool reuse_address, reuse_port, no_delay, cork, keep_alive, linger_on, quick_ack;
   i32 linger_seconds, keep_idle, keep_interval, keep_probes;
-  i32 send_buffer, receive_buffer, defer_accept, user_timeout, maximum_segment;
+  i32 send_buffer, receive_buffer, defer_accept, user_timeout;
+  i32 syn_count, linger2, max_segment;  // 0: not set
   u32 option_count;
   KeptOption* option;  // of kept_options: for a host socket in its place, and to be read back
 };

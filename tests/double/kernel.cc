@@ -1,8 +1,8 @@
 // A kernel without a network stack: speaks message/control.h and shows a board, to test the
 // supervisor and the CLI. Its executable is named cob-kernel and chosen by COB_LIBEXEC. COB_DOUBLE
 // makes it misbehave, on the kernel that COB_DOUBLE_KERNEL names (default: every one): crash,
-// crash-once-up, mute, stubborn, gibberish, no-board. On its board, `connections` is the number of
-// peers whose memory it got, `programs_attached` that of living programs.
+// crash-once-up, mute, stubborn, gibberish, no-board, accuse. On its board, `connections` is the
+// number of peers whose memory it got, `programs_attached` that of living programs.
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
@@ -77,6 +77,11 @@ void say_hello() {
 }
 
 void answer_peer(const cob::message::Simple& appeared) {
+  if (misbehaves("accuse")) {
+    cob::message::Simple complaint = appeared;
+    complaint.kind = std::to_underlying(ControlKind::peer_faulted);
+    (void)cob::send_struct(supervisor, complaint);
+  }
   const Fd memory(::memfd_create("link", MFD_CLOEXEC));
   cob::message::LinkNotice link{};
   link.kind = std::to_underlying(ControlKind::link);
