@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 
+#include "bench/bench.h"
 #include "bench/place.h"
 #include "bench/report.h"
 
@@ -48,7 +49,7 @@ class Servers {
   std::string tables() const;
 
  private:
-  std::string start(bool redis);
+  std::string start(const ServerCase& kind);
   CaseResult measure_case(const ServerCase& wanted);
   Outcome<Run> measure_once(Side& side, const ServerCase& wanted, int round, double seconds,
                             const std::vector<Child>& hogs);
@@ -68,15 +69,17 @@ class Servers {
 };
 
 // Starts the group's server on every side. "" or why not.
-std::string Servers::start(bool redis) {
+std::string Servers::start(const ServerCase& kind) {
   sides_.clear();
   for (const Place* place : places_) {
     const std::string folder =
-        fmt::format("{}/{}-{}", folder_.path(), redis ? "redis" : "nginx", place->label);
+        fmt::format("{}/{}{}-{}", folder_.path(), kind.redis ? "redis" : "nginx",
+                    kind.apart ? "-apart" : "", place->label);
     std::error_code wrong;
     std::filesystem::create_directories(folder, wrong);
-    auto server = redis ? start_redis(*place, folder, options_.cores[0], interrupts_)
-                        : start_nginx(*place, folder, options_.cores[0], interrupts_);
+    auto server = kind.redis
+                      ? start_redis(*place, folder, options_.cores[0], interrupts_)
+                      : start_nginx(*place, folder, options_.cores[0], kind.apart, interrupts_);
     if (!server) return server.why();
     Side& side = sides_.emplace_back();
     side.place = place;
@@ -219,12 +222,15 @@ void Servers::record(const ServerCase& wanted, const CaseResult& result) {
 
 int Servers::measure(const std::vector<ServerCase>& cases) {
   bool failed = false;
-  for (const bool redis : {false, true}) {
+  const ServerCase nginx{}, apart{.apart = true}, redis{.redis = true};
+  for (const ServerCase& kind : {nginx, apart, redis}) {
     std::vector<ServerCase> group;
     std::copy_if(cases.begin(), cases.end(), std::back_inserter(group),
-                 [redis](const ServerCase& one) { return one.redis == redis; });
+                 [&kind](const ServerCase& one) {
+                   return one.redis == kind.redis && one.apart == kind.apart;
+                 });
     if (group.empty()) continue;
-    const std::string wrong = start(redis);
+    const std::string wrong = start(kind);
     for (const ServerCase& one : group) {
       if (interrupts_.seen()) return 130;
       CaseResult result;
@@ -250,8 +256,8 @@ std::string Servers::tables() const {
   return text;
 }
 
-bool programs_there() {
-  bool there = true;
+std::string missing_programs() {
+  std::string missing, packages;
   for (const auto& [program, package] : {std::pair{"nginx", "nginx-light"},
                                          {"ab", "apache2-utils"},
                                          {"redis-server", "redis-server"},
@@ -259,10 +265,10 @@ bool programs_there() {
                                          {"redis-cli", "redis-tools"},
                                          {"curl", "curl"}}) {
     if (!find_program(program).empty()) continue;
-    fmt::print(stderr, "cob bench: {} is missing: apt-get install {}\n", program, package);
-    there = false;
+    missing += fmt::format("{}{}", missing.empty() ? "" : ", ", program);
+    packages += fmt::format(" {}", package);
   }
-  return there;
+  return missing.empty() ? "" : fmt::format("missing: {}; apt-get install{}", missing, packages);
 }
 
 // The cases asked for, in all_cases' order; fails on a name that does not exist.
@@ -298,6 +304,10 @@ std::vector<ServerCase> all_cases() {
       {.name = "nginx_close_c1", .page = "memory", .concurrency = 1},
       {.name = "nginx_close_static", .page = "static"},
       {.name = "nginx_keepalive", .page = "memory", .keep_alive = true},
+      {.name = "nginx_close_static_c8", .page = "static", .concurrency = 8},
+      {.name = "nginx_close_static_c1", .page = "static", .concurrency = 1},
+      {.name = "nginx_keepalive_c8", .page = "memory", .concurrency = 8, .keep_alive = true},
+      {.name = "nginx_keepalive_c1", .page = "memory", .concurrency = 1, .keep_alive = true},
       {.name = "redis_set", .redis = true, .command = "set"},
       {.name = "redis_get", .redis = true, .command = "get"},
       {.name = "redis_set_p16", .redis = true, .command = "set", .pipeline = 16},
@@ -306,20 +316,30 @@ std::vector<ServerCase> all_cases() {
   const std::size_t plain = cases.size();
   for (std::size_t i = 0; i < plain; ++i) {
     ServerCase hogged = cases[i];
+    // Few connections beside hogs: of nginx_close alone, so that the whole takes bearable time.
+    if (hogged.concurrency < 64 && (hogged.keep_alive || hogged.page == "static")) continue;
     hogged.name += "_hog";
     hogged.hog = true;
     cases.push_back(hogged);
   }
+  cases.push_back({.name = "nginx_close_apart", .apart = true, .page = "memory"});
+  cases.push_back({.name = "nginx_close_static_apart", .apart = true, .page = "static"});
   return cases;
+}
+
+std::vector<std::string> case_names() {
+  std::vector<std::string> names;
+  for (const ServerCase& one : all_cases()) names.push_back(one.name);
+  return names;
 }
 
 int servers_main(const Options& options) {
   const auto cases = chosen_cases(options);
   if (!cases) {
-    fmt::print(stderr, "cob bench: {}\n", cases.why());
-    return 2;
+    return fail(options.json, 2, cases.why());
   }
-  if (!programs_there()) return 2;
+  if (const std::string missing = missing_programs(); !missing.empty())
+    return fail(options.json, 2, missing);
   Interrupts interrupts;
   int status = 0;
   {
@@ -329,8 +349,7 @@ int servers_main(const Options& options) {
     if (!options.linux_only) {
       auto up = PrivateCob::bring_up(options, interrupts);
       if (!up) {
-        fmt::print(stderr, "cob bench: {}\n", up.why());
-        return interrupts.seen() ? 130 : 1;
+        return fail(options.json, interrupts.seen() ? 130 : 1, up.why());
       }
       cob.emplace(std::move(*up));
       places.insert(places.begin(), &cob->place());

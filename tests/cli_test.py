@@ -153,6 +153,7 @@ class HelpTest(CliTest):
             self.expect(done, 0, "Examples:", f"cob {command}")
             if command != "completion":
                 self.assertIn("--json", done.stdout)
+        self.expect(cob.cli("bench", "--help"), 0, "Examples:", "cob bench servers")
         self.assertRegex(cob.cli("--version").stdout, r"^cob \d+\.\d+\.\d+\n$")
 
     def test_shim_needs_the_c_library_alone(self):
@@ -186,6 +187,9 @@ class HelpTest(CliTest):
         self.assertLessEqual({"--kernels", "--cores", "--ip", "--name", "--json"}, set(complete("cob", "up")))
         self.assertIn("true", complete("cob", "run", "-k", "1", "--"))
         self.assertEqual({"bash", "zsh"} - set(complete("cob", "completion")), set())
+        self.assertLessEqual({"floor", "messages", "calls", "servers", "--seconds", "--rounds", "--only", "--fast", "--json"},
+                             set(complete("cob", "bench")))
+        self.assertLessEqual({"nginx_close", "redis_get_p16_hog"}, set(complete("cob", "bench", "servers", "--only")))
         zsh = cob.cli("completion", "zsh").stdout
         self.assertTrue(zsh.startswith("#compdef cob"))
         if shutil.which("zsh"):
@@ -280,6 +284,16 @@ class LifeTest(CliTest):
             child.stdout.close()
             self.expect_untouched(cob)
 
+    def test_kernels_share_the_callers_session_but_not_its_signals(self):
+        """The host's scheduler groups by session (docs/decisions/0002); a terminal's keys and its end are not for a cob."""
+        cob = self.cob(kernels=1)
+        status = cob.status()
+        for pid in (status["pid"], status["kernels"][0]["pid"]):
+            self.assertEqual(os.getsid(pid), os.getsid(0))
+            self.assertNotEqual(os.getpgid(pid), os.getpgid(0))
+            os.kill(pid, signal.SIGHUP)
+        self.assertEqual(cob.status()["kernels"][0]["pid"], status["kernels"][0]["pid"])
+
     def test_sigterm_ends_the_supervisor_in_order(self):
         cob = self.cob(kernels=1)
         os.kill(cob.status()["pid"], signal.SIGTERM)
@@ -321,7 +335,7 @@ class BadKernelTest(CliTest):
         self.failing_up("mute", "kernel 1 did not start: it said nothing for 10 s", kernel="1")
 
     def test_hello_without_a_sealed_board(self):
-        self.failing_up("no-board", "hello without doorbell and sealed board")
+        self.failing_up("no-board", "hello without a sealed board")
 
     def test_kernel_that_is_no_program(self):
         cob = self.cob(up=False)
@@ -677,7 +691,7 @@ class RunTest(CliTest):
 # Runs as a program of the cob, with the double's kernel at the other end of its liveness socket.
 PROBE = r"""
 import array, json, os, socket, struct, sys, time
-right_fd, liveness_fd, kernel = map(int, os.environ["COB_SHIM"].split(":"))
+right_fd, liveness_fd, kernel, address = map(int, os.environ["COB_SHIM"].split(":"))
 liveness = socket.socket(fileno=liveness_fd)
 right = socket.socket(fileno=right_fd)
 assert liveness.getblocking() and right.getblocking()

@@ -69,6 +69,40 @@ print([fd == listener.fileno() and event == select.EPOLLIN for fd, event in agai
 print(listener.accept()[0].recv(10), flush=True)
 """
 
+# Of three listeners one stays; the others were shut down, by the program and by a child that shared them.
+ENDED = """
+import os, select, socket
+ended, ended_by_child, stays = (socket.create_server(("0.0.0.0", port)) for port in (7103, 7104, 7105))
+ended.shutdown(socket.SHUT_RD)
+if os.fork() == 0:
+    ended_by_child.shutdown(socket.SHUT_RD)
+    os._exit(0)
+os.wait()
+print("listening", flush=True)
+while True:
+    select.select([stays], [], [])
+    s, _ = stays.accept()
+    s.recv(10) and s.sendall(b"hello")
+    s.close()
+"""
+
+# A listener with an option; every image of the program serves one connection, the option's value, and hands over by exec.
+IMAGES = """
+import os, select, socket, sys
+if len(sys.argv) > 2:
+    listener = socket.socket(fileno=int(sys.argv[2]))
+else:
+    listener = socket.create_server(("0.0.0.0", 7106))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 77)
+    print("listening", flush=True)
+select.select([listener], [], [])
+s, _ = listener.accept()
+s.sendall(str(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)).encode())
+s.close()
+os.set_inheritable(listener.fileno(), True)
+os.execv(sys.executable, [sys.executable, "-c", sys.argv[1], sys.argv[1], str(listener.fileno())])
+"""
+
 ECHO = f"""
 import socket, sys
 s = socket.create_connection(("{ADDRESS}", int(sys.argv[1])), 2)
@@ -194,6 +228,24 @@ class Revival(harness.CobTest):
         self.assertEqual(program.stdout.readline(), "[True]\n")
         self.assertEqual(program.stdout.readline(), "b'hi'\n")
         cob.note_pids()
+
+    def test_listeners_that_were_shut_down_stay_so(self):
+        cob = self.cob(kernels=2)
+        program = cob.start(sys.executable, "-c", ENDED, kernel=1)
+        self.assertEqual(program.stdout.readline(), "listening\n")
+        echo = lambda: cob.run(sys.executable, "-c", ECHO, 7105, kernel=0).returncode == 0
+        self.answers_again(cob, self.kill_kernel(cob, 1), echo)
+        self.assertEqual(cob.kernels()[1]["listeners"], ["0.0.0.0:7105"])
+
+    def test_options_and_exec(self):
+        cob = self.cob(kernels=2)
+        program = cob.start(sys.executable, "-c", IMAGES, IMAGES, kernel=1)
+        self.assertEqual(program.stdout.readline(), "listening\n")
+        script = f'import socket; print(socket.create_connection(("{ADDRESS}", 7106), 2).recv(10).decode())'
+        ask = lambda: cob.run(sys.executable, "-c", script, kernel=0).stdout
+        for _ in range(2):
+            self.answers_again(cob, self.kill_kernel(cob, 1), lambda: ask() == "77\n")
+        self.assertIsNone(program.poll())
 
 
 if __name__ == "__main__":

@@ -27,7 +27,9 @@ constexpr i64 max_delay_seconds = 10;
 [[noreturn]] void become_kernel(const KernelPlan& plan, int control, pid_t supervisor) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != supervisor) ::_exit(127);  // it died before the line above
-  ::setsid();  // keys typed at `cob up --foreground` are for the supervisor
+  // Keys typed at `cob up --foreground` are for the supervisor. Not a session of its own: decision
+  // 0002.
+  ::setpgid(0, 0);
   sigset_t none;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -122,8 +124,7 @@ Result<void> KernelSlot::start_process(Time now) {
   return {};
 }
 
-void KernelSlot::said_hello(Fd doorbell, Fd board, Time now) {
-  doorbell_ = std::move(doorbell);
+void KernelSlot::said_hello(Fd board, Time now) {
   board_ = std::move(board);
   state_ = KernelState::running;
   running_since_ = now;
@@ -163,7 +164,6 @@ std::string KernelSlot::reap(Time now) {
   pid_ = 0;
   pidfd_.reset();
   control_.reset();
-  doorbell_.reset();
   board_.reset();
   queue_.clear();
   if (state_ == KernelState::stopping) {

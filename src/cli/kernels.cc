@@ -10,6 +10,7 @@
 #include <array>
 #include <cstring>
 
+#include "base/doorbell.h"
 #include "cli/supervisor.h"
 #include "kernel/board.h"
 
@@ -76,24 +77,37 @@ void Supervisor::on_channel(KernelSlot& kernel) {
 void Supervisor::on_hello(KernelSlot& kernel, Datagram& datagram) {
   if (kernel.state() == KernelState::stopping) return;
   if (kernel.state() != KernelState::starting) return broken_protocol(kernel, "a second hello");
-  if (datagram.descriptors.size() != 2 || !is_sound_board(datagram.descriptors[1].ref())) {
-    return broken_protocol(kernel, "a hello without doorbell and sealed board");
+  if (datagram.descriptors.size() != 1 || !is_sound_board(datagram.descriptors[0].ref())) {
+    return broken_protocol(kernel, "a hello without a sealed board");
   }
-  kernel.said_hello(std::move(datagram.descriptors[0]), std::move(datagram.descriptors[1]), now_);
+  kernel.said_hello(std::move(datagram.descriptors[0]), now_);
   log(fmt::format("kernel {} runs: pid {}, core {}, epoch {}", kernel.id(), kernel.pid(),
                   kernel.core(), kernel.epoch()));
   for (KernelSlot& other : kernels_) {
-    if (other.id() == kernel.id() || !other.running()) continue;
-    const auto told_other =
-        other.send(simple(ControlKind::peer_appeared, kernel.id(), kernel.epoch()));
-    const auto told_kernel =
-        kernel.send(simple(ControlKind::peer_appeared, other.id(), other.epoch()));
-    if (told_other.is_error())
-      broken_protocol(other, "nothing for its peers' messages: its queue is full");
-    if (told_kernel.is_error())
-      broken_protocol(kernel, "nothing for its peers' messages: its queue is full");
+    if (other.id() != kernel.id() && other.running()) introduce(kernel, other);
   }
   if (!reported_ && std::ranges::all_of(kernels_, &KernelSlot::running)) report("");
+}
+
+// Each hears of the other, and gets the two ends that it holds of the doorbells between them. They
+// are new for each life of a kernel.
+void Supervisor::introduce(KernelSlot& one, KernelSlot& other) {
+  auto at_one = make_doorbell(), at_other = make_doorbell();
+  if (at_one.is_error() || at_other.is_error()) {
+    return log(fmt::format("out of descriptors: kernels {} and {} stay unconnected", one.id(),
+                           other.id()));
+  }
+  std::swap(at_one.value().button, at_other.value().button);
+  const auto tell = [this](KernelSlot& told, const KernelSlot& peer, Doorbell doorbell) {
+    std::vector<Fd> descriptors;
+    descriptors.push_back(std::move(doorbell.button));
+    descriptors.push_back(std::move(doorbell.bell));
+    const auto appeared = simple(ControlKind::peer_appeared, peer.id(), peer.epoch());
+    if (told.send(appeared, std::move(descriptors)).is_error())
+      broken_protocol(told, "nothing for its peers' messages: its queue is full");
+  };
+  tell(other, one, at_other.release_value());
+  tell(one, other, at_one.release_value());
 }
 
 // The sender's memory goes to the peer it is for, unless one of the two has died since.
@@ -113,8 +127,6 @@ void Supervisor::on_link(KernelSlot& kernel, const message::LinkNotice& link, Da
   up.own_epoch = peer.epoch();
   std::vector<Fd> descriptors;
   descriptors.push_back(std::move(datagram.descriptors[0]));
-  descriptors.emplace_back(::fcntl(kernel.doorbell().get(), F_DUPFD_CLOEXEC, 0));
-  if (!descriptors.back().valid()) return log("out of descriptors: two kernels stay unconnected");
   if (peer.send(up, std::move(descriptors)).is_error())
     broken_protocol(peer, "nothing: its queue is full");
 }

@@ -81,6 +81,7 @@ class Supervisor {
   void on_attach_again();
 
   void on_hello(KernelSlot& kernel, Datagram& datagram);
+  void introduce(KernelSlot& one, KernelSlot& other);
   void on_link(KernelSlot& kernel, const message::LinkNotice& link, Datagram& datagram);
   void on_peer_faulted(KernelSlot& accuser, const message::Simple& report);
   void end_accused(KernelSlot& kernel);

@@ -28,6 +28,11 @@ class Arena {
   const call::ProgramSide& theirs() const { return *theirs_; }
   FdRef ours_fd() const { return ours_fd_.ref(); }
   FdRef theirs_fd() const { return theirs_fd_.ref(); }
+  // Once the program has its own.
+  void close_descriptors() {
+    ours_fd_.reset();
+    theirs_fd_.reset();
+  }
 
   // Touches the pages that every program uses first, so that its first connections do not.
   void populate();

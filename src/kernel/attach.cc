@@ -1,12 +1,12 @@
 // Kernel, programs' comings and goings: hellos on liveness sockets, arenas, exec, death;
 // docs/calls.md, "Attach", "Deaths".
-#include <fcntl.h>
-#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <cstring>
 
+#include "base/doorbell.h"
 #include "base/log.h"
 #include "base/passing.h"
 #include "kernel/kernel.h"
@@ -14,12 +14,13 @@
 namespace cob::kernel {
 
 void Kernel::on_program(Program& program) {
-  if (!program.dead) read_hellos(program, false);
+  if (!program.dead) read_hellos(program);
 }
 
-// Reads what lies on the liveness socket; its end is the program's.
-void Kernel::read_hellos(Program& program, bool stop_at_child) {
-  for (;;) {
+// Reads what lies on the liveness socket; its end is the program's. One that sends without end has
+// no more of our time than the others. `until`: stops when that has come.
+void Kernel::read_hellos(Program& program, const Fd* until) {
+  for (int budget = until != nullptr ? 512 : 16; budget > 0; --budget) {
     std::byte bytes[sizeof(call::AttachRequest)] = {};
     auto received = receive_datagram(program.liveness(), bytes, Blocking::never);
     if (received.is_error() && received.error().code == EAGAIN) return;
@@ -40,31 +41,53 @@ void Kernel::read_hellos(Program& program, bool stop_at_child) {
       case call::Hello::thread: {
         call::ThreadRequest request;
         std::memcpy(&request, bytes, sizeof request);
-        call::AttachReply reply{.kind = kind, .result = -EPROTO};
-        if (fds.size() == 1 && program.attached()) {
-          // The doorbell must never block us.
-          const int flags = ::fcntl(fds[0].get(), F_GETFL);
-          ::fcntl(fds[0].get(), F_SETFL, flags | O_NONBLOCK);
-          const auto added = program.add_thread(request.thread, std::move(fds[0]));
-          reply.result = added.is_error() ? -added.error().code : 0;
-          tables_changed_ = true;
-        }
-        (void)send_struct(program.liveness(), reply, {}, Blocking::never);
+        add_thread(program, request.thread);
         break;
       }
       case call::Hello::child:
         if (fds.size() == 1) program.child = std::move(fds[0]);
-        if (stop_at_child) return;
+        break;
+      case call::Hello::flight:
+        if (fds.size() == 1) program.flight = std::move(fds[0]);
         break;
       default:
         fault(program, "unknown hello");
         return;
     }
-    if (program.dead) return;
+    if (program.dead || (until != nullptr && until->valid())) return;
   }
 }
 
+// Without descriptors to spare the thread gets no bell and looks by itself.
+void Kernel::add_thread(Program& program, u32 index) {
+  call::AttachReply reply{.kind = static_cast<u32>(call::Hello::thread), .result = -EPROTO};
+  Fd bell;
+  if (program.attached() && index < call::max_threads) {
+    Program::Thread& thread = program.add_thread(index);
+    auto doorbell = make_doorbell();
+    if (doorbell.is_error()) {
+      COB_LOG(warn, "kernel {}: thread of program {} without a doorbell: {}", config_.kernel,
+              program.pid(), std::strerror(doorbell.error().code));
+    } else {
+      thread.button = std::move(doorbell.value().button);
+      bell = std::move(doorbell.value().bell);
+    }
+    reply.result = 0;
+    tables_changed_ = true;
+  }
+  const FdRef fds[] = {bell.ref()};
+  if (bell.valid() && !send_struct(program.liveness(), reply, fds, Blocking::never).is_error())
+    return;
+  (void)send_struct(program.liveness(), reply, {}, Blocking::never);
+}
+
 Result<void> Kernel::give_arena(Program& program) {
+  if (!program.doorbell.valid()) {
+    Fd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!doorbell.valid()) return Error::from_errno("eventfd");
+    TRY(watch(doorbell.ref(), event_doorbell));
+    program.doorbell = std::move(doorbell);
+  }
   auto arena = std::move(spare_arena_);
   if (arena == nullptr) arena = TRY(Arena::create());
   call::ArenaHeader& header = arena->ours().header;
@@ -77,12 +100,14 @@ Result<void> Kernel::give_arena(Program& program) {
   header.cob_prefix_bits = config_.prefix_bits;
   header.kernel = config_.kernel;
   header.kernels = config_.kernels;
+  header.core = config_.core;
   header.program = program.id();
   header.default_send_limit = SocketsOptions{}.send_limit;
   std::memcpy(header.cob_name, config_.cob_name, sizeof header.cob_name);
   const call::AttachReply reply{.kind = static_cast<u32>(call::Hello::attach), .result = 0};
-  const FdRef fds[] = {arena->ours_fd(), arena->theirs_fd(), doorbell_.ref()};
+  const FdRef fds[] = {arena->ours_fd(), arena->theirs_fd(), program.doorbell.ref()};
   TRY(send_struct(program.liveness(), reply, fds, Blocking::never));
+  arena->close_descriptors();
   program.set_arena(std::move(arena));
   attached_.push_back(&program);
   return {};
@@ -152,9 +177,8 @@ void Kernel::end(Program& program) {
     sockets_->arena_orphaned(program.drop_arena());
   }
   drop_unadopted(program);
-  for (const u32 handle : program.in_flight)
-    if (Description* d = sockets_->at_handle(handle)) sockets_->release(*d);
-  program.in_flight.clear();
+  unwatch(program.doorbell.ref());
+  unwatch(program.liveness());
   program.close_liveness();
 }
 

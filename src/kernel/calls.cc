@@ -39,14 +39,11 @@ std::size_t Kernel::take_calls(Program& program, u32 thread, std::size_t budget)
   return taken;
 }
 
+// All that was posted before: at most a full ring a thread. A program that goes on posting would
+// keep us here.
 void Kernel::drain(Program& program) {
-  bool more = true;
-  while (more && !program.dead && !program.faulty) {
-    more = false;
-    const std::size_t threads = program.threads().size();
-    for (u32 t = 0; t < threads && !program.dead; ++t)
-      more |= take_calls(program, t, call::ring_slots) > 0;
-  }
+  const std::size_t threads = program.threads().size();
+  for (u32 t = 0; t < threads && !program.dead; ++t) take_calls(program, t, call::ring_slots);
 }
 
 void Kernel::execute(Program& program, u32 thread, const CallSlot& call) {
@@ -130,6 +127,10 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
     case Op::want_accept:
       sockets_->want_accept(program, number);
       return true;
+    case Op::remember:
+      if (d->memory == nullptr) d->memory = std::make_unique<std::array<u64, 6>>();
+      std::copy_n(call.a, 6, d->memory->begin());
+      return true;
     default:
       return false;
   }
@@ -139,7 +140,8 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
   u64 values[6] = {};
   i32 result = 0;
   const CallOrigin origin{.program = program.id(), .thread = thread, .sequence = call.sequence};
-  const bool names_socket = call.op <= Op::receive_shared || call.op == Op::info;
+  const bool names_socket =
+      call.op <= Op::receive_shared || call.op == Op::recall || call.op == Op::info;
   Description* d = nullptr;
   if (names_socket) {
     d = slot_for(program, call);
@@ -182,7 +184,8 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       } else if (call.op == Op::send_shared) {
         result = sockets_->send_shared(program, number, call);
       } else if (call.op == Op::receive_shared) {
-        result = sockets_->receive_shared(program, number, call.a[0], call.a[1] == 1, values);
+        result = sockets_->receive_shared(program, number, call.a[0], (call.a[1] & 1) != 0, values,
+                                          (call.a[1] & 2) != 0);
       }
       break;
     case Op::fork:
@@ -199,6 +202,10 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       break;
     case Op::adopted:
       drop_unadopted(program);
+      break;
+    case Op::recall:
+      result = d->memory == nullptr ? -ENOENT : 1;
+      if (result == 1) std::copy_n(d->memory->begin(), 6, values);
       break;
     case Op::info:
       if (call.a[0] == static_cast<u64>(call::InfoKind::tcp)) {
@@ -217,7 +224,7 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
 // The child gets a reference to all that the parent holds; its liveness socket has come, or comes
 // before this call.
 i32 Kernel::fork_program(Program& program, u64* values) {
-  if (!program.child.valid()) read_hellos(program, true);
+  if (!program.child.valid()) read_hellos(program, &program.child);
   if (!program.child.valid()) return -EPROTO;
   const u32 id = next_program_;
   add_program(program.pid(), std::move(program.child));
@@ -247,17 +254,10 @@ i32 Kernel::publish_tokens(Program& program, const CallSlot& call) {
     if (number >= call::max_sockets || !program.slot_open(static_cast<u32>(number))) return -EBADF;
     if ((token & call::token_mark_mask) != call::token_mark) return -EINVAL;
     Description& d = *program.slot(static_cast<u32>(number)).description;
-    if ((call.flags & 2) != 0) {  // it arrived where it is held already
-      landed(d);
-      continue;
-    }
     const Description* named = sockets_->at_token(token);
     if ((call.flags & 4) != 0 && named != nullptr && named != &d) return -EEXIST;
     sockets_->publish_token(d, token);
-    if ((call.flags & 1) == 0) continue;
-    if (program.in_flight.size() >= 1024) return -ENOBUFS;
-    sockets_->retain(d);
-    program.in_flight.push_back(d.handle);
+    if ((call.flags & 1) != 0) return begin_flight(program, d);
   }
   return 0;
 }
@@ -273,22 +273,9 @@ i32 Kernel::adopt(Program& program, Description* d, bool from_ticket, u64* value
   if (held != program.unadopted.end()) {
     program.unadopted.erase(held);
     sockets_->release(*d);
-  } else {
-    landed(*d);
   }
   values[0] = number;
   return 0;
-}
-
-// A description sent by SCM_RIGHTS has arrived: the reference that it was under way with goes.
-void Kernel::landed(Description& d) {
-  for (auto& [id, sender] : programs_) {
-    const auto flying = std::find(sender->in_flight.begin(), sender->in_flight.end(), d.handle);
-    if (flying == sender->in_flight.end()) continue;
-    sender->in_flight.erase(flying);
-    sockets_->release(d);
-    return;
-  }
 }
 
 }  // namespace cob::kernel

@@ -19,12 +19,13 @@ Result<void> Kernel::say_hello() {
   const Simple hello{.kind = static_cast<u32>(ControlKind::hello),
                      .value = config_.kernel,
                      .epoch = config_.epoch};
-  const FdRef fds[] = {doorbell_.ref(), board_fd_.ref()};
+  const FdRef fds[] = {board_fd_.ref()};
   return send_struct(supervisor_.ref(), hello, fds, Blocking::never);
 }
 
-Result<void> Kernel::open_link(KernelId peer, u32 peer_epoch) {
-  const Fd outbound = TRY(messenger_->open_link(peer, peer_epoch));
+Result<void> Kernel::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell) {
+  TRY(watch(doorbell.bell.ref(), event_doorbell));
+  const Fd outbound = TRY(messenger_->open_link(peer, peer_epoch, std::move(doorbell)));
   const LinkNotice link{.kind = static_cast<u32>(ControlKind::link),
                         .peer = peer.value,
                         .peer_epoch = peer_epoch,
@@ -73,14 +74,16 @@ void Kernel::on_supervisor() {
     Result<void> done;
     switch (static_cast<ControlKind>(simple.kind)) {
       case ControlKind::peer_appeared:
-        done = open_link(KernelId(static_cast<u16>(simple.value)), simple.epoch);
+        if (fds.size() != 2) break;
+        done = open_link(KernelId(static_cast<u16>(simple.value)), simple.epoch,
+                         {std::move(fds[0]), std::move(fds[1])});
         break;
       case ControlKind::peer_up: {
         LinkNotice link;
-        if (got < sizeof link || fds.size() != 2) break;
+        if (got < sizeof link || fds.size() != 1) break;
         std::memcpy(&link, bytes, sizeof link);
         const KernelId peer(link.peer);
-        done = messenger_->peer_up(peer, link.peer_epoch, std::move(fds[0]), std::move(fds[1]));
+        done = messenger_->peer_up(peer, link.peer_epoch, std::move(fds[0]));
         if (messenger_->connected(peer)) directory_.peer_up(peer);
         break;
       }
@@ -89,7 +92,12 @@ void Kernel::on_supervisor() {
         lose_peer(KernelId(static_cast<u16>(simple.value)));
         break;
       case ControlKind::program:
-        if (fds.size() == 1) add_program(simple.value, std::move(fds[0]));
+        if (fds.size() == 1) {
+          add_program(simple.value, std::move(fds[0]));
+        } else {
+          COB_LOG(warn, "kernel {}: out of descriptors: program {} turned away", config_.kernel,
+                  simple.value);
+        }
         break;
       case ControlKind::shutdown:
         stopping_ = true;

@@ -3,8 +3,6 @@
 #include "kernel/directory.h"
 
 #include <gtest/gtest.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "message/messenger.h"
 
@@ -30,16 +28,13 @@ struct Peer {
   u32 epoch;
   Directory directory;
   std::unique_ptr<message::Messenger> messenger;
-  Fd doorbell{::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
   std::vector<u32> lost;
 };
 
 void connect(Peer& a, Peer& b) {
   for (auto [from, to] : {std::pair{&a, &b}, {&b, &a}}) {
     Fd memory = from->messenger->open_link(to->id, to->epoch).release_value();
-    to->messenger
-        ->peer_up(from->id, from->epoch, std::move(memory), Fd(::dup(from->doorbell.get())))
-        .release_value();
+    to->messenger->peer_up(from->id, from->epoch, std::move(memory)).release_value();
   }
   a.directory.peer_up(b.id);
   b.directory.peer_up(a.id);

@@ -4,7 +4,6 @@
 
 #include <sched.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -20,18 +19,6 @@ namespace {
 constexpr std::size_t message_budget = 64, frame_budget = 128, call_budget = 64;
 constexpr Duration host_poll_interval = Duration::microseconds(500);
 constexpr Duration board_interval = Duration::milliseconds(5);
-// What an epoll event stands for, beside a program's id.
-constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32;
-
-Result<void> watch(FdRef epoll, FdRef fd, u64 data) {
-  epoll_event event{};
-  // The doorbell is edge-triggered, so that it need not be read.
-  event.events = data == event_doorbell ? EPOLLIN | EPOLLET : EPOLLIN | EPOLLRDHUP;
-  event.data.u64 = data;
-  if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0)
-    return Error::from_errno("epoll_ctl");
-  return {};
-}
 
 }  // namespace
 
@@ -53,10 +40,8 @@ Result<void> Kernel::start() {
   }
   ::prctl(PR_SET_TIMERSLACK, 1);
   events_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
-  doorbell_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!events_.valid() || !doorbell_.valid()) return Error::from_errno("epoll or eventfd");
-  TRY(watch(events_.ref(), doorbell_.ref(), event_doorbell));
-  TRY(watch(events_.ref(), supervisor_.ref(), event_supervisor));
+  if (!events_.valid()) return Error::from_errno("epoll_create1");
+  TRY(watch(supervisor_.ref(), event_supervisor));
 
   messenger_ =
       TRY(message::Messenger::create(KernelId(config_.kernel), config_.epoch, config_.kernels));
@@ -96,7 +81,10 @@ Result<void> Kernel::run() {
     ++loops_;
     found_work = poll(now_);
     flush();
-    if (any_dead_) collect_dead();
+    if (any_dead_) {
+      collect_dead();
+      found_work = true;  // what the dead let go is others' news
+    }
     if (now_ >= next_board_) update_board(now_);
     if (found_work) {
       board_behind_ = true;
@@ -188,13 +176,16 @@ bool Kernel::program_busy() const {
                      [this](const Program* program) { return program->busy(now_); });
 }
 
-// A short sleep without a doorbell for peers, and for programs only when they rest: several events
-// are found at its end. For a contested core, and while a program works. False: no reason to.
+// A sleep without a doorbell for peers, and for programs only when they rest or have posted much:
+// several events are found at its end. For a contested core, and to hand it to a program that
+// works. False: no reason to.
 bool Kernel::nap(Time now) {
   may_nap_ = false;  // the next time in earnest, unless there was work
-  Time until = now + Rest::busy_nap;
-  if (rest_.contested(now)) {
-    until = last_wake_ + Rest::wake_gap(stack_->counters().connections);
+  const bool contested = rest_.contested(now);
+  const Duration length = rest_.nap_time(now);
+  Time until = now + length;
+  if (contested) {
+    until = std::min(last_wake_ + Rest::wake_gap(stack_->counters().connections), next_deadline());
   } else if (!program_busy()) {
     return false;
   }
@@ -203,7 +194,8 @@ bool Kernel::nap(Time now) {
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
   if (!anything_pending()) {
     ++naps_;
-    poll_host(1, std::min(until, next_deadline()), now);
+    poll_host(1, until, now);
+    if (!contested) rest_.napped(now, HostClock::read(), length);
   }
   for (Program* program : attached_) publish(program->arena().ours().armed.armed, 0u);
   return true;
@@ -231,7 +223,23 @@ void Kernel::sleep(Time now) {
   set_armed(false);
 }
 
-// Host descriptors: the doorbell, the supervisor, the programs' liveness sockets. Waits until
+Result<void> Kernel::watch(FdRef fd, u64 event) {
+  epoll_event wanted{};
+  // Doorbells are edge-triggered, so that they need not be read.
+  wanted.events = event == event_doorbell ? EPOLLIN | EPOLLET
+                  : event >= event_flight ? 0  // its end is all that is looked for
+                                          : EPOLLIN | EPOLLRDHUP;
+  wanted.data.u64 = event;
+  if (::epoll_ctl(events_.get(), EPOLL_CTL_ADD, fd.get(), &wanted) != 0)
+    return Error::from_errno("epoll_ctl");
+  return {};
+}
+
+void Kernel::unwatch(FdRef fd) {
+  if (fd.valid()) ::epoll_ctl(events_.get(), EPOLL_CTL_DEL, fd.get(), nullptr);
+}
+
+// Host descriptors: the doorbells, the supervisor, the programs' liveness sockets. Waits until
 // `deadline` at most.
 bool Kernel::poll_host(int wait, Time deadline, Time now) {
   epoll_event events[32];
@@ -250,7 +258,10 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
   for (int i = 0; i < count; ++i) {
     const u64 data = events[i].data.u64;
     if (data == event_doorbell) continue;
-    if (data == event_supervisor) {
+    if (data >= event_flight) {
+      end_flight(static_cast<u32>(data));
+      work = true;
+    } else if (data == event_supervisor) {
       on_supervisor();
       work = true;
     } else if (Program* program = find(static_cast<u32>(data)); program != nullptr) {
@@ -265,11 +276,47 @@ void Kernel::on_frame(std::span<const std::byte> frame, net::Route from, net::Fr
   stack_->on_frame(frame, from, flags, now_);
 }
 
+namespace {
+
+// A program chose the descriptor: one of another kind may make us wait as soon as it is looked at.
+bool is_liveness_socket(FdRef fd) {
+  int domain = 0, type = 0;
+  socklen_t length = sizeof domain;
+  return ::getsockopt(fd.get(), SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 &&
+         domain == AF_UNIX && ::getsockopt(fd.get(), SOL_SOCKET, SO_TYPE, &type, &length) == 0 &&
+         type == SOCK_SEQPACKET;
+}
+
+}  // namespace
+i32 Kernel::begin_flight(Program& program, Description& d) {
+  if (!program.flight.valid()) read_hellos(program, &program.flight);
+  Fd end = std::move(program.flight);
+  if (!end.valid() || !is_liveness_socket(end.ref())) return -EPROTO;
+  if (flights_.size() >= max_flights || program.flights >= max_flights_a_program)
+    return -ETOOMANYREFS;
+  const u32 id = next_flight_++;
+  if (watch(end.ref(), event_flight | id).is_error()) return -ENOBUFS;
+  sockets_->retain(d);
+  ++program.flights;
+  flights_.emplace(id, Flight{std::move(end), d.handle, program.id()});
+  return 0;
+}
+
+void Kernel::end_flight(u32 id) {
+  const auto found = flights_.find(id);
+  if (found == flights_.end()) return;
+  const Flight flight = std::move(found->second);
+  flights_.erase(found);
+  unwatch(flight.end.ref());
+  if (Program* sender = find(flight.sender)) --sender->flights;
+  if (Description* d = sockets_->at_handle(flight.handle)) sockets_->release(*d);
+}
+
 void Kernel::add_program(u32 pid, Fd liveness) {
+  if (!is_liveness_socket(liveness.ref())) return;
   const u32 id = next_program_++;
   auto program = std::make_unique<Program>(id, pid, std::move(liveness));
-  if (watch(events_.ref(), program->liveness(), id).is_error())
-    return;  // closing it tells the program
+  if (watch(program->liveness(), id).is_error()) return;  // closing it tells the program
   programs_.emplace(id, std::move(program));
 }
 

@@ -29,6 +29,9 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Result<void> run();
 
  private:
+  static constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32,
+                       event_flight = u64{3} << 32;  // and its id
+
   Kernel(const message::Config& config, Fd supervisor)
       : config_(config),
         supervisor_(std::move(supervisor)),
@@ -45,19 +48,24 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   void show_resting(u32 looks);
   void set_armed(bool armed);
   bool poll_host(int timeout_ms_or_now, Time deadline, Time now);
+  // `event`: what an epoll event stands for: a program's id, or one of event_*.
+  Result<void> watch(FdRef fd, u64 event);
+  // Before closing what others may hold too: their copies would keep the watch.
+  void unwatch(FdRef fd);
   Time next_deadline() const;
 
   // control.cc
   void on_supervisor();
   Result<void> say_hello();
-  Result<void> open_link(KernelId peer, u32 peer_epoch);
+  Result<void> open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell);
   void lose_peer(KernelId peer);
   void report_peer(KernelId peer);
   void add_program(u32 pid, Fd liveness);
 
   // attach.cc
   void on_program(Program& program);
-  void read_hellos(Program& program, bool stop_at_child);
+  void read_hellos(Program& program, const Fd* until = nullptr);  // ... it is there
+  void add_thread(Program& program, u32 index);
   void attach(Program& program, const call::AttachRequest& request);
   Result<void> give_arena(Program& program);
   void end(Program& program);
@@ -73,7 +81,8 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   i32 fork_program(Program& program, u64* values);
   i32 publish_tokens(Program& program, const call::CallSlot& call);
   i32 adopt(Program& program, Description* d, bool from_ticket, u64* values);
-  void landed(Description& d);
+  i32 begin_flight(Program& program, Description& d);
+  void end_flight(u32 id);
   void drop_unadopted(Program& program);
 
   // Sockets::Programs
@@ -96,7 +105,19 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   std::unique_ptr<net::InsideDevice> device_;
   std::unique_ptr<Sockets> sockets_;
   std::unique_ptr<net::Stack> stack_;
-  Fd doorbell_, events_, board_fd_;
+  // A description under way by SCM_RIGHTS: a reference, until all copies of the descriptor that
+  // travels are closed: it arrived (and was adopted), or nobody will ever receive it.
+  struct Flight {
+    Fd end;
+    u32 handle = 0;
+    u32 sender = 0;
+  };
+  static constexpr std::size_t max_flights = 1'024;  // reaction when full: ETOOMANYREFS, unix(7)
+  static constexpr u32 max_flights_a_program = 256;
+  std::unordered_map<u32, Flight> flights_;
+  u32 next_flight_ = 1;
+
+  Fd events_, board_fd_;
   Board* board_ = nullptr;
 
   std::unordered_map<u32, std::unique_ptr<Program>> programs_;

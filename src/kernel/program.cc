@@ -1,9 +1,9 @@
-// Program: slots, announcing and waking; see program.h and docs/calls.md, "Readiness". eventfd(2).
+// Program: slots, announcing and waking; see program.h and docs/calls.md, "Readiness".
 #include "kernel/program.h"
 
-#include <unistd.h>
-
 #include <algorithm>
+
+#include "base/doorbell.h"
 
 namespace cob::kernel {
 
@@ -21,14 +21,12 @@ std::unique_ptr<Arena> Program::drop_arena() {
   return std::move(arena_);
 }
 
-Result<void> Program::add_thread(u32 index, Fd doorbell) {
-  if (index >= call::max_threads) return Error::of(EPROTO, "thread index out of range");
+Program::Thread& Program::add_thread(u32 index) {
+  VERIFY(index < call::max_threads);
   if (threads_.size() <= index) threads_.resize(index + 1);
-  Thread& thread = threads_[index];
-  thread.doorbell =
-      std::move(doorbell);  // a thread that ended leaves its index and position to the next
+  Thread& thread = threads_[index];  // one that ended leaves its index and position to the next
   thread.active = true;
-  return {};
+  return thread;
 }
 
 Slot& Program::slot(u32 number) {
@@ -153,10 +151,8 @@ u32 Program::ring(Time now) {
     thread.wake = false;
     thread.last_active = now;
     thread.resting_when_told = load(arena_->theirs().armed[i].resting);
-    if (load(arena_->theirs().armed[i].armed) == 0 || !thread.doorbell.valid()) continue;
-    const u64 one = 1;
-    // A full counter (EAGAIN) is a bell that rings already.
-    [[maybe_unused]] const ssize_t written = ::write(thread.doorbell.get(), &one, sizeof one);
+    if (load(arena_->theirs().armed[i].armed) == 0 || !thread.button.valid()) continue;
+    cob::ring(thread.button.ref());
     ++rung;
   }
   return rung;

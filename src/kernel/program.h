@@ -42,7 +42,7 @@ class Program {
   std::unique_ptr<Arena> drop_arena();
 
   struct Thread {
-    Fd doorbell;
+    Fd button;  // rings the thread; none: it looks by itself (base/doorbell.h)
     u32 position = 0;
     bool active = false;
     bool wake = false;
@@ -50,7 +50,8 @@ class Program {
     u32 resting_when_told = 0;  // ThreadArmed::resting when something was announced to it
   };
   std::vector<Thread>& threads() { return threads_; }
-  Result<void> add_thread(u32 index, Fd doorbell);
+  // REQUIRES: index < call::max_threads.
+  Thread& add_thread(u32 index);
 
   // The slot, grown on demand. REQUIRES: number < call::max_sockets.
   Slot& slot(u32 number);
@@ -99,9 +100,10 @@ class Program {
   void reply(u32 thread, u32 sequence, i32 result, const u64* values, u32 count);
 
   std::vector<Description*> unadopted;  // held for a child or a new image; each counts a reference
-  std::vector<u32>
-      in_flight;  // handles published for SCM_RIGHTS and not adopted yet; each a reference
-  Fd child;       // the liveness socket of a child about to be forked
+  u32 flights = 0;                      // of its sending, under way
+  Fd child;                             // the liveness socket of a child about to be forked
+  Fd flight;                            // the kernel's end of a pair about to travel
+  Fd doorbell;  // an eventfd that the program rings and may do anything to: never read nor written
   bool dead = false;
   bool faulty = false;  // broke the protocol: to be ended
 

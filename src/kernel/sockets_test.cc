@@ -43,7 +43,7 @@ class OneKernel : public testing::Test, public Sockets::Programs, public net::Fr
     const u32 id = static_cast<u32>(programs_.size()) + 1;
     programs_.push_back(std::make_unique<Program>(id, id, Fd()));
     programs_.back()->set_arena(Arena::create().release_value());
-    EXPECT_FALSE(programs_.back()->add_thread(0, Fd()).is_error());
+    programs_.back()->add_thread(0);
     return *programs_.back();
   }
 

@@ -2,6 +2,7 @@
 
 #include "shim/arena.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -117,6 +118,20 @@ int ask_supervisor() {
   return make_hidden(pair[0]);
 }
 
+// Once a program: why its sockets will not be the cob's.
+void say_unattached(int error) {
+  static bool said;
+  if (load(said)) return;
+  store(said, true);
+  char text[160];
+  const char* hint = error == ENOMEM                      ? " (ulimit -v is too small?)"
+                     : error == EMFILE || error == ENFILE ? " (ulimit -n is too small?)"
+                                                          : "";
+  const int bytes = snprintf(text, sizeof text, "cob: %d: cannot attach to kernel %u: %s%s\n",
+                             raw::process_id(), g.kernel, strerrordesc_np(error), hint);
+  raw::write(STDERR_FILENO, text, static_cast<size_t>(bytes));
+}
+
 }  // namespace
 
 namespace {
@@ -202,9 +217,13 @@ Arena* attach() {
     fresh_arena->liveness = -1;
     fresh_arena->dead = 1;
     g.next_attach_ns = now + 20'000'000;
+    if (first) say_unattached(-result);
+    store(g.attach_failed, true);
     return nullptr;
   }
   g.liveness = liveness;
+  g.cob_address = fresh_arena->cob_address;
+  store(g.attach_failed, false);
   publish_word(g.current, fresh_arena);
   adopt_inherited(fresh_arena);
   return fresh_arena;
@@ -375,7 +394,8 @@ long send_with_fds(int socket, const void* data, size_t bytes, const int* fds, u
   return result;
 }
 
-long receive_with_fds(int socket, void* data, size_t bytes, int* fds, u32 most, u32& count) {
+long receive_with_fds(int socket, void* data, size_t bytes, int* fds, u32 most, u32& count,
+                      int flags) {
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 4)] = {};
   iovec part{data, bytes};
   msghdr message{};
@@ -385,7 +405,7 @@ long receive_with_fds(int socket, void* data, size_t bytes, int* fds, u32 most, 
   message.msg_controllen = CMSG_SPACE(sizeof(int) * most);
   long result = 0;
   do {
-    result = raw::call(SYS_recvmsg, socket, raw::at(&message), MSG_CMSG_CLOEXEC);
+    result = raw::call(SYS_recvmsg, socket, raw::at(&message), MSG_CMSG_CLOEXEC | flags);
   } while (result == -EINTR);
   count = 0;
   if (result < 0) return result;

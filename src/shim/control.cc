@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 
 #include "shim/address.h"
+#include "shim/revive.h"
 #include "shim/socket.h"
 
 namespace cob::shim {
@@ -78,13 +79,19 @@ int cob_shutdown(int fd, int how) {
   Socket* socket = lookup_socket(fd);
   if (socket == nullptr) return static_cast<int>(libc_result(raw::call(SYS_shutdown, fd, how)));
   if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return fail(EINVAL);
+  revive_listeners();
   Guard guard(socket->lock);
   settle(socket);
+  if (awaits_revival(socket) && how != SHUT_WR) {
+    store(socket->listens, false);
+    return 0;
+  }
   if (is_dead(socket)) return fail(ENOTCONN);
   if (socket->stage == Stage::undecided) {  // Linux says so, and yet reading then gives the end
     if (how != SHUT_WR) socket->reads_end = true;
     return fail(ENOTCONN);
   }
+  if (socket->stage == Stage::listener && how == SHUT_WR) return 0;
   if (socket->stage == Stage::stream && begun(socket)) {
     SocketState state = acquire(socket->kernel->state);
     if (state == SocketState::failed || state == SocketState::undecided ||
@@ -94,9 +101,11 @@ int cob_shutdown(int fd, int how) {
   }
   Call c{.op = Op::shutdown};
   c.a[0] = how == SHUT_RD ? 2 : how == SHUT_WR ? 1 : 3;
+  if (socket->stage == Stage::listener) store(socket->listens, false);
   post_on(socket, c);
   if (socket->stage == Stage::listener) {
-    if (how != SHUT_WR) store(socket->listens, false);
+    call_kernel(socket->arena, {.op = Op::nothing});
+    settle(socket);
     return 0;
   }
   if (how != SHUT_WR) socket->peer_shut_read = true;

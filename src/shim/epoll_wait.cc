@@ -1,7 +1,7 @@
 // epoll_wait, epoll_pwait, epoll_pwait2 over cob and host members. epoll_wait(2).
 // Model: ready cob members are delivered without a system call; the host's set is looked at at
 // bounded intervals while they flow, at once when none is ready, and slept in (through ppoll, with
-// doorbell and liveness) when nothing comes. Any thread; several may wait on one set.
+// the bell) when nothing comes. Any thread; several may wait on one set.
 
 #include "shim/epoll.h"
 #include "shim/revive.h"
@@ -58,6 +58,8 @@ void unlist_if_alive(Member* member) {
 
 // Delivers from one member. True: an event was written.
 bool deliver(Member* member, epoll_event& out) {
+  // The first look at a shared socket makes its seat climb, and that counts as a change.
+  if (member->object->kind == Kind::socket) climb(reinterpret_cast<Socket*>(member->object));
   u32 change = member_change(member);
   u32 events = look(member, 0);
   if (events == 0) {
@@ -122,7 +124,7 @@ struct SetWait {
 
 bool host_ready(SetWait* wait) {
   EpollSet* set = wait->set;
-  if (load(set->host_members) == 0) return false;
+  if (!has_host_members(set)) return false;
   i64 now = now_ns();
   if (now < load(set->next_host_check_ns)) return false;
   store(set->next_host_check_ns, now + host_idle_check_ns);
@@ -158,7 +160,7 @@ int rest(SetWait wait, i64 deadline_ns, const sigset_t* mask, u32 seen, u32 brea
     disarm_set(static_cast<SetWait*>(context)->set, t);
   };
   condition.host = host;
-  condition.hosts = load(set->host_members) != 0 || set->scan_first != nullptr ? 1 : 0;
+  condition.hosts = has_host_members(set) || set->scan_first != nullptr ? 1 : 0;
   if (condition.hosts == 0) condition.host = nullptr;
   condition.mask = mask;
   Arena* arena = nullptr;
@@ -210,7 +212,7 @@ int mixed_wait(EpollSet* set, const Wait& w) {
     int n = 0;
     const i64 retry_ns = revive_listeners();
     const SetWait wait{set, w.number, acquire(set->changes)};
-    if (load(set->host_members) != 0) {
+    if (has_host_members(set)) {
       i64 now = now_ns();
       if (now >= load(set->next_host_check_ns)) {
         store(set->next_host_check_ns, now + host_check_ns);
@@ -223,7 +225,7 @@ int mixed_wait(EpollSet* set, const Wait& w) {
       return n;
     }
     if (w.poll_only) {
-      if (load(set->host_members) != 0) n = collect_host(set, w.number, w.events, w.most);
+      if (has_host_members(set)) n = collect_host(set, w.number, w.events, w.most);
       if (n == 0) {
         if (set->arena != nullptr) check_death(set->arena);
         timed_yield();  // the kernel may share our core

@@ -35,10 +35,6 @@ void post_keep_alive(Socket* socket) {
               static_cast<u32>(socket->keep_probes));
 }
 
-void keep_for_host(Socket* socket, int level, int name, const void* value, socklen_t length) {
-  if (socket->stage == Stage::undecided) keep_option(socket, level, name, value, length);
-}
-
 int set_time(i64& time_ns, const void* value, socklen_t length) {
   timeval t{};
   if (length < sizeof t) return EINVAL;
@@ -371,6 +367,7 @@ int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t len
   }
   Guard guard(socket->lock);
   settle(socket);
+  if (socket->inherited_flags) recall(socket);
   int number = 0;
   int error = 0;
   if (value == nullptr) return fail(EFAULT);
@@ -392,6 +389,7 @@ int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t len
   }
   if (error != 0) return fail(error);
   keep_for_host(socket, level, name, value, length);
+  if (socket->inherited_flags) remember(socket);
   return 0;
 }
 
@@ -405,6 +403,9 @@ int cob_getsockopt(int fd, int level, int name, void* value, socklen_t* length) 
   Guard guard(socket->lock);
   settle(socket);
   if (static_cast<int>(*length) < 0) return fail(EINVAL);
+  const bool passing =
+      (level == SOL_SOCKET && name == SO_ERROR) || (level == IPPROTO_TCP && name == TCP_INFO);
+  if (socket->inherited_flags && !passing) recall(socket);
   int error = ENOPROTOOPT;
   if (const PlainOption* plain = plain_option(level, name)) {
     const int number = read_plain(socket, *plain);

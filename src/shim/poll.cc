@@ -1,7 +1,7 @@
 // poll, ppoll, select, pselect over cob and host descriptors. poll(2), select(2).
 // Model: without a cob descriptor the host's own call; else cob readiness comes from the lines, the
-// host's from a ppoll that does not wait, and the sleep is one ppoll on the host descriptors, the
-// doorbell and the liveness socket. select is poll. Any thread.
+// host's from a ppoll that does not wait, and the sleep is one ppoll on the host descriptors and
+// the bell. select is poll. Any thread.
 
 #include <sys/mman.h>
 #include <sys/select.h>
@@ -68,7 +68,6 @@ bool check(void* context) {
 
 void arm(void* context, Thread* thread) {
   auto* w = static_cast<PollWait*>(context);
-  u16 mine = thread->shared ? 0xffff : static_cast<u16>(thread->index + 1);
   for (nfds_t i = 0; i < w->count; ++i) {
     if (w->object[i] == nullptr) continue;
     if (w->object[i]->kind == Kind::epoll) {
@@ -76,10 +75,7 @@ void arm(void* context, Thread* thread) {
       continue;
     }
     auto* socket = reinterpret_cast<Socket*>(w->object[i]);
-    if (!is_live(socket)) continue;
-    u16& waiter = socket->program->write_waiter;
-    u16 was = load(waiter);
-    store(waiter, was == 0 || was == mine ? mine : 0xffff);
+    if (is_live(socket)) set_waiter(socket->program->write_waiter, thread);
   }
 }
 
@@ -92,9 +88,7 @@ void disarm(void* context, Thread* thread) {
       continue;
     }
     auto* socket = reinterpret_cast<Socket*>(w->object[i]);
-    if (is_live(socket) && load(socket->program->write_waiter) == thread->index + 1) {
-      store(socket->program->write_waiter, 0);
-    }
+    if (is_live(socket)) clear_waiter(socket->program->write_waiter, thread);
   }
 }
 
@@ -116,6 +110,23 @@ int gather(PollWait* w) {
   return total;
 }
 
+// What is held over the sleep is the thread's for that time: a handler may leave it by longjmp.
+class PinAll {
+ public:
+  explicit PinAll(const PollWait& w) : thread_(own_thread()) {
+    drop_left_pins(this);
+    for (nfds_t i = 0; i < w.count; ++i)
+      if (w.object[i] != nullptr && pin(thread_, w.object[i], this)) ++pins_;
+  }
+  ~PinAll() { unpin(thread_, this, pins_); }
+  PinAll(const PinAll&) = delete;
+  PinAll& operator=(const PinAll&) = delete;
+
+ private:
+  Thread* thread_;
+  u32 pins_ = 0;
+};
+
 int mixed_poll(PollWait& w, i64 deadline_ns, const sigset_t* mask) {
   u32 seen = signals_seen();
   u32 breaking = signals_breaking();
@@ -135,6 +146,7 @@ int mixed_poll(PollWait& w, i64 deadline_ns, const sigset_t* mask) {
     Arena* arena = current_arena();
     if (arena != nullptr && arena->is_dead()) arena = nullptr;
     if (arena == nullptr) condition.host = w.host;
+    const PinAll pinned(w);
     const bool tries_again = retry_ns < deadline_ns;
     const i64 until_ns = tries_again ? retry_ns : deadline_ns;
     switch (wait_for(arena, condition, {until_ns, true}, seen, breaking)) {

@@ -15,6 +15,12 @@ constexpr i64 hope_ns = 30'000'000'000;  // a kernel is respawned within a secon
 
 bool is_lost(const Socket* socket) { return socket->listens && is_dead(socket); }
 
+// By a program that shared it, before its kernel died.
+bool was_shut_down(const Socket* socket) {
+  return socket->arena != nullptr && socket->stage == Stage::listener && begun(socket) &&
+         acquire(socket->kernel->state) == SocketState::undecided;
+}
+
 bool hopeless() { return load(g.forsaken) || now_ns() - load(g.lost_since_ns) > hope_ns; }
 
 // A reference to a socket that may just be ending. False: it has ended.
@@ -60,12 +66,13 @@ bool listen_anew(Socket* socket, Arena* arena) {
   }
   post_options(socket);
   Call bind{.op = Op::bind};
-  bind.a[0] = socket->local_address;
-  bind.a[1] = socket->local_port;
+  bind.a[0] = socket->listening_address;
+  bind.a[1] = socket->listening_port;
   bind.a[2] = (socket->reuse_address ? 1U : 0U) | (socket->reuse_port ? 2U : 0U);
   Call listen{.op = Op::listen};
   listen.a[0] = socket->backlog;
   const bool done = call_on(socket, bind).result >= 0 && call_on(socket, listen).result >= 0;
+  if (done && socket->inherited_flags) remember(socket);
   if (!done) leave_slot(socket, Stage::dead);
   return done;
 }
@@ -80,6 +87,10 @@ void wake_members(Socket* socket) {
 void revive(Socket* socket, Arena* arena) {
   Guard guard(socket->lock);
   if (!is_lost(socket) || arena->is_dead()) return;
+  if (was_shut_down(socket)) {
+    store(socket->listens, false);
+    return;
+  }
   const bool wanted_offers = socket->want_accept;
   publish_word(socket->stage, Stage::dead);
   if (socket->arena != nullptr) {
@@ -119,8 +130,8 @@ bool awaits_revival(const Socket* socket) { return is_lost(socket) && !hopeless(
 
 void note_listener(Socket* socket) {
   const SocketNames& names = socket->arena->kernel->names[socket->slot];
-  socket->local_address = load(names.local_address);
-  socket->local_port = load(names.local_port);
+  socket->listening_address = load(names.local_address);
+  socket->listening_port = load(names.local_port);
   if (socket->backlog == 0) socket->backlog = 4'096;
   store(socket->listens, true);
 }

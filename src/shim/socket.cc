@@ -227,15 +227,30 @@ Reply call_on(Socket* socket, Call& c) {
   return call_kernel(socket->arena, c);
 }
 
+// shutdown(2), here or in a program that shares it.
+static bool listening_ended(const Socket* socket) {
+  return is_live(socket) && begun(socket) &&
+         acquire(socket->kernel->state) == SocketState::undecided;
+}
+
 bool settle(Socket* socket) {
   if (socket->stage == Stage::undecided && socket->arena != nullptr && is_live(socket)) {
     // Another program that shares it may have decided.
     SocketState state = begun(socket) ? acquire(socket->kernel->state) : SocketState::undecided;
-    if (state == SocketState::listening) publish_word(socket->stage, Stage::listener);
+    if (state == SocketState::listening) {
+      publish_word(socket->stage, Stage::listener);
+      note_listener(socket);
+    }
     if (state != SocketState::listening && state != SocketState::undecided &&
         state != SocketState::free) {
       publish_word(socket->stage, Stage::stream);
     }
+  } else if (socket->stage == Stage::listener && listening_ended(socket)) {
+    store(socket->listens, false);
+    if (socket->local_port == 0) socket->bound = false;
+    // What was offered and not looked at was taken back.
+    publish_word(socket->program->consumed, acquire(socket->kernel->received));
+    publish_word(socket->stage, Stage::undecided);
   }
   if (socket->stage != Stage::inherited) return socket->stage != Stage::dead;
   attach();  // adopts all that is inherited
@@ -264,9 +279,7 @@ u32 widen(u32 events) {
 
 u32 shared_readiness(Socket* socket) {
   if (!socket->climbed) {
-    Call c{.op = Op::use};
-    socket->climbed = true;
-    call_on(socket, c);
+    climb_slow(socket);
     if ((acquire(socket->kernel->flags) & flag_shared) == 0) return ~0U;
   }
   u32 events = load(socket->kernel->events);
@@ -311,6 +324,13 @@ u32 stream_readiness(Socket* socket, u8 flags, u32 interest) {
 
 }  // namespace
 
+void climb_slow(Socket* socket) {
+  if (!is_live(socket) || !begun(socket) || socket->stage != Stage::stream) return;
+  Call c{.op = Op::use};
+  socket->climbed = true;
+  call_on(socket, c);
+}
+
 void want_offers(Socket* listener) {
   if (listener->want_accept) return;
   listener->want_accept = true;
@@ -328,7 +348,7 @@ u32 readiness(Socket* socket, u32 interest) {
   }
   if (!begun(socket)) return 0;
   if (socket->stage == Stage::listener) {
-    if ((acquire(socket->kernel->flags) & flag_reset) != 0) return out_bits | POLLHUP;
+    if (listening_ended(socket)) return out_bits | POLLHUP;
     want_offers(socket);
     return acquire(socket->kernel->received) != load(socket->program->consumed) ? in_bits : 0;
   }
@@ -361,9 +381,9 @@ u32 change_count(const Socket* socket) {
   return load(socket->kernel->change) + load(socket->own_changes);
 }
 
-bool note_starved(Socket* socket) {
+bool note_starved(Socket* socket, Arena* arena) {
   store(socket->starved, true);
-  return note_no_chunks(socket->arena);
+  return note_no_chunks(arena);
 }
 
 void relieve_starved(Arena* arena) {
@@ -409,6 +429,7 @@ Turn enter_seat(Socket* socket, int fd) {
     if (socket->stage == Stage::undecided || socket->stage == Stage::listener || arena == nullptr) {
       return Turn::not_connected;
     }
+    (void)thread_for(arena);  // registering waits for the kernel: not with the seat
     ProgramSocket* line = socket->program;
     if ((acquire(socket->kernel->flags) & flag_shared) != 0 && begun(socket)) [[unlikely]] {
       return lookup_socket(fd) == socket ? Turn::shared : Turn::moved;
@@ -450,17 +471,19 @@ bool has_unread(const Socket* socket) {
          acquire(socket->kernel->received) != load(socket->consumed);
 }
 
-void set_waiter(u16& word, Thread* thread) {
-  u16 mine = thread->shared ? 0xffff : static_cast<u16>(thread->index + 1);
-  u16 was = load(word);
-  store(word, was == 0 || was == mine ? mine : 0xffff);
-}
-
-void clear_waiter(u16& word, Thread* thread) {
-  if (load(word) == thread->index + 1) store(word, 0);
-}
-
 }  // namespace
+
+void set_waiter(u16& word, const Thread* thread) {
+  const u16 mine = thread->shared ? 0xffff : static_cast<u16>(thread->index + 1);
+  u16 was = load(word);
+  while (was != mine && was != 0xffff && !change_if(word, was, was == 0 ? mine : u16{0xffff}))
+    was = load(word);
+}
+
+void clear_waiter(u16& word, const Thread* thread) {
+  const auto mine = static_cast<u16>(thread->index + 1);
+  if (load(word) == mine) change_if(word, mine, u16{0});
+}
 
 int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 seen, u32 breaking,
                bool any_byte) {

@@ -61,6 +61,8 @@ struct alignas(64) Socket : Object {
   u32 local_address, remote_address;  // as far as the shim knows, host byte order
   u16 local_port, remote_port;
   u32 backlog;
+  u32 listening_address;  // of a listener, for its revival
+  u16 listening_port;
   u32 own_changes;                          // readiness edges that the kernel does not count
   i64 receive_timeout_ns, send_timeout_ns;  // 0: none
   bool reuse_address, reuse_port, no_delay, cork, keep_alive, linger_on, quick_ack;
@@ -93,6 +95,14 @@ void leave_slot(Socket* socket, Stage then = Stage::undecided);
 // Tells the kernel what was set before the slot began.
 void post_options(Socket* socket);
 
+// memory.cc: what was set on it goes to the kernel, and comes from there; the last also for the
+// host socket that an undecided one may become. REQUIRES: the kernel knows the socket.
+void remember(Socket* socket);
+void recall(Socket* socket);
+void recall_for_host(Socket* socket);
+// Set on the host socket in its place, should it become one.
+void keep_for_host(Socket* socket, int level, int name, const void* value, u32 length);
+
 // Makes a forked child's socket usable; false: it stays dead.
 bool settle(Socket* socket);
 
@@ -118,19 +128,28 @@ inline bool nonblocking_at(const Socket* socket, int fd) {
   return flags >= 0 && (flags & O_NONBLOCK) != 0;
 }
 
+// The first use of a socket whose seat is the kernel's by now; else nothing.
+void climb_slow(Socket* socket);
+inline void climb(Socket* socket) {
+  if (socket->arena == nullptr || socket->climbed) return;
+  if ((acquire(socket->kernel->flags) & call::flag_shared) != 0) [[unlikely]]
+    climb_slow(socket);
+}
 // Readiness as poll(2) numbers it (with POLLRDNORM, POLLWRNORM). Asks for an announcement of send
 // space when `interest` has POLLOUT and there is none. May settle and climb an inherited socket.
 u32 readiness(Socket* socket, u32 interest);
 // Counts edges, for EPOLLET.
 u32 change_count(const Socket* socket);
 // A send found no chunk. True: some have come back.
-bool note_starved(Socket* socket);
+bool note_starved(Socket* socket, Arena* arena);
+inline bool note_starved(Socket* socket) { return note_starved(socket, socket->arena); }
 // Chunks may have come back: tells the sockets that found none.
 void relieve_starved(Arena* arena);
 // Bytes that may be sent now.
 inline u32 send_room(const Socket* socket) {
   u32 limit = load(socket->kernel->send_limit);
-  const u32 fair = fair_limit(socket->arena);
+  const Arena* arena = acquire(socket->arena);  // null: it has just lost its slot
+  const u32 fair = arena != nullptr ? fair_limit(arena) : ~0U;
   if (fair < limit) [[unlikely]]
     limit = fair;
   const u64 under_way = socket->posted - acquire(socket->kernel->acknowledged);
@@ -160,20 +179,18 @@ inline void leave_seat(Socket* socket) {
   critical_leave();
 }
 
-// A reference held over a blocked call; survives cancellation (dropped at the thread's end).
+// A reference held over a blocked call; survives cancellation and longjmp (dropped by the thread's
+// next call that blocks or closes, or at its end).
 class Pin {
  public:
   explicit Pin(Object* object) : object_(object), thread_(own_thread()) {
+    drop_left_pins(this);
     __atomic_add_fetch(&object->references, 1, __ATOMIC_RELAXED);
-    if (thread_->pins < pins_a_thread && !thread_->shared)
-      thread_->pin[thread_->pins++] = object;
-    else
-      thread_ = nullptr;
+    pinned_ = pin(thread_, object, this);
   }
   ~Pin() {
     Critical critical;
-    if (thread_ != nullptr) --thread_->pins;
-    drop(object_);
+    if (!pinned_ || unpin(thread_, this, 1) == 1) drop(object_);
   }
   Pin(const Pin&) = delete;
   Pin& operator=(const Pin&) = delete;
@@ -181,7 +198,12 @@ class Pin {
  private:
   Object* object_;
   Thread* thread_;
+  bool pinned_;
 };
+
+// Threads come and go on one word (ProgramSocket::read_waiter or write_waiter) without a lock.
+void set_waiter(u16& word, const Thread* thread);
+void clear_waiter(u16& word, const Thread* thread);
 
 // Waits until `mask` (or error, hangup) is ready. 0, or the errno: EAGAIN (time is over), EINTR.
 // any_byte: one unread byte is enough, whatever SO_RCVLOWAT says.

@@ -2,6 +2,8 @@
 
 #include "shim/table.h"
 
+#include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -44,6 +46,14 @@ void* reserve(size_t bytes) {
   long at = raw::call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return at < 0 && at >= -4095 ? nullptr : reinterpret_cast<void*>(at);
+}
+
+bool names_file(int fd, const char* name) {
+  char path[32];
+  char target[40];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  const long n = raw::call(SYS_readlinkat, AT_FDCWD, raw::at(path), raw::at(target), sizeof target);
+  return n == static_cast<long>(strlen(name)) && memcmp(target, name, strlen(name)) == 0;
 }
 
 bool table_start() {
@@ -135,7 +145,7 @@ bool is_hidden_slow(int fd) {
 RaisedLimit::RaisedLimit() {
   raw::call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, raw::at(before_));
   const u64 raised[2] = {before_[1], before_[1]};
-  raised_ = before_[0] < before_[1] && before_[0] < hidden_base + 512 &&
+  raised_ = before_[0] < before_[1] && before_[0] < hidden_base + 1'024 &&
             raw::call(SYS_prlimit64, 0, RLIMIT_NOFILE, raw::at(raised), 0) == 0;
 }
 
@@ -167,7 +177,7 @@ void give_up_number(int fd) {
   const int copy = make_hidden_copy(fd);
   if (copy < 0) return;
   rename_in_arenas(fd, copy);
-  rename_doorbells(fd, copy);
+  rename_bells(fd, copy);
   rename_originals(fd, copy);
   rename_kicks(fd, copy);
   __atomic_and_fetch(&hidden_bits[fd / 64], ~(1ULL << (fd % 64)), __ATOMIC_RELAXED);

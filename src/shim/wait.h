@@ -1,7 +1,8 @@
 // Waiting: a few spins, then timed yields, then arm and sleep. DESIGN.md decisions 2 and 3.
 // Model: a yield that took longer than 2 ms marks the core contested; for the next 20 ms or
-// more waits only arm and sleep. The sleep is libc's real ppoll on the thread's doorbell and the
-// liveness socket: a cancellation point with nothing held. The waiting thread.
+// more waits only arm and sleep. The sleep is libc's real epoll_pwait2 on the thread's bell, or
+// with host descriptors its ppoll on them and the bell: a cancellation point with nothing held. The
+// waiting thread.
 #pragma once
 
 #include "shim/ring.h"
@@ -21,10 +22,8 @@ class Patience {
 
  private:
   static constexpr u32 spins = 16;
-  static constexpr u32 fruitless_yields = 10;
-
   u32 turns_ = 0;
-  u32 fruitless_ = 0;  // yields to a kernel that had work
+  u32 fruitless_ = 0;  // yields in a row that did not leave the core to a kernel that had work
   bool sleep_ = false;
   i64 yield_end_ns_ = 0;
   i64 next_death_check_ns_ = 0;
@@ -45,8 +44,8 @@ class Resting {
   u32 looks_ = 0;
 };
 
-// Yields once and times it.
-void timed_yield();
+// Yields once; how long it took.
+i64 timed_yield();
 bool contested();
 
 enum class Woken : u8 { ready, timeout, signal, dead };
@@ -63,8 +62,7 @@ struct Condition {
   void (*arm)(void* context, Thread* thread);
   void (*disarm)(void* context, Thread* thread);
   void* context;
-  // Host descriptors to sleep on besides doorbell and liveness, with room for two more entries
-  // behind them.
+  // Host descriptors to sleep on besides the bell, with room for two more entries behind them.
   pollfd* host = nullptr;
   u32 hosts = 0;
   const sigset_t* mask = nullptr;  // of the sleep

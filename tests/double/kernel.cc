@@ -67,12 +67,12 @@ Fd make_board() {
 
 void say_hello() {
   if (misbehaves("mute")) return;
-  const Fd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  const Fd memory = make_board();
+  const Fd board_memory = make_board();
+  const Fd no_board(::eventfd(0, EFD_CLOEXEC));
   cob::message::Simple hello{};
   hello.kind = std::to_underlying(ControlKind::hello);
-  const std::array<FdRef, 2> descriptors{doorbell.ref(),
-                                         misbehaves("no-board") ? doorbell.ref() : memory.ref()};
+  const std::array<FdRef, 1> descriptors{misbehaves("no-board") ? no_board.ref()
+                                                                : board_memory.ref()};
   (void)cob::send_struct(supervisor, hello, descriptors);
 }
 
@@ -132,7 +132,7 @@ bool take_control() {
     case ControlKind::peer_up: {
       cob::message::LinkNotice link{};
       std::memcpy(&link, buffer.data(), sizeof(link));
-      if (datagram.descriptors.size() == 2) peers[link.peer] = std::move(datagram.descriptors[0]);
+      if (datagram.descriptors.size() == 1) peers[link.peer] = std::move(datagram.descriptors[0]);
       break;
     }
     case ControlKind::peer_down:

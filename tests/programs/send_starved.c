@@ -1,6 +1,9 @@
-/* Many edge-triggered writers before readers that do not read, until no memory for sending is left;
- * then the readers read one connection after the other, by threads. Every writer gets its edge,
- * every byte arrives. epoll(7). */
+/* Many edge-triggered writers, every other by sendfile, before readers that do not read, until no
+ * memory for sending is left; then the readers read one connection after the other, by threads.
+ * Every writer gets its edge, every byte arrives. epoll(7). */
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+
 #include "trap.h"
 
 enum { connections = 80, threads = 4, bytes = 2 << 20 };
@@ -8,6 +11,7 @@ enum { connections = 80, threads = 4, bytes = 2 << 20 };
 static int writer[connections], reader[connections];
 static size_t sent[connections];
 static char pattern[65536 + 251];
+static int file; /* holds the pattern */
 static pthread_barrier_t stuck;
 
 /* Writes until it blocks. False: done. */
@@ -15,7 +19,9 @@ static int write_on(int i) {
   while (sent[i] < bytes) {
     size_t most = bytes - sent[i];
     if (most > 65536) most = 65536;
-    const ssize_t n = send(writer[i], pattern + sent[i] % 251, most, MSG_NOSIGNAL);
+    off_t from = (off_t)(sent[i] % 251);
+    const ssize_t n = i % 2 == 0 ? send(writer[i], pattern + from, most, MSG_NOSIGNAL)
+                                 : sendfile(writer[i], file, &from, most);
     if (n < 0) {
       CHECK(errno == EAGAIN);
       return 1;
@@ -49,6 +55,8 @@ int main(void) {
   pthread_t thread[threads];
   int left = 0;
   for (size_t i = 0; i < sizeof pattern; ++i) pattern[i] = (char)(i % 251);
+  file = memfd_create("pattern", 0);
+  CHECK(file >= 0 && write(file, pattern, sizeof pattern) == sizeof pattern);
   pthread_barrier_init(&stuck, NULL, threads + 1);
   const int set = epoll_create1(0);
   struct sockaddr_in address;
