@@ -273,7 +273,7 @@ struct KernelSide {
 struct ProgramSide {
   alignas(4096) ThreadArmed armed[max_threads];
   RingTail ready_tail[max_ready_rings];
-  RingTail freed_tail;
+  RingTail freed_tail;  // waiter not 0: chunks ran out, ring every armed thread when some return
   alignas(4096) CallSlot ring[max_threads][ring_slots];
   alignas(4096) ProgramSocket socket[max_sockets];
   alignas(4096) u8 chunk[send_chunks][chunk_bytes];

@@ -108,10 +108,11 @@ void Arena::give_send_chunk(u32 chunk) {
   freed_dirty_ = true;
 }
 
-void Arena::publish_freed() {
-  if (!freed_dirty_) return;
+bool Arena::publish_freed() {
+  if (!freed_dirty_) return false;
   freed_dirty_ = false;
   publish(ours_->freed_head.head, freed_head_);
+  return true;
 }
 
 }  // namespace cob::kernel

@@ -56,7 +56,7 @@ class Arena {
   void give_send_chunk(u32 chunk);
   u32 send_chunks_held() const { return send_chunks_held_; }
   // Makes the chunks given back since the last call visible.
-  void publish_freed();
+  bool publish_freed();  // false: there was none
 
  private:
   Arena() = default;

@@ -287,6 +287,8 @@ i32 Kernel::publish_tokens(Program& program, const CallSlot& call) {
     if (number >= call::max_sockets || !program.slot_open(static_cast<u32>(number))) return -EBADF;
     if ((token & call::token_mark_mask) != call::token_mark) return -EINVAL;
     Description& d = *program.slot(static_cast<u32>(number)).description;
+    const Description* named = sockets_->at_token(token);
+    if ((call.flags & 4) != 0 && named != nullptr && named != &d) return -EEXIST;
     sockets_->publish_token(d, token);
     if ((call.flags & 1) != 0) return begin_flight(program, d);
   }

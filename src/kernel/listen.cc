@@ -232,6 +232,7 @@ void Sockets::on_incoming(net::ListenerId listener, net::TcbId tcb) {
   d.accept_counted = true;
   // accept(2): socket options of the listener are inherited.
   d.no_delay = parent.no_delay;
+  d.cork = parent.cork;
   d.keep_alive = parent.keep_alive;
   d.keep_alive_idle_s = parent.keep_alive_idle_s;
   d.keep_alive_interval_s = parent.keep_alive_interval_s;

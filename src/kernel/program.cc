@@ -108,7 +108,7 @@ void Program::announce() {
     return;
   }
   call::KernelSide& k = arena_->ours();
-  arena_->publish_freed();
+  freed_told_ = arena_->publish_freed();
   for (const u32 number : touched_) {
     Slot& s = slot(number);
     const u8 how = std::exchange(s.touched, u8{0});
@@ -139,7 +139,10 @@ void Program::announce() {
 }
 
 u32 Program::ring(Time now) {
-  if (!attached() || !thread_to_wake_) return 0;
+  if (!attached()) return 0;
+  if (std::exchange(freed_told_, false) && load(arena_->theirs().freed_tail.waiter) != 0)
+    wake(0xffff);
+  if (!thread_to_wake_) return 0;
   thread_to_wake_ = false;
   u32 rung = 0;
   for (u32 i = 0; i < threads_.size(); ++i) {

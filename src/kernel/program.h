@@ -131,6 +131,7 @@ class Program {
   u32 unused_offer_ring_ = 1;  // from here on never taken; ring 0 is nobody's
   u32 open_slots_ = 0;
   bool thread_to_wake_ = false;
+  bool freed_told_ = false;  // send chunks came back in this turn
 };
 
 }  // namespace cob::kernel

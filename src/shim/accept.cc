@@ -3,6 +3,8 @@
 // threads exclude each other by the listener's lock. Any thread.
 
 #include "shim/address.h"
+#include "shim/option_plain.h"
+#include "shim/revive.h"
 #include "shim/socket.h"
 #include "shim/wait.h"
 
@@ -27,10 +29,12 @@ void copy_options(const Socket* from, Socket* to) {
   to->receive_timeout_ns = from->receive_timeout_ns;
   to->send_timeout_ns = from->send_timeout_ns;
   to->low_water = from->low_water;
+  to->cork = from->cork;
   to->user_timeout = from->user_timeout;
   to->syn_count = from->syn_count;
   to->linger2 = from->linger2;
   to->max_segment = from->max_segment;
+  inherit_plain(from, to);
 }
 
 bool offer_waits(const Socket* listener) {
@@ -96,7 +100,9 @@ int cob_accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
   u32 seen = signals_seen();
   u32 breaking = signals_breaking();
   if ((flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) != 0) return fail(EINVAL);
+  if (address != nullptr && length == nullptr) return fail(EFAULT);
   i64 deadline = forever;
+  revive_listeners();
   for (bool first = true;; first = false) {
     Socket* listener = lookup_socket(fd);
     if (listener == nullptr) return fresh(real_accept4(fd, address, length, flags));

@@ -7,7 +7,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "shim/epoll.h"
 #include "shim/inherit.h"
+#include "shim/revive.h"
 #include "shim/thread.h"
 
 namespace cob::shim {
@@ -109,6 +111,7 @@ int ask_supervisor() {
   long sent = send_with_fds(g.attach_right, &request, sizeof request, &pair[1], 1);
   raw::close(pair[1]);
   if (sent < 0) {
+    store(g.forsaken, sent == -EPIPE || sent == -ECONNREFUSED || sent == -ECONNRESET);
     raw::close(pair[0]);
     return static_cast<int>(sent);
   }
@@ -131,12 +134,27 @@ void say_unattached(int error) {
 
 }  // namespace
 
+namespace {
+
+// Nobody is to take the next arena at this place for the one before.
+void leave_arena(const Arena* arena) {
+  leave_arena_in_sets(arena);
+  leave_arena_in_threads(arena);
+}
+
+}  // namespace
+
 Arena* new_arena() {
   for (Arena& arena : arenas) {
     if (arena.in_use && !(arena.is_dead() && load(arena.sockets) == 0 && &arena != g.current)) {
       continue;
     }
-    if (arena.in_use) unmap(&arena);
+    if (arena.in_use) {
+      leave_arena(&arena);
+      if (arena.liveness >= 0) close_hidden(arena.liveness);
+      if (arena.doorbell >= 0) close_hidden(arena.doorbell);
+      unmap(&arena);
+    }
     memset(static_cast<void*>(&arena), 0, sizeof arena);
     arena.in_use = true;
     arena.liveness = arena.doorbell = -1;
@@ -196,6 +214,7 @@ Arena* attach() {
   }
   if (result < 0) {
     if (liveness >= 0) close_hidden(liveness);
+    fresh_arena->liveness = -1;
     fresh_arena->dead = 1;
     g.next_attach_ns = now + 20'000'000;
     if (first) say_unattached(-result);
@@ -210,7 +229,11 @@ Arena* attach() {
   return fresh_arena;
 }
 
-void mark_dead(Arena* arena) { publish_word(arena->dead, 1U); }
+void mark_dead(Arena* arena) {
+  if (arena->is_dead()) return;
+  publish_word(arena->dead, 1U);
+  note_loss();
+}
 
 bool check_death(Arena* arena) {
   if (arena->is_dead()) return true;
@@ -280,6 +303,32 @@ void return_chunks(Arena* arena, const u32* chunks, u32 count) {
   for (u32 i = 0; i < count && arena->spares < send_chunks; ++i) {
     arena->spare_chunks[arena->spares++] = chunks[i];
   }
+}
+
+namespace {
+
+// What no thread holds.
+u32 free_chunks(const Arena* arena) {
+  const u32 freed = acquire(arena->kernel->freed_head.head) - load(arena->freed_tail);
+  return load(arena->spares) + freed + (send_chunks - load(arena->fresh_chunk));
+}
+
+}  // namespace
+
+u32 fair_limit_of_few(const Arena* arena) {
+  const u32 left = free_chunks(arena);
+  if (left >= send_chunks / 4) return ~0U;
+  if (left >= send_chunks / 8) return 32 * chunk_bytes;
+  return left >= send_chunks / 16 ? 8 * chunk_bytes : chunk_bytes;
+}
+
+bool has_chunks(const Arena* arena) { return free_chunks(arena) != 0; }
+
+bool note_no_chunks(Arena* arena) {
+  store(arena->starved, 1U);
+  store(arena->program->freed_tail.waiter, 1U);
+  full_fence();
+  return has_chunks(arena);
 }
 
 u16 take_ready_ring(Arena* arena) {

@@ -36,6 +36,7 @@ struct Arena {
   u32 spares;
   u32 fresh_chunk;
   u32 freed_tail;
+  u32 starved;  // atomic; 1: sockets found no chunk
 
   bool is_dead() const { return load(dead) != 0; }
 };
@@ -59,6 +60,19 @@ void return_slot(Arena* arena, u32 slot, bool posted);
 // Moves up to `most` send chunks to `chunks`; 0: none is free now.
 u32 take_chunks(Arena* arena, u32* chunks, u32 most);
 void return_chunks(Arena* arena, const u32* chunks, u32 count);
+
+// Bytes that one socket may have under way: with few chunks left none may hold many of them, so
+// that the slow readers of some sockets do not stop the others.
+u32 fair_limit_of_few(const Arena* arena);
+inline u32 fair_limit(const Arena* arena) {
+  constexpr u32 plenty = call::send_chunks / 4;
+  if (load(arena->fresh_chunk) <= call::send_chunks - plenty) [[likely]]
+    return ~0U;
+  return fair_limit_of_few(arena);
+}
+// There was no chunk at all. Sets the mark for the kernel; true when some have come back meanwhile.
+bool note_no_chunks(Arena* arena);
+bool has_chunks(const Arena* arena);
 
 // 1 .. max_ready_rings - 1, or 0.
 u16 take_ready_ring(Arena* arena);

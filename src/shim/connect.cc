@@ -6,6 +6,7 @@
 
 #include "shim/address.h"
 #include "shim/epoll.h"
+#include "shim/revive.h"
 #include "shim/socket.h"
 #include "shim/wait.h"
 
@@ -163,6 +164,7 @@ Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
     }
   }
   socket->reads_end = false;
+  store(socket->own_error, 0U);
   socket->want_accept = false;
   publish_word(socket->stage, Stage::stream);
   return Begun::cob;
@@ -192,6 +194,27 @@ int again(Socket* socket) {
   }
 }
 
+// connect(AF_UNSPEC): the connection is reset, a listener listens no longer; the socket is as new.
+int dissolve(Socket* socket) {
+  Guard guard(socket->lock);
+  settle(socket);
+  if (socket->stage != Stage::stream && socket->stage != Stage::listener) return 0;
+  const bool was_connected = socket->stage == Stage::stream && socket->was_connected;
+  const bool linger_on = socket->linger_on;
+  const i32 linger_seconds = socket->linger_seconds;
+  socket->linger_on = true;
+  socket->linger_seconds = 0;
+  store(socket->listens, false);
+  leave_slot(socket);
+  socket->linger_on = linger_on;
+  socket->linger_seconds = linger_seconds;
+  socket->peer_shut_read = socket->shut_write = socket->reads_end = socket->want_accept = false;
+  socket->own_error = was_connected ? u32{ECONNRESET} : 0;
+  socket->local_address = socket->remote_address = 0;
+  socket->local_port = socket->remote_port = 0;
+  return 0;
+}
+
 }  // namespace
 
 int cob_socket(int domain, int type, int protocol) {
@@ -203,6 +226,7 @@ int cob_socket(int domain, int type, int protocol) {
   Arena* arena = current_arena();
   const bool lost = arena != nullptr ? arena->is_dead() : load(g.attach_failed);
   if (lost && attach() == nullptr) return fail(ENETDOWN);
+  revive_listeners();
   Critical critical;
   Socket* socket = new_socket();
   if (socket == nullptr) return fail(ENFILE);
@@ -224,6 +248,7 @@ int cob_socket(int domain, int type, int protocol) {
 int cob_bind(int fd, const sockaddr* address, socklen_t length) {
   Socket* socket = lookup_socket(fd);
   if (socket == nullptr) return real_bind(fd, address, length);
+  if (address == nullptr) return fail(EFAULT);
   Ipv4Endpoint local{};
   if (!read_address(address, length, local)) {
     return fail(length < sizeof(sockaddr_in) ? EINVAL : EAFNOSUPPORT);
@@ -259,6 +284,7 @@ int cob_bind(int fd, const sockaddr* address, socklen_t length) {
 int cob_listen(int fd, int backlog) {
   Socket* socket = lookup_socket(fd);
   if (socket == nullptr) return real_listen(fd, backlog);
+  revive_listeners();
   Guard guard(socket->lock);
   settle(socket);
   if (is_dead(socket)) return fail(ENETDOWN);
@@ -274,6 +300,8 @@ int cob_listen(int fd, int backlog) {
   c.a[0] = backlog < 0 ? 4'096 : static_cast<u32>(backlog);
   Reply reply = call_on(socket, c);
   if (reply.result < 0) return fail(-reply.result);
+  socket->backlog = static_cast<u32>(c.a[0]);
+  note_listener(socket);
   publish_word(socket->stage, Stage::listener);
   return 0;
 }
@@ -284,8 +312,9 @@ int cob_connect(int fd, const sockaddr* address, socklen_t length) {
   u32 seen = signals_seen();
   u32 breaking = signals_breaking();
   Ipv4Endpoint remote{};
-  if (address == nullptr || length < sizeof(sa_family_t)) return fail(EINVAL);
-  if (address->sa_family == AF_UNSPEC) return socket->arena == nullptr ? 0 : fail(EOPNOTSUPP);
+  if (address == nullptr) return fail(EFAULT);
+  if (length < sizeof(sa_family_t)) return fail(EINVAL);
+  if (address->sa_family == AF_UNSPEC) return dissolve(socket);
   if (!read_address(address, length, remote)) {
     return fail(length < sizeof(sockaddr_in) ? EINVAL : EAFNOSUPPORT);
   }

@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 
 #include "shim/address.h"
+#include "shim/revive.h"
 #include "shim/socket.h"
 
 namespace cob::shim {
@@ -60,14 +61,31 @@ i64 unsent(Socket* socket) {
   return reply.result < 0 ? 0 : static_cast<i64>(reply.value[0]);
 }
 
+constexpr unsigned long sockets_ioctl = 0x89;
+
+// Of the host's interfaces, routes and neighbours: any of its sockets will do.
+int interface_ioctl(unsigned long request, void* argument) {
+  const int host = static_cast<int>(raw::call(SYS_socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (host < 0) return fail(-host);
+  const long result =
+      raw::call(SYS_ioctl, fresh(host), static_cast<long>(request), raw::at(argument));
+  raw::close(host);
+  return static_cast<int>(libc_result(result));
+}
+
 }  // namespace
 
 int cob_shutdown(int fd, int how) {
   Socket* socket = lookup_socket(fd);
   if (socket == nullptr) return static_cast<int>(libc_result(raw::call(SYS_shutdown, fd, how)));
   if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return fail(EINVAL);
+  revive_listeners();
   Guard guard(socket->lock);
   settle(socket);
+  if (awaits_revival(socket) && how != SHUT_WR) {
+    store(socket->listens, false);
+    return 0;
+  }
   if (is_dead(socket)) return fail(ENOTCONN);
   if (socket->stage == Stage::undecided) {  // Linux says so, and yet reading then gives the end
     if (how != SHUT_WR) socket->reads_end = true;
@@ -83,6 +101,7 @@ int cob_shutdown(int fd, int how) {
   }
   Call c{.op = Op::shutdown};
   c.a[0] = how == SHUT_RD ? 2 : how == SHUT_WR ? 1 : 3;
+  if (socket->stage == Stage::listener) store(socket->listens, false);
   post_on(socket, c);
   if (socket->stage == Stage::listener) {
     call_kernel(socket->arena, {.op = Op::nothing});
@@ -100,6 +119,7 @@ int cob_getsockname(int fd, sockaddr* address, socklen_t* length) {
     return static_cast<int>(
         libc_result(raw::call(SYS_getsockname, fd, raw::at(address), raw::at(length))));
   }
+  if (address == nullptr || length == nullptr) return fail(EFAULT);
   Guard guard(socket->lock);
   settle(socket);
   SocketNames names{};
@@ -115,6 +135,7 @@ int cob_getpeername(int fd, sockaddr* address, socklen_t* length) {
     return static_cast<int>(
         libc_result(raw::call(SYS_getpeername, fd, raw::at(address), raw::at(length))));
   }
+  if (address == nullptr || length == nullptr) return fail(EFAULT);
   Guard guard(socket->lock);
   settle(socket);
   SocketNames names{};
@@ -134,6 +155,9 @@ int cob_ioctl(int fd, unsigned long request, void* argument) {
     return static_cast<int>(
         libc_result(raw::call(SYS_ioctl, fd, static_cast<long>(request), raw::at(argument))));
   }
+  const bool needs_argument =
+      request == FIONREAD || request == SIOCOUTQ || request == SIOCATMARK || request == FIONBIO;
+  if (needs_argument && argument == nullptr) return fail(EFAULT);
   int number = 0;
   switch (request) {
     case FIONREAD: {
@@ -171,7 +195,7 @@ int cob_ioctl(int fd, unsigned long request, void* argument) {
     case FIONCLEX:
       return static_cast<int>(libc_result(raw::call(SYS_ioctl, fd, static_cast<long>(request), 0)));
     default:
-      return fail(ENOTTY);
+      return request >> 8 == sockets_ioctl ? interface_ioctl(request, argument) : fail(ENOTTY);
   }
   *static_cast<int*>(argument) = number;
   return 0;

@@ -66,6 +66,8 @@ void join(Member* member) {
     set->arena = socket->arena;
     set->death_listed = false;
     set->ring = take_ready_ring(set->arena);
+    // What died with the arena before may not have been told.
+    for (Member* m = set->members; m != nullptr; m = m->next) list_ready(m);
   }
   u16& ring = socket->program->ready_ring;
   if (set->ring != 0 && (load(ring) == 0 || load(ring) == set->ring)) {
@@ -317,6 +319,8 @@ void drain_ready_ring(EpollSet* set) {
     for (Member* m = set->members; m != nullptr; m = m->next) list_ready(m);
     return;
   }
+  if (load(arena->starved) != 0) [[unlikely]]
+    relieve_starved(arena);
   if (set->ring == 0) return;
   RingTail& tail_line = arena->program->ready_tail[set->ring];
   u32 tail = load(tail_line.tail);
@@ -385,6 +389,15 @@ void rename_kicks(int from, int to) {
   MembersGuard guard;
   for (u32 i = 0; i < sets_used; ++i) {
     if (sets[i].kick == from) sets[i].kick = to;
+  }
+}
+
+void leave_arena_in_sets(const Arena* arena) {
+  MembersGuard guard;
+  for (u32 i = 0; i < sets_used; ++i) {
+    if (sets[i].arena != arena) continue;
+    sets[i].arena = nullptr;
+    sets[i].ring = 0;
   }
 }
 

@@ -98,7 +98,8 @@ void disarm_set(EpollSet* set, Thread* thread, int depth = 0);
 // The arena whose kernel announces to the set or to one nested in it; null: none. REQUIRES: the
 // lock.
 Arena* arena_under(EpollSet* set, int depth = 0);
-void rename_kicks(int from, int to);  // a hidden number moved (give_up_number)
+void rename_kicks(int from, int to);           // a hidden number moved (give_up_number)
+void leave_arena_in_sets(const Arena* arena);  // its memory goes to another arena
 // Around a fork: the host's sets are both programs' now; in the child rings are gone with the
 // arenas.
 void share_sets();

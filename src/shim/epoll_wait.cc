@@ -4,6 +4,7 @@
 // the bell) when nothing comes. Any thread; several may wait on one set.
 
 #include "shim/epoll.h"
+#include "shim/revive.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -34,12 +35,25 @@ u32 member_change(const Member* member) {
   return change_count(reinterpret_cast<const Socket*>(member->object));
 }
 
+bool is_dead_member(const Member* member) {
+  return member->object->kind == Kind::socket &&
+         is_dead(reinterpret_cast<const Socket*>(member->object));
+}
+
 // What the member would report now; 0: nothing.
 u32 look(Member* member, int depth) {
   if (member->disabled) return 0;
   u32 change = member_change(member);
-  if ((member->events & EPOLLET) != 0 && !member->force && change == member->change) return 0;
+  if ((member->events & EPOLLET) != 0 && !member->force && change == member->change &&
+      !is_dead_member(member)) {
+    return 0;
+  }
   return member_readiness(member, depth) & (member->events | always);
+}
+
+// A dead one that says nothing may be a listener that waits for its kernel, in vain perhaps.
+void unlist_if_alive(Member* member) {
+  if (!is_dead_member(member) || member->disabled) unlist_ready(member);
 }
 
 // Delivers from one member. True: an event was written.
@@ -49,15 +63,13 @@ bool deliver(Member* member, epoll_event& out) {
   u32 change = member_change(member);
   u32 events = look(member, 0);
   if (events == 0) {
-    unlist_ready(member);
+    unlist_if_alive(member);
     return false;
   }
   out.events = events;
   out.data = member->data;
   unlist_ready(member);
-  bool lost =
-      member->object->kind == Kind::socket && is_dead(reinterpret_cast<Socket*>(member->object));
-  if (lost) {
+  if (is_dead_member(member)) {
     remove_member(member);  // said once
     return true;
   }
@@ -198,6 +210,7 @@ int mixed_wait(EpollSet* set, const Wait& w) {
   give_kernel_a_turn(set->arena);
   for (;;) {
     int n = 0;
+    const i64 retry_ns = revive_listeners();
     const SetWait wait{set, w.number, acquire(set->changes)};
     if (has_host_members(set)) {
       i64 now = now_ns();
@@ -220,9 +233,10 @@ int mixed_wait(EpollSet* set, const Wait& w) {
       }
       return n;
     }
-    int ended = rest(wait, w.deadline_ns, w.mask, seen, breaking);
-    if (ended == -1) return 0;
-    if (ended != 0) return fail(ended);
+    const bool tries_again = retry_ns < w.deadline_ns;
+    int ended = rest(wait, tries_again ? retry_ns : w.deadline_ns, w.mask, seen, breaking);
+    if (ended == -1 && !tries_again) return 0;
+    if (ended > 0) return fail(ended);
     if (lookup_epoll(w.number) != set) return fail(EBADF);
   }
 }
@@ -293,7 +307,7 @@ bool set_ready(EpollSet* set, int depth) {
   for (Member* m = set->ready_first; m != nullptr;) {
     Member* next = m->next_ready;
     if (look(m, depth) != 0) return true;
-    unlist_ready(m);
+    unlist_if_alive(m);
     m = next;
   }
   for (Member* m = set->scan_first; m != nullptr; m = m->next_scan) {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "shim/epoll.h"
+#include "shim/revive.h"
 #include "shim/socket.h"
 
 namespace cob::shim {
@@ -36,6 +37,7 @@ void take_place(Socket* socket, Arena* arena, u64 slot) {
   socket->connect_reported = true;
   socket->was_connected = load(kernel.state) != SocketState::connecting;
   publish_word(socket->stage, stage_of(kernel));
+  if (socket->stage == Stage::listener) note_listener(socket);
 }
 
 void tell_adopted(Arena* arena) { call_kernel(arena, {.op = Op::adopted}); }
@@ -143,6 +145,7 @@ int adopt_token(Arena* arena, int fd, u64 token) {
 
 // 0 or an errno: the kernel knows the socket, and others may come to share it.
 int share_for_passing(Socket* socket, int fd) {
+  revive_listeners();
   settle(socket);
   if (socket->stage == Stage::dead) return ENETDOWN;
   const int error = open_in_kernel(socket);
@@ -196,6 +199,7 @@ void adopt_inherited(Arena* arena) {
         Reply reply = call_kernel(to, c);
         if (reply.result < 0) {
           publish_word(socket->stage, Stage::dead);
+          note_loss();
           return;
         }
         take_place(socket, to, reply.value[0]);
@@ -245,6 +249,8 @@ void adopt_at_start(bool attached_before) {
 void before_fork(ForkPlan& plan) {
   critical_enter();
   if (g.inherited) attach();
+  if (current_arena() != nullptr) check_death(current_arena());
+  revive_listeners();
   bool any = false;
   for_each(~0U, share_visitor, &any);
   Arena* arena = current_arena();
@@ -278,6 +284,7 @@ void after_fork_child(ForkPlan& plan) {
         socket->arena = nullptr;
         socket->stage = lost || socket->stage == Stage::dead ? Stage::dead : Stage::inherited;
         if (socket->stage == Stage::inherited) g.inherited = true;
+        if (lost) note_loss();
       },
       &may_claim);
   forget_arenas();

@@ -6,8 +6,8 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <string.h>
 
+#include "shim/option_plain.h"
 #include "shim/socket.h"
 
 namespace cob::shim {
@@ -54,18 +54,7 @@ void keep_number(Socket* socket, int level, int name, int value) {
 
 void keep_for_host(Socket* socket, int level, int name, const void* value, u32 length) {
   if (socket->stage != Stage::undecided || length > sizeof(KeptOption::value)) return;
-  u32 at = 0;
-  while (at < socket->option_count &&
-         (socket->option[at].level != level || socket->option[at].name != name)) {
-    ++at;
-  }
-  if (at == kept_options) return;
-  if (at == socket->option_count) ++socket->option_count;
-  KeptOption& kept = socket->option[at];
-  kept.level = level;
-  kept.name = name;
-  kept.bytes = length;
-  memcpy(kept.value, value, length);
+  keep_option(socket, level, name, value, length);
 }
 
 void remember(Socket* socket) {

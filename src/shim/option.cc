@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "shim/epoll.h"
-#include "shim/socket.h"
+#include "shim/option_plain.h"
 
 namespace cob::shim {
 
@@ -19,7 +19,7 @@ using namespace call;
 namespace {
 
 void post_option(Socket* socket, SocketOption option, u64 value, u64 second = 0, u64 third = 0) {
-  if (socket->arena == nullptr || !is_live(socket)) return;
+  if (socket->arena == nullptr || socket->arena->is_dead()) return;
   Call c{.op = Op::set_option};
   c.a[0] = static_cast<u32>(option);
   c.a[1] = value;
@@ -44,10 +44,32 @@ int set_time(i64& time_ns, const void* value, socklen_t length) {
   return 0;
 }
 
-int buffer_size(int asked) {  // Linux doubles, and has a floor and a ceiling
-  if (asked < 1'152) asked = 1'152;
+int buffer_size(int asked, int least) {  // Linux doubles, and has a floor and a ceiling
+  if (asked < least) asked = least;
   if (asked > 4 << 20) asked = 4 << 20;
   return asked * 2;
+}
+
+// At most half of the buffer, or the peer could never send so much.
+u32 low_water(const Socket* socket, int asked) {
+  constexpr u32 default_buffer = 1U << 20;
+  const u32 buffer =
+      socket->receive_buffer != 0 ? static_cast<u32>(socket->receive_buffer) : default_buffer;
+  if (asked < 0) return buffer / 2;
+  const u32 wanted = asked == 0 ? 1 : static_cast<u32>(asked);
+  return wanted < buffer / 2 ? wanted : buffer / 2;
+}
+
+// TCP_DEFER_ACCEPT counts retransmissions of 1, 2, 4 .. 120 s: the time until the one that reaches
+// `seconds`.
+int deferral(int seconds) {
+  int period = seconds > 0 ? 1 : 0;
+  int timeout = 1;
+  for (int count = 1; period < seconds && count < 255; ++count) {
+    timeout = timeout * 2 < 120 ? timeout * 2 : 120;
+    period += timeout;
+  }
+  return period;
 }
 
 int set_socket_level(Socket* socket, int name, int value, const void* raw_value, socklen_t length) {
@@ -74,12 +96,12 @@ int set_socket_level(Socket* socket, int name, int value, const void* raw_value,
     }
     case SO_SNDBUF:
     case SO_SNDBUFFORCE:
-      socket->send_buffer = buffer_size(value);
+      socket->send_buffer = buffer_size(value, 2'304);
       post_option(socket, SocketOption::send_buffer, static_cast<u32>(socket->send_buffer));
       return 0;
     case SO_RCVBUF:
     case SO_RCVBUFFORCE:
-      socket->receive_buffer = buffer_size(value);
+      socket->receive_buffer = buffer_size(value, 1'152);
       post_option(socket, SocketOption::receive_buffer, static_cast<u32>(socket->receive_buffer));
       return 0;
     case SO_RCVTIMEO:
@@ -87,18 +109,8 @@ int set_socket_level(Socket* socket, int name, int value, const void* raw_value,
     case SO_SNDTIMEO:
       return set_time(socket->send_timeout_ns, raw_value, length);
     case SO_RCVLOWAT:
-      socket->low_water = value < 1 ? 1 : static_cast<u32>(value);
+      store(socket->low_water, low_water(socket, value));
       return 0;
-    case SO_BROADCAST:
-    case SO_DONTROUTE:
-    case SO_OOBINLINE:
-    case SO_PRIORITY:
-    case SO_MARK:
-    case SO_TIMESTAMP:
-    case SO_BUSY_POLL:
-    case SO_INCOMING_CPU:
-    case SO_ZEROCOPY:
-      return 0;  // no effect on a cob socket
     case SO_TYPE:
     case SO_ERROR:
     case SO_DOMAIN:
@@ -137,7 +149,7 @@ int set_tcp_level(Socket* socket, int name, int value) {
       post_option(socket, SocketOption::user_timeout, static_cast<u32>(value));
       return 0;
     case TCP_DEFER_ACCEPT:
-      socket->defer_accept = value < 0 ? 0 : value;
+      socket->defer_accept = deferral(value);
       post_option(socket, SocketOption::defer_accept, static_cast<u32>(socket->defer_accept));
       return 0;
     case TCP_SYNCNT:
@@ -157,29 +169,8 @@ int set_tcp_level(Socket* socket, int name, int value) {
     case TCP_QUICKACK:
       socket->quick_ack = value != 0;
       return 0;
-    case TCP_FASTOPEN:
-    case TCP_FASTOPEN_CONNECT:
-    case TCP_WINDOW_CLAMP:
-    case TCP_NOTSENT_LOWAT:
-    case TCP_THIN_LINEAR_TIMEOUTS:
-      return 0;  // no effect on a cob socket
     default:
       return ENOPROTOOPT;
-  }
-}
-
-bool harmless_ip_option(int name) {
-  switch (name) {
-    case IP_TOS:
-    case IP_TTL:
-    case IP_RECVERR:
-    case IP_FREEBIND:
-    case IP_BIND_ADDRESS_NO_PORT:
-    case IP_MTU_DISCOVER:
-    case IP_PKTINFO:
-      return true;
-    default:
-      return false;
   }
 }
 
@@ -227,18 +218,6 @@ int get_socket_level(Socket* socket, int name, void* value, socklen_t* length) {
       break;
     case SO_RCVBUF:
       number = socket->receive_buffer != 0 ? socket->receive_buffer : 131'072;
-      break;
-    case SO_BROADCAST:
-    case SO_DONTROUTE:
-    case SO_OOBINLINE:
-    case SO_PRIORITY:
-    case SO_MARK:
-    case SO_TIMESTAMP:
-    case SO_BUSY_POLL:
-    case SO_ZEROCOPY:
-      break;
-    case SO_INCOMING_CPU:
-      number = -1;
       break;
     case SO_LINGER: {
       struct linger l{socket->linger_on, socket->linger_seconds};
@@ -331,18 +310,11 @@ int get_tcp_level(Socket* socket, int name, void* value, socklen_t* length) {
     case TCP_MAXSEG:
       number = max_segment(socket);
       break;
-    case TCP_FASTOPEN:
-    case TCP_FASTOPEN_CONNECT:
-    case TCP_WINDOW_CLAMP:
-      break;
     case TCP_SYNCNT:
       number = socket->syn_count != 0 ? socket->syn_count : 6;
       break;
     case TCP_LINGER2:
       number = socket->linger2 != 0 ? socket->linger2 : 60;
-      break;
-    case TCP_NOTSENT_LOWAT:
-      number = -1;
       break;
     case TCP_CONGESTION: {
       char reno[16] = "reno";
@@ -398,13 +370,16 @@ int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t len
   if (socket->inherited_flags) recall(socket);
   int number = 0;
   int error = 0;
-  if (value != nullptr && length >= sizeof number) memcpy(&number, value, sizeof number);
+  if (value == nullptr) return fail(EFAULT);
+  memcpy(&number, value, length < sizeof number ? length : sizeof number);
+  const bool short_ip_value = level == IPPROTO_IP && length > 0;  // one byte will do
   if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
     error = length >= 4 && memcmp(value, "reno", 4) == 0 ? 0 : ENOENT;
-  } else if (level == IPPROTO_IP) {
-    error = harmless_ip_option(name) ? 0 : ENOPROTOOPT;
-  } else if (value == nullptr || length < sizeof number) {
-    error = value == nullptr ? EFAULT : EINVAL;
+  } else if (length < sizeof number && !short_ip_value) {
+    error = EINVAL;
+  } else if (const PlainOption* plain = plain_option(level, name)) {
+    error = check_plain(*plain, number);
+    if (error == 0) keep_option(socket, level, name, value, length);
   } else if (level == SOL_SOCKET) {
     error = set_socket_level(socket, name, number, value, length);
   } else if (level == IPPROTO_TCP) {
@@ -427,18 +402,21 @@ int cob_getsockopt(int fd, int level, int name, void* value, socklen_t* length) 
   if (value == nullptr || length == nullptr) return fail(EFAULT);
   Guard guard(socket->lock);
   settle(socket);
+  if (static_cast<int>(*length) < 0) return fail(EINVAL);
   const bool passing =
       (level == SOL_SOCKET && name == SO_ERROR) || (level == IPPROTO_TCP && name == TCP_INFO);
   if (socket->inherited_flags && !passing) recall(socket);
   int error = ENOPROTOOPT;
-  if (level == SOL_SOCKET) {
+  if (const PlainOption* plain = plain_option(level, name)) {
+    const int number = read_plain(socket, *plain);
+    const bool one_byte = level == IPPROTO_IP && *length < sizeof number && number >= 0 &&
+                          number <= 255 && *length > 0;
+    give(&number, one_byte ? 1 : sizeof number, value, length);
+    error = 0;
+  } else if (level == SOL_SOCKET) {
     error = get_socket_level(socket, name, value, length);
   } else if (level == IPPROTO_TCP) {
     error = get_tcp_level(socket, name, value, length);
-  } else if (level == IPPROTO_IP && harmless_ip_option(name)) {
-    int number = name == IP_TTL ? 64 : 0;
-    give(&number, sizeof number, value, length);
-    error = 0;
   }
   return error == 0 ? 0 : fail(error);
 }

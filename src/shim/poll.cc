@@ -7,6 +7,7 @@
 #include <sys/select.h>
 
 #include "shim/epoll.h"
+#include "shim/revive.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -130,6 +131,7 @@ int mixed_poll(PollWait& w, i64 deadline_ns, const sigset_t* mask) {
   u32 seen = signals_seen();
   u32 breaking = signals_breaking();
   for (;;) {
+    const i64 retry_ns = revive_listeners();
     int n = gather(&w);
     if (n > 0) {
       found_something();
@@ -145,8 +147,11 @@ int mixed_poll(PollWait& w, i64 deadline_ns, const sigset_t* mask) {
     if (arena != nullptr && arena->is_dead()) arena = nullptr;
     if (arena == nullptr) condition.host = w.host;
     const PinAll pinned(w);
-    switch (wait_for(arena, condition, {deadline_ns, true}, seen, breaking)) {
+    const bool tries_again = retry_ns < deadline_ns;
+    const i64 until_ns = tries_again ? retry_ns : deadline_ns;
+    switch (wait_for(arena, condition, {until_ns, true}, seen, breaking)) {
       case Woken::timeout:
+        if (tries_again) break;
         return gather(&w);
       case Woken::signal:
         return fail(EINTR);
@@ -265,6 +270,48 @@ bool any_cob_in(int count, const fd_set* in, const fd_set* out, const fd_set* ex
   return false;
 }
 
+struct DirectoryEntry {  // linux_dirent64
+  u64 inode;
+  i64 offset;
+  u16 bytes;
+  u8 type;
+  char name[1];
+};
+
+// The highest number that the program has open.
+int highest_number() {
+  int highest = static_cast<int>(table_high()) - 1;
+  const int directory = static_cast<int>(raw::call(SYS_openat, AT_FDCWD, raw::at("/proc/self/fd"),
+                                                   O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (directory < 0) return highest;
+  alignas(8) char buffer[4'096];
+  for (;;) {
+    const long n = raw::call(SYS_getdents64, directory, raw::at(buffer), sizeof buffer);
+    if (n <= 0) break;
+    for (long at = 0; at < n;) {
+      const auto* entry = reinterpret_cast<const DirectoryEntry*>(buffer + at);
+      at += entry->bytes;
+      int fd = 0;
+      for (const char* digit = entry->name; *digit >= '0' && *digit <= '9'; ++digit)
+        fd = fd * 10 + (*digit - '0');
+      if (fd > highest && fd != directory && !is_hidden(fd)) highest = fd;
+    }
+  }
+  raw::close(directory);
+  return highest;
+}
+
+// select(getdtablesize(), ...) is usual, and sets are often smaller: Linux cuts the count to what
+// the table of descriptors has room for. The hidden numbers make the host's table large, so the
+// room is that which the program's own numbers need.
+int cut_to_table(int count) {
+  if (count <= FD_SETSIZE) return count;
+  const int highest = highest_number();
+  int room = FD_SETSIZE;
+  while (room <= highest && room < count) room *= 2;
+  return room < count ? room : count;
+}
+
 int select_list(int count, fd_set* in, fd_set* out, fd_set* except, i64 deadline_ns,
                 const sigset_t* mask) {
   Space space(static_cast<size_t>(count) * sizeof(pollfd) + 1);
@@ -305,6 +352,7 @@ int select_list(int count, fd_set* in, fd_set* out, fd_set* except, i64 deadline
 
 int cob_select(int count, fd_set* in, fd_set* out, fd_set* except, timeval* timeout) {
   if (count < 0) return fail(EINVAL);
+  count = cut_to_table(count);
   if (!any_cob_in(count, in, out, except)) return real_select(count, in, out, except, timeout);
   i64 deadline = forever;
   if (timeout != nullptr) {
@@ -325,6 +373,7 @@ int cob_select(int count, fd_set* in, fd_set* out, fd_set* except, timeval* time
 int cob_pselect(int count, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout,
                 const sigset_t* mask) {
   if (count < 0) return fail(EINVAL);
+  count = cut_to_table(count);
   if (!any_cob_in(count, in, out, except)) {
     return real_pselect(count, in, out, except, timeout, mask);
   }

@@ -129,6 +129,7 @@ ssize_t try_take(Socket* socket, int fd, size_t bytes, Pieces* pieces, bool peek
       return n;
     }
     case Turn::not_connected:
+      if (socket->own_error != 0) return -take_error(socket);
       return socket->reads_end ? 0 : -ENOTCONN;
     case Turn::dead:
       return -ECONNRESET;
@@ -169,7 +170,8 @@ ssize_t receive(const Receive& r) {
     if (moved) continue;
     if (n >= 0) {
       done += n;
-      if (!all || n == 0 || done == wanted) return done;
+      if (n == 0 || done == wanted || peek) return done;
+      if (!all && done >= static_cast<ssize_t>(load(socket->low_water))) return done;
       continue;
     }
     if (n != -EAGAIN) return done > 0 ? done : n;
@@ -180,7 +182,7 @@ ssize_t receive(const Receive& r) {
     }
     i64 timeout = socket->receive_timeout_ns;
     if (deadline < 0) deadline = timeout == 0 ? forever : now_ns() + timeout;
-    int error = wait_ready(socket, ready_in, deadline, timeout != 0, seen, breaking);
+    int error = wait_ready(socket, ready_in, deadline, timeout != 0, seen, breaking, true);
     if (error != 0) return done > 0 ? done : -error;
   }
 }
@@ -188,6 +190,7 @@ ssize_t receive(const Receive& r) {
 }  // namespace
 
 ssize_t cob_recv(int fd, void* data, size_t bytes, int flags) {
+  if (data == nullptr && bytes > 0) return fail(EFAULT);
   iovec part{data, bytes};
   ssize_t n = receive({fd, &part, 1, flags});
   if (n == -ENOTSOCK) return real_recv(fd, data, bytes, flags);
@@ -196,6 +199,7 @@ ssize_t cob_recv(int fd, void* data, size_t bytes, int flags) {
 
 ssize_t cob_recvfrom(int fd, void* data, size_t bytes, int flags, sockaddr* from,
                      socklen_t* length) {
+  if (data == nullptr && bytes > 0) return fail(EFAULT);
   iovec part{data, bytes};
   ssize_t n = receive({fd, &part, 1, flags});
   if (n == -ENOTSOCK) return real_recvfrom(fd, data, bytes, flags, from, length);
@@ -204,6 +208,7 @@ ssize_t cob_recvfrom(int fd, void* data, size_t bytes, int flags, sockaddr* from
 }
 
 ssize_t cob_recvmsg(int fd, msghdr* message, int flags) {
+  if (message == nullptr) return fail(EFAULT);
   if (message->msg_iovlen > IOV_MAX) return fail(EMSGSIZE);
   ssize_t n = receive({fd, message->msg_iov, message->msg_iovlen, flags});
   if (n == -ENOTSOCK) return real_recvmsg(fd, message, flags);
@@ -232,6 +237,7 @@ int cob_recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec*
 ssize_t cob_read(int fd, void* data, size_t bytes) {
   iovec part{data, bytes};
   if (bytes == 0 && is_cob(fd)) return 0;
+  if (data == nullptr) return fail(EFAULT);
   ssize_t n = receive({fd, &part, 1, 0});
   if (n == -ENOTSOCK) return real_read(fd, data, bytes);
   return libc_result(n);

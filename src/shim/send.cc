@@ -47,6 +47,7 @@ bool fill_chunks(Arena* arena, Pieces& pieces, size_t most, Filled& filled) {
 // REQUIRES: the seat. Bytes taken, -errno.
 ssize_t put(Socket* socket, Pieces& pieces, size_t bytes, bool more, bool first) {
   size_t done = 0;
+  u32 fruitless = 0;
   int error = refused(socket, first);
   if (error != 0) return -error;
   while (done < bytes) {
@@ -54,7 +55,11 @@ ssize_t put(Socket* socket, Pieces& pieces, size_t bytes, bool more, bool first)
     if (room == 0) break;
     Filled filled;
     const size_t left = bytes - done;
-    if (!fill_chunks(socket->arena, pieces, left < room ? left : room, filled)) break;
+    if (!fill_chunks(socket->arena, pieces, left < room ? left : room, filled)) {
+      const bool some_are_back = note_starved(socket);
+      if (done > 0 || !some_are_back || ++fruitless > 1) break;
+      continue;
+    }
     done += filled.bytes;
     if (!post_chunks(socket, filled, filled.bytes, more || done < bytes)) return -ECONNRESET;
   }
@@ -72,7 +77,10 @@ ssize_t put_shared(Socket* socket, Pieces& pieces, size_t bytes, bool more, bool
   Critical critical;
   Filled filled;
   Pieces before = pieces;
-  if (!fill_chunks(socket->arena, pieces, bytes, filled)) return -EAGAIN;
+  if (!fill_chunks(socket->arena, pieces, bytes, filled)) {
+    note_starved(socket);
+    return -EAGAIN;
+  }
   const ssize_t taken = call_chunks(socket, filled, more);
   if (taken < static_cast<ssize_t>(filled.bytes)) {  // rewind
     pieces = before;
@@ -94,7 +102,7 @@ ssize_t send_pieces(int fd, Pieces& pieces, size_t bytes, int flags) {
       case Turn::shared:
         return put_shared(socket, pieces, left, more, left == bytes);
       case Turn::not_connected:
-        return -EPIPE;
+        return -refused_unconnected(socket, left == bytes);
       case Turn::dead:
         return -ECONNRESET;
       case Turn::moved:
@@ -126,18 +134,12 @@ void give_post_chunks(Arena* arena, const u32* chunk, u32 count) {
   for (u32 i = count; i > 0; --i) thread->chunk[thread->chunks++] = chunk[i - 1];
 }
 
-u32 room_for(const Socket* socket) {
-  u32 limit = load(socket->kernel->send_limit);
-  u64 under_way = socket->posted - acquire(socket->kernel->acknowledged);
-  return under_way >= limit ? 0 : limit - static_cast<u32>(under_way);
-}
-
 u32 room_or_ask(Socket* socket) {
-  u32 room = room_for(socket);
+  u32 room = send_room(socket);
   if (room == 0) {
     store(socket->program->want_space, 1);
     full_fence();
-    room = room_for(socket);
+    room = send_room(socket);
     if (room == 0) return 0;
   }
   if (load(socket->program->want_space) != 0) store(socket->program->want_space, 0);
@@ -154,6 +156,11 @@ int refused(Socket* socket, bool first) {
   SocketState state = load(socket->kernel->state);
   if (state == SocketState::connecting) return EAGAIN;
   return state == SocketState::connected ? 0 : EPIPE;
+}
+
+int refused_unconnected(Socket* socket, bool first) {
+  const int error = first && load(socket->own_error) != 0 ? take_error(socket) : 0;
+  return error != 0 ? error : EPIPE;
 }
 
 bool post_chunks(Socket* socket, const Filled& filled, size_t bytes, bool more) {
@@ -185,6 +192,7 @@ void raise_sigpipe(int flags) {
 }
 
 ssize_t cob_send(int fd, const void* data, size_t bytes, int flags) {
+  if (data == nullptr && bytes > 0) return fail(EFAULT);
   iovec part{const_cast<void*>(data), bytes};
   Pieces pieces(&part, 1);
   ssize_t n = send_pieces(fd, pieces, bytes, flags);
@@ -199,6 +207,7 @@ ssize_t cob_sendto(int fd, const void* data, size_t bytes, int flags, const sock
 }
 
 ssize_t cob_sendmsg(int fd, const msghdr* message, int flags) {
+  if (message == nullptr) return fail(EFAULT);
   if (message->msg_iovlen > IOV_MAX) return fail(EMSGSIZE);
   ssize_t bytes = Pieces::total(message->msg_iov, message->msg_iovlen);
   if (bytes < 0) return fail(EINVAL);
@@ -219,6 +228,7 @@ int cob_sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
 }
 
 ssize_t cob_write(int fd, const void* data, size_t bytes) {
+  if (data == nullptr && bytes > 0) return fail(EFAULT);
   iovec part{const_cast<void*>(data), bytes};
   Pieces pieces(&part, 1);
   ssize_t n = send_pieces(fd, pieces, bytes, 0);

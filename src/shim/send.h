@@ -26,13 +26,12 @@ constexpr u32 chunks_for(size_t bytes) {
 u32 take_post_chunks(Arena* arena, size_t bytes, u32 (&chunk)[chunks_in_post]);
 void give_post_chunks(Arena* arena, const u32* chunk, u32 count);
 
-// Bytes that the kernel takes now.
-u32 room_for(const Socket* socket);
-// As room_for; when there is none, an announcement is asked for.
+// As send_room; when there is none, an announcement is asked for.
 u32 room_or_ask(Socket* socket);
 // Why nothing can be sent on it: 0, or the errno; the pending error is taken only by a call that
 // has sent nothing yet (`first`).
 int refused(Socket* socket, bool first);
+int refused_unconnected(Socket* socket, bool first);
 
 // REQUIRES: the seat, and room. Posts the first `bytes` of what is filled; what is left goes back.
 // False: the kernel is dead.
@@ -60,6 +59,9 @@ ssize_t send_by(const SendTo& s, Try try_once) {
     Socket* socket = lookup_socket(s.fd);
     if (socket == nullptr) return done > 0 ? static_cast<ssize_t>(done) : -ENOTSOCK;
     ssize_t n = try_once(socket, s.bytes - done);
+    if (Arena* arena = acquire(socket->arena); arena != nullptr && load(arena->starved) != 0)
+        [[unlikely]]
+      relieve_starved(arena);
     if (n == -ERESTART) continue;
     if (n >= 0) {
       done += static_cast<size_t>(n);
@@ -74,12 +76,12 @@ ssize_t send_by(const SendTo& s, Try try_once) {
       found_nothing();
       return -EAGAIN;
     }
-    if (n > 0 && socket->arena != nullptr && room_for(socket) > 0) continue;
+    if (n > 0 && socket->arena != nullptr && send_room(socket) > 0) continue;
     i64 timeout = socket->send_timeout_ns;
     if (deadline < 0) deadline = timeout == 0 ? forever : now_ns() + timeout;
     int error = wait_ready(socket, call::ready_out, deadline, timeout != 0, seen, breaking);
     if (error != 0) return done > 0 ? static_cast<ssize_t>(done) : -error;
-    if (n < 0 && is_live(socket) && room_for(socket) > 0)
+    if (n < 0 && is_live(socket) && send_room(socket) > 0)
       timed_yield();  // chunks, not room, were short
   }
 }

@@ -18,9 +18,11 @@ struct File {
   off_t position;
 };
 
-// Fills chunks from the file's position on. Bytes, 0 at the file's end, -errno.
-ssize_t read_chunks(Arena* arena, const File& file, size_t most, Filled& filled) {
-  const u32 got = take_post_chunks(arena, most, filled.chunk);
+// Fills chunks from the file's position on. Bytes, 0 at the file's end, -errno; -EAGAIN: no chunk
+// is free now.
+ssize_t read_chunks(Socket* socket, Arena* arena, const File& file, size_t most, Filled& filled) {
+  u32 got = take_post_chunks(arena, most, filled.chunk);
+  if (got == 0 && note_starved(socket, arena)) got = take_post_chunks(arena, most, filled.chunk);
   if (got == 0) return -EAGAIN;
   iovec part[chunks_in_post];
   size_t left = most;
@@ -43,7 +45,7 @@ size_t room_ahead(Socket* socket) {
   if (acquire(socket->stage) != Stage::stream || !is_live(socket) || !begun(socket)) return 0;
   constexpr size_t most = size_t{chunks_in_post} * chunk_bytes;
   if ((acquire(socket->kernel->flags) & flag_shared) != 0) return most;
-  const u32 room = room_for(socket);
+  const u32 room = send_room(socket);
   return room < most ? room : most;
 }
 
@@ -70,7 +72,7 @@ ssize_t send_part(Socket* socket, int out, const File& file, size_t bytes, bool 
   Filled filled;
   size_t ahead = room_ahead(socket);
   if (ahead > bytes) ahead = bytes;
-  const ssize_t read = ahead > 0 ? read_chunks(arena, file, ahead, filled) : -ERESTART;
+  const ssize_t read = ahead > 0 ? read_chunks(socket, arena, file, ahead, filled) : -ERESTART;
   const bool more = filled.bytes < bytes;
   switch (enter_seat(socket, out)) {
     case Turn::mine: {
@@ -83,7 +85,8 @@ ssize_t send_part(Socket* socket, int out, const File& file, size_t bytes, bool 
       give_post_chunks(arena, filled.chunk, filled.chunks);
       return read == -ERESTART || filled.bytes > 0 ? -ERESTART : read;
     case Turn::not_connected:
-      return -EPIPE;
+      if (filled.chunks > 0) give_post_chunks(arena, filled.chunk, filled.chunks);
+      return -refused_unconnected(socket, first);
     case Turn::dead:
       return -ECONNRESET;
     case Turn::moved:

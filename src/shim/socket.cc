@@ -6,6 +6,7 @@
 
 #include "shim/epoll.h"
 #include "shim/inherit.h"
+#include "shim/revive.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -17,6 +18,7 @@ namespace {
 constexpr u32 max_descriptions = 65'536;
 
 Socket* slab;
+KeptOption* option_slab;  // kept_options a socket, untouched until one is set
 u32 slab_used;
 u32* slab_free;
 u32 slab_free_count;
@@ -35,6 +37,7 @@ void linger(Socket* socket) {
   Patience patience;
   while (acquire(socket->kernel->acknowledged) != socket->posted && now_ns() < end) {
     if ((acquire(socket->kernel->flags) & flag_reset) != 0 || !patience.nap(socket->arena)) return;
+    if (load(thread_signals.pending) != 0) return;  // a signal ends the wait, not the close
   }
 }
 
@@ -66,7 +69,9 @@ void close_in_kernel(Socket* socket) {
 bool sockets_start() {
   slab = static_cast<Socket*>(reserve(sizeof(Socket) * max_descriptions));
   slab_free = static_cast<u32*>(reserve(sizeof(u32) * max_descriptions));
-  return slab != nullptr && slab_free != nullptr;
+  option_slab =
+      static_cast<KeptOption*>(reserve(sizeof(KeptOption) * kept_options * max_descriptions));
+  return slab != nullptr && slab_free != nullptr && option_slab != nullptr;
 }
 
 Socket* new_socket() {
@@ -81,9 +86,8 @@ Socket* new_socket() {
       return nullptr;
     }
   }
-  auto* options = reinterpret_cast<char*>(socket->option);
-  __builtin_memset(static_cast<void*>(socket), 0,
-                   static_cast<size_t>(options - reinterpret_cast<char*>(socket)));
+  __builtin_memset(static_cast<void*>(socket), 0, sizeof *socket);
+  socket->option = option_slab + static_cast<size_t>(socket - slab) * kept_options;
   socket->kind = Kind::socket;
   socket->low_water = 1;
   socket->keep_idle = 7'200;
@@ -183,12 +187,12 @@ int begin_slot(Socket* socket, Arena* arena) {
   return 0;
 }
 
-void leave_slot(Socket* socket) {
+void leave_slot(Socket* socket, Stage then) {
   Critical critical;
   close_in_kernel(socket);
   __atomic_sub_fetch(&socket->arena->sockets, 1, __ATOMIC_RELAXED);
   publish_word(socket->arena, static_cast<Arena*>(nullptr));
-  socket->stage = Stage::undecided;
+  socket->stage = then;
   socket->bound = socket->known = socket->connect_reported = false;
   socket->error_taken = socket->was_connected = false;
   socket->poster = 0;
@@ -233,12 +237,16 @@ bool settle(Socket* socket) {
   if (socket->stage == Stage::undecided && socket->arena != nullptr && is_live(socket)) {
     // Another program that shares it may have decided.
     SocketState state = begun(socket) ? acquire(socket->kernel->state) : SocketState::undecided;
-    if (state == SocketState::listening) publish_word(socket->stage, Stage::listener);
+    if (state == SocketState::listening) {
+      publish_word(socket->stage, Stage::listener);
+      note_listener(socket);
+    }
     if (state != SocketState::listening && state != SocketState::undecided &&
         state != SocketState::free) {
       publish_word(socket->stage, Stage::stream);
     }
   } else if (socket->stage == Stage::listener && listening_ended(socket)) {
+    store(socket->listens, false);
     if (socket->local_port == 0) socket->bound = false;
     // What was offered and not looked at was taken back.
     publish_word(socket->program->consumed, acquire(socket->kernel->received));
@@ -280,29 +288,34 @@ u32 shared_readiness(Socket* socket) {
   return widen(events);
 }
 
-u32 send_room(const Socket* socket, u32 limit) {
-  u64 under_way = socket->posted - load(socket->kernel->acknowledged);
-  return under_way >= limit ? 0 : limit - static_cast<u32>(under_way);
+// A third of the buffer is free, or of the socket's share of what chunks are left.
+bool has_space(Socket* socket, bool wanted) {
+  u32 limit = load(socket->kernel->send_limit);
+  const u32 fair = fair_limit(socket->arena);
+  if (fair < limit) [[unlikely]] {
+    limit = fair;
+    if (!has_chunks(socket->arena) && !(wanted && note_starved(socket))) return false;
+  }
+  return send_room(socket) >= limit / 3;
 }
 
-u32 stream_readiness(const Socket* socket, u8 flags, u32 interest) {
+u32 stream_readiness(Socket* socket, u8 flags, u32 interest) {
   u32 events = 0;
   bool peer_closed = (flags & flag_peer_closed) != 0 || socket->peer_shut_read;
   bool reset = (flags & flag_reset) != 0;
   bool send_closed = (flags & flag_send_closed) != 0 || socket->shut_write;
   u64 unread = acquire(socket->kernel->received) - load(socket->consumed);
-  if (unread >= socket->low_water || peer_closed || reset) events |= in_bits;
+  if (unread >= load(socket->low_water) || peer_closed || reset) events |= in_bits;
   if (peer_closed || reset) events |= ready_read_hangup;
   if (reset || (peer_closed && send_closed)) events |= POLLHUP;
   if (reset || send_closed) {
     events |= out_bits;
   } else {
-    u32 limit = load(socket->kernel->send_limit);
-    bool space = send_room(socket, limit) >= limit / 3;
+    bool space = has_space(socket, false);
     if (!space && (interest & out_bits) != 0) {
       store(socket->program->want_space, 1);
       full_fence();
-      space = send_room(socket, limit) >= limit / 3;
+      space = has_space(socket, true);
     }
     if (space) events |= out_bits;
   }
@@ -328,9 +341,10 @@ void want_offers(Socket* listener) {
 
 u32 readiness(Socket* socket, u32 interest) {
   if (socket->stage == Stage::inherited || socket->stage == Stage::undecided) settle(socket);
-  if (is_dead(socket)) return dead_bits;
+  if (is_dead(socket)) return awaits_revival(socket) ? 0 : dead_bits;
   if (socket->stage == Stage::undecided) {
-    return out_bits | POLLHUP | (socket->reads_end ? in_bits | ready_read_hangup : 0);
+    return out_bits | POLLHUP | (socket->own_error != 0 ? POLLERR : 0U) |
+           (socket->reads_end ? in_bits | ready_read_hangup : 0);
   }
   if (!begun(socket)) return 0;
   if (socket->stage == Stage::listener) {
@@ -364,7 +378,28 @@ u32 readiness(Socket* socket, u32 interest) {
 
 u32 change_count(const Socket* socket) {
   if (socket->arena == nullptr) return 0;
-  return load(socket->kernel->change);
+  return load(socket->kernel->change) + load(socket->own_changes);
+}
+
+bool note_starved(Socket* socket, Arena* arena) {
+  store(socket->starved, true);
+  return note_no_chunks(arena);
+}
+
+void relieve_starved(Arena* arena) {
+  if (arena->is_dead() || !has_chunks(arena)) return;
+  store(arena->starved, 0U);
+  store(arena->program->freed_tail.waiter, 0U);
+  full_fence();
+  MembersGuard guard;
+  for_each_socket(
+      [](Socket* socket, void* context) {
+        if (!load(socket->starved) || acquire(socket->arena) != context) return;
+        store(socket->starved, false);
+        store(socket->own_changes, load(socket->own_changes) + 1);
+        for (Member* m = socket->members; m != nullptr; m = m->next_of_object) list_ready(m);
+      },
+      arena);
 }
 
 int take_error(Socket* socket) {
@@ -428,7 +463,13 @@ namespace {
 struct SocketWait {
   Socket* socket;
   u32 mask;
+  bool any_byte;
 };
+
+bool has_unread(const Socket* socket) {
+  return socket->stage == Stage::stream && is_live(socket) && begun(socket) &&
+         acquire(socket->kernel->received) != load(socket->consumed);
+}
 
 }  // namespace
 
@@ -444,14 +485,16 @@ void clear_waiter(u16& word, const Thread* thread) {
   if (load(word) == mine) change_if(word, mine, u16{0});
 }
 
-int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 seen, u32 breaking) {
+int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 seen, u32 breaking,
+               bool any_byte) {
   Pin pin(object_of(socket));
-  SocketWait wait{socket, mask | POLLERR | POLLHUP};
+  SocketWait wait{socket, mask | POLLERR | POLLHUP, any_byte};
   Condition condition{};
   condition.context = &wait;
   condition.check = [](void* context) {
     auto* w = static_cast<SocketWait*>(context);
-    return (readiness(w->socket, w->mask) & w->mask) != 0;
+    if ((readiness(w->socket, w->mask) & w->mask) != 0) return true;
+    return w->any_byte && has_unread(w->socket);
   };
   condition.arm = [](void* context, Thread* thread) {
     auto* w = static_cast<SocketWait*>(context);

@@ -24,7 +24,7 @@ struct KeptOption {
   u32 bytes;
   char value[16];
 };
-inline constexpr u32 kept_options = 12;
+inline constexpr u32 kept_options = 48;  // more than there are names
 
 struct alignas(64) Socket : Object {
   Stage stage;
@@ -36,6 +36,8 @@ struct alignas(64) Socket : Object {
   bool known;        // a post named the slot
   bool bound;
   bool connect_reported;  // connect(2) has told how it ended
+  bool listens;           // or did until its kernel died
+  bool starved;           // found no send chunk
   bool inherited_flags;   // other programs share the status flags: the placeholder's are the truth
   u32 slot, generation;
   Arena* arena;
@@ -58,13 +60,17 @@ struct alignas(64) Socket : Object {
   Lock lock;
   u32 local_address, remote_address;  // as far as the shim knows, host byte order
   u16 local_port, remote_port;
+  u32 backlog;
+  u32 listening_address;  // of a listener, for its revival
+  u16 listening_port;
+  u32 own_changes;                          // readiness edges that the kernel does not count
   i64 receive_timeout_ns, send_timeout_ns;  // 0: none
   bool reuse_address, reuse_port, no_delay, cork, keep_alive, linger_on, quick_ack;
   i32 linger_seconds, keep_idle, keep_interval, keep_probes;
   i32 send_buffer, receive_buffer, defer_accept, user_timeout;
   i32 syn_count, linger2, max_segment;  // 0: not set
   u32 option_count;
-  KeptOption option[kept_options];  // for a host socket in its place
+  KeptOption* option;  // of kept_options: for a host socket in its place, and to be read back
 };
 
 bool sockets_start();
@@ -84,8 +90,8 @@ void occupy_slot(Socket* socket, Arena* arena, u32 slot);
 bool post_on(Socket* socket, Call& c);
 Reply call_on(Socket* socket, Call& c);
 
-// Gives the slot back; the socket is undecided again.
-void leave_slot(Socket* socket);
+// Gives the slot back; the socket is undecided again (or dead, a revival having failed).
+void leave_slot(Socket* socket, Stage then = Stage::undecided);
 // Tells the kernel what was set before the slot began.
 void post_options(Socket* socket);
 
@@ -137,6 +143,21 @@ inline void climb(Socket* socket) {
 u32 readiness(Socket* socket, u32 interest);
 // Counts edges, for EPOLLET.
 u32 change_count(const Socket* socket);
+// A send found no chunk. True: some have come back.
+bool note_starved(Socket* socket, Arena* arena);
+inline bool note_starved(Socket* socket) { return note_starved(socket, socket->arena); }
+// Chunks may have come back: tells the sockets that found none.
+void relieve_starved(Arena* arena);
+// Bytes that may be sent now.
+inline u32 send_room(const Socket* socket) {
+  u32 limit = load(socket->kernel->send_limit);
+  const Arena* arena = acquire(socket->arena);  // null: it has just lost its slot
+  const u32 fair = arena != nullptr ? fair_limit(arena) : ~0U;
+  if (fair < limit) [[unlikely]]
+    limit = fair;
+  const u64 under_way = socket->posted - acquire(socket->kernel->acknowledged);
+  return under_way >= limit ? 0 : limit - static_cast<u32>(under_way);
+}
 // The pending error, taken; 0: none.
 int take_error(Socket* socket);
 
@@ -188,7 +209,9 @@ void set_waiter(u16& word, const Thread* thread);
 void clear_waiter(u16& word, const Thread* thread);
 
 // Waits until `mask` (or error, hangup) is ready. 0, or the errno: EAGAIN (time is over), EINTR.
-int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 seen, u32 breaking);
+// any_byte: one unread byte is enough, whatever SO_RCVLOWAT says.
+int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 seen, u32 breaking,
+               bool any_byte = false);
 
 // A nonblocking call found nothing; a program that only polls so must let its kernel run.
 void found_nothing();

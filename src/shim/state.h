@@ -22,6 +22,9 @@ struct State {
   i64 contested_time_ns = 0;   // how long the last contested period was
   i64 apart_until_ns = 0;      // atomic; kernel and program: yields do not hand the core over
   i64 next_attach_ns = 0;      // do not ask the supervisor again before
+  u32 lost = 0;                // atomic; a kernel died, listeners may wait for the next
+  i64 lost_since_ns = 0;       // atomic
+  bool forsaken = false;       // atomic; the supervisor is gone
   bool attach_failed = false;  // the last time that it was tried; atomic
   char command[44] = {};
 };

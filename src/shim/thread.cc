@@ -214,6 +214,12 @@ Thread* register_thread(Arena* arena) {
   return thread;
 }
 
+void leave_arena_in_threads(const Arena* arena) {
+  for (Thread& thread : threads) {
+    if (load(thread.arena) == arena) store(thread.arena, static_cast<Arena*>(nullptr));
+  }
+}
+
 void forget_threads() {
   Thread* self = this_thread;
   for (Thread& thread : threads) {

@@ -62,8 +62,9 @@ inline void drop_left_pins(const void* frame) {
 Thread* thread_at(u32 index);
 void ring_sleeping_threads();  // whoever is in or about to enter its wait looks again
 void threads_start();
-void rename_bells(int from, int to);  // a hidden number moved (give_up_number)
-void forget_threads();                // forked child
+void rename_bells(int from, int to);              // a hidden number moved (give_up_number)
+void leave_arena_in_threads(const Arena* arena);  // its memory goes to another arena
+void forget_threads();                            // forked child
 
 // What a bell's epoll events stand for.
 inline constexpr u64 rung_by_kernel = 0, rung_by_nudge = 1, rung_by_death = 2;
