@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -13,13 +15,57 @@
 
 namespace cob::kernel {
 
+namespace {
+
+// A connected SOCK_SEQPACKET whose other end no kernel of this cob holds: a program that hands over
+// both ends of a pair (its own, say) would never be seen to end. The ends that kernels hold have
+// names, so that their peers can be told; unix(7), "Autobind feature".
+bool is_liveness_end(FdRef fd) {
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  auto* address = reinterpret_cast<sockaddr*>(&name);
+  if (::bind(fd.get(), address, sizeof name.sun_family) != 0 && errno != EINVAL)  // has one
+    return false;
+  int type = 0;
+  socklen_t bytes = sizeof type;
+  if (::getsockopt(fd.get(), SOL_SOCKET, SO_TYPE, &type, &bytes) != 0 || type != SOCK_SEQPACKET)
+    return false;
+  bytes = sizeof name;
+  return ::getpeername(fd.get(), address, &bytes) == 0 && name.sun_family == AF_UNIX &&
+         bytes == sizeof name.sun_family;
+}
+
+// What else a program may hand over as a doorbell would outlive it here, or block us.
+bool is_eventfd(FdRef fd) {
+  char target[32] = {};
+  const std::string link = fmt::format("/proc/self/fd/{}", fd.get());
+  return ::readlink(link.c_str(), target, sizeof target - 1) > 0 &&
+         std::strcmp(target, "anon_inode:[eventfd]") == 0;
+}
+
+}  // namespace
+
+// 0: it could not be; closing the socket tells whoever holds its other end.
+u32 Kernel::add_program(u32 pid, Fd liveness) {
+  if (!is_liveness_end(liveness.ref())) return 0;
+  const u32 id = next_program_++;
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLRDHUP;
+  event.data.u64 = id;
+  if (::epoll_ctl(events_.get(), EPOLL_CTL_ADD, liveness.get(), &event) != 0) return 0;
+  programs_.emplace(id, std::make_unique<Program>(id, pid, std::move(liveness)));
+  return id;
+}
+
 void Kernel::on_program(Program& program) {
   if (!program.dead) read_hellos(program, false);
 }
 
 // Reads what lies on the liveness socket; its end is the program's.
 void Kernel::read_hellos(Program& program, bool stop_at_child) {
-  for (;;) {
+  // A program that goes on talking does not keep us: what is left is read in a later turn.
+  constexpr u32 most = call::max_threads + 8;
+  for (u32 i = 0; i < most; ++i) {
     std::byte bytes[sizeof(call::AttachRequest)] = {};
     auto received = receive_datagram(program.liveness(), bytes, Blocking::never);
     if (received.is_error() && received.error().code == EAGAIN) return;
@@ -35,13 +81,14 @@ void Kernel::read_hellos(Program& program, bool stop_at_child) {
         call::AttachRequest request;
         std::memcpy(&request, bytes, sizeof request);
         attach(program, request);
+        if (!stop_at_child) return;  // the costliest of hellos: one a turn
         break;
       }
       case call::Hello::thread: {
         call::ThreadRequest request;
         std::memcpy(&request, bytes, sizeof request);
         call::AttachReply reply{.kind = kind, .result = -EPROTO};
-        if (fds.size() == 1 && program.attached()) {
+        if (fds.size() == 1 && program.attached() && is_eventfd(fds[0].ref())) {
           // The doorbell must never block us.
           const int flags = ::fcntl(fds[0].get(), F_GETFL);
           ::fcntl(fds[0].get(), F_SETFL, flags | O_NONBLOCK);
@@ -53,7 +100,7 @@ void Kernel::read_hellos(Program& program, bool stop_at_child) {
         break;
       }
       case call::Hello::child:
-        if (fds.size() == 1) program.child = std::move(fds[0]);
+        if (fds.size() == 1) program.child = add_program(program.pid(), std::move(fds[0]));
         if (stop_at_child) return;
         break;
       default:
@@ -96,6 +143,8 @@ void Kernel::attach(Program& program, const call::AttachRequest& request) {
       // adoption.
       drain(program);
       if (program.dead) return;
+    }
+    if (program.attached()) {  // a call may have read another attach, which failed
       let_go_all(program, true);
       std::erase(attached_, &program);
       sockets_->arena_orphaned(program.drop_arena());

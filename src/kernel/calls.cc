@@ -21,7 +21,8 @@ std::size_t Kernel::take_calls(Program& program, u32 thread, std::size_t budget)
   if (program.faulty) return 0;
   std::size_t taken = 0;
   while (taken < budget) {
-    // Read anew each time: a call may have drained this ring or ended the program.
+    // Read anew each time: a call may have drained this ring, ended the program or its image.
+    if (thread >= program.threads().size()) break;
     Program::Thread& state = program.threads()[thread];
     const CallSlot& shared =
         program.arena().theirs().ring[thread][state.position % call::ring_slots];
@@ -39,14 +40,16 @@ std::size_t Kernel::take_calls(Program& program, u32 thread, std::size_t budget)
   return taken;
 }
 
+// What lies in its rings now; a program that goes on posting meanwhile does not keep us. A call may
+// drain another program, and so on: bounded, for the stack is. Deeper than programs that keep the
+// protocol get, a seat is then taken before what its holder has posted.
 void Kernel::drain(Program& program) {
-  bool more = true;
-  while (more && !program.dead && !program.faulty) {
-    more = false;
-    const std::size_t threads = program.threads().size();
-    for (u32 t = 0; t < threads && !program.dead; ++t)
-      more |= take_calls(program, t, call::ring_slots) > 0;
-  }
+  constexpr u32 deepest = 8;
+  if (draining_ == deepest) return;
+  ++draining_;
+  for (u32 t = 0; t < program.threads().size() && !program.dead; ++t)
+    take_calls(program, t, call::ring_slots);
+  --draining_;
 }
 
 void Kernel::execute(Program& program, u32 thread, const CallSlot& call) {
@@ -217,13 +220,10 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
 // The child gets a reference to all that the parent holds; its liveness socket has come, or comes
 // before this call.
 i32 Kernel::fork_program(Program& program, u64* values) {
-  if (!program.child.valid()) read_hellos(program, true);
-  if (!program.child.valid()) return -EPROTO;
-  const u32 id = next_program_;
-  add_program(program.pid(), std::move(program.child));
-  Program* child = find(id);
-  if (child == nullptr) return -EMFILE;
-  child->set_identity(0, program.command());
+  if (program.child == 0) read_hellos(program, true);
+  Program* child = find(std::exchange(program.child, 0));
+  if (child == nullptr || program.dead || !program.attached()) return -EPROTO;
+  if (!child->attached()) child->set_identity(0, program.command());
   program.for_each_slot([&](u32 number, Slot& slot) {
     // A connection offered and not accepted is nobody's yet.
     if (load(program.theirs(number).seat) == call::seat_offered) return;
@@ -234,7 +234,7 @@ i32 Kernel::fork_program(Program& program, u64* values) {
     sockets_->retain(*d);
     child->unadopted.push_back(d);
   }
-  values[0] = id;
+  values[0] = child->id();
   return 0;
 }
 

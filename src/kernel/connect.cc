@@ -29,6 +29,7 @@ Result<Port> Sockets::ephemeral_port(net::Endpoint remote, net::Ipv4Address loca
 // Starts the handshake. ECONNREFUSED: nobody listens there. EHOSTUNREACH: not an address of this
 // cob.
 Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::Endpoint local) {
+  if (d.claiming) return Error::of(EINVAL, "connect: its port is being claimed");
   if (remote.address.is_any()) remote.address = options_.address;
   if (!ours(remote.address)) return Error::of(EHOSTUNREACH, "connect: no uplink");
   const auto kernel = directory_.find_listener(remote);
@@ -45,6 +46,12 @@ Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::E
   d.state = SocketState::connecting;
   apply_options(d);
   return {};
+}
+
+void Sockets::write_names(Description& d) {
+  for (const Holder& h : d.holders)
+    h.program->arena().ours().names[h.slot] = {d.local.address.value, d.remote.address.value,
+                                               d.local.port.value, d.remote.port.value, 0};
 }
 
 void Sockets::connect(Program& program, u32 number, net::Endpoint remote, net::Endpoint local) {
@@ -83,7 +90,7 @@ void Sockets::on_connected(net::TcbId, u64 cookie) {
 void Sockets::bind(Program& program, u32 number, net::Endpoint local, bool reuse_address,
                    bool reuse_port, const CallOrigin& origin) {
   Description& d = *program.slot(number).description;
-  if (d.bound || d.state != SocketState::undecided) return answer(origin, -EINVAL);
+  if (d.bound || d.claiming || d.state != SocketState::undecided) return answer(origin, -EINVAL);
   if (!local.address.is_any() && !ours(local.address)) return answer(origin, -EADDRNOTAVAIL);
   if (local.port.value == 0) {
     const auto port = ephemeral_port({}, local.address);
@@ -97,12 +104,14 @@ void Sockets::bind(Program& program, u32 number, net::Endpoint local, bool reuse
                         .handle = d.handle,
                         .reuse_address = reuse_address,
                         .reuse_port = reuse_port};
+  d.claiming = true;
   directory_.claim(claim, now_, [this, local, handle = d.handle, origin](i32 result) {
     Description* bound = at_handle(handle);
     if (bound == nullptr) {
       if (result == 0) directory_.unclaim(local, handle);
       return;
     }
+    bound->claiming = false;
     if (result == 0) {
       bound->bound = true;
       bound->local = local;

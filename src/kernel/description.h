@@ -60,7 +60,8 @@ struct Description {
   net::TcbId tcb;
   net::ListenerId listener;
   net::Endpoint local, remote;
-  bool bound = false;  // local port was claimed
+  bool bound = false;     // local port was claimed
+  bool claiming = false;  // a claim is under way: it stays undecided until the answer
   bool accept_counted =
       false;  // an unaccepted connection: the stack still counts it against the backlog
 
@@ -83,7 +84,8 @@ struct Description {
   u64 send_buffered = 0;         // bytes in pieces
 
   std::unique_ptr<ListenQueue> queue;  // a listener's
-  Description* listener_of = nullptr;  // a connection not accepted yet: its listener
+  Description* queue_of = nullptr;  // a connection that waits in a listener's queue: the listener
+  u32 offered_by = 0;               // a connection offered, not accepted: its listener's handle
 
   u32 receive_limit = 0, send_limit = 0;
   bool no_delay = false, cork = false, keep_alive = false, linger_reset = false;

@@ -100,23 +100,19 @@ void Directory::claim(const PortClaim& claim, Time now, Done done) {
     done(result);
     return;
   }
-  // The continuation's captures are bounded; the claim waits with `done` on the heap: bind is rare.
-  auto waiting = std::make_unique<std::pair<PortClaim, Done>>(claim, std::move(done));
-  auto* raw = waiting.get();
+  // The continuation's captures are bounded, and it is gone when the request cannot be sent; the
+  // claim waits with `done` on the heap: bind is rare.
+  const auto waiting = std::make_shared<std::pair<PortClaim, Done>>(claim, std::move(done));
+  const auto finish = [granted, waiting](i32 result) {
+    if (result == 0) granted(waiting->first);
+    waiting->second(result);
+  };
   const auto sent = messenger_->request<ClaimMessage, ClaimReply>(
-      home, to_message(claim), now + claim_timeout,
-      [granted, state = std::move(waiting)](Result<ClaimReply> reply) mutable {
+      home, to_message(claim), now + claim_timeout, [finish](Result<ClaimReply> reply) {
         // A home that died meanwhile grants; it learns of the claim when it is back.
-        const i32 result = reply.is_error() ? 0 : i32{reply.value().result};
-        if (result == 0) granted(state->first);
-        state->second(result);
+        finish(reply.is_error() ? 0 : i32{reply.value().result});
       });
-  if (sent.is_error()) {
-    // `waiting` was moved into the continuation only when the request was accepted.
-    if (waiting == nullptr) return;
-    granted(raw->first);
-    raw->second(0);
-  }
+  if (sent.is_error()) finish(sent.error().code == ENETDOWN ? 0 : -ENOBUFS);
 }
 
 void Directory::unclaim(net::Endpoint local, u32 handle) {

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -19,7 +20,6 @@ namespace {
 
 constexpr std::size_t message_budget = 64, frame_budget = 128, call_budget = 64;
 constexpr Duration host_poll_interval = Duration::microseconds(500);
-constexpr Duration board_interval = Duration::milliseconds(5);
 // What an epoll event stands for, beside a program's id.
 constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32;
 
@@ -82,23 +82,29 @@ Result<void> Kernel::start() {
   return say_hello();
 }
 
-Kernel::~Kernel() = default;
+Kernel::~Kernel() {
+  if (board_ != nullptr) ::munmap(board_, sizeof *board_);
+}
+
+bool Kernel::turn(Time now) {
+  now_ = now;
+  ++loops_;
+  const bool found_work = poll(now);
+  flush();
+  if (any_dead_) collect_dead();
+  if (now >= next_board_) update_board(now);
+  return found_work;
+}
 
 Result<void> Kernel::run() {
-  bool found_work = false;
   Time yielded_at = Time::never();
   while (!stopping_) {
-    now_ = HostClock::read();
+    const Time now = HostClock::read();
     if (yielded_at != Time::never()) {
-      rest_.yielded(yielded_at, now_);
+      rest_.yielded(yielded_at, now);
       yielded_at = Time::never();
     }
-    ++loops_;
-    found_work = poll(now_);
-    flush();
-    if (any_dead_) collect_dead();
-    if (now_ >= next_board_) update_board(now_);
-    if (found_work) {
+    if (turn(now)) {
       board_behind_ = true;
       if (fruitless_looks_ != 0) show_resting(0);
       rest_.worked(now_);
@@ -261,14 +267,6 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
 
 void Kernel::on_frame(std::span<const std::byte> frame, net::Route from, net::FrameFlags flags) {
   stack_->on_frame(frame, from, flags, now_);
-}
-
-void Kernel::add_program(u32 pid, Fd liveness) {
-  const u32 id = next_program_++;
-  auto program = std::make_unique<Program>(id, pid, std::move(liveness));
-  if (watch(events_.ref(), program->liveness(), id).is_error())
-    return;  // closing it tells the program
-  programs_.emplace(id, std::move(program));
 }
 
 }  // namespace cob::kernel

@@ -27,6 +27,10 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
 
   // Until the supervisor says shutdown or goes.
   Result<void> run();
+  // One turn of the loop; true if it found work. For tests that drive a kernel in simulated time.
+  bool turn(Time now);
+  // When a turn has work at the latest, unless a message, frame or call comes before.
+  Time next_deadline() const;
 
  private:
   Kernel(const message::Config& config, Fd supervisor)
@@ -45,13 +49,12 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   void show_resting(u32 looks);
   void set_armed(bool armed);
   bool poll_host(int timeout_ms_or_now, Time deadline, Time now);
-  Time next_deadline() const;
 
   // control.cc
   void on_supervisor();
   Result<void> say_hello();
   Result<void> open_link(KernelId peer, u32 peer_epoch);
-  void add_program(u32 pid, Fd liveness);
+  u32 add_program(u32 pid, Fd liveness);
 
   // attach.cc
   void on_program(Program& program);
@@ -113,6 +116,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Time next_board_;
   bool board_behind_ = false;  // something may have changed since it was written
   bool stopping_ = false;
+  u32 draining_ = 0;  // depth
   u64 loops_ = 0, idle_loops_ = 0, yields_ = 0, sleeps_ = 0, naps_ = 0, calls_ = 0, faults_ = 0,
       bells_ = 0;
   u32 arms_ = 1;  // tells the sleeps apart: a program rings once a sleep

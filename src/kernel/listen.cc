@@ -31,7 +31,7 @@ void Sockets::listen(Program& program, u32 number, u32 backlog, const CallOrigin
     stack_->set_backlog(d.listener, backlog);
     return answer(origin, 0);
   }
-  if (d.state != SocketState::undecided) return answer(origin, -EINVAL);
+  if (d.state != SocketState::undecided || d.claiming) return answer(origin, -EINVAL);
   if (!d.bound) {  // listen without bind takes an ephemeral port, as in Linux
     const auto port = ephemeral_port({}, {});
     if (port.is_error()) return answer(origin, -EADDRINUSE);
@@ -43,22 +43,30 @@ void Sockets::listen(Program& program, u32 number, u32 backlog, const CallOrigin
                         .reuse_address = d.reuse_address,
                         .reuse_port = d.reuse_port,
                         .listening = true};
-  directory_.claim(claim, now_, [this, handle = d.handle, backlog, origin](i32 result) {
-    Description* listener = at_handle(handle);
-    if (listener == nullptr || result != 0) return answer(origin, result != 0 ? result : -EBADF);
-    listener->bound = true;
-    const auto id = join_listener(*listener, backlog);
-    if (id.is_error()) return answer(origin, -id.error().code);
-    listener->listener = id.value();
-    listener->state = SocketState::listening;
-    listener->seat = -1;
-    listener->queue = std::make_unique<ListenQueue>();
-    listener->queue->backlog = backlog;
-    directory_.add_listener(listener->local);
-    write_names(*listener);
-    write_flags(*listener);
-    answer(origin, 0);
-  });
+  d.claiming = true;
+  directory_.claim(claim, now_,
+                   [this, local = d.local, handle = d.handle, backlog, origin](i32 result) {
+                     Description* listener = at_handle(handle);
+                     if (listener == nullptr) {
+                       if (result == 0) directory_.unclaim(local, handle);
+                       return answer(origin, -EBADF);
+                     }
+                     listener->claiming = false;
+                     if (result != 0) return answer(origin, result);
+                     listener->bound = true;
+                     if (listener->state != SocketState::undecided) return answer(origin, -EINVAL);
+                     const auto id = join_listener(*listener, backlog);
+                     if (id.is_error()) return answer(origin, -id.error().code);
+                     listener->listener = id.value();
+                     listener->state = SocketState::listening;
+                     listener->seat = -1;
+                     listener->queue = std::make_unique<ListenQueue>();
+                     listener->queue->backlog = backlog;
+                     directory_.add_listener(listener->local);
+                     write_names(*listener);
+                     write_flags(*listener);
+                     answer(origin, 0);
+                   });
 }
 
 // Listens in the stack, or with SO_REUSEPORT joins who does already.
@@ -119,7 +127,7 @@ void Sockets::on_incoming(net::ListenerId listener, net::TcbId tcb) {
   d.remote = info.value().remote;
   ListenerGroup& group = found->second;
   Description& parent = *group.members[group.turn++ % group.members.size()];
-  d.listener_of = &parent;
+  d.queue_of = &parent;
   d.accept_counted = true;
   // accept(2): socket options of the listener are inherited.
   d.no_delay = parent.no_delay;
@@ -163,8 +171,10 @@ void Sockets::settle(Description&, Holder& holder) {
 
 void Sockets::mark_accepted(Description& connection) {
   connection.accept_counted = false;
-  connection.listener_of = nullptr;
-  if (connection.tcb != net::no_tcb) stack_->accepted(connection.tcb);
+  connection.offered_by = 0;
+  // Its listener may have been closed behind a program that said it had looked at the offer.
+  if (connection.tcb != net::no_tcb && !stack_->accepted(connection.tcb))
+    fail(connection, ECONNRESET);
 }
 
 bool Sockets::offer_to(Description& listener, Holder& holder, Description& connection) {
@@ -183,7 +193,8 @@ bool Sockets::offer_to(Description& listener, Holder& holder, Description& conne
   publish(line.received, line.received + 1);
   ++line.change;
   program.touch(holder.slot);
-  connection.listener_of = &listener;
+  connection.queue_of = nullptr;
+  connection.offered_by = listener.handle;
   if (listener.holders.size() > 1) offers_check_ = std::min(offers_check_, now_ + offer_patience);
   return true;
 }
@@ -234,6 +245,12 @@ void Sockets::take_offers_back(Description& listener, Holder& holder) {
     if (!program.slot_open(number)) continue;
     u32 expected = call::seat_offered;
     Description& d = *program.slot(number).description;
+    // The slot may be another's by now, and its seat word says what the program likes.
+    if (d.offered_by != listener.handle) continue;
+    if (d.references > 1) {  // passed on
+      mark_accepted(d);
+      continue;
+    }
     if (!__atomic_compare_exchange_n(&program.theirs(number).seat, &expected,
                                      static_cast<u32>(call::seat_away), false, __ATOMIC_SEQ_CST,
                                      __ATOMIC_RELAXED)) {
@@ -241,10 +258,10 @@ void Sockets::take_offers_back(Description& listener, Holder& holder) {
       continue;
     }
     retain(d);  // the queue's again
-    d.listener_of = nullptr;
+    d.offered_by = 0;
     const bool counted =
         std::exchange(d.accept_counted, false);  // not accepted: merely gone from here
-    take_unread(d);
+    if (d.seat >= 0) take_unread(d);
     let_go(program, number, false);
     d.accept_counted = counted;
     ++counters_.offers_taken_back;
@@ -252,7 +269,7 @@ void Sockets::take_offers_back(Description& listener, Holder& holder) {
       release(d);
       continue;
     }
-    d.listener_of = &listener;
+    d.queue_of = &listener;
     listener.queue->pending.push_front(&d);
   }
   mark_busy(listener);

@@ -100,7 +100,7 @@ class Program {
   std::vector<Description*> unadopted;  // held for a child or a new image; each counts a reference
   std::vector<u32>
       in_flight;  // handles published for SCM_RIGHTS and not adopted yet; each a reference
-  Fd child;       // the liveness socket of a child about to be forked
+  u32 child = 0;  // the program that `fork` is about to make of what it holds; 0: none announced
   bool dead = false;
   bool faulty = false;  // broke the protocol: to be ended
 

@@ -59,6 +59,10 @@ bool Sockets::take_seat(Description& d, Program& caller, u32 number, u32 thread,
       if ((seen & call::seat_wanted) != 0 ||
           __atomic_compare_exchange_n(&seat, &seen, seen | call::seat_wanted, false,
                                       __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
+        // A thread waits for one call at a time.
+        std::erase_if(d.parked, [&](const ParkedCall& parked) {
+          return parked.program == caller.id() && parked.thread == thread;
+        });
         d.parked.push_back({.program = caller.id(), .thread = thread, .slot = call});
         return false;
       }

@@ -25,9 +25,16 @@ bool Sockets::take_pieces(Program& program, Description& d, const call::CallSlot
   total = std::min(total, limit);
   *taken = 0;
   Arena& arena = program.arena();
+  const auto chunk_at = [&](u32 i) {
+    return static_cast<u32>(call.a[1 + i / 2] >> (i % 2 == 0 ? 0 : 32));
+  };
+  for (u32 i = 0; u64{i} * call::chunk_bytes < total; ++i) {
+    if (arena.claim_send_chunk(chunk_at(i))) continue;
+    while (i > 0) arena.unclaim_send_chunk(chunk_at(--i));
+    return false;
+  }
   for (u32 i = 0; *taken < total; ++i) {
-    const u32 chunk = static_cast<u32>(call.a[1 + i / 2] >> (i % 2 == 0 ? 0 : 32));
-    if (!arena.claim_send_chunk(chunk)) return false;
+    const u32 chunk = chunk_at(i);
     const u64 part = std::min<u64>(total - *taken, call::chunk_bytes);
     if (d.pieces_taken > 0 && d.pieces_taken == d.pieces.size()) {
       d.pieces.clear();
@@ -75,7 +82,7 @@ void Sockets::send(Program& program, u32 number, const call::CallSlot& call) {
   slot.posted += taken;
   counters_.bytes_out += taken;
   if (d.tcb == net::no_tcb || (d.flags & call::flag_send_closed) != 0 ||
-      before + taken > u64{d.send_limit} + 256 * 1024) {
+      before + taken > u64{d.send_limit} + u64{256} * 1024) {
     // The connection ended while the post was under way (or a program ignores its limit): the bytes
     // go nowhere.
     SendPiece tail;

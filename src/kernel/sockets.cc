@@ -64,11 +64,11 @@ void Sockets::release(Description& d) {
 // The last reference is gone: close(2) as tcp(7) and RFC 9293 section 3.10.4 have it.
 void Sockets::close_now(Description& d, bool reset) {
   if (d.state == SocketState::listening) {
-    directory_.remove_listener(d.local);
+    if ((d.flags & call::flag_reset) == 0) directory_.remove_listener(d.local);
     std::erase(busy_listeners_, &d);
     auto pending = std::move(d.queue->pending);
     for (Description* waiting : pending) {
-      waiting->listener_of = nullptr;
+      waiting->queue_of = nullptr;
       waiting->linger_reset = true;
       release(*waiting);
     }
@@ -82,7 +82,7 @@ void Sockets::close_now(Description& d, bool reset) {
     free_description(d);
     return;
   }
-  if (reset || unread || d.state == SocketState::connecting || d.listener_of != nullptr) {
+  if (reset || unread || d.state == SocketState::connecting || d.accept_counted) {
     stack_->abort(d.tcb);
     d.tcb = net::no_tcb;
     free_description(d);
@@ -230,12 +230,6 @@ void Sockets::write_flags(Description& d) {
   touch_holders(d);
 }
 
-void Sockets::write_names(Description& d) {
-  for (const Holder& h : d.holders)
-    h.program->arena().ours().names[h.slot] = {d.local.address.value, d.remote.address.value,
-                                               d.local.port.value, d.remote.port.value, 0};
-}
-
 u32 Sockets::shared_events(const Description& d) const {
   u32 events = 0;
   const bool reset = (d.flags & call::flag_reset) != 0;
@@ -255,10 +249,10 @@ u32 Sockets::shared_events(const Description& d) const {
 void Sockets::fail(Description& d, int error) {
   d.tcb = net::no_tcb;
   drop_pieces(d, d.send_buffered);
-  if (d.listener_of != nullptr && d.references == 1 && d.holders.empty()) {
+  if (d.queue_of != nullptr) {
     // Nobody was offered it: it leaves the queue unseen.
-    std::erase(d.listener_of->queue->pending, &d);
-    d.listener_of = nullptr;
+    std::erase(d.queue_of->queue->pending, &d);
+    d.queue_of = nullptr;
     d.references = 0;
     free_description(d);
     return;
@@ -302,6 +296,7 @@ void Sockets::shutdown(Program& program, u32 number, u32 how) {
   Description& d = *program.slot(number).description;
   if (d.state == SocketState::listening && (how & 2) != 0) {
     // shutdown(2) on a listener ends the listening; accept then gives EINVAL.
+    if ((d.flags & call::flag_reset) != 0) return;
     directory_.remove_listener(d.local);
     d.flags |= call::flag_reset | call::flag_peer_closed;
     write_flags(d);

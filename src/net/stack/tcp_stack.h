@@ -43,7 +43,7 @@ class TcpStack final : public Stack {
   Result<ListenerId> listen(Endpoint local, u32 backlog) override;
   void set_backlog(ListenerId listener, u32 backlog) override;
   void close_listener(ListenerId listener) override;
-  void accepted(TcbId tcb) override;
+  bool accepted(TcbId tcb) override;
 
   Result<TcbId> connect(const ConnectOptions& options) override;
   void set_cookie(TcbId tcb, u64 cookie) override;
