@@ -115,12 +115,6 @@ int set_socket_level(Socket* socket, int name, int value, const void* raw_value,
     case SO_INCOMING_CPU:
     case SO_ZEROCOPY:
       return 0;  // no effect on a cob socket
-    case SO_TYPE:
-    case SO_ERROR:
-    case SO_DOMAIN:
-    case SO_PROTOCOL:
-    case SO_ACCEPTCONN:
-      return ENOPROTOOPT;
     default:
       return ENOPROTOOPT;
   }
