@@ -153,8 +153,8 @@ class TwoKernels {
       turns(4);
       if (done()) return true;
       if (i % 16 != 15) continue;
-      turns(1, Duration::milliseconds(6));  // boards are written every 5 ms
-      Time next = end;
+      turns(1, Duration::milliseconds(6));                      // boards are written every 5 ms
+      Time next = std::min(end, now_ + Duration::seconds(10));  // host descriptors have no deadline
       for (Node& node : nodes_) next = std::min(next, node.kernel->next_deadline());
       now_ = std::max(now_, next);
     }
