@@ -131,7 +131,7 @@ Result<std::unique_ptr<Messenger>> connect_messenger(KernelId self, KernelId pee
   const Fd memory = TRY(messenger->open_link(peer, 1));
   TRY(send_descriptor(socket, memory.ref()));
   Fd theirs = TRY(receive_descriptor(socket));
-  TRY(messenger->peer_up(peer, 1, std::move(theirs), Fd()));
+  TRY(messenger->peer_up(peer, 1, std::move(theirs)));
   return messenger;
 }
 

@@ -321,7 +321,7 @@ class BadKernelTest(CliTest):
         self.failing_up("mute", "kernel 1 did not start: it said nothing for 10 s", kernel="1")
 
     def test_hello_without_a_sealed_board(self):
-        self.failing_up("no-board", "hello without doorbell and sealed board")
+        self.failing_up("no-board", "hello without a sealed board")
 
     def test_kernel_that_is_no_program(self):
         cob = self.cob(up=False)
@@ -337,6 +337,32 @@ class BadKernelTest(CliTest):
         self.expect(cob.down(), 0)
         self.assertGreater(time.monotonic() - begin, 1.5)
         self.assertLess(time.monotonic() - begin, 6)
+
+    def test_kernel_that_accuses_its_peers_ends_them_and_in_the_end_itself(self):
+        cob = self.cob(up=False, environment={"COB_DOUBLE": "accuse", "COB_DOUBLE_KERNEL": "1"})
+        core = usable_cores()[0]
+        cob.up("--cores", f"{core},{core},{core}")
+        began = time.monotonic()
+        innocent, accuser, other = cob.kernels()
+        wait_until(lambda: cob.kernels()[0]["epoch"] >= 2 and cob.kernels()[2]["epoch"] >= 2, 10, "the accused ones' new lives")
+        self.assertGreater(time.monotonic() - began, 0.5)  # each life lasts a second
+        wait_until(lambda: cob.kernels()[1]["epoch"] >= 2, 10, "the accuser's new life")
+        cob.note_pids()
+        # Who lies restarts about as often as who is lied about: nobody is kept down by it.
+        wait_until(lambda: cob.kernels()[1]["epoch"] >= 4, 20, "more lives of the accuser")
+        cob.note_pids()
+        epochs = [k["epoch"] for k in cob.kernels()]
+        self.assertLessEqual(max(epochs[0], epochs[2]), 2 * epochs[1] + 2, epochs)
+
+    def test_kernels_that_die_together_come_back_together(self):
+        core = usable_cores()[0]
+        cob = self.cob(up=False)
+        cob.up("--cores", ",".join([str(core)] * 6))
+        for life in range(2, 6):
+            for kernel in cob.kernels():
+                os.kill(kernel["pid"], signal.SIGKILL)
+            wait_until(lambda: all(k["epoch"] == life and k["state"] in ("running", "asleep") for k in cob.kernels()), 10, "six new lives")
+            cob.note_pids()
 
     def test_kernel_that_keeps_dying_is_slowed_down(self):
         for how in ("crash-once-up", "gibberish"):

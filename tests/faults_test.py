@@ -138,6 +138,105 @@ print(bool(events and events[0][1] & (select.EPOLLHUP | select.EPOLLERR)), flush
         self.assertEqual(program.stdout.readline(), "True\n")
 
 
+    def test_ports_whose_home_is_down_are_granted_and_claimed_when_it_is_back(self):
+        """Kernel 1 is the home of the odd ports. It dies until its supervisor waits before the next life."""
+        cob = self.cob(kernels=2)
+        bind = """
+import socket, errno
+s = socket.socket(); s.settimeout(20)
+try: s.bind(("0.0.0.0", 7011)); s.listen(); print("listening", flush=True)
+except OSError as e: print(errno.errorcode[e.errno], flush=True)
+"""
+        def held_down():
+            k = cob.kernels()[1]
+            if k["pid"] > 0:
+                cob.pids.add(k["pid"])
+                try:
+                    os.kill(k["pid"], signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            return k["epoch"] >= 7 and k["state"] == "restarting"
+        harness.wait_until(held_down, 20, "kernel 1 to be held down")
+        holder = cob.start(sys.executable, "-c", bind + "c, _ = s.accept(); print(c.recv(10), flush=True)", kernel=0)
+        self.assertEqual(holder.stdout.readline(), "listening\n")
+        harness.wait_until(lambda: cob.kernels()[1]["state"] in ("running", "asleep"), 20, "kernel 1's next life")
+        cob.note_pids()
+        harness.wait_until(lambda: python(cob, bind, 1).stdout == "EADDRINUSE\n", 10, "the claim to be known again")
+        got = python(cob, f'import socket; socket.create_connection(("{ADDRESS}", 7011), 10).sendall(b"hi")', 1)
+        self.assertEqual(got.returncode, 0, got.stderr)
+        self.assertEqual(holder.stdout.readline(), "b'hi'\n")
+
+
+class StandingStill(harness.CobTest):
+    """A kernel that lives and does nothing: stopped by a signal."""
+
+    def stopped(self, cob, number):
+        pid = cob.kernels()[number]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        self.addCleanup(lambda: harness.is_alive(pid) and os.kill(pid, signal.SIGCONT))
+        return pid
+
+    def test_bind_of_a_port_whose_home_stands_still_ends(self):
+        cob = self.cob(kernels=2)
+        home = self.stopped(cob, 1)
+        got = python(cob, """
+import socket, errno
+s = socket.socket()
+try: s.bind(("0.0.0.0", 7013)); print("bound")
+except OSError as e: print(errno.errorcode[e.errno])
+s.bind(("0.0.0.0", 7014)); print("bound")
+""", 0, timeout=30)
+        os.kill(home, signal.SIGCONT)
+        self.assertEqual(got.stdout, "EADDRINUSE\nbound\n", got.stderr)
+        # The home has heard that it is over.
+        harness.wait_until(lambda: python(cob, 'import socket; socket.create_server(("0.0.0.0", 7013))', 1).returncode == 0, 10,
+                           "the port to be free")
+
+    def test_status_shows_what_waits_in_the_rings_to_it(self):
+        cob = self.cob(kernels=2)
+        harness.wait_until(lambda: [p["message_lines"] for p in cob.kernels()[0]["queues"]["peers"]] == [0], what="the ring to be empty")
+        self.stopped(cob, 1)
+        cob.start(sys.executable, "-c", """
+import socket
+listeners = [socket.create_server(("0.0.0.0", 8000 + 2 * i)) for i in range(40)]
+input()
+""", kernel=0, stdin=-1)
+        harness.wait_until(lambda: cob.kernels()[0]["queues"]["peers"][0]["message_lines"] == 40, what="the notices to be seen")
+        self.assertIn("40/1024", cob.named("status").stdout)
+
+
+class Queues(harness.CobTest):
+    def test_status_shows_what_is_not_accepted_and_not_read(self):
+        cob = self.cob(kernels=2)
+        server = cob.start(sys.executable, "-c", """
+import socket
+l = socket.create_server(("0.0.0.0", 7020), backlog=17); print("ready", flush=True)
+input(); c, _ = l.accept(); c2, _ = l.accept(); print("two", flush=True)
+input()
+""", kernel=1, stdin=-1)
+        self.assertEqual(server.stdout.readline(), "ready\n")
+        client = cob.start(sys.executable, "-c", f"""
+import socket
+s = [socket.create_connection(("{ADDRESS}", 7020)) for i in range(5)]
+s[0].sendall(b"x" * 100000); print("connected", flush=True); input()
+""", kernel=0, stdin=-1)
+        self.assertEqual(client.stdout.readline(), "connected\n")
+        def listener():
+            rows = cob.kernels()[1]["queues"]["listeners"]
+            return [(r["listener"], r["accept_queue"], r["backlog"], r["handshakes"]) for r in rows]
+        harness.wait_until(lambda: listener() == [("0.0.0.0:7020", 5, 17, 0)], what="five connections in the queue")
+        self.assertRegex(cob.named("status").stdout, r"0\.0\.0\.0:7020 +1 +5/17 +0\n")
+        server.stdin.write("\n")
+        server.stdin.flush()
+        self.assertEqual(server.stdout.readline(), "two\n")
+        harness.wait_until(lambda: listener() == [("0.0.0.0:7020", 3, 17, 0)], what="two of them accepted")
+        row = lambda: next(p for p in cob.kernels()[1]["queues"]["programs"])
+        harness.wait_until(lambda: row()["receive_chunks"] >= 49, what="100,000 unread bytes to be seen")
+        self.assertEqual((row()["calls_waiting"], row()["receive_chunks_of"]), (0, 16384))
+        client.kill()
+        harness.wait_until(lambda: cob.kernels()[0]["queues"]["programs"] == [], what="the client's end")
+
+
 class SupervisorDeath(harness.CobTest):
     def test_nothing_stays(self):
         cob = self.cob(kernels=2)

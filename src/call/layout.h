@@ -17,7 +17,7 @@ using u64 = __u64;
 using i32 = __s32;
 using i64 = __s64;
 
-inline constexpr u32 protocol_version = 1;
+inline constexpr u32 protocol_version = 2;
 inline constexpr u32 arena_magic = 0x31626f63;  // "cob1"
 
 // Capacities of an arena; all of it is virtual until touched.
@@ -28,8 +28,11 @@ inline constexpr u32 max_sockets =
     32'768;  // slots 1 .. half-1 are given out by the shim, the rest by the kernel
 inline constexpr u32 first_kernel_socket = max_sockets / 2;
 inline constexpr u32 max_ready_rings =
-    64;                                   // epoll sets with a ring of their own; ring 0 is nobody's
-inline constexpr u32 max_listeners = 64;  // offer rings
+    64;  // epoll sets with a ring of their own; ring 0 is nobody's
+// Offer rings, 0 is nobody's: a program's further listen() gives ENOBUFS, as does its accept() from
+// a listener that it was handed.
+inline constexpr u32 max_listeners = 1'024;
+inline constexpr u32 no_offer_ring = 0xffff'ffff;
 inline constexpr u32 offer_slots = 256;
 inline constexpr u32 chunk_bytes = 2'048;
 inline constexpr u32 receive_chunks = 16'384;  // kernel-written
@@ -88,7 +91,11 @@ enum class SocketOption : u32 {
   send_buffer,
   linger,
   user_timeout,
-  error_taken /* SO_ERROR was read: no holder sees it again */
+  error_taken /* SO_ERROR was read: no holder sees it again */,
+  syn_count,
+  linger2,
+  max_segment,
+  defer_accept
 };
 enum class InfoKind : u32 { tcp = 1, queue = 2 };
 
@@ -141,7 +148,7 @@ struct alignas(64) KernelSocket {
   SocketState state;
   u8 flags;
   u32 events;      // shared mode: readiness, computed by the kernel
-  u32 offer_ring;  // listener: its offer ring
+  u32 offer_ring;  // listener: its offer ring; no_offer_ring: none is left for it
 };
 static_assert(sizeof(KernelSocket) == 64);
 inline constexpr u8 flag_peer_closed = 1;  // FIN reached; after `received` bytes comes end of file
@@ -229,7 +236,7 @@ struct alignas(64) KernelArmed {  // kernel-written
 };
 
 struct alignas(64) ThreadArmed {  // program-written
-  u32 armed;                      // 1: the thread sleeps on its doorbell
+  u32 armed;                      // 1: the thread sleeps on its bell
   u32 resting;                    // 0: at work; else counts the looks of a wait that found nothing
   u32 reserved[14];
 };
@@ -245,11 +252,11 @@ struct KernelSide {
   RingConsumed consumed[max_threads];
   ThreadReply reply[max_threads];
   RingHead ready_head[max_ready_rings];
-  RingHead offer_head[max_listeners];
   RingHead freed_head;
   alignas(4096) KernelSocket socket[max_sockets];
   alignas(4096) SocketNames names[max_sockets];
   alignas(4096) FreedRingEntries freed;
+  alignas(4096) RingHead offer_head[max_listeners];
   alignas(4096) OfferRingEntries offers[max_listeners];
   alignas(4096) ReadyRingEntries ready[max_ready_rings];
   alignas(4096) u8 chunk[receive_chunks][chunk_bytes];
@@ -269,12 +276,13 @@ struct ProgramSide {
 
 enum class Hello : u32 {
   attach = 1,  // program -> kernel. AttachRequest. Answered by AttachReply + {kernel side, program
-               // side, kernel doorbell}
-  thread,  // program -> kernel. ThreadRequest + {doorbell eventfd}; answered by ThreadReplyHello
-  child,   // program -> kernel, before Op::fork. + {kernel's end of the child's socket pair}; no
-           // answer
-  again,   // program -> supervisor, on the shared attach right: AgainRequest + {kernel's end}; no
-           // answer
+               // side, doorbell eventfd: the kernel watches it}
+  thread,      // program -> kernel. ThreadRequest. Answered by AttachReply + {epoll descriptor: the
+               // kernel rings}, or without one when the kernel has none to spare
+  child,  // program -> kernel, before Op::fork. + {kernel's end of the child's socket pair}; no
+          // answer
+  again,  // program -> supervisor, on the shared attach right: AgainRequest + {kernel's end}; no
+          // answer
 };
 
 struct AttachRequest {

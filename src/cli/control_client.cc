@@ -38,6 +38,7 @@ void copy_tables(const kernel::Board& from, kernel::Board& to) {
     const u32 before = __atomic_load_n(sequence, __ATOMIC_ACQUIRE);
     std::memcpy(to.program, from.program, sizeof(to.program));
     std::memcpy(to.listener, from.listener, sizeof(to.listener));
+    std::memcpy(to.peer, from.peer, sizeof(to.peer));
     std::atomic_thread_fence(std::memory_order_acquire);
     if (before % 2 == 0 && __atomic_load_n(sequence, __ATOMIC_RELAXED) == before) return;
     std::this_thread::yield();

@@ -122,8 +122,7 @@ Result<void> KernelSlot::start_process(Time now) {
   return {};
 }
 
-void KernelSlot::said_hello(Fd doorbell, Fd board, Time now) {
-  doorbell_ = std::move(doorbell);
+void KernelSlot::said_hello(Fd board, Time now) {
   board_ = std::move(board);
   state_ = KernelState::running;
   running_since_ = now;
@@ -163,7 +162,6 @@ std::string KernelSlot::reap(Time now) {
   pid_ = 0;
   pidfd_.reset();
   control_.reset();
-  doorbell_.reset();
   board_.reset();
   queue_.clear();
   if (state_ == KernelState::stopping) {

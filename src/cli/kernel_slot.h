@@ -40,7 +40,7 @@ class KernelSlot {
 
   // On failure the slot waits a second for the next attempt.
   Result<void> spawn(Time now);
-  void said_hello(Fd doorbell, Fd board, Time now);
+  void said_hello(Fd board, Time now);
   // Asks to end, and gives it shutdown_timeout.
   void stop(Time now);
   void kill() const;
@@ -70,7 +70,6 @@ class KernelSlot {
   Time running_since() const { return running_since_; }
   FdRef control() const { return control_.ref(); }
   FdRef process() const { return pidfd_.ref(); }
-  FdRef doorbell() const { return doorbell_.ref(); }
   FdRef board() const { return board_.ref(); }
   bool running() const { return state_ == KernelState::running; }
   bool alive() const { return pid_ > 0; }
@@ -87,7 +86,7 @@ class KernelSlot {
   KernelPlan plan_;
   KernelState state_ = KernelState::waiting;
   pid_t pid_ = 0;
-  Fd pidfd_, control_, doorbell_, board_;
+  Fd pidfd_, control_, board_;
   std::deque<Queued> queue_;
   std::deque<Time> deaths_;  // of the last 10 s
   Time deadline_ = Time::never();

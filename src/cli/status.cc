@@ -11,8 +11,10 @@
 #include <memory>
 
 #include "base/clock.h"
+#include "call/layout.h"
 #include "cli/commands.h"
 #include "cli/control_client.h"
+#include "message/link_layout.h"
 
 namespace cob::cli {
 namespace {
@@ -61,6 +63,40 @@ nlohmann::json listeners_of(const kernel::Board& board) {
   return listeners;
 }
 
+// What waits where, and of how much room.
+nlohmann::json queues_of(const kernel::Board& board) {
+  nlohmann::json listeners = nlohmann::json::array(), programs = listeners, peers = listeners;
+  for (const kernel::BoardListener& l : board.listener) {
+    if (l.port == 0) continue;
+    listeners.push_back({{"listener", fmt::format("{}:{}", dotted(l.address), l.port)},
+                         {"accept_queue", l.accept_queue},
+                         {"backlog", l.backlog},
+                         {"handshakes", l.syn_queue}});
+  }
+  for (const kernel::BoardProgram& p : board.program) {
+    if (p.pid == 0) continue;
+    programs.push_back({{"pid", p.pid},
+                        {"command", p.command},
+                        {"calls_waiting", p.calls_waiting},
+                        {"receive_chunks", p.receive_chunks},
+                        {"receive_chunks_of", call::receive_chunks},
+                        {"send_chunks", p.send_chunks},
+                        {"send_chunks_of", call::send_chunks}});
+  }
+  for (u32 k = 0; k < kernel::board_peers; ++k) {
+    const kernel::BoardPeer& p = board.peer[k];
+    if (p.connected == 0) continue;
+    peers.push_back({{"kernel", k},
+                     {"message_lines", p.message_lines},
+                     {"message_lines_of", message::message_slots},
+                     {"frames", p.frames},
+                     {"frames_of", message::frame_entries}});
+  }
+  return {{"listeners", std::move(listeners)},
+          {"programs", std::move(programs)},
+          {"peers", std::move(peers)}};
+}
+
 nlohmann::json describe(const nlohmann::json& info, const Sample& before, const Sample& after) {
   nlohmann::json kernel = info;
   if (!before.board || !after.board) return kernel;
@@ -101,6 +137,7 @@ nlohmann::json describe(const nlohmann::json& info, const Sample& before, const 
                            {"calls", b.calls},
                            {"contested_ns", b.contested_ns}};
   kernel["listeners"] = listeners_of(b);
+  kernel["queues"] = queues_of(b);
   return kernel;
 }
 
@@ -117,13 +154,47 @@ std::string format_uptime(i64 ms) {
   return fmt::format("{}h{:02}m", s / 3'600, s / 60 % 60);
 }
 
+// What is in use, of how much: "3/511".
+std::string of(const nlohmann::json& object, const char* used, const char* room) {
+  return fmt::format("{}/{}", object[used].get<u64>(), object[room].get<u64>());
+}
+
+void print_queues(const nlohmann::json& kernels) {
+  Table listeners({"LISTENER", "KERNEL", "ACCEPT QUEUE", "HANDSHAKES"});
+  Table programs({"PID", "KERNEL", "CALLS WAITING", "RECEIVE CHUNKS", "SEND CHUNKS", "COMMAND"});
+  Table rings({"FROM KERNEL", "TO", "MESSAGE LINES", "FRAMES"});
+  bool any_listener = false, any_program = false, any_ring = false;
+  for (const auto& kernel : kernels) {
+    if (!kernel.contains("queues")) continue;
+    const std::string number = kernel["kernel"].dump();
+    for (const auto& l : kernel["queues"]["listeners"]) {
+      any_listener = true;
+      listeners.add({l["listener"].get<std::string>(), number, of(l, "accept_queue", "backlog"),
+                     l["handshakes"].dump()});
+    }
+    for (const auto& p : kernel["queues"]["programs"]) {
+      any_program = true;
+      programs.add({p["pid"].dump(), number, p["calls_waiting"].dump(),
+                    of(p, "receive_chunks", "receive_chunks_of"),
+                    of(p, "send_chunks", "send_chunks_of"), p["command"].get<std::string>()});
+    }
+    for (const auto& p : kernel["queues"]["peers"]) {
+      any_ring = true;
+      rings.add({number, p["kernel"].dump(), of(p, "message_lines", "message_lines_of"),
+                 of(p, "frames", "frames_of")});
+    }
+  }
+  if (any_listener) fmt::print("\n{}", listeners.text());
+  if (any_program) fmt::print("\n{}", programs.text());
+  if (any_ring) fmt::print("\n{}", rings.text());
+}
+
 void print_text(const nlohmann::json& status) {
   fmt::print("cob '{}' at {}, supervisor pid {}, up {}\n\n", status.value("name", ""),
              status.value("address", ""), status.value("pid", 0),
              format_uptime(status.value("uptime_ms", i64{0})));
   Table table({"KERNEL", "STATE", "PID", "CORE", "EPOCH", "UPTIME", "PROGRAMS", "CONNS", "MEMORY",
                "OPENS/S", "CALLS/S", "MSGS/S", "FRAMES/S", "MB/S", "CONTESTED", "DROPPED", "FULL"});
-  std::string listeners;
   for (const auto& kernel : status["kernels"]) {
     std::vector<std::string> row{
         kernel["kernel"].dump(), kernel.value("state", ""),
@@ -145,15 +216,11 @@ void print_text(const nlohmann::json& status) {
                              fmt::format("{}", total["frames_dropped"].get<u64>() +
                                                    total["accept_overflows"].get<u64>()),
                              total["messages_full"].dump()});
-      for (const auto& listener : kernel["listeners"]) {
-        listeners += fmt::format("  {} on kernel {}\n", listener.get<std::string>(),
-                                 kernel["kernel"].get<int>());
-      }
     }
     table.add(std::move(row));
   }
   fmt::print("{}", table.text());
-  if (!listeners.empty()) fmt::print("\nListeners:\n{}", listeners);
+  print_queues(status["kernels"]);
 }
 
 void status(const Context& context) {
@@ -191,7 +258,15 @@ void add_status(CLI::App& app, Context& context) {
       "CONTESTED  share of the time in which another process computed on the kernel's core\n"
       "DROPPED    frames dropped and connections refused by a full accept queue, since the "
       "kernel's start\n"
-      "FULL       times a message to another kernel found the ring full and had to wait");
+      "FULL       times a message to another kernel found the ring full and had to wait\n"
+      "\n"
+      "Then what waits, of how much room:\n"
+      "ACCEPT QUEUE    connections that no program has accepted yet, of the listener's backlog\n"
+      "HANDSHAKES      connections of that listener that are being opened\n"
+      "CALLS WAITING   calls that a program has posted and its kernel has not taken\n"
+      "RECEIVE CHUNKS  2 KiB pieces of the program's memory that hold what it has not read\n"
+      "SEND CHUNKS     the same, of what was not acknowledged yet\n"
+      "MESSAGE LINES, FRAMES  what the other kernel has not taken out of the ring to it");
   command->callback([&context] { status(context); });
 }
 

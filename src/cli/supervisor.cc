@@ -25,23 +25,6 @@ constexpr Duration log_trim_interval = Duration::seconds(10);
 
 u64 tag(u32 source, u32 index) { return static_cast<u64>(source) << 32 | index; }
 
-// A board may be mapped by tools without fear only if it cannot shrink under them.
-bool is_sound_board(FdRef board) {
-  struct stat status{};
-  const int seals = ::fcntl(board.get(), F_GET_SEALS);
-  return ::fstat(board.get(), &status) == 0 &&
-         status.st_size >= static_cast<off_t>(sizeof(kernel::Board)) && seals >= 0 &&
-         (seals & F_SEAL_SHRINK) != 0;
-}
-
-message::Simple simple(ControlKind kind, u32 value, u32 epoch) {
-  message::Simple message{};
-  message.kind = std::to_underlying(kind);
-  message.value = value;
-  message.epoch = epoch;
-  return message;
-}
-
 Result<Fd> listen_at(const std::string& path) {
   Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket.valid()) return Error::from_errno("socket");
@@ -125,6 +108,7 @@ Result<void> Supervisor::prepare() {
               std::min(options_.name.size(), sizeof(config.cob_name) - 1));
   kernels_.reserve(options_.cores.size());
   last_attach_.resize(options_.cores.size());
+  standing_.resize(options_.cores.size());
   for (std::size_t i = 0; i < options_.cores.size(); ++i) {
     config.kernel = static_cast<u16>(i);
     config.core = options_.cores[i];
@@ -214,12 +198,17 @@ void Supervisor::dispatch(Source source, u32 index, u32 events) {
 
 Time Supervisor::next_deadline() const {
   Time next = next_log_trim_;
-  for (const KernelSlot& kernel : kernels_) next = std::min(next, kernel.deadline());
+  for (const KernelSlot& kernel : kernels_) {
+    next = std::min(next, kernel.deadline());
+    if (standing_[kernel.id()].accused_epoch != 0)
+      next = std::min(next, kernel.running_since() + accused_lives);
+  }
   return next;
 }
 
 void Supervisor::on_deadlines() {
   for (KernelSlot& kernel : kernels_) {
+    end_accused(kernel);
     if (kernel.deadline() > now_) continue;
     switch (kernel.state()) {
       case KernelState::waiting:
@@ -257,113 +246,6 @@ void Supervisor::on_signal() {
       begin_shutdown(fmt::format("stopped by signal {}", info.ssi_signo));
     }
   }
-}
-
-// ---- kernels
-// ----------------------------------------------------------------------------------------------------------
-
-void Supervisor::on_channel(KernelSlot& kernel) {
-  if (!kernel.alive()) return;
-  alignas(8) std::array<std::byte, 256> buffer{};
-  for (int budget = 64; budget > 0; --budget) {
-    auto received = receive_datagram(kernel.control(), buffer);
-    if (received.is_error()) return;  // EAGAIN; anything else ends in the pidfd
-    Datagram datagram = received.release_value();
-    if (datagram.bytes == 0) {  // closed: it is dying, or it must
-      ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, kernel.control().get(), nullptr);
-      if (kernel.state() != KernelState::stopping) kernel.kill();
-      return;
-    }
-    u32 kind = 0;
-    if (datagram.truncated || datagram.bytes < sizeof(kind))
-      return broken_protocol(kernel, "a malformed message");
-    std::memcpy(&kind, buffer.data(), sizeof(kind));
-    if (kind == std::to_underlying(ControlKind::hello) &&
-        datagram.bytes == sizeof(message::Simple)) {
-      on_hello(kernel, datagram);
-    } else if (kind == std::to_underlying(ControlKind::link) &&
-               datagram.bytes == sizeof(message::LinkNotice)) {
-      message::LinkNotice link;
-      std::memcpy(&link, buffer.data(), sizeof(link));
-      on_link(kernel, link, datagram);
-    } else {
-      return broken_protocol(kernel, "an unknown message");
-    }
-    if (!kernel.alive()) return;
-  }
-}
-
-void Supervisor::on_hello(KernelSlot& kernel, Datagram& datagram) {
-  if (kernel.state() == KernelState::stopping) return;
-  if (kernel.state() != KernelState::starting) return broken_protocol(kernel, "a second hello");
-  if (datagram.descriptors.size() != 2 || !is_sound_board(datagram.descriptors[1].ref())) {
-    return broken_protocol(kernel, "a hello without doorbell and sealed board");
-  }
-  kernel.said_hello(std::move(datagram.descriptors[0]), std::move(datagram.descriptors[1]), now_);
-  log(fmt::format("kernel {} runs: pid {}, core {}, epoch {}", kernel.id(), kernel.pid(),
-                  kernel.core(), kernel.epoch()));
-  for (KernelSlot& other : kernels_) {
-    if (other.id() == kernel.id() || !other.running()) continue;
-    const auto told_other =
-        other.send(simple(ControlKind::peer_appeared, kernel.id(), kernel.epoch()));
-    const auto told_kernel =
-        kernel.send(simple(ControlKind::peer_appeared, other.id(), other.epoch()));
-    if (told_other.is_error())
-      broken_protocol(other, "nothing for its peers' messages: its queue is full");
-    if (told_kernel.is_error())
-      broken_protocol(kernel, "nothing for its peers' messages: its queue is full");
-  }
-  if (!reported_ && std::ranges::all_of(kernels_, &KernelSlot::running)) report("");
-}
-
-// The sender's memory goes to the peer it is for, unless one of the two has died since.
-void Supervisor::on_link(KernelSlot& kernel, const message::LinkNotice& link, Datagram& datagram) {
-  if (!kernel.running()) return;
-  if (datagram.descriptors.size() != 1 || link.peer >= kernels_.size() ||
-      link.peer == kernel.id()) {
-    return broken_protocol(kernel, "a malformed link");
-  }
-  KernelSlot& peer = kernels_[link.peer];
-  if (!peer.running() || peer.epoch() != link.peer_epoch || kernel.epoch() != link.own_epoch)
-    return;
-  message::LinkNotice up{};
-  up.kind = std::to_underlying(ControlKind::peer_up);
-  up.peer = kernel.id();
-  up.peer_epoch = kernel.epoch();
-  up.own_epoch = peer.epoch();
-  std::vector<Fd> descriptors;
-  descriptors.push_back(std::move(datagram.descriptors[0]));
-  descriptors.emplace_back(::fcntl(kernel.doorbell().get(), F_DUPFD_CLOEXEC, 0));
-  if (!descriptors.back().valid()) return log("out of descriptors: two kernels stay unconnected");
-  if (peer.send(up, std::move(descriptors)).is_error())
-    broken_protocol(peer, "nothing: its queue is full");
-}
-
-// A kernel that breaks the protocol harms itself only: it is ended, and starts anew.
-void Supervisor::broken_protocol(KernelSlot& kernel, const char* what) {
-  log(fmt::format("kernel {} sent {}; killing it", kernel.id(), what));
-  kernel.kill();
-}
-
-void Supervisor::on_process_end(KernelSlot& kernel) {
-  if (!kernel.alive()) return;
-  const u32 epoch = kernel.epoch();
-  const bool was_running = kernel.running();
-  const bool was_stopping = kernel.state() == KernelState::stopping;
-  const std::string how = kernel.reap(now_);
-  log(fmt::format("kernel {} (epoch {}) {}", kernel.id(), epoch, how));
-  if (was_stopping) return;
-  if (was_running) {
-    for (KernelSlot& other : kernels_) {
-      if (!other.running()) continue;
-      if (other.send(simple(ControlKind::peer_down, kernel.id(), epoch)).is_error()) {
-        broken_protocol(other, "nothing for its peers' messages: its queue is full");
-      }
-    }
-  }
-  if (!reported_)
-    return begin_shutdown(fmt::format("kernel {} {} before the cob was up", kernel.id(), how));
-  if (ending_) return kernel.stop(now_);
 }
 
 // ---- the cob's life

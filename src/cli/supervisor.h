@@ -33,6 +33,11 @@ class Supervisor {
  public:
   static constexpr std::size_t max_clients = 64;  // beyond: the one idle longest is closed
   static constexpr std::size_t max_request_bytes = 4'096;
+  // A kernel that others cut off for a broken protocol is ended, but lives a second first. Who
+  // accuses too often is ended too: he lies, or no peer will do for him.
+  static constexpr Duration accused_lives = Duration::seconds(1);
+  static constexpr Duration accusations_window = Duration::seconds(10);
+  static constexpr u32 accusations_tolerated = 2;  // in the window, of one accuser's
 
   // Called once: describe() with "ok", and if that is false "error" and "log_tail": why the cob
   // could not come up. False: nobody listened any more; then the cob goes down again.
@@ -76,7 +81,10 @@ class Supervisor {
   void on_attach_again();
 
   void on_hello(KernelSlot& kernel, Datagram& datagram);
+  void introduce(KernelSlot& one, KernelSlot& other);
   void on_link(KernelSlot& kernel, const message::LinkNotice& link, Datagram& datagram);
+  void on_peer_faulted(KernelSlot& accuser, const message::Simple& report);
+  void end_accused(KernelSlot& kernel);
   void broken_protocol(KernelSlot& kernel, const char* what);
 
   Reply answer(const nlohmann::json& request, pid_t sender);
@@ -100,6 +108,12 @@ class Supervisor {
   Fd attach_right_inlet_, attach_right_;  // what programs hold; our end
   std::vector<KernelSlot> kernels_;
   std::vector<Time> last_attach_;  // a kernel: for choosing among equals
+  struct Standing {                // a kernel's, over all its lives
+    Time window_began;
+    u32 accusations = 0;    // that it made in the window
+    u32 accused_epoch = 0;  // this life of it is to be ended; 0: none
+  };
+  std::vector<Standing> standing_;
   std::map<u32, Client> clients_;
   u32 next_client_ = 0;
 };

@@ -56,6 +56,7 @@ void Arena::populate() {
   touch(&ours_->names[0], page);
   touch(&ours_->names[call::first_kernel_socket], page);
   touch(&ours_->freed, page);
+  touch(&ours_->offer_head[0], page);
   touch(&ours_->offers[0], page);
   touch(&ours_->ready[0], page);
   touch(&ours_->ready[1], page);

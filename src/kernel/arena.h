@@ -28,6 +28,11 @@ class Arena {
   const call::ProgramSide& theirs() const { return *theirs_; }
   FdRef ours_fd() const { return ours_fd_.ref(); }
   FdRef theirs_fd() const { return theirs_fd_.ref(); }
+  // Once the program has its own.
+  void close_descriptors() {
+    ours_fd_.reset();
+    theirs_fd_.reset();
+  }
 
   // Touches the pages that every program uses first, so that its first connections do not.
   void populate();
@@ -35,6 +40,11 @@ class Arena {
   // A receive chunk, or call::no_chunk when all are in use.
   u32 take_chunk();
   void give_chunk(u32 chunk);
+  u32 chunks_held() const { return unused_chunk_ - static_cast<u32>(free_chunks_.size()); }
+  // How many one socket may hold at present: an eighth of what is free, so that those who do not
+  // read leave something to those who do, however many they are (dynamic thresholds: Choudhury and
+  // Hahne, 1998).
+  u32 fair_share() const { return (call::receive_chunks - chunks_held()) / 8; }
   std::byte* chunk_payload(u32 chunk);
   call::ChunkHeader& chunk_header(u32 chunk);
 

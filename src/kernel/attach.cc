@@ -1,14 +1,13 @@
 // Kernel, programs' comings and goings: hellos on liveness sockets, arenas, exec, death;
 // docs/calls.md, "Attach", "Deaths".
-#include <fcntl.h>
-#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 
+#include "base/doorbell.h"
 #include "base/log.h"
 #include "base/passing.h"
 #include "kernel/kernel.h"
@@ -35,24 +34,13 @@ bool is_liveness_end(FdRef fd) {
          bytes == sizeof name.sun_family;
 }
 
-// What else a program may hand over as a doorbell would outlive it here, or block us.
-bool is_eventfd(FdRef fd) {
-  char target[32] = {};
-  const std::string link = fmt::format("/proc/self/fd/{}", fd.get());
-  return ::readlink(link.c_str(), target, sizeof target - 1) > 0 &&
-         std::strcmp(target, "anon_inode:[eventfd]") == 0;
-}
-
 }  // namespace
 
 // 0: it could not be; closing the socket tells whoever holds its other end.
 u32 Kernel::add_program(u32 pid, Fd liveness) {
   if (!is_liveness_end(liveness.ref())) return 0;
   const u32 id = next_program_++;
-  epoll_event event{};
-  event.events = EPOLLIN | EPOLLRDHUP;
-  event.data.u64 = id;
-  if (::epoll_ctl(events_.get(), EPOLL_CTL_ADD, liveness.get(), &event) != 0) return 0;
+  if (watch(liveness.ref(), id).is_error()) return 0;
   programs_.emplace(id, std::make_unique<Program>(id, pid, std::move(liveness)));
   return id;
 }
@@ -61,11 +49,10 @@ void Kernel::on_program(Program& program) {
   if (!program.dead) read_hellos(program, false);
 }
 
-// Reads what lies on the liveness socket; its end is the program's.
+// Reads what lies on the liveness socket; its end is the program's. One that sends without end has
+// no more of our time than the others.
 void Kernel::read_hellos(Program& program, bool stop_at_child) {
-  // A program that goes on talking does not keep us: what is left is read in a later turn.
-  constexpr u32 most = call::max_threads + 8;
-  for (u32 i = 0; i < most; ++i) {
+  for (int budget = stop_at_child ? 512 : 16; budget > 0; --budget) {
     std::byte bytes[sizeof(call::AttachRequest)] = {};
     auto received = receive_datagram(program.liveness(), bytes, Blocking::never);
     if (received.is_error() && received.error().code == EAGAIN) return;
@@ -87,16 +74,7 @@ void Kernel::read_hellos(Program& program, bool stop_at_child) {
       case call::Hello::thread: {
         call::ThreadRequest request;
         std::memcpy(&request, bytes, sizeof request);
-        call::AttachReply reply{.kind = kind, .result = -EPROTO};
-        if (fds.size() == 1 && program.attached() && is_eventfd(fds[0].ref())) {
-          // The doorbell must never block us.
-          const int flags = ::fcntl(fds[0].get(), F_GETFL);
-          ::fcntl(fds[0].get(), F_SETFL, flags | O_NONBLOCK);
-          const auto added = program.add_thread(request.thread, std::move(fds[0]));
-          reply.result = added.is_error() ? -added.error().code : 0;
-          tables_changed_ = true;
-        }
-        (void)send_struct(program.liveness(), reply, {}, Blocking::never);
+        add_thread(program, request.thread);
         break;
       }
       case call::Hello::child:
@@ -111,7 +89,36 @@ void Kernel::read_hellos(Program& program, bool stop_at_child) {
   }
 }
 
+// Without descriptors to spare the thread gets no bell and looks by itself.
+void Kernel::add_thread(Program& program, u32 index) {
+  call::AttachReply reply{.kind = static_cast<u32>(call::Hello::thread), .result = -EPROTO};
+  Fd bell;
+  if (program.attached() && index < call::max_threads) {
+    Program::Thread& thread = program.add_thread(index);
+    auto doorbell = make_doorbell();
+    if (doorbell.is_error()) {
+      COB_LOG(warn, "kernel {}: thread of program {} without a doorbell: {}", config_.kernel,
+              program.pid(), std::strerror(doorbell.error().code));
+    } else {
+      thread.button = std::move(doorbell.value().button);
+      bell = std::move(doorbell.value().bell);
+    }
+    reply.result = 0;
+    tables_changed_ = true;
+  }
+  const FdRef fds[] = {bell.ref()};
+  if (bell.valid() && !send_struct(program.liveness(), reply, fds, Blocking::never).is_error())
+    return;
+  (void)send_struct(program.liveness(), reply, {}, Blocking::never);
+}
+
 Result<void> Kernel::give_arena(Program& program) {
+  if (!program.doorbell.valid()) {
+    Fd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!doorbell.valid()) return Error::from_errno("eventfd");
+    TRY(watch(doorbell.ref(), event_doorbell));
+    program.doorbell = std::move(doorbell);
+  }
   auto arena = std::move(spare_arena_);
   if (arena == nullptr) arena = TRY(Arena::create());
   call::ArenaHeader& header = arena->ours().header;
@@ -128,8 +135,9 @@ Result<void> Kernel::give_arena(Program& program) {
   header.default_send_limit = SocketsOptions{}.send_limit;
   std::memcpy(header.cob_name, config_.cob_name, sizeof header.cob_name);
   const call::AttachReply reply{.kind = static_cast<u32>(call::Hello::attach), .result = 0};
-  const FdRef fds[] = {arena->ours_fd(), arena->theirs_fd(), doorbell_.ref()};
+  const FdRef fds[] = {arena->ours_fd(), arena->theirs_fd(), program.doorbell.ref()};
   TRY(send_struct(program.liveness(), reply, fds, Blocking::never));
+  arena->close_descriptors();
   program.set_arena(std::move(arena));
   attached_.push_back(&program);
   return {};
@@ -204,6 +212,8 @@ void Kernel::end(Program& program) {
   for (const u32 handle : program.in_flight)
     if (Description* d = sockets_->at_handle(handle)) sockets_->release(*d);
   program.in_flight.clear();
+  unwatch(program.doorbell.ref());
+  unwatch(program.liveness());
   program.close_liveness();
 }
 

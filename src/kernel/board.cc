@@ -88,16 +88,31 @@ void Kernel::update_tables() {
         static_cast<u32>(std::count_if(program->threads().begin(), program->threads().end(),
                                        [](const auto& t) { return t.active; }));
     row.sockets = program->open_slots();
+    row.calls_waiting = program->calls_waiting();
+    row.receive_chunks = program->arena().chunks_held();
+    row.send_chunks = program->arena().send_chunks_held();
     std::memset(row.command, 0, sizeof row.command);
     std::strncpy(row.command, program->command().c_str(), sizeof row.command - 1);
   }
   for (; i < board_programs && b.program[i].pid != 0; ++i) b.program[i].pid = 0;
   u32 l = 0;
-  for (const net::Endpoint& local : directory_.own_listeners()) {
-    if (l == board_listeners) break;
-    b.listener[l++] = {.address = local.address.value, .port = local.port.value};
-  }
+  sockets_->for_each_listener([&](net::Endpoint local, const net::ListenerInfo& info) {
+    if (l == board_listeners) return;
+    b.listener[l++] = {.address = local.address.value,
+                       .port = local.port.value,
+                       .accept_queue = info.accept_queue,
+                       .syn_queue = info.syn_queue,
+                       .backlog = info.backlog};
+  });
   for (; l < board_listeners && b.listener[l].port != 0; ++l) b.listener[l].port = 0;
+  for (u16 k = 0; k < config_.kernels && k < board_peers; ++k) {
+    const message::Link& link = *messenger_->links().find(KernelId(k));
+    b.peer[k] = {};
+    if (!link.connected || k == config_.kernel) continue;
+    b.peer[k] = {.connected = 1,
+                 .message_lines = link.messages_out.unread(),
+                 .frames = link.frames_out.unread()};
+  }
   publish(b.tables_sequence, b.tables_sequence + 1);
 }
 

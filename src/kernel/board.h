@@ -9,13 +9,18 @@
 namespace cob::kernel {
 
 inline constexpr u32 board_programs = 1'024;   // further programs run, but are not shown
-inline constexpr u32 board_listeners = 1'024;  // further listen() calls give ENOBUFS
+inline constexpr u32 board_listeners = 1'024;  // further ones listen, but are not shown
+
+inline constexpr u32 board_peers = 64;
 
 struct BoardProgram {
   u32 pid = 0;  // 0: free
   u32 threads = 0;
   u32 sockets = 0;
-  u32 reserved = 0;
+  u32 calls_waiting = 0;   // posted and not taken yet, over all its rings
+  u32 receive_chunks = 0;  // in use, of call::receive_chunks
+  u32 send_chunks = 0;     // in use, of call::send_chunks
+  u32 reserved[2] = {};
   char command[48] = {};
 };
 
@@ -23,11 +28,22 @@ struct BoardListener {
   u32 address = 0;  // host byte order
   u16 port = 0;     // 0: free
   u16 reserved = 0;
+  u32 accept_queue = 0;  // connections that nobody accepted yet
+  u32 syn_queue = 0;     // handshakes not ended
+  u32 backlog = 0;       // of the accept queue
+};
+
+// The rings to another kernel: what it has not taken yet.
+struct BoardPeer {
+  u32 connected = 0;
+  u32 message_lines = 0;  // of message::message_slots
+  u32 frames = 0;         // of message::frame_entries
+  u32 reserved = 0;
 };
 
 struct Board {
   u32 magic = 0x626f6172;
-  u32 version = 1;
+  u32 version = 2;
   u32 pid = 0;
   u32 epoch = 0;
   u16 kernel = 0;
@@ -51,6 +67,7 @@ struct Board {
   alignas(64) u32 tables_sequence = 0;
   alignas(64) BoardProgram program[board_programs];
   BoardListener listener[board_listeners];
+  BoardPeer peer[board_peers];  // by number
 };
 
 }  // namespace cob::kernel

@@ -29,7 +29,6 @@ Result<Port> Sockets::ephemeral_port(net::Endpoint remote, net::Ipv4Address loca
 // Starts the handshake. ECONNREFUSED: nobody listens there. EHOSTUNREACH: not an address of this
 // cob.
 Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::Endpoint local) {
-  if (d.claiming) return Error::of(EINVAL, "connect: its port is being claimed");
   if (remote.address.is_any()) remote.address = options_.address;
   if (!ours(remote.address)) return Error::of(EHOSTUNREACH, "connect: no uplink");
   const auto kernel = directory_.find_listener(remote);
@@ -42,7 +41,8 @@ Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::E
   d.tcb = TRY(stack_->connect({.local = local,
                                .remote = remote,
                                .route = net::Route::inside(*kernel),
-                               .cookie = to_cookie(d)}));
+                               .cookie = to_cookie(d),
+                               .max_segment_bytes = d.max_segment_bytes}));
   d.state = SocketState::connecting;
   apply_options(d);
   return {};
@@ -57,6 +57,7 @@ void Sockets::write_names(Description& d) {
 void Sockets::connect(Program& program, u32 number, net::Endpoint remote, net::Endpoint local) {
   Description& d = *program.slot(number).description;
   if (d.state != SocketState::undecided) return;
+  if (d.claiming) return fail(d, EALREADY);
   const auto started = start_connect(d, remote, local);
   if (started.is_error()) {
     fail(d, started.error().code);
@@ -70,6 +71,7 @@ i32 Sockets::connect_local(Program& program, u32 number, net::Endpoint remote,
                            net::Endpoint local) {
   Description& d = *program.slot(number).description;
   if (d.state != SocketState::undecided) return -EISCONN;
+  if (d.claiming) return -EALREADY;
   // An address that may be the host's: without a cob listener it is.
   if (!ours(remote.address) || (remote.address.is_loopback() && !directory_.find_listener(remote)))
     return -EHOSTUNREACH;
@@ -107,19 +109,32 @@ void Sockets::bind(Program& program, u32 number, net::Endpoint local, bool reuse
   d.claiming = true;
   directory_.claim(claim, now_, [this, local, handle = d.handle, origin](i32 result) {
     Description* bound = at_handle(handle);
-    if (bound == nullptr) {
-      if (result == 0) directory_.unclaim(local, handle);
-      return;
-    }
-    bound->claiming = false;
+    if (bound != nullptr) bound->claiming = false;
     if (result == 0) {
-      bound->bound = true;
-      bound->local = local;
-      write_names(*bound);
+      if (bound == nullptr || bound->state != SocketState::undecided) {
+        // Closed, or in error, while the claim was under way.
+        directory_.unclaim(local, handle);
+        result = -EINVAL;
+      } else {
+        bound->bound = true;
+        bound->local = local;
+        write_names(*bound);
+      }
     }
     const u64 port = local.port.value;
     answer(origin, result, &port, 1);
   });
+}
+
+// The port was granted while its home was down, and another kernel's claim was there first when it
+// came back: the later owner's listener ends with EADDRINUSE, connections go on.
+void Sockets::claim_lost(u32 handle) {
+  Description* d = at_handle(handle);
+  if (d == nullptr) return;
+  d->bound = false;
+  if (d->state != SocketState::listening) return;
+  d->error = EADDRINUSE;
+  end_listening(*d);
 }
 
 }  // namespace cob::kernel

@@ -19,18 +19,38 @@ Result<void> Kernel::say_hello() {
   const Simple hello{.kind = static_cast<u32>(ControlKind::hello),
                      .value = config_.kernel,
                      .epoch = config_.epoch};
-  const FdRef fds[] = {doorbell_.ref(), board_fd_.ref()};
+  const FdRef fds[] = {board_fd_.ref()};
   return send_struct(supervisor_.ref(), hello, fds, Blocking::never);
 }
 
-Result<void> Kernel::open_link(KernelId peer, u32 peer_epoch) {
-  const Fd outbound = TRY(messenger_->open_link(peer, peer_epoch));
+Result<void> Kernel::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell) {
+  TRY(watch(doorbell.bell.ref(), event_doorbell));
+  const Fd outbound = TRY(messenger_->open_link(peer, peer_epoch, std::move(doorbell)));
   const LinkNotice link{.kind = static_cast<u32>(ControlKind::link),
                         .peer = peer.value,
                         .peer_epoch = peer_epoch,
                         .own_epoch = config_.epoch};
   const FdRef fds[] = {outbound.ref()};
   return send_struct(supervisor_.ref(), link, fds, Blocking::never);
+}
+
+// What the peer had here goes: its ports and listeners, and the connections to it.
+void Kernel::lose_peer(KernelId peer) {
+  if (peer.value >= config_.kernels || peer.value == config_.kernel) return;
+  directory_.peer_down(peer);
+  stack_->route_lost(net::Route::inside(peer));
+}
+
+// A peer that broke the protocol is cut off for as long as it lives: the supervisor shall see to
+// it.
+void Kernel::report_peer(KernelId peer) {
+  const Simple report{.kind = static_cast<u32>(ControlKind::peer_faulted),
+                      .value = peer.value,
+                      .epoch = messenger_->peer_epoch(peer)};
+  const auto sent = send_struct(supervisor_.ref(), report, {}, Blocking::never);
+  if (sent.is_error())
+    COB_LOG(error, "kernel {}: the supervisor does not hear of it: {}", config_.kernel,
+            std::strerror(sent.error().code));
 }
 
 void Kernel::on_supervisor() {
@@ -54,21 +74,22 @@ void Kernel::on_supervisor() {
     Result<void> done;
     switch (static_cast<ControlKind>(simple.kind)) {
       case ControlKind::peer_appeared:
-        done = open_link(KernelId(static_cast<u16>(simple.value)), simple.epoch);
+        if (fds.size() != 2) break;
+        done = open_link(KernelId(static_cast<u16>(simple.value)), simple.epoch,
+                         {std::move(fds[0]), std::move(fds[1])});
         break;
       case ControlKind::peer_up: {
         LinkNotice link;
-        if (got < sizeof link || fds.size() != 2) break;
+        if (got < sizeof link || fds.size() != 1) break;
         std::memcpy(&link, bytes, sizeof link);
         const KernelId peer(link.peer);
-        done = messenger_->peer_up(peer, link.peer_epoch, std::move(fds[0]), std::move(fds[1]));
+        done = messenger_->peer_up(peer, link.peer_epoch, std::move(fds[0]));
         if (messenger_->connected(peer)) directory_.peer_up(peer);
         break;
       }
       case ControlKind::peer_down:
         messenger_->peer_down(KernelId(static_cast<u16>(simple.value)), simple.epoch);
-        directory_.peer_down(KernelId(static_cast<u16>(simple.value)));
-        stack_->route_lost(net::Route::inside(KernelId(static_cast<u16>(simple.value))));
+        lose_peer(KernelId(static_cast<u16>(simple.value)));
         break;
       case ControlKind::program:
         if (fds.size() == 1) add_program(simple.value, std::move(fds[0]));

@@ -23,7 +23,7 @@ struct Holder {
   bool wants_accept = false;  // listener: connections may be offered here
   u32 settled = 0;            // listener: offers up to here were seen taken or taken back
   u32 offered = 0;            // listener: offers made
-  u32 offer_ring = 0;
+  u32 offer_ring = 0;         // 0: none yet
   u32 settled_at_check = 0, offered_at_check = 0;  // when the holder's patience was last looked at
 };
 
@@ -45,6 +45,7 @@ struct ParkedCall {
 // A listener's connections that no program was offered yet (front: oldest), and who comes next.
 struct ListenQueue {
   std::deque<Description*> pending;
+  std::deque<Description*> deferred;  // TCP_DEFER_ACCEPT: without data yet
   u32 next_holder = 0;
   u32 backlog = 0;
 };
@@ -61,7 +62,9 @@ struct Description {
   net::ListenerId listener;
   net::Endpoint local, remote;
   bool bound = false;     // local port was claimed
-  bool claiming = false;  // a claim is under way: it stays undecided until the answer
+  bool claiming = false;  // bind or listen waits for the port's home kernel
+  bool deferred = false;  // in its listener's `deferred`, until the peer sends
+  Time deferred_until;
   bool accept_counted =
       false;  // an unaccepted connection: the stack still counts it against the backlog
 
@@ -73,6 +76,8 @@ struct Description {
   // Received, in the seat holder's arena: chunks first..last; positions are the slot's.
   u32 first_chunk = call::no_chunk, last_chunk = call::no_chunk;
   u32 last_fill = 0;       // bytes used in last_chunk
+  u32 chunks_held = 0;     // of them
+  u32 window_limit = 0;    // receive buffer as last told to the stack; 0: receive_limit
   u64 first_position = 0;  // of first_chunk's first byte
   u64 consumed = 0;        // as last told to the stack
   // Received, while the kernel has the seat.
@@ -88,8 +93,12 @@ struct Description {
   u32 offered_by = 0;               // a connection offered, not accepted: its listener's handle
 
   u32 receive_limit = 0, send_limit = 0;
+  u32 send_limit_shown = 0;  // the largest that any holder ever saw: what it may have posted
   bool no_delay = false, cork = false, keep_alive = false, linger_reset = false;
   u32 keep_alive_idle_s = 7200, keep_alive_interval_s = 75, keep_alive_probes = 9;
+  net::TcbLimits limits;
+  u16 max_segment_bytes = 0;  // 0: the route's
+  u32 defer_accept_s = 0;     // a listener's
   bool reuse_address = false, reuse_port = false;
 
   std::size_t kept_bytes() const { return kept.size() - kept_taken; }

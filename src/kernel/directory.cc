@@ -12,7 +12,6 @@ namespace cob::kernel {
 namespace {
 
 constexpr u16 flag_reuse_address = 1, flag_reuse_port = 2, flag_listening = 4;
-constexpr Duration claim_timeout = Duration::seconds(2);
 
 PortClaim from_message(const ClaimMessage& m, KernelId owner) {
   const u16 flags = m.flags;
@@ -85,48 +84,171 @@ void Directory::forget(net::Endpoint local, KernelId owner, u32 handle) {
 }
 
 void Directory::claim(const PortClaim& claim, Time now, Done done) {
-  auto granted = [this](const PortClaim& c) {
-    for (PortClaim& own : own_claims_) {
-      if (own.handle != c.handle) continue;
-      own = c;
-      return;
-    }
-    own_claims_.push_back(c);
-  };
   const KernelId home = home_of(claim.local.port);
   if (home == self_) {
     const i32 result = decide(claim);
-    if (result == 0) granted(claim);
+    if (result == 0) own_claims_[claim.handle] = claim;
     done(result);
     return;
   }
-  // The continuation's captures are bounded, and it is gone when the request cannot be sent; the
-  // claim waits with `done` on the heap: bind is rare.
-  const auto waiting = std::make_shared<std::pair<PortClaim, Done>>(claim, std::move(done));
-  const auto finish = [granted, waiting](i32 result) {
-    if (result == 0) granted(waiting->first);
-    waiting->second(result);
-  };
-  const auto sent = messenger_->request<ClaimMessage, ClaimReply>(
-      home, to_message(claim), now + claim_timeout, [finish](Result<ClaimReply> reply) {
-        // A home that died meanwhile grants; it learns of the claim when it is back.
-        finish(reply.is_error() ? 0 : i32{reply.value().result});
-      });
-  if (sent.is_error()) finish(sent.error().code == ENETDOWN ? 0 : -ENOBUFS);
+  if (owed_[home.value].size() >= max_owed / 2) return done(-EADDRINUSE);  // notices go first
+  const u32 name = next_waiting_++;
+  waiting_.emplace(name, Waiting{claim, now + claim_timeout, std::move(done)});
+  tell(home, {.notice = Notice::claim, .name = name}, now);
+}
+
+// The end of a claim that waited for its home.
+void Directory::answered(u32 name, Result<i32> reply) {
+  const auto found = waiting_.find(name);
+  if (found == waiting_.end()) return;
+  Waiting waiting = std::move(found->second);
+  waiting_.erase(found);
+  const PortClaim& claim = waiting.claim;
+  i32 result = -EADDRINUSE;
+  if (!reply.is_error()) {
+    if (reply.value() <= 0 && reply.value() > -4096) result = reply.value();
+  } else {
+    switch (reply.error().code) {
+      case ENETDOWN:
+      case ECONNRESET:
+      case EPROTO:  // down, or cut off
+        result = 0;
+        break;
+      case ETIMEDOUT: {
+        // It lives and may grant yet: what it has then is what this kernel had before.
+        const bool had = own_claims_.contains(claim.handle);
+        tell(home_of(claim.local.port),
+             {.notice = had ? Notice::claim_again : Notice::unclaim,
+              .local = claim.local,
+              .name = claim.handle},
+             waiting.deadline);
+        break;
+      }
+      default:
+        break;
+    }
+  }
+  if (result == 0) own_claims_[claim.handle] = claim;
+  waiting.done(result);
 }
 
 void Directory::unclaim(net::Endpoint local, u32 handle) {
-  std::erase_if(own_claims_, [&](const PortClaim& c) { return c.handle == handle; });
+  own_claims_.erase(handle);
   const KernelId home = home_of(local.port);
   if (home == self_) {
     forget(local, self_, handle);
     return;
   }
-  // A home that is down has forgotten already.
-  (void)messenger_->send(home, UnclaimMessage{.address = local.address.value,
-                                              .handle = handle,
-                                              .port = local.port.value,
-                                              .reserved = u16{0}});
+  tell(home, {.notice = Notice::unclaim, .local = local, .name = handle}, {});
+}
+
+// Now, or by poll() when the peer's ring has room. A peer that is down needs no telling: it has
+// forgotten all, and hears all when it is back.
+void Directory::tell(KernelId peer, const Owed& what, Time now) {
+  std::deque<Owed>& owed = owed_[peer.value];
+  if (owed.empty() && try_tell(peer, what, now)) return;
+  if (owed.size() == max_owed) {
+    const Owed oldest = owed.front();
+    owed.pop_front();
+    --owed_total_;
+    if (oldest.notice == Notice::claim)
+      answered(oldest.name, Error::of(EADDRINUSE, "no room for a claim"));
+  }
+  owed.push_back(what);
+  ++owed_total_;
+}
+
+void Directory::tell_all(const Owed& what) {
+  for (u16 k = 0; k < kernels_; ++k)
+    if (k != self_.value && messenger_->connected(KernelId(k))) tell(KernelId(k), what, {});
+}
+
+// False: no room in the peer's ring.
+bool Directory::try_tell(KernelId peer, const Owed& what, Time now) {
+  Result<void> sent;
+  switch (what.notice) {
+    case Notice::claim: {
+      const auto found = waiting_.find(what.name);
+      if (found != waiting_.end() && now >= found->second.deadline) {
+        answered(what.name, Error::of(EADDRINUSE, "no room for a claim in time"));
+        return true;
+      }
+      return send_claim(peer, what.name);
+    }
+    case Notice::claim_again:
+      return send_claim_again(peer, what.name);
+    case Notice::unclaim:
+      sent = messenger_->send(peer, UnclaimMessage{.address = what.local.address.value,
+                                                   .handle = what.name,
+                                                   .port = what.local.port.value,
+                                                   .reserved = u16{0}});
+      break;
+    case Notice::listener_added:
+    case Notice::listener_removed:
+      sent = messenger_->send(
+          peer, ListenerMessage{.address = what.local.address.value,
+                                .port = what.local.port.value,
+                                .added = static_cast<u16>(what.notice == Notice::listener_added)});
+      break;
+  }
+  return !sent.is_error() || sent.error().code != EAGAIN;
+}
+
+bool Directory::send_claim(KernelId peer, u32 name) {
+  const auto found = waiting_.find(name);
+  if (found == waiting_.end()) return true;
+  const auto sent = messenger_->request<ClaimMessage, ClaimReply>(
+      peer, to_message(found->second.claim), found->second.deadline,
+      [this, name](Result<ClaimReply> reply) {
+        answered(name, reply.is_error() ? Result<i32>(reply.error())
+                                        : Result<i32>(i32{reply.value().result}));
+      });
+  if (!sent.is_error()) return true;
+  if (sent.error().code == EAGAIN) return false;
+  answered(name, sent.error());
+  return true;
+}
+
+bool Directory::send_claim_again(KernelId peer, u32 handle) {
+  const auto found = own_claims_.find(handle);
+  if (found == own_claims_.end()) return true;
+  const auto sent = messenger_->request<ClaimMessage, ClaimReply>(
+      peer, to_message(found->second), Time::never(), [this, handle](Result<ClaimReply> reply) {
+        if (reply.is_error() || i32{reply.value().result} == 0) return;
+        if (own_claims_.erase(handle) != 0 && lost_) lost_(handle);
+      });
+  return !sent.is_error() || sent.error().code != EAGAIN;
+}
+
+void Directory::pay(Time now) {
+  for (u16 k = 0; k < kernels_; ++k) {
+    std::deque<Owed>& owed = owed_[k];
+    while (!owed.empty()) {
+      const Owed what = owed.front();
+      owed.pop_front();
+      if (!try_tell(KernelId(k), what, now)) {
+        owed.push_front(what);
+        break;
+      }
+      --owed_total_;
+    }
+  }
+}
+
+Time Directory::next_deadline() const {
+  Time next = Time::never();
+  if (owed_total_ != 0)
+    for (const auto& [name, waiting] : waiting_) next = std::min(next, waiting.deadline);
+  return next;
+}
+
+void Directory::forget_owed(KernelId peer) {
+  std::deque<Owed> owed;
+  owed.swap(owed_[peer.value]);
+  owed_total_ -= owed.size();
+  for (const Owed& what : owed)
+    if (what.notice == Notice::claim)
+      answered(what.name, Error::of(ECONNRESET, "the claim's home has ended"));
 }
 
 void Directory::note_listener(net::Endpoint local, KernelId kernel) {
@@ -145,18 +267,10 @@ void Directory::drop_listener(net::Endpoint local, KernelId kernel) {
   if (found->second.empty()) listeners_.erase(found);
 }
 
-void Directory::tell_listener(KernelId peer, net::Endpoint local, bool added) {
-  (void)messenger_->send(peer, ListenerMessage{.address = local.address.value,
-                                               .port = local.port.value,
-                                               .added = static_cast<u16>(added ? 1 : 0)});
-}
-
 void Directory::add_listener(net::Endpoint local) {
   own_listeners_.push_back(local);
   note_listener(local, self_);
-  for (u16 k = 0; k < kernels_; ++k)
-    if (k != self_.value && messenger_->connected(KernelId(k)))
-      tell_listener(KernelId(k), local, true);
+  tell_all({.notice = Notice::listener_added, .local = local});
 }
 
 void Directory::remove_listener(net::Endpoint local) {
@@ -166,9 +280,7 @@ void Directory::remove_listener(net::Endpoint local) {
   if (std::find(own_listeners_.begin(), own_listeners_.end(), local) != own_listeners_.end())
     return;
   drop_listener(local, self_);
-  for (u16 k = 0; k < kernels_; ++k)
-    if (k != self_.value && messenger_->connected(KernelId(k)))
-      tell_listener(KernelId(k), local, false);
+  tell_all({.notice = Notice::listener_removed, .local = local});
 }
 
 std::optional<KernelId> Directory::find_listener(net::Endpoint destination) {
@@ -190,15 +302,16 @@ std::optional<KernelId> Directory::find_listener(net::Endpoint destination) {
 }
 
 void Directory::peer_up(KernelId peer) {
-  for (const PortClaim& c : own_claims_) {
-    if (home_of(c.local.port) != peer) continue;
-    (void)messenger_->request<ClaimMessage, ClaimReply>(peer, to_message(c), Time::never(),
-                                                        [](Result<ClaimReply>) {});
-  }
-  for (const net::Endpoint& local : own_listeners_) tell_listener(peer, local, true);
+  forget_owed(peer);
+  for (const auto& [handle, c] : own_claims_)
+    if (home_of(c.local.port) == peer)
+      tell(peer, {.notice = Notice::claim_again, .name = handle}, {});
+  for (const net::Endpoint& local : own_listeners_)
+    tell(peer, {.notice = Notice::listener_added, .local = local}, {});
 }
 
 void Directory::peer_down(KernelId peer) {
+  forget_owed(peer);
   for (auto it = claims_.begin(); it != claims_.end();) {
     std::erase_if(it->second, [&](const PortClaim& c) { return c.owner == peer; });
     it = it->second.empty() ? claims_.erase(it) : std::next(it);

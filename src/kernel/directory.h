@@ -1,9 +1,11 @@
 // Directory: which ports are taken in the cob, and which kernels listen where.
 // Model: every port has a *home* kernel (port % kernels) that grants or refuses claims; listeners
 // are told to every kernel, so a SYN inside the cob finds its kernel without asking. A dead
-// kernel's entries go with it. Kernel's loop only.
+// kernel's entries go with it; its ports are granted without it, and claimed anew when it is back.
+// Kernel's loop only.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <optional>
 #include <unordered_map>
@@ -34,17 +36,35 @@ bool claims_conflict(const PortClaim& a, const PortClaim& b);
 class Directory {
  public:
   using Done = std::move_only_function<void(i32 result)>;  // 0 or -errno
+  using Lost = std::move_only_function<void(u32 handle)>;
 
-  Directory(KernelId self, u16 kernels) : self_(self), kernels_(kernels) {}
+  // How long a home that lives may take to answer a claim; then the claim fails with EADDRINUSE.
+  static constexpr Duration claim_timeout = Duration::seconds(5);
+  // What one peer could not be told yet because its ring was full; from the half on claims are
+  // refused, beyond it the oldest is lost.
+  static constexpr std::size_t max_owed = 65'536;
+
+  Directory(KernelId self, u16 kernels) : self_(self), kernels_(kernels), owed_(kernels) {}
   // Registers the message handlers. `messenger` outlives the directory.
   void attach(message::Messenger& messenger);
 
   KernelId home_of(Port port) const { return KernelId(static_cast<u16>(port.value % kernels_)); }
 
-  // Claims (or, with the same owner and handle, changes) a port; `done` is called at once if this
-  // kernel is the home. A home that is down grants: the claim is told to it when it is back.
+  // Claims (or, with the same owner and handle, changes) a port. `done` is called once: at once if
+  // this kernel is the home or the home is down, which grants; else when the home has answered or
+  // gone down, or with -EADDRINUSE after claim_timeout.
   void claim(const PortClaim& claim, Time now, Done done);
   void unclaim(net::Endpoint local, u32 handle);
+  // Who hears of a claim granted while its home was down and refused when that came back: another
+  // kernel's was there before.
+  void on_claim_lost(Lost lost) { lost_ = std::move(lost); }
+
+  // Tells what is owed to peers whose rings were full. Call once a poll.
+  void poll(Time now) {
+    if (owed_total_ != 0) [[unlikely]]
+      pay(now);
+  }
+  Time next_deadline() const;
 
   // True if someone of this cob claimed the port. REQUIRES: home_of(port) is this kernel.
   bool claimed_here(Port port) const { return claims_.contains(port.value); }
@@ -65,18 +85,43 @@ class Directory {
     KernelId kernel;
   };
 
+  // A claim whose home has not answered.
+  struct Waiting {
+    PortClaim claim;
+    Time deadline;
+    Done done;
+  };
+  enum class Notice : u8 { claim, claim_again, unclaim, listener_added, listener_removed };
+  struct Owed {
+    Notice notice = Notice::claim;
+    net::Endpoint local{};
+    u32 name = 0;  // claim: which of waiting_; claim_again, unclaim: the handle
+  };
+
   i32 decide(const PortClaim& claim);
   void forget(net::Endpoint local, KernelId owner, u32 handle);
   void note_listener(net::Endpoint local, KernelId kernel);
   void drop_listener(net::Endpoint local, KernelId kernel);
-  void tell(KernelId peer, const PortClaim& claim);
-  void tell_listener(KernelId peer, net::Endpoint local, bool added);
+  void answered(u32 waiting, Result<i32> reply);
+  void tell(KernelId peer, const Owed& what, Time now);
+  bool try_tell(KernelId peer, const Owed& what, Time now);
+  bool send_claim(KernelId peer, u32 waiting);
+  bool send_claim_again(KernelId peer, u32 handle);
+  void tell_all(const Owed& what);
+  void pay(Time now);
+  void forget_owed(KernelId peer);
 
   KernelId self_;
   u16 kernels_;
   message::Messenger* messenger_ = nullptr;
   std::unordered_map<u16, std::vector<PortClaim>> claims_;  // ports whose home this is
-  std::vector<PortClaim> own_claims_;  // made by this kernel, to tell a home that comes back
+  // Granted to this kernel, by handle: to tell a home that comes back.
+  std::unordered_map<u32, PortClaim> own_claims_;
+  std::unordered_map<u32, Waiting> waiting_;
+  u32 next_waiting_ = 0;
+  std::vector<std::deque<Owed>> owed_;  // by peer, in order
+  std::size_t owed_total_ = 0;
+  Lost lost_;
   std::unordered_map<u16, std::vector<ListenerEntry>> listeners_;
   std::vector<net::Endpoint> own_listeners_;
   u32 turn_ = 0;

@@ -1,4 +1,5 @@
-// Directory: what a claim gets whose home cannot be asked. Model: one of two kernels, alone.
+// The directory between kernels of one process: claims whose home lives, is down, is silent or
+// comes back; rings that are full. Simulated time; the kernels are polled by hand.
 #include "kernel/directory.h"
 
 #include <gtest/gtest.h>
@@ -8,15 +9,189 @@
 namespace cob::kernel {
 namespace {
 
-TEST(Directory, AHomeThatIsDownGrants) {
-  const auto messenger = message::Messenger::create(KernelId(0), 1, 2).release_value();
-  Directory directory(KernelId(0), 2);
-  directory.attach(*messenger);
-  const PortClaim claim{.local = {{}, Port(81)}, .owner = KernelId(0), .handle = 1};
-  ASSERT_EQ(directory.home_of(claim.local.port), KernelId(1));
-  i32 answer = -1;
-  directory.claim(claim, Time{}, [&](i32 result) { answer = result; });
-  EXPECT_EQ(answer, 0);
+struct Peer {
+  explicit Peer(u16 number, u32 own_epoch = 1, u16 kernels = 2)
+      : id(number),
+        epoch(own_epoch),
+        directory(id, kernels),
+        messenger(message::Messenger::create(id, own_epoch, kernels).release_value()) {
+    directory.attach(*messenger);
+    directory.on_claim_lost([this](u32 handle) { lost.push_back(handle); });
+  }
+  void poll(Time now) {
+    messenger->poll(now, 64);
+    directory.poll(now);
+    messenger->flush();
+  }
+
+  KernelId id;
+  u32 epoch;
+  Directory directory;
+  std::unique_ptr<message::Messenger> messenger;
+  std::vector<u32> lost;
+};
+
+void connect(Peer& a, Peer& b) {
+  for (auto [from, to] : {std::pair{&a, &b}, {&b, &a}}) {
+    Fd memory = from->messenger->open_link(to->id, to->epoch).release_value();
+    to->messenger->peer_up(from->id, from->epoch, std::move(memory)).release_value();
+  }
+  a.directory.peer_up(b.id);
+  b.directory.peer_up(a.id);
+}
+void disconnect(Peer& a, const Peer& gone) {
+  a.messenger->peer_down(gone.id, gone.epoch);
+  a.directory.peer_down(gone.id);
+}
+
+PortClaim claim_of(const Peer& owner, u16 port, u32 handle, bool listening = false) {
+  return {.local = {{}, Port(port)}, .owner = owner.id, .handle = handle, .listening = listening};
+}
+
+// What `done` was called with; nothing yet: 1.
+struct Answer {
+  i32 result = 1;
+  int times = 0;
+  Directory::Done done() {
+    return [this](i32 r) { result = r, ++times; };
+  }
+};
+
+constexpr Time start{1'000'000'000};
+
+TEST(Directory, AHomeThatLivesDecides) {
+  Peer a(0), b(1);
+  connect(a, b);
+  Answer first, second;
+  a.directory.claim(claim_of(a, 81, 5), start, first.done());
+  EXPECT_EQ(first.times, 0);
+  a.poll(start);
+  b.poll(start);
+  a.poll(start);
+  EXPECT_EQ(first.result, 0);
+  b.directory.claim(claim_of(b, 81, 6), start, second.done());
+  EXPECT_EQ(second.result, -EADDRINUSE);
+}
+
+TEST(Directory, AHomeThatIsDownGrantsAtOnceAndIsToldWhenItIsBack) {
+  Peer a(0), b(1);
+  Answer granted, refused;
+  a.directory.claim(claim_of(a, 81, 5), start, granted.done());
+  EXPECT_EQ(granted.times, 1);
+  EXPECT_EQ(granted.result, 0);
+  connect(a, b);
+  a.poll(start);
+  b.poll(start);
+  b.directory.claim(claim_of(b, 81, 6), start, refused.done());
+  EXPECT_EQ(refused.result, -EADDRINUSE);
+}
+
+TEST(Directory, AHomeThatDiesWithTheClaimUnansweredGrants) {
+  Peer a(0), b(1);
+  connect(a, b);
+  Answer answer;
+  a.directory.claim(claim_of(a, 81, 5), start, answer.done());
+  EXPECT_EQ(answer.times, 0);
+  disconnect(a, b);
+  EXPECT_EQ(answer.times, 1);
+  EXPECT_EQ(answer.result, 0);
+}
+
+TEST(Directory, ASilentHomeRefusesInTheEndAndKeepsNothing) {
+  Peer a(0), b(1);
+  connect(a, b);
+  Answer answer, next;
+  a.directory.claim(claim_of(a, 81, 5), start, answer.done());
+  a.poll(start + Directory::claim_timeout - Duration::milliseconds(1));
+  EXPECT_EQ(answer.times, 0);
+  a.poll(start + Directory::claim_timeout);
+  EXPECT_EQ(answer.result, -EADDRINUSE);
+  // It wakes, grants what nobody waits for any more, and hears that it is over.
+  b.poll(start);
+  b.directory.claim(claim_of(b, 81, 6), start, next.done());
+  EXPECT_EQ(next.result, 0);
+  a.poll(start + Duration::seconds(9));
+  EXPECT_EQ(answer.times, 1);
+}
+
+TEST(Directory, ASilentHomeDoesNotTakeWhatWasGrantedBefore) {
+  Peer a(0), b(1);
+  connect(a, b);
+  Answer bound, listening, other;
+  a.directory.claim(claim_of(a, 81, 5), start, bound.done());
+  a.poll(start);
+  b.poll(start);
+  a.poll(start);
+  ASSERT_EQ(bound.result, 0);
+  a.directory.claim(claim_of(a, 81, 5, true), start, listening.done());
+  a.poll(start + Directory::claim_timeout);
+  EXPECT_EQ(listening.result, -EADDRINUSE);
+  b.poll(start);
+  b.directory.claim(claim_of(b, 81, 6), start, other.done());
+  EXPECT_EQ(other.result, -EADDRINUSE);
+}
+
+TEST(Directory, ARefusedReclaimIsToldToItsOwner) {
+  Peer a(0, 1, 3), b(1, 1, 3), c(2, 1, 3);
+  Answer of_a, of_c;
+  const u16 port = 82;  // home 1, which is down
+  a.directory.claim(claim_of(a, port, 7, true), start, of_a.done());
+  c.directory.claim(claim_of(c, port, 9, true), start, of_c.done());
+  ASSERT_EQ(of_a.result, 0);
+  ASSERT_EQ(of_c.result, 0);
+  connect(a, b);
+  a.poll(start);
+  b.poll(start);
+  connect(c, b);
+  for (Peer* peer : {&c, &b, &c, &a}) peer->poll(start);
+  EXPECT_TRUE(a.lost.empty());
+  ASSERT_EQ(c.lost.size(), 1u);
+  EXPECT_EQ(c.lost[0], 9u);
+}
+
+TEST(Directory, NothingIsLostToAFullRing) {
+  Peer a(0), b(1);
+  connect(a, b);
+  // More than any ring holds, while the peer stands still.
+  constexpr u32 many = 3'000;
+  std::vector<Answer> answers(many);
+  for (u32 i = 0; i < many; ++i) {
+    const u16 port = static_cast<u16>(20'001 + 2 * i);
+    a.directory.claim(claim_of(a, port, i + 1), start, answers[i].done());
+    a.directory.add_listener({{}, Port(port)});
+  }
+  a.directory.remove_listener({{}, Port(20'001)});
+  a.directory.unclaim({{}, Port(20'001)}, 1);
+  EXPECT_LE(a.directory.next_deadline(), start + Directory::claim_timeout);
+  for (int turn = 0; turn < 500; ++turn) {
+    a.poll(start);
+    b.poll(start);
+  }
+  for (const Answer& answer : answers) ASSERT_EQ(answer.times, 1);
+  EXPECT_EQ(answers[many - 1].result, 0);
+  EXPECT_EQ(b.directory.find_listener({{}, Port(20'001)}), std::nullopt);
+  EXPECT_EQ(b.directory.find_listener({{}, Port(20'003)}), a.id);
+  EXPECT_EQ(b.directory.find_listener({{}, Port(20'001 + 2 * (many - 1))}), a.id);
+  EXPECT_FALSE(b.directory.claimed_here(Port(20'001)));
+  EXPECT_TRUE(b.directory.claimed_here(Port(20'003)));
+  EXPECT_EQ(a.directory.next_deadline(), Time::never());
+}
+
+TEST(Directory, AClaimThatFindsNoRoomFailsInTime) {
+  Peer a(0), b(1);
+  connect(a, b);
+  for (u32 i = 0; i < 2'000; ++i) a.directory.add_listener({{}, Port(static_cast<u16>(2 * i + 1))});
+  Answer answer;
+  a.directory.claim(claim_of(a, 81, 5), start, answer.done());
+  a.poll(start + Duration::seconds(1));
+  EXPECT_EQ(answer.times, 0);
+  // Room comes too late.
+  for (int turn = 0; turn < 200; ++turn) {
+    b.poll(start);
+    a.poll(start + Directory::claim_timeout);
+  }
+  EXPECT_EQ(answer.times, 1);
+  EXPECT_EQ(answer.result, -EADDRINUSE);
 }
 
 }  // namespace

@@ -4,7 +4,6 @@
 
 #include <sched.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -20,18 +19,6 @@ namespace {
 
 constexpr std::size_t message_budget = 64, frame_budget = 128, call_budget = 64;
 constexpr Duration host_poll_interval = Duration::microseconds(500);
-// What an epoll event stands for, beside a program's id.
-constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32;
-
-Result<void> watch(FdRef epoll, FdRef fd, u64 data) {
-  epoll_event event{};
-  // The doorbell is edge-triggered, so that it need not be read.
-  event.events = data == event_doorbell ? EPOLLIN | EPOLLET : EPOLLIN | EPOLLRDHUP;
-  event.data.u64 = data;
-  if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0)
-    return Error::from_errno("epoll_ctl");
-  return {};
-}
 
 }  // namespace
 
@@ -53,10 +40,8 @@ Result<void> Kernel::start() {
   }
   ::prctl(PR_SET_TIMERSLACK, 1);
   events_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
-  doorbell_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!events_.valid() || !doorbell_.valid()) return Error::from_errno("epoll or eventfd");
-  TRY(watch(events_.ref(), doorbell_.ref(), event_doorbell));
-  TRY(watch(events_.ref(), supervisor_.ref(), event_supervisor));
+  if (!events_.valid()) return Error::from_errno("epoll_create1");
+  TRY(watch(supervisor_.ref(), event_supervisor));
 
   messenger_ =
       TRY(message::Messenger::create(KernelId(config_.kernel), config_.epoch, config_.kernels));
@@ -89,9 +74,12 @@ Kernel::~Kernel() {
 bool Kernel::turn(Time now) {
   now_ = now;
   ++loops_;
-  const bool found_work = poll(now);
+  bool found_work = poll(now);
   flush();
-  if (any_dead_) collect_dead();
+  if (any_dead_) {
+    collect_dead();
+    found_work = true;  // what the dead let go is others' news
+  }
   if (now >= next_board_) update_board(now);
   return found_work;
 }
@@ -132,6 +120,7 @@ bool Kernel::poll(Time now) {
     const u32 threads = static_cast<u32>(program.threads().size());
     for (u32 t = 0; t < threads && !program.dead; ++t) work += take_calls(program, t, call_budget);
   }
+  directory_.poll(now);
   sockets_->poll(now);
   stack_->poll(now);
   if (now >= next_host_poll_) {
@@ -149,7 +138,8 @@ void Kernel::flush() {
     ++faults_;
     COB_LOG(warn, "kernel {}: peer {} broke the protocol and was cut off", config_.kernel,
             peer->value);
-    directory_.peer_down(*peer);
+    lose_peer(*peer);
+    report_peer(*peer);
   }
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
   for (Program* program : attached_) program->announce();
@@ -158,8 +148,8 @@ void Kernel::flush() {
 }
 
 Time Kernel::next_deadline() const {
-  return std::min(
-      {messenger_->next_deadline(), stack_->next_deadline(), sockets_->next_deadline()});
+  return std::min({messenger_->next_deadline(), stack_->next_deadline(), sockets_->next_deadline(),
+                   directory_.next_deadline()});
 }
 
 void Kernel::set_armed(bool armed) {
@@ -227,7 +217,7 @@ void Kernel::sleep(Time now) {
     publish(board_->asleep, u64{1});
     // The board shows the turns since it was written last before a long sleep, not after it.
     const Time due = next_deadline();
-    poll_host(1, board_behind_ ? std::min(due, next_board_) : due, now);
+    if (poll_host(1, board_behind_ ? std::min(due, next_board_) : due, now)) board_behind_ = true;
     last_wake_ = HostClock::read();
     if (last_wake_ >= due) board_behind_ = true;
     publish(board_->asleep, u64{0});
@@ -235,7 +225,21 @@ void Kernel::sleep(Time now) {
   set_armed(false);
 }
 
-// Host descriptors: the doorbell, the supervisor, the programs' liveness sockets. Waits until
+Result<void> Kernel::watch(FdRef fd, u64 event) {
+  epoll_event wanted{};
+  // Doorbells are edge-triggered, so that they need not be read.
+  wanted.events = event == event_doorbell ? EPOLLIN | EPOLLET : EPOLLIN | EPOLLRDHUP;
+  wanted.data.u64 = event;
+  if (::epoll_ctl(events_.get(), EPOLL_CTL_ADD, fd.get(), &wanted) != 0)
+    return Error::from_errno("epoll_ctl");
+  return {};
+}
+
+void Kernel::unwatch(FdRef fd) {
+  if (fd.valid()) ::epoll_ctl(events_.get(), EPOLL_CTL_DEL, fd.get(), nullptr);
+}
+
+// Host descriptors: the doorbells, the supervisor, the programs' liveness sockets. Waits until
 // `deadline` at most.
 bool Kernel::poll_host(int wait, Time deadline, Time now) {
   epoll_event events[32];

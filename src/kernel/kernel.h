@@ -33,6 +33,8 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Time next_deadline() const;
 
  private:
+  static constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32;
+
   Kernel(const message::Config& config, Fd supervisor)
       : config_(config),
         supervisor_(std::move(supervisor)),
@@ -49,16 +51,23 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   void show_resting(u32 looks);
   void set_armed(bool armed);
   bool poll_host(int timeout_ms_or_now, Time deadline, Time now);
+  // `event`: what an epoll event stands for: a program's id, or one of event_*.
+  Result<void> watch(FdRef fd, u64 event);
+  // Before closing what others may hold too: their copies would keep the watch.
+  void unwatch(FdRef fd);
 
   // control.cc
   void on_supervisor();
   Result<void> say_hello();
-  Result<void> open_link(KernelId peer, u32 peer_epoch);
+  Result<void> open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell);
+  void lose_peer(KernelId peer);
+  void report_peer(KernelId peer);
   u32 add_program(u32 pid, Fd liveness);
 
   // attach.cc
   void on_program(Program& program);
   void read_hellos(Program& program, bool stop_at_child);
+  void add_thread(Program& program, u32 index);
   void attach(Program& program, const call::AttachRequest& request);
   Result<void> give_arena(Program& program);
   void end(Program& program);
@@ -97,7 +106,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   std::unique_ptr<net::InsideDevice> device_;
   std::unique_ptr<Sockets> sockets_;
   std::unique_ptr<net::Stack> stack_;
-  Fd doorbell_, events_, board_fd_;
+  Fd events_, board_fd_;
   Board* board_ = nullptr;
 
   std::unordered_map<u32, std::unique_ptr<Program>> programs_;

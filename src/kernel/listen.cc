@@ -21,6 +21,13 @@ bool waits(const Holder& holder) {
   const call::ProgramSocket& line = holder.program->theirs(holder.slot);
   return load(line.ready_ring) != 0 || load(line.read_waiter) != 0 || load(line.write_waiter) != 0;
 }
+
+Holder* holder_of(Description& d, const Program& program, u32 number) {
+  for (Holder& h : d.holders)
+    if (h.program == &program && h.slot == number) return &h;
+  VERIFY(false);
+  return nullptr;
+}
 }  // namespace
 
 void Sockets::listen(Program& program, u32 number, u32 backlog, const CallOrigin& origin) {
@@ -31,10 +38,15 @@ void Sockets::listen(Program& program, u32 number, u32 backlog, const CallOrigin
     stack_->set_backlog(d.listener, backlog);
     return answer(origin, 0);
   }
-  if (d.state != SocketState::undecided || d.claiming) return answer(origin, -EINVAL);
+  if (d.state != SocketState::undecided) return answer(origin, -EINVAL);
+  if (d.claiming) return answer(origin, -EALREADY);
+  if (!take_offer_ring(*holder_of(d, program, number))) return answer(origin, -ENOBUFS);
   if (!d.bound) {  // listen without bind takes an ephemeral port, as in Linux
     const auto port = ephemeral_port({}, {});
-    if (port.is_error()) return answer(origin, -EADDRINUSE);
+    if (port.is_error()) {
+      for (Holder& h : d.holders) give_offer_ring(h);
+      return answer(origin, -EADDRINUSE);
+    }
     d.local = {{}, port.value()};
   }
   const PortClaim claim{.local = d.local,
@@ -46,27 +58,54 @@ void Sockets::listen(Program& program, u32 number, u32 backlog, const CallOrigin
   d.claiming = true;
   directory_.claim(claim, now_,
                    [this, local = d.local, handle = d.handle, backlog, origin](i32 result) {
-                     Description* listener = at_handle(handle);
-                     if (listener == nullptr) {
-                       if (result == 0) directory_.unclaim(local, handle);
-                       return answer(origin, -EBADF);
-                     }
-                     listener->claiming = false;
-                     if (result != 0) return answer(origin, result);
-                     listener->bound = true;
-                     if (listener->state != SocketState::undecided) return answer(origin, -EINVAL);
-                     const auto id = join_listener(*listener, backlog);
-                     if (id.is_error()) return answer(origin, -id.error().code);
-                     listener->listener = id.value();
-                     listener->state = SocketState::listening;
-                     listener->seat = -1;
-                     listener->queue = std::make_unique<ListenQueue>();
-                     listener->queue->backlog = backlog;
-                     directory_.add_listener(listener->local);
-                     write_names(*listener);
-                     write_flags(*listener);
-                     answer(origin, 0);
+                     answer(origin, finish_listen(handle, local, backlog, result));
                    });
+}
+
+// The port's home has answered. What the description was then it need not be any more.
+i32 Sockets::finish_listen(u32 handle, net::Endpoint local, u32 backlog, i32 result) {
+  Description* listener = at_handle(handle);
+  if (listener == nullptr) {
+    if (result == 0) directory_.unclaim(local, handle);
+    return -EBADF;
+  }
+  listener->claiming = false;
+  if (result == 0) {
+    listener->bound = true;  // whatever follows, its end gives the port back
+    if (listener->state != SocketState::undecided) result = -EINVAL;
+  }
+  if (result == 0) {
+    const auto id = join_listener(*listener, backlog);
+    if (id.is_error()) {
+      result = -id.error().code;
+    } else {
+      listener->listener = id.value();
+    }
+  }
+  if (result != 0) {
+    for (Holder& h : listener->holders) give_offer_ring(h);
+    return result;
+  }
+  listener->state = SocketState::listening;
+  listener->seat = -1;
+  stack_->set_max_segment(listener->listener, listener->max_segment_bytes);
+  listener->queue = std::make_unique<ListenQueue>();
+  listener->queue->backlog = backlog;
+  directory_.add_listener(listener->local);
+  write_names(*listener);
+  write_flags(*listener);
+  return 0;
+}
+
+// A program that has none left cannot accept from one more listener.
+bool Sockets::take_offer_ring(Holder& holder) {
+  if (holder.offer_ring == 0) holder.offer_ring = holder.program->take_offer_ring();
+  return holder.offer_ring != 0;
+}
+
+void Sockets::give_offer_ring(Holder& holder) {
+  if (holder.offer_ring != 0) holder.program->give_offer_ring(holder.offer_ring);
+  holder.offer_ring = 0;
 }
 
 // Listens in the stack, or with SO_REUSEPORT joins who does already.
@@ -96,15 +135,15 @@ void Sockets::want_accept(Program& program, u32 number) {
   if (d.state != SocketState::listening) return;
   for (Holder& h : d.holders) {
     if (h.program != &program || h.slot != number || h.wants_accept) continue;
-    const auto ring = program.take_offer_ring();
-    if (!ring)
-      return;  // the shim sees no offer ring and accepts nothing: max_listeners is the bound
-    h.wants_accept = true;
-    h.offer_ring = *ring;
     call::KernelSocket& line = program.ours(number);
-    line.offer_ring = *ring;
+    if (!take_offer_ring(h)) {  // a listener that others opened: its accept gives ENOBUFS
+      publish(line.offer_ring, call::no_offer_ring);
+      return;
+    }
+    h.wants_accept = true;
     h.offered = h.settled = static_cast<u32>(line.received);
-    program.arena().ours().offer_head[*ring].head = h.offered;
+    program.arena().ours().offer_head[h.offer_ring].head = h.offered;
+    publish(line.offer_ring, h.offer_ring);
   }
   // What another program was offered while it was alone may be wanted here now.
   if (d.holders.size() > 1) offers_check_ = std::min(offers_check_, now_ + offer_patience);
@@ -135,13 +174,48 @@ void Sockets::on_incoming(net::ListenerId listener, net::TcbId tcb) {
   d.keep_alive_idle_s = parent.keep_alive_idle_s;
   d.keep_alive_interval_s = parent.keep_alive_interval_s;
   d.keep_alive_probes = parent.keep_alive_probes;
+  d.limits = parent.limits;
   d.receive_limit = parent.receive_limit;
   d.send_limit = parent.send_limit;
   d.references = 1;  // the queue's
   stack_->set_cookie(tcb, to_cookie(d));
   apply_options(d);
+  if (parent.defer_accept_s != 0) return defer(d, parent);
   parent.queue->pending.push_back(&d);
   mark_busy(parent);
+}
+
+// TCP_DEFER_ACCEPT, tcp(7): a connection is not offered before its peer sends or ends, or the time
+// is over. It counts against the backlog meanwhile.
+void Sockets::defer(Description& connection, Description& listener) {
+  connection.deferred = true;
+  connection.deferred_until = now_ + Duration::seconds(listener.defer_accept_s);
+  listener.queue->deferred.push_back(&connection);
+  deferred_check_ = std::min(deferred_check_, connection.deferred_until);
+}
+
+void Sockets::undefer(Description& connection) {
+  Description& listener = *connection.queue_of;
+  connection.deferred = false;
+  std::erase(listener.queue->deferred, &connection);
+  listener.queue->pending.push_back(&connection);
+  mark_busy(listener);
+}
+
+void Sockets::check_deferred() {
+  deferred_check_ = Time::never();
+  for (const auto& [id, group] : by_listener_) {
+    for (Description* listener : group.members) {
+      auto& deferred = listener->queue->deferred;
+      for (std::size_t i = 0; i < deferred.size();) {
+        if (deferred[i]->deferred_until <= now_) {
+          undefer(*deferred[i]);
+        } else {
+          deferred_check_ = std::min(deferred_check_, deferred[i++]->deferred_until);
+        }
+      }
+    }
+  }
 }
 
 void Sockets::mark_busy(Description& listener) {
@@ -277,6 +351,7 @@ void Sockets::take_offers_back(Description& listener, Holder& holder) {
 
 void Sockets::poll(Time now) {
   now_ = now;
+  if (now >= deferred_check_) check_deferred();
   offers_retry_ = Time::never();
   for (std::size_t i = 0; i < busy_listeners_.size();) {
     Description& listener = *busy_listeners_[i];

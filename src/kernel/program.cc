@@ -1,10 +1,9 @@
-// Program: slots, announcing and waking; see program.h and docs/calls.md, "Readiness". eventfd(2).
+// Program: slots, announcing and waking; see program.h and docs/calls.md, "Readiness".
 #include "kernel/program.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <bit>
+
+#include "base/doorbell.h"
 
 namespace cob::kernel {
 
@@ -16,19 +15,18 @@ std::unique_ptr<Arena> Program::drop_arena() {
   free_high_.clear();
   touched_.clear();
   lent_.clear();
-  offer_rings_ = 1;
+  free_offer_rings_.clear();
+  unused_offer_ring_ = 1;
   thread_to_wake_ = false;
   return std::move(arena_);
 }
 
-Result<void> Program::add_thread(u32 index, Fd doorbell) {
-  if (index >= call::max_threads) return Error::of(EPROTO, "thread index out of range");
+Program::Thread& Program::add_thread(u32 index) {
+  VERIFY(index < call::max_threads);
   if (threads_.size() <= index) threads_.resize(index + 1);
-  Thread& thread = threads_[index];
-  thread.doorbell =
-      std::move(doorbell);  // a thread that ended leaves its index and position to the next
+  Thread& thread = threads_[index];  // one that ended leaves its index and position to the next
   thread.active = true;
-  return {};
+  return thread;
 }
 
 Slot& Program::slot(u32 number) {
@@ -64,11 +62,13 @@ u32 Program::take_slot() {
 
 void Program::give_slot(u32 number) { free_high_.push_back(number); }
 
-std::optional<u32> Program::take_offer_ring() {
-  if (offer_rings_ == ~u64{0}) return std::nullopt;
-  const u32 ring = static_cast<u32>(std::countr_one(offer_rings_));
-  offer_rings_ |= u64{1} << ring;
-  return ring;
+u32 Program::take_offer_ring() {
+  if (!free_offer_rings_.empty()) {
+    const u32 ring = free_offer_rings_.back();
+    free_offer_rings_.pop_back();
+    return ring;
+  }
+  return unused_offer_ring_ < call::max_listeners ? unused_offer_ring_++ : 0;
 }
 
 bool Program::return_chunk(u32 chunk) {
@@ -78,6 +78,18 @@ bool Program::return_chunk(u32 chunk) {
   lent_.pop_back();
   arena_->give_chunk(chunk);
   return true;
+}
+
+u32 Program::calls_waiting() const {
+  const call::ProgramSide& theirs = static_cast<const Arena&>(*arena_).theirs();
+  u32 waiting = 0;
+  for (u32 t = 0; t < threads_.size(); ++t) {
+    u32 at = threads_[t].position;
+    const u32 end = at + call::ring_slots;
+    while (at != end && load(theirs.ring[t][at % call::ring_slots].sequence) == at + 1) ++at;
+    waiting += at - threads_[t].position;
+  }
+  return waiting;
 }
 
 void Program::wake(u32 waiter) {
@@ -136,10 +148,8 @@ u32 Program::ring(Time now) {
     thread.wake = false;
     thread.last_active = now;
     thread.resting_when_told = load(arena_->theirs().armed[i].resting);
-    if (load(arena_->theirs().armed[i].armed) == 0 || !thread.doorbell.valid()) continue;
-    const u64 one = 1;
-    // A full counter (EAGAIN) is a bell that rings already.
-    [[maybe_unused]] const ssize_t written = ::write(thread.doorbell.get(), &one, sizeof one);
+    if (load(arena_->theirs().armed[i].armed) == 0 || !thread.button.valid()) continue;
+    cob::ring(thread.button.ref());
     ++rung;
   }
   return rung;

@@ -4,7 +4,6 @@
 // Kernel's loop only.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,7 +42,7 @@ class Program {
   std::unique_ptr<Arena> drop_arena();
 
   struct Thread {
-    Fd doorbell;
+    Fd button;  // rings the thread; none: it looks by itself (base/doorbell.h)
     u32 position = 0;
     bool active = false;
     bool wake = false;
@@ -51,7 +50,8 @@ class Program {
     u32 resting_when_told = 0;  // ThreadArmed::resting when something was announced to it
   };
   std::vector<Thread>& threads() { return threads_; }
-  Result<void> add_thread(u32 index, Fd doorbell);
+  // REQUIRES: index < call::max_threads.
+  Thread& add_thread(u32 index);
 
   // The slot, grown on demand. REQUIRES: number < call::max_sockets.
   Slot& slot(u32 number);
@@ -68,6 +68,8 @@ class Program {
       if (high_[i].description != nullptr) f(call::first_kernel_socket + i, high_[i]);
   }
   u32 open_slots() const { return open_slots_; }
+  // Posts that lie in the call rings and were not taken yet. REQUIRES: attached().
+  u32 calls_waiting() const;
   void count_slot(i32 change) {
     open_slots_ = static_cast<u32>(static_cast<i32>(open_slots_) + change);
   }
@@ -80,9 +82,9 @@ class Program {
   // Send space came back: matters only if the program asked for it (ProgramSocket::want_space).
   void touch_space(u32 number) { mark(number, 1); }
 
-  // An offer ring for a listener, if one is left.
-  std::optional<u32> take_offer_ring();
-  void give_offer_ring(u32 ring) { offer_rings_ &= ~(u64{1} << ring); }
+  // An offer ring for a listener; 0: none is left.
+  u32 take_offer_ring();
+  void give_offer_ring(u32 ring) { free_offer_rings_.push_back(ring); }
 
   // Receive chunks lent by a reply until the program gives them back; false: it was not lent.
   void lend_chunk(u32 chunk) { lent_.push_back(chunk); }
@@ -101,6 +103,7 @@ class Program {
   std::vector<u32>
       in_flight;  // handles published for SCM_RIGHTS and not adopted yet; each a reference
   u32 child = 0;  // the program that `fork` is about to make of what it holds; 0: none announced
+  Fd doorbell;  // an eventfd that the program rings and may do anything to: never read nor written
   bool dead = false;
   bool faulty = false;  // broke the protocol: to be ended
 
@@ -122,7 +125,8 @@ class Program {
   std::vector<u32> free_high_;
   std::vector<u32> touched_;
   std::vector<u32> lent_;
-  u64 offer_rings_ = 1;  // bit: taken; ring 0 is nobody's
+  std::vector<u32> free_offer_rings_;
+  u32 unused_offer_ring_ = 1;  // from here on never taken; ring 0 is nobody's
   u32 open_slots_ = 0;
   bool thread_to_wake_ = false;
 };

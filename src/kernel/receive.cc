@@ -37,6 +37,19 @@ void Sockets::free_receive_chunks(Description& d) {
     arena.give_chunk(chunk);
   }
   d.last_chunk = call::no_chunk;
+  d.chunks_held = 0;
+}
+
+// Memory is promised by the window, and the pool is one for all sockets of the program: when it
+// runs low each is promised its fair share only. What was promised before and finds no chunk is
+// refused, not acknowledged, and comes again.
+void Sockets::fit_window(Description& d) {
+  const Arena& arena = d.holders[static_cast<std::size_t>(d.seat)].program->arena();
+  const u64 share = u64{arena.fair_share()} * chunk_room;
+  const u32 limit = share >= d.receive_limit ? 0 : static_cast<u32>(std::max<u64>(share, 1));
+  if (limit == d.window_limit || d.tcb == net::no_tcb) return;
+  d.window_limit = limit;
+  stack_->set_receive_buffer(d.tcb, receive_buffer(d));
 }
 
 // Chunks that lie wholly before `consumed`; the program may still stand at the end of one, so
@@ -47,6 +60,7 @@ void Sockets::free_passed_chunks(Description& d) {
     const u32 chunk = d.first_chunk;
     d.first_chunk = arena.chunk_header(chunk).next;
     d.first_position += chunk_room;
+    --d.chunks_held;
     arena.give_chunk(chunk);
   }
 }
@@ -61,8 +75,9 @@ std::size_t Sockets::append_to_arena(Description& d, std::span<const std::byte> 
   u64 received = line.received;
   while (done < payload.size()) {
     if (d.last_chunk == call::no_chunk || d.last_fill == chunk_room) {
-      const u32 chunk = arena.take_chunk();
+      const u32 chunk = d.chunks_held < arena.fair_share() ? arena.take_chunk() : call::no_chunk;
       if (chunk == call::no_chunk) break;
+      ++d.chunks_held;
       if (d.last_chunk == call::no_chunk) {
         d.first_chunk = chunk;
         d.first_position = received;
@@ -90,6 +105,7 @@ std::size_t Sockets::on_data(net::TcbId tcb, u64 cookie, std::span<const std::by
   if (d.references == 0)
     return payload.size();  // closed: the stack answers with a reset, nothing is kept
   counters_.bytes_in += payload.size();
+  if (d.deferred) undefer(d);
   if (d.seat < 0) {
     const std::size_t room =
         d.receive_limit - std::min<std::size_t>(d.receive_limit, d.kept_bytes());
@@ -107,8 +123,9 @@ std::size_t Sockets::on_data(net::TcbId tcb, u64 cookie, std::span<const std::by
     stack_->receive_consumed(tcb, newly);
   }
   const std::size_t taken = append_to_arena(d, payload);
+  fit_window(d);
   call::KernelSocket& line = h.program->ours(h.slot);
-  const bool tight = line.received - d.consumed > d.receive_limit / 4;
+  const bool tight = line.received - d.consumed > receive_buffer(d) / 4;
   if (tight) line.flags |= call::flag_wants_consumed;
   ++line.change;
   h.program->touch(h.slot);
@@ -128,9 +145,11 @@ void Sockets::consumed(Program& program, u32 number) {
     free_passed_chunks(d);
   }
   if ((line.flags & call::flag_wants_consumed) != 0 &&
-      line.received - d.consumed <= d.receive_limit / 4)
+      line.received - d.consumed <= receive_buffer(d) / 4)
     line.flags = static_cast<u8>(line.flags & ~call::flag_wants_consumed);
-  if (newly > 0 && d.tcb != net::no_tcb) stack_->receive_consumed(d.tcb, newly);
+  if (newly == 0 || d.tcb == net::no_tcb) return;
+  fit_window(d);
+  stack_->receive_consumed(d.tcb, newly);
 }
 
 i32 Sockets::receive_shared(Program& program, u32 number, u64 max_bytes, bool peek, u64* chunks) {

@@ -81,10 +81,12 @@ void Sockets::send(Program& program, u32 number, const call::CallSlot& call) {
   }
   slot.posted += taken;
   counters_.bytes_out += taken;
-  if (d.tcb == net::no_tcb || (d.flags & call::flag_send_closed) != 0 ||
-      before + taken > u64{d.send_limit} + u64{256} * 1024) {
-    // The connection ended while the post was under way (or a program ignores its limit): the bytes
-    // go nowhere.
+  if (d.send_buffered > d.send_limit_shown) {
+    programs_.fault(program, "send beyond every limit it was shown");
+    return;
+  }
+  if (d.tcb == net::no_tcb || (d.flags & call::flag_send_closed) != 0) {
+    // The connection ended while the post was under way: the bytes go nowhere.
     SendPiece tail;
     while (d.send_buffered > before) {
       tail = d.pieces.back();

@@ -67,8 +67,11 @@ void Sockets::close_now(Description& d, bool reset) {
     if ((d.flags & call::flag_reset) == 0) directory_.remove_listener(d.local);
     std::erase(busy_listeners_, &d);
     auto pending = std::move(d.queue->pending);
+    pending.insert(pending.end(), d.queue->deferred.begin(), d.queue->deferred.end());
+    d.queue->deferred.clear();
     for (Description* waiting : pending) {
       waiting->queue_of = nullptr;
+      waiting->deferred = false;
       waiting->linger_reset = true;
       release(*waiting);
     }
@@ -109,6 +112,7 @@ void Sockets::hold(Program& program, u32 number, Description& d, u32 generation)
   line.first_chunk = call::no_chunk;
   publish(line.received, consumed);
   line.send_limit = d.send_limit;
+  d.send_limit_shown = std::max(d.send_limit_shown, d.send_limit);
   line.handle = d.handle;
   line.error = d.error;
   line.events = 0;
@@ -161,8 +165,7 @@ bool Sockets::take_in_kept(Description& d) {
 }
 
 void Sockets::leave_holder(Description& d, std::size_t index) {
-  if (d.state == SocketState::listening && d.holders[index].wants_accept)
-    d.holders[index].program->give_offer_ring(d.holders[index].offer_ring);
+  give_offer_ring(d.holders[index]);
   if (d.seat == static_cast<i32>(index)) {
     d.seat = -1;
   } else if (d.seat > static_cast<i32>(index)) {
@@ -252,6 +255,7 @@ void Sockets::fail(Description& d, int error) {
   if (d.queue_of != nullptr) {
     // Nobody was offered it: it leaves the queue unseen.
     std::erase(d.queue_of->queue->pending, &d);
+    std::erase(d.queue_of->queue->deferred, &d);
     d.queue_of = nullptr;
     d.references = 0;
     free_description(d);
@@ -289,17 +293,21 @@ void Sockets::on_peer_closed(net::TcbId, u64 cookie) {
   if (cookie == 0) return;
   Description& d = from_cookie(cookie);
   d.flags |= call::flag_peer_closed;
+  if (d.deferred) undefer(d);
   if (d.references > 0) write_flags(d);
+}
+
+// shutdown(2) on a listener: no connection comes any more, and accept gives EINVAL.
+void Sockets::end_listening(Description& d) {
+  if ((d.flags & call::flag_reset) == 0) directory_.remove_listener(d.local);
+  d.flags |= call::flag_reset | call::flag_peer_closed;
+  write_flags(d);
 }
 
 void Sockets::shutdown(Program& program, u32 number, u32 how) {
   Description& d = *program.slot(number).description;
   if (d.state == SocketState::listening && (how & 2) != 0) {
-    // shutdown(2) on a listener ends the listening; accept then gives EINVAL.
-    if ((d.flags & call::flag_reset) != 0) return;
-    directory_.remove_listener(d.local);
-    d.flags |= call::flag_reset | call::flag_peer_closed;
-    write_flags(d);
+    end_listening(d);
     return;
   }
   if (d.tcb == net::no_tcb) return;
@@ -309,77 +317,6 @@ void Sockets::shutdown(Program& program, u32 number, u32 how) {
   }
   if ((how & 2) != 0) d.flags |= call::flag_peer_closed;
   write_flags(d);
-}
-
-void Sockets::apply_options(Description& d) {
-  if (d.tcb == net::no_tcb) return;
-  if (d.no_delay) stack_->set_no_delay(d.tcb, true);
-  if (d.cork) stack_->set_cork(d.tcb, true);
-  if (d.keep_alive)
-    stack_->set_keep_alive(d.tcb, true, Duration::seconds(d.keep_alive_idle_s),
-                           Duration::seconds(d.keep_alive_interval_s), d.keep_alive_probes);
-  if (d.receive_limit != options_.receive_limit) stack_->set_receive_buffer(d.tcb, d.receive_limit);
-}
-
-void Sockets::set_option(Program& program, u32 number, const call::CallSlot& call) {
-  Description& d = *program.slot(number).description;
-  const bool live = d.tcb != net::no_tcb;
-  const u32 value = static_cast<u32>(call.a[1]);
-  switch (static_cast<call::SocketOption>(call.a[0])) {
-    case call::SocketOption::no_delay:
-      d.no_delay = value != 0;
-      if (live) stack_->set_no_delay(d.tcb, d.no_delay);
-      break;
-    case call::SocketOption::cork:
-      d.cork = value != 0;
-      if (live) stack_->set_cork(d.tcb, d.cork);
-      break;
-    case call::SocketOption::keep_alive:  // value: on; a[2]: idle s | interval s << 32; a[3]:
-                                          // probes
-      d.keep_alive = value != 0;
-      d.keep_alive_idle_s = std::clamp<u32>(static_cast<u32>(call.a[2]), 1, 32'767);
-      d.keep_alive_interval_s = std::clamp<u32>(static_cast<u32>(call.a[2] >> 32), 1, 32'767);
-      d.keep_alive_probes = std::clamp<u32>(static_cast<u32>(call.a[3]), 1, 127);
-      if (live)
-        stack_->set_keep_alive(d.tcb, d.keep_alive, Duration::seconds(d.keep_alive_idle_s),
-                               Duration::seconds(d.keep_alive_interval_s), d.keep_alive_probes);
-      break;
-    case call::SocketOption::receive_buffer:
-      d.receive_limit = std::clamp<u32>(value, 4 * 1024, 8 * 1024 * 1024);
-      if (live) stack_->set_receive_buffer(d.tcb, d.receive_limit);
-      break;
-    case call::SocketOption::send_buffer:
-      d.send_limit = std::clamp<u32>(value, 4 * 1024, 8 * 1024 * 1024);
-      for (const Holder& h : d.holders) h.program->ours(h.slot).send_limit = d.send_limit;
-      break;
-    case call::SocketOption::linger:  // value: on; a[2]: seconds. Only "on, 0 s" is the kernel's
-                                      // concern.
-      d.linger_reset = value != 0 && call.a[2] == 0;
-      break;
-    case call::SocketOption::user_timeout:
-      break;
-    case call::SocketOption::error_taken:
-      d.error = 0;
-      write_flags(d);
-      break;
-    default:
-      programs_.fault(program, "unknown socket option");
-  }
-}
-
-i32 Sockets::tcp_info(Program& program, u32 number, u64* values) {
-  const Description& d = *program.slot(number).description;
-  if (d.tcb == net::no_tcb) return -ENOTCONN;
-  const auto info = stack_->info(d.tcb);
-  if (info.is_error()) return -info.error().code;
-  const net::TcbInfo& t = info.value();
-  values[0] = static_cast<u64>(t.state) | u64{t.mss} << 32;
-  values[1] = t.smoothed_rtt_us | u64{t.rtt_variance_us} << 32;
-  values[2] = t.congestion_window_bytes | u64{t.send_window_bytes} << 32;
-  values[3] = t.retransmits | u64{t.retransmit_timeout_us} << 32;
-  values[4] = t.bytes_sent;
-  values[5] = t.bytes_received;
-  return 0;
 }
 
 void Sockets::answer(const CallOrigin& origin, i32 result, const u64* values, u32 count) {

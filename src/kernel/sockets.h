@@ -52,7 +52,9 @@ class Sockets final : public net::SocketLayer {
   };
 
   Sockets(const SocketsOptions& options, Directory& directory, Programs& programs)
-      : options_(options), directory_(directory), programs_(programs) {}
+      : options_(options), directory_(directory), programs_(programs) {
+    directory_.on_claim_lost([this](u32 handle) { claim_lost(handle); });
+  }
   void set_stack(net::Stack& stack) { stack_ = &stack; }
 
   // Life and references.
@@ -97,7 +99,21 @@ class Sockets final : public net::SocketLayer {
 
   // Listeners with waiting connections, offers to settle or take back. Call once a poll.
   void poll(Time now);
-  Time next_deadline() const { return std::min(offers_check_, offers_retry_); }
+  Time next_deadline() const { return std::min({offers_check_, offers_retry_, deferred_check_}); }
+
+  // Calls f(local, net::ListenerInfo) for every listener that still listens; what programs have
+  // accepted meanwhile has left the queues.
+  template <typename F>
+  void for_each_listener(F f) {
+    for (const auto& [id, group] : by_listener_) {
+      bool listens = false;
+      for (Description* d : group.members) {
+        for (Holder& h : d->holders) settle(*d, h);
+        listens |= (d->flags & call::flag_reset) == 0;
+      }
+      if (listens) f(group.members.front()->local, stack_->info(net::ListenerId(id)));
+    }
+  }
 
   const SocketCounters& counters() const { return counters_; }
 
@@ -126,6 +142,8 @@ class Sockets final : public net::SocketLayer {
   void write_names(Description& d);
   u32 shared_events(const Description& d) const;
   void fail(Description& d, int error);
+  void claim_lost(u32 handle);
+  void end_listening(Description& d);
   Result<void> start_connect(Description& d, net::Endpoint remote, net::Endpoint local);
   Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local);
   bool ours(net::Ipv4Address address) const {
@@ -140,6 +158,10 @@ class Sockets final : public net::SocketLayer {
   void free_receive_chunks(Description& d);  // all of them
   u64 unread_bytes(Description& d);
   bool take_in_kept(Description& d);
+  void fit_window(Description& d);
+  u32 receive_buffer(const Description& d) const {
+    return d.window_limit != 0 ? d.window_limit : d.receive_limit;
+  }
 
   // send.cc
   bool take_pieces(Program& program, Description& d, const call::CallSlot& call, u64 limit,
@@ -155,9 +177,14 @@ class Sockets final : public net::SocketLayer {
   void mark_accepted(Description& connection);
   void check_patience(Description& listener);
   void mark_busy(Description& listener);
+  void defer(Description& connection, Description& listener);
+  void undefer(Description& connection);
+  void check_deferred();
   Result<net::ListenerId> join_listener(Description& d, u32 backlog);
   void leave_listener(Description& d);
-  void finish_listen(u32 handle, Program& program, u32 slot, const CallOrigin& origin, i32 result);
+  i32 finish_listen(u32 handle, net::Endpoint local, u32 backlog, i32 result);
+  bool take_offer_ring(Holder& holder);
+  void give_offer_ring(Holder& holder);
   void answer(const CallOrigin& origin, i32 result, const u64* values = nullptr, u32 count = 0);
 
   // seat.cc
@@ -182,6 +209,7 @@ class Sockets final : public net::SocketLayer {
   std::vector<Description*> busy_listeners_;
   std::vector<std::unique_ptr<Arena>> orphans_;
   Time offers_check_ = Time::never();
+  Time deferred_check_ = Time::never();
   Time offers_retry_ = Time::never();  // connections wait, and who wants them has its hands full
   u32 next_port_ = 0;
   std::unordered_map<u64, u32> tokens_;  // token -> handle

@@ -28,6 +28,7 @@ class OneKernel : public testing::Test, public Sockets::Programs, public net::Fr
     net::StackOptions options;
     options.address = cob_address;
     options.secret[0] = 7;
+    options.receive_window_bytes = SocketsOptions{}.receive_limit;
     stack_ = net::Stack::create(options, device_, sockets_).release_value();
     sockets_.set_stack(*stack_);
     sockets_.poll(now_);
@@ -42,7 +43,7 @@ class OneKernel : public testing::Test, public Sockets::Programs, public net::Fr
     const u32 id = static_cast<u32>(programs_.size()) + 1;
     programs_.push_back(std::make_unique<Program>(id, id, Fd()));
     programs_.back()->set_arena(Arena::create().release_value());
-    EXPECT_FALSE(programs_.back()->add_thread(0, Fd()).is_error());
+    programs_.back()->add_thread(0);
     return *programs_.back();
   }
 
@@ -149,7 +150,7 @@ class OneKernel : public testing::Test, public Sockets::Programs, public net::Fr
   void execute(Program&, u32, const call::CallSlot&) override { ++executed_; }
   void fault(Program&, const char* what) override { fault_ = what; }
   void on_frame(std::span<const std::byte> frame, net::Route from, net::FrameFlags flags) override {
-    stack_->on_frame(frame, from, flags, now_);
+    if (!deaf_) stack_->on_frame(frame, from, flags, now_);
   }
 
   Time now_{1'000'000'000};
@@ -160,6 +161,7 @@ class OneKernel : public testing::Test, public Sockets::Programs, public net::Fr
   std::unique_ptr<net::Stack> stack_;
   std::vector<std::unique_ptr<Program>> programs_;
   int executed_ = 0;
+  bool deaf_ = false;  // frames are lost
   std::string fault_;
 };
 
@@ -390,6 +392,166 @@ TEST_F(OneKernel, AChunkSentTwiceIsAFault) {
   send(a, c.client, "x", 5);
   send(a, c.client, "y", 5);
   EXPECT_NE(fault_, "");
+}
+
+TEST_F(OneKernel, WhatWasPostedUnderALargerLimitIsSentOutAll) {
+  Program& a = program();
+  Program& b = program();
+  const Pair c = connected(a, b, listener(b, 1, 80));
+  call::CallSlot option{};
+  option.a[0] = static_cast<u64>(call::SocketOption::send_buffer);
+  option.a[1] = 8 * 1024;
+  sockets_.set_option(a, c.client, option);
+  EXPECT_EQ(a.ours(c.client).send_limit, 8u * 1024);
+  // The program had read the limit before: 1 MiB may be under way.
+  std::string sent, got;
+  for (u32 i = 0; i < 500; ++i) {
+    sent += std::string(call::chunk_bytes, static_cast<char>('a' + i % 26));
+    send(a, c.client, sent.substr(sent.size() - call::chunk_bytes), i);
+  }
+  for (int i = 0; i < 20'000 && got.size() < sent.size(); ++i) {
+    step();
+    got += receive(b, c.server);
+  }
+  EXPECT_TRUE(got == sent);
+  EXPECT_EQ(fault_, "");
+}
+
+TEST_F(OneKernel, SendingBeyondEveryLimitIsAFault) {
+  Program& a = program();
+  Program& b = program();
+  const Pair c = connected(a, b, listener(b, 1, 80));
+  const u32 limit = a.ours(c.client).send_limit;
+  for (u32 i = 0; i < limit / call::chunk_bytes; ++i)
+    send(a, c.client, std::string(call::chunk_bytes, 'x'), i);
+  EXPECT_EQ(fault_, "");
+  send(a, c.client, "x", limit / call::chunk_bytes);
+  EXPECT_NE(fault_, "");
+}
+
+TEST_F(OneKernel, ListenFailsWhenTheProgramHasNoOfferRingLeft) {
+  Program& a = program();
+  Program& b = program();
+  for (u32 i = 1; i < call::max_listeners; ++i) listener(b, i, static_cast<u16>(1'000 + i));
+  open(b, call::max_listeners);
+  sockets_.listen(b, call::max_listeners, 16, {.program = b.id(), .sequence = 1});
+  EXPECT_EQ(answered(b), -ENOBUFS);
+  // The last of them accepts, and one that is closed makes room.
+  open(a, 1);
+  sockets_.connect(a, 1, {cob_address, Port(1'000 + call::max_listeners - 1)}, {});
+  step(200);
+  EXPECT_NE(accept(b, call::max_listeners - 1), 0u);
+  sockets_.let_go(b, 5, false);
+  listener(b, 5, 3'000);
+  open(a, 2);
+  sockets_.connect(a, 2, {cob_address, Port(3'000)}, {});
+  step(200);
+  EXPECT_NE(accept(b, 5), 0u);
+}
+
+TEST_F(OneKernel, AListenerTooManyThatAProgramWasHandedIsNotServedInSilence) {
+  Program& b = program();
+  Program& worker = program();
+  for (u32 i = 1; i < call::max_listeners; ++i) listener(worker, i, static_cast<u16>(1'000 + i));
+  const u32 l = listener(b, 1, 80);
+  const u32 w = worker.take_slot();
+  sockets_.hold(worker, w, *b.slot(l).description, 1);
+  sockets_.want_accept(worker, w);
+  EXPECT_EQ(worker.ours(w).offer_ring, call::no_offer_ring);
+}
+
+TEST_F(OneKernel, DeferAcceptHoldsAConnectionUntilDataOrTheTimeIsOver) {
+  Program& a = program();
+  Program& b = program();
+  const u32 l = listener(b, 1, 80);
+  call::CallSlot option{};
+  option.a[0] = static_cast<u64>(call::SocketOption::defer_accept);
+  option.a[1] = 1;
+  sockets_.set_option(b, l, option);
+  EXPECT_EQ(connected(a, b, l, 1).server, 0u);
+  EXPECT_EQ(connected(a, b, l, 2).server, 0u);
+  send(a, 2, "data", 1);
+  step(200);
+  const u32 second = accept(b, l);
+  ASSERT_NE(second, 0u);
+  EXPECT_EQ(receive(b, second), "data");
+  EXPECT_EQ(accept(b, l), 0u);
+  now_ = now_ + Duration::seconds(1);
+  step(2);
+  EXPECT_NE(accept(b, l), 0u);
+  // What waits when its listener closes is reset.
+  EXPECT_EQ(connected(a, b, l, 3).server, 0u);
+  sockets_.let_go(b, l, false);
+  step(200);
+  EXPECT_EQ(a.ours(3).error, ECONNRESET);
+}
+
+TEST_F(OneKernel, AUserTimeoutReachesTheConnectionAndItsChildren) {
+  Program& a = program();
+  Program& b = program();
+  const u32 l = listener(b, 1, 80);
+  call::CallSlot option{};
+  option.a[0] = static_cast<u64>(call::SocketOption::user_timeout);
+  option.a[1] = 2'000;
+  sockets_.set_option(b, l, option);
+  const Pair c = connected(a, b, l);
+  sockets_.set_option(a, c.client, option);
+  deaf_ = true;
+  send(a, c.client, "x", 1);
+  send(b, c.server, "y", 1);
+  for (int i = 0; i < 25; ++i) {
+    now_ = now_ + Duration::milliseconds(100);
+    step();
+  }
+  EXPECT_EQ(a.ours(c.client).error, ETIMEDOUT);
+  EXPECT_EQ(b.ours(c.server).error, ETIMEDOUT);
+}
+
+TEST_F(OneKernel, SocketsThatAreNotReadDoNotStarveTheOthers) {
+  // Forty connections with a window's worth unread: more than the program's pool holds.
+  constexpr u32 hogs = 40, chunks = 500;
+  Program& b = program();
+  const u32 l = listener(b, 1, 80, 64);
+  std::vector<std::pair<Program*, Pair>> clients;
+  for (u32 i = 0; i < hogs; ++i) {
+    if (i % 20 == 0) program();
+    clients.emplace_back(programs_.back().get(), connected(*programs_.back(), b, l, 1 + i % 20));
+  }
+  Program& a = program();
+  const Pair c = connected(a, b, l);
+  const auto byte_of = [](u32 i, u32 k) { return static_cast<char>('a' + (i + k) % 26); };
+  for (u32 k = 0; k < chunks; ++k) {
+    for (u32 i = 0; i < hogs; ++i)
+      send(*clients[i].first, clients[i].second.client,
+           std::string(call::chunk_bytes, byte_of(i, k)), i % 20 * chunks + k);
+    step(20);
+  }
+  EXPECT_GT(b.arena().chunks_held(), call::receive_chunks / 2);
+  EXPECT_LT(b.arena().chunks_held(), call::receive_chunks - 100);
+  for (int i = 0; i < 10; ++i) {
+    send(a, c.client, "ping", 1);
+    step(100);  // a millisecond: nothing had to be sent twice
+    ASSERT_EQ(receive(b, c.server), "ping") << i;
+    step(5'000);
+  }
+  // A new one too.
+  const Pair late = connected(a, b, l, 2);
+  send(a, late.client, "late", 2);
+  step(100);
+  EXPECT_EQ(receive(b, late.server), "late");
+  // And the others lost nothing.
+  std::vector<std::string> got(hogs);
+  for (int turn = 0; turn < 400; ++turn) {
+    now_ = now_ + Duration::milliseconds(50);
+    for (u32 i = 0; i < hogs; ++i) got[i] += receive(b, clients[i].second.server);
+    step(20);
+  }
+  for (u32 i = 0; i < hogs; ++i) {
+    std::string sent;
+    for (u32 k = 0; k < chunks; ++k) sent += std::string(call::chunk_bytes, byte_of(i, k));
+    EXPECT_TRUE(got[i] == sent) << i << ": " << got[i].size() << " of " << sent.size();
+  }
+  EXPECT_EQ(b.arena().chunks_held(), 0u);
 }
 
 TEST_F(OneKernel, LiesAboutConsumedBytesAreNotBelieved) {

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <fcntl.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 
 #include <array>
@@ -13,6 +12,7 @@
 #include <memory>
 #include <string>
 
+#include "base/doorbell.h"
 #include "base/passing.h"
 #include "kernel/kernel.h"
 
@@ -46,11 +46,9 @@ class Played {
     (void)send_struct(liveness_.ref(), request, {}, Blocking::never);
   }
   void ask_for_thread(u32 index) {
-    const Fd bell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     const call::ThreadRequest thread{.kind = static_cast<u32>(call::Hello::thread),
                                      .thread = index};
-    const FdRef bells[] = {bell.ref()};
-    (void)send_struct(liveness_.ref(), thread, bells, Blocking::never);
+    (void)send_struct(liveness_.ref(), thread, {}, Blocking::never);
   }
   // Takes the kernel's answers; false: it ended the program.
   bool take_answers() {
@@ -119,10 +117,9 @@ class TwoKernels {
       node.kernel = Kernel::create(config, std::move(kernels)).release_value();
       std::byte bytes[64];
       auto hello = receive_datagram(node.supervisor.ref(), bytes, Blocking::never).release_value();
-      VERIFY(hello.descriptors.size() == 2);
-      node.doorbell = std::move(hello.descriptors[0]);
+      VERIFY(hello.descriptors.size() == 1);
       void* board =
-          ::mmap(nullptr, sizeof(Board), PROT_READ, MAP_SHARED, hello.descriptors[1].get(), 0);
+          ::mmap(nullptr, sizeof(Board), PROT_READ, MAP_SHARED, hello.descriptors[0].get(), 0);
       VERIFY(board != MAP_FAILED);
       node.board = static_cast<const Board*>(board);
     }
@@ -194,18 +191,20 @@ class TwoKernels {
  private:
   struct Node {
     std::unique_ptr<Kernel> kernel;
-    Fd supervisor, doorbell;
+    Fd supervisor;
     const Board* board = nullptr;
   };
 
-  // As the supervisor does: both are told of each other, then each gets the memory that the other
-  // writes for it.
+  // As the supervisor does: both are told of each other and get their ends of the doorbells between
+  // them, then each gets the memory that the other writes for it.
   void introduce() {
+    const std::array doorbells = {make_doorbell().release_value(), make_doorbell().release_value()};
     for (u16 k = 0; k < 2; ++k) {
       const message::Simple appeared{.kind = static_cast<u32>(message::ControlKind::peer_appeared),
                                      .value = 1u - k,
                                      .epoch = 1};
-      send_struct(nodes_[k].supervisor.ref(), appeared).release_value();
+      const FdRef ends[] = {doorbells[1 - k].button.ref(), doorbells[k].bell.ref()};
+      send_struct(nodes_[k].supervisor.ref(), appeared, ends).release_value();
     }
     host_turn();
     for (u16 k = 0; k < 2; ++k) {
@@ -219,7 +218,7 @@ class TwoKernels {
                                    .peer = k,
                                    .peer_epoch = 1,
                                    .own_epoch = 1};
-      const FdRef fds[] = {got.descriptors[0].ref(), nodes_[k].doorbell.ref()};
+      const FdRef fds[] = {got.descriptors[0].ref()};
       send_struct(nodes_[1 - k].supervisor.ref(), up, fds).release_value();
     }
     host_turn();

@@ -1,8 +1,8 @@
 // Control messages between the supervisor and its kernels, on one SOCK_SEQPACKET pair a kernel
 // (descriptor 3 of cob-kernel). Model: one flat struct a datagram, descriptors beside it by
 // SCM_RIGHTS; never on the data path. The supervisor introduces kernels to each other: each kernel
-// creates the memory that it writes and hands it over through here. Sent and read by the
-// supervisor's and each kernel's single thread.
+// creates the memory that it writes and hands it over through here; the doorbells the supervisor
+// makes, whom both trust. Sent and read by the supervisor's and each kernel's single thread.
 #pragma once
 
 #include "base/types.h"
@@ -10,17 +10,18 @@
 namespace cob::message {
 
 enum class ControlKind : u32 {
-  config = 1,  // supervisor -> kernel, first: Config
-  hello,       // kernel -> supervisor: Simple. + {doorbell eventfd, board memfd}: the kernel runs
-  link,        // kernel -> supervisor: LinkNotice. + {outbound memfd for `peer`}
-  peer_up,     // supervisor -> kernel: LinkNotice. + {outbound memfd that `peer` writes for us,
-               // `peer`'s doorbell}
-  peer_down,   // supervisor -> kernel: Simple, value = peer, epoch = the dead one's
-  program,     // supervisor -> kernel: Simple, value = host pid. + {kernel's end of a program's
-               // liveness socket}
-  shutdown,    // supervisor -> kernel: Simple: end orderly
-  peer_appeared,  // supervisor -> kernel: Simple, value = peer, epoch = the peer's: answer with
-                  // `link` for it
+  config = 1,     // supervisor -> kernel, first: Config
+  hello,          // kernel -> supervisor: Simple. + {board memfd}: the kernel runs
+  link,           // kernel -> supervisor: LinkNotice. + {outbound memfd for `peer`}
+  peer_up,        // supervisor -> kernel: LinkNotice. + {outbound memfd that `peer` writes for us}
+  peer_down,      // supervisor -> kernel: Simple, value = peer, epoch = the dead one's
+  program,        // supervisor -> kernel: Simple, value = host pid. + {kernel's end of a program's
+                  // liveness socket}
+  shutdown,       // supervisor -> kernel: Simple: end orderly
+  peer_appeared,  // supervisor -> kernel: Simple, value = peer, epoch = the peer's. + {button that
+                  // rings the peer, bell that the peer rings} (base/doorbell.h): answer with `link`
+  peer_faulted,   // kernel -> supervisor: Simple, value = peer, epoch = the peer's: it broke the
+                  // message protocol and was cut off (or the sender lies: the supervisor's policy)
 };
 
 struct Config {

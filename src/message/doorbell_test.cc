@@ -1,8 +1,6 @@
 // The doorbell with real sleepers: two threads that sleep whenever they find nothing, as a kernel's
 // loop does. A lost wake-up shows as a wait that ends by its timeout. Also the rings' two ends on
 // one mapping, for TSan.
-#include <poll.h>
-
 #include <atomic>
 #include <thread>
 
@@ -18,10 +16,8 @@ bool rest(End& end) {
   end->set_armed(true);
   bool rung = true;
   if (!end->anything_pending()) {
-    pollfd wait{end.doorbell.get(), POLLIN, 0};
-    rung = ::poll(&wait, 1, 10'000) == 1;
-    u64 count = 0;
-    (void)!::read(end.doorbell.get(), &count, sizeof count);
+    epoll_event event;
+    rung = ::epoll_wait(end.bells.get(), &event, 1, 10'000) == 1;
   }
   end->set_armed(false);
   return rung;

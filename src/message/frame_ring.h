@@ -33,6 +33,11 @@ class FrameWriter {
     store_release(entries_[held_ & mask].sequence, held_ + 1);
     batch_ = 0;
   }
+  // Frames that the reader has not given back.
+  u32 unread() const {
+    const u32 frames = next_ - load_acquire(*consumed_);
+    return frames <= frame_entries ? frames : frame_entries;
+  }
   // The reader's credit was impossible.
   bool faulted() const { return faulted_; }
 

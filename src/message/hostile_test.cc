@@ -1,5 +1,7 @@
 // A peer that breaks the protocol: it is cut off and reported, and nothing else happens. Meant to
 // run under ASan and UBSan. The hostile side scribbles over the memory that it alone writes.
+#include <fcntl.h>
+
 #include <random>
 
 #include "message/test_pair.h"
@@ -113,6 +115,49 @@ TEST_F(Hostile, FloodOfRequests) {
   }
   EXPECT_FALSE(b->connected(a.id));
   EXPECT_EQ(b->take_faulted(), a.id);
+}
+
+// `a` does all it can to the bell that `b` rings: fills it, empties it, lets writes to it block.
+TEST_F(Hostile, ASleeperCannotBlockWhoRingsIt) {
+  const int bell = a->links().find(b.id)->doorbell.bell.get();
+  const u64 nearly_full = ~u64{0} - 1;
+  (void)::fcntl(bell, F_SETFL, 0);
+  EXPECT_LT(::write(bell, &nearly_full, sizeof nearly_full), 0);
+  a->set_armed(true);
+  for (u64 i = 0; i < 100; ++i) {
+    ASSERT_TRUE(b->send(a.id, Note{i}));
+    b->flush();
+  }
+  EXPECT_EQ(b->counters(a.id).doorbells, 100u);
+  epoll_event event;
+  EXPECT_EQ(::epoll_wait(a.bells.get(), &event, 1, 0), 1);
+}
+
+// `a` fills its button, empties it and lets writes to it block: `b` still hears the others.
+TEST_F(Hostile, AButtonSpoiltByItsHolderSilencesNobodyElse) {
+  End a3(0, 3), b3(1, 3), c3(2, 3);
+  connect(a3, b3);
+  connect(c3, b3);
+  const int button = a3->links().find(b3.id)->doorbell.button.get();
+  const u64 nearly_full = ~u64{0} - 1;
+  ASSERT_EQ(::write(button, &nearly_full, sizeof nearly_full), 8);
+  ASSERT_EQ(::fcntl(button, F_SETFL, 0), 0);
+  for (int round = 0; round < 3; ++round) {
+    epoll_event event;
+    while (::epoll_wait(b3.bells.get(), &event, 1, 0) == 1) {
+    }
+    b3->set_armed(true);
+    EXPECT_FALSE(b3->anything_pending());
+    ASSERT_TRUE(c3->send(b3.id, Note{}));
+    c3->flush();
+    u64 count = 0;
+    if (round == 1) {
+      EXPECT_EQ(::read(button, &count, sizeof count), 8);
+    }
+    EXPECT_EQ(::epoll_wait(b3.bells.get(), &event, 1, 0), 1);
+    b3->set_armed(false);
+    b3->poll({}, 10);
+  }
 }
 
 TEST_F(Hostile, RandomBytesWhileMessagesFlow) {

@@ -1,14 +1,8 @@
 // Opening, checking and connecting links; publishing and ringing.
-// See links.h; eventfd(2). The kernel's loop.
+// See links.h. The kernel's loop.
 #include "message/links.h"
 
-#include <fcntl.h>
-#include <limits.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdio>
-#include <string_view>
 
 namespace cob::message {
 namespace {
@@ -23,21 +17,6 @@ LinkMemory* initialise(const Mapping& mapping, const LinkHeader& header) {
   MessageWriter::prepare(std::span<Slot, message_slots>(memory->slot));
   FrameWriter::prepare(std::span<FrameEntry, frame_entries>(memory->entry));
   return memory;
-}
-
-// A peer's "doorbell" of another kind could make our write block or do harm.
-Result<void> check_doorbell(FdRef doorbell) {
-  char path[32];
-  std::snprintf(path, sizeof path, "/proc/self/fd/%d", doorbell.get());
-  char target[PATH_MAX];
-  const ssize_t n = ::readlink(path, target, sizeof target);
-  if (n < 0) return Error::from_errno("readlink of a doorbell");
-  if (std::string_view(target, static_cast<std::size_t>(n)) != "anon_inode:[eventfd]")
-    return Error::of(EPROTO, "doorbell is not an eventfd");
-  const int flags = ::fcntl(doorbell.get(), F_GETFL);
-  if (flags < 0 || ::fcntl(doorbell.get(), F_SETFL, flags | O_NONBLOCK) != 0)
-    return Error::from_errno("O_NONBLOCK of a doorbell");
-  return {};
 }
 
 }  // namespace
@@ -74,7 +53,7 @@ void Links::know(MessageType type, u64 schema) {
   links_[self_.value]->known[type.value / 64] |= u64{1} << (type.value % 64);
 }
 
-Result<Fd> Links::open_link(KernelId peer, u32 peer_epoch) {
+Result<Fd> Links::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell) {
   Link* link = find(peer);
   if (link == nullptr || peer == self_) return Error::of(EINVAL, "no such peer kernel");
   if (link->outbound_open) return Error::of(EEXIST, "link is already open");
@@ -91,18 +70,18 @@ Result<Fd> Links::open_link(KernelId peer, u32 peer_epoch) {
                                                     .schema = schema_});
   link->outbound = std::move(memory.mapping);
   link->outbound_open = true;
+  link->doorbell = std::move(doorbell);
   link->peer_epoch = peer_epoch;
   connect_if_complete(*link);
   return std::move(memory.fd);
 }
 
-Result<void> Links::peer_up(KernelId peer, u32 peer_epoch, Fd outbound, Fd doorbell) {
+Result<void> Links::peer_up(KernelId peer, u32 peer_epoch, Fd outbound) {
   Link* link = find(peer);
   if (link == nullptr || peer == self_) return Error::of(EINVAL, "no such peer kernel");
   if (link->in != nullptr) return Error::of(EEXIST, "peer is already up");
   Mapping mapping =
       TRY(map_foreign(outbound.ref(), sizeof(LinkMemory), Writers::creator, Access::read));
-  if (doorbell.valid()) TRY(check_doorbell(doorbell.ref()));
   const auto* memory = reinterpret_cast<const LinkMemory*>(mapping.data());
   LinkHeader header;
   copy_once(&header, &memory->header, sizeof header);
@@ -122,7 +101,6 @@ Result<void> Links::peer_up(KernelId peer, u32 peer_epoch, Fd outbound, Fd doorb
   link->known = known;
   link->in = memory;
   link->inbound = std::move(mapping);
-  link->doorbell = std::move(doorbell);
   link->peer_epoch = peer_epoch;
   connect_if_complete(*link);
   return {};
@@ -153,7 +131,7 @@ void Links::disconnect(Link& link) {
   link.out = nullptr;
   link.inbound.reset();
   link.outbound.reset();
-  link.doorbell.reset();
+  link.doorbell = {};
 }
 
 void Links::fault(Link& link) {
@@ -176,7 +154,7 @@ Link* Links::next_faulted() {
 // fence; load sequences. Were a wake-up lost, the sender's load would have missed the receiver's
 // store and the receiver's load the sender's: each load then precedes the other side's store in the
 // single order of the two fences, a cycle. So at least one sees the other: the receiver does not
-// sleep, or the sender rings. An eventfd keeps the ring until it is read, so ringing between the
+// sleep, or the sender rings. A bell keeps the ring until it is heard, so ringing between the
 // receiver's last look and its wait is not lost either. Credits wake a starved sender by the same
 // argument.
 void Links::flush_touched() {
@@ -196,14 +174,20 @@ void Links::flush_touched() {
 }
 
 void Links::ring(Link& link) {
-  if (!link.doorbell.valid()) return;
-  const u64 one = 1;
+  if (!link.doorbell.button.valid()) return;
   ++link.counters.doorbells;
-  [[maybe_unused]] const auto n = ::write(link.doorbell.get(), &one, sizeof one);
+  cob::ring(link.doorbell.button.ref());
 }
 
 void Links::set_armed(bool armed) {
-  if (armed) flush();
+  if (armed) {
+    for (Link* link : active_) {  // a sleeper keeps no peer guessing
+      if (link->messages_in.uncredited() == 0) continue;
+      link->messages_in.publish_credits();
+      touch(*link, touched_credits);
+    }
+    flush();
+  }
   armed_ = armed;
   for (Link* link : active_) {
     const u32 word = armed ? armed_bit | (link->starved ? starved_bit : 0) : 0;

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "base/doorbell.h"
 #include "base/fd.h"
 #include "base/memory.h"
 #include "base/result.h"
@@ -42,7 +43,8 @@ struct Link {
   FrameWriter frames_out;
   MessageReader messages_in;
   FrameReader frames_in;
-  Fd doorbell;  // invalid for the link to oneself
+  Doorbell
+      doorbell;  // the button rings the peer, the bell is rung by it; none for the link to oneself
   Mapping outbound, inbound;
   const LinkMemory* in = nullptr;
   LinkMemory* out = nullptr;
@@ -64,8 +66,8 @@ class Links {
 
   // As the Messenger's functions of the same names; disconnecting what was there is the caller's
   // part.
-  Result<Fd> open_link(KernelId peer, u32 peer_epoch);
-  Result<void> peer_up(KernelId peer, u32 peer_epoch, Fd outbound, Fd doorbell);
+  Result<Fd> open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell);
+  Result<void> peer_up(KernelId peer, u32 peer_epoch, Fd outbound);
   void disconnect(Link& link);
 
   // nullptr if there is no such kernel.

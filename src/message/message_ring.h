@@ -34,6 +34,11 @@ class MessageWriter {
     return next_ - credited_ + lines <= limit ? Room::yes : Room::no;
   }
   u32 in_flight() const { return next_ - credited_; }
+  // As the reader tells at this moment: it tells every quarter of the ring, and before it sleeps.
+  u32 unread() const {
+    const u32 lines = next_ - load_acquire(*consumed_);
+    return lines <= message_slots ? lines : message_slots;
+  }
   bool credits_changed() const { return load_acquire(*consumed_) != credited_; }
 
   // REQUIRES: room for lines_for(bytes.size()). The reader sees it from now on.

@@ -66,14 +66,14 @@ void Messenger::add_handler(MessageType type, MessageKind kind, std::size_t byte
   handler.kind = kind;
 }
 
-Result<Fd> Messenger::open_link(KernelId peer, u32 peer_epoch) {
+Result<Fd> Messenger::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell) {
   TRY(make_way(peer, peer_epoch));
-  return links_->open_link(peer, peer_epoch);
+  return links_->open_link(peer, peer_epoch, std::move(doorbell));
 }
 
-Result<void> Messenger::peer_up(KernelId peer, u32 peer_epoch, Fd outbound, Fd doorbell) {
+Result<void> Messenger::peer_up(KernelId peer, u32 peer_epoch, Fd outbound) {
   TRY(make_way(peer, peer_epoch));
-  return links_->peer_up(peer, peer_epoch, std::move(outbound), std::move(doorbell));
+  return links_->peer_up(peer, peer_epoch, std::move(outbound));
 }
 
 // Drops what a former epoch of `peer` has left; ESTALE if a later one is already here.
@@ -100,6 +100,11 @@ void Messenger::peer_down(KernelId peer, u32 epoch) {
 bool Messenger::connected(KernelId peer) const {
   const Link* link = links_->find(peer);
   return link != nullptr && link->connected;
+}
+
+u32 Messenger::peer_epoch(KernelId peer) const {
+  const Link* link = links_->find(peer);
+  return link == nullptr ? 0 : link->peer_epoch;
 }
 
 void Messenger::drop(Link& link, Error why) {

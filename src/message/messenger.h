@@ -104,16 +104,19 @@ class Messenger {
   // --- Peers.
   // Prepares fresh outbound memory for `peer` at `peer_epoch`, and returns a descriptor of it for
   // the supervisor. What a former epoch of the peer left is dropped as by peer_down(). EEXIST if
-  // this epoch's is already open.
-  Result<Fd> open_link(KernelId peer, u32 peer_epoch);
+  // this epoch's is already open. `doorbell`: its button rings the peer, its bell is rung by the
+  // peer and kept here while the link lasts; without one both ends spin.
+  Result<Fd> open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell = {});
   // The memory that the peer writes for us has come. Connected as soon as open_link() has been
   // called too, in either order. EPROTO, EPERM, EMSGSIZE if the memory is not what it should be;
   // the peer stays unconnected.
-  Result<void> peer_up(KernelId peer, u32 peer_epoch, Fd outbound, Fd doorbell);
+  Result<void> peer_up(KernelId peer, u32 peer_epoch, Fd outbound);
   // Outstanding requests fail with ECONNRESET, unsent and unread messages are discarded. An `epoch`
   // other than the present one is ignored.
   void peer_down(KernelId peer, u32 epoch);
   bool connected(KernelId peer) const;
+  // The latest epoch of the peer that was heard of, also after its end; 0: none.
+  u32 peer_epoch(KernelId peer) const;
   // A peer cut off for breaking the protocol since the last call, if any: to be reported to the
   // supervisor. Its requests have failed with EPROTO.
   std::optional<KernelId> take_faulted();

@@ -267,7 +267,10 @@ TEST(Messenger, ANewEpochGetsFreshMemoryAndTheOldOneIsFencedOff) {
   a->peer_down(old_b.id, 1);
   End new_b(1, 2, 2);
   connect(a, new_b);
-  ASSERT_TRUE(old_b->send(a.id, Note{1'000}));  // a late writer
+  ring(old_b->links().find(a.id)->doorbell.button.ref());
+  epoll_event event;
+  EXPECT_EQ(::epoll_wait(a.bells.get(), &event, 1, 0), 0);  // nor is it heard
+  ASSERT_TRUE(old_b->send(a.id, Note{1'000}));              // a late writer
   old_b->flush();
   EXPECT_EQ(a->poll({}, 10), 0u);
   ASSERT_TRUE(new_b->send(a.id, Note{1}));
@@ -297,7 +300,7 @@ TEST(Messenger, RefusesForeignMemory) {
   End a(0), b(1);
   Fd good = b->open_link(a.id, a.epoch).release_value();
   const auto code = [&](Fd memory, u32 epoch = 1) {
-    return a->peer_up(b.id, epoch, std::move(memory), make_doorbell()).error().code;
+    return a->peer_up(b.id, epoch, std::move(memory)).error().code;
   };
   SharedMemory unsealed = create_memory("x", sizeof(LinkMemory), Writers::anyone).release_value();
   EXPECT_EQ(code(std::move(unsealed.fd)), EPERM);
@@ -305,10 +308,9 @@ TEST(Messenger, RefusesForeignMemory) {
   EXPECT_EQ(code(std::move(small.fd)), EMSGSIZE);
   SharedMemory blank = create_memory("x", sizeof(LinkMemory), Writers::creator).release_value();
   EXPECT_EQ(code(std::move(blank.fd)), EPROTO);
-  EXPECT_EQ(code(make_doorbell()), EPERM);
+  EXPECT_EQ(code(Fd(::dup(2))), EPERM);
   EXPECT_EQ(code(duplicate(good), 2), EPROTO);  // memory of epoch 1
-  EXPECT_EQ(a->peer_up(b.id, 1, duplicate(good), Fd(::dup(2))).error().code, EPROTO);
-  ASSERT_TRUE(a->peer_up(b.id, 1, duplicate(good), make_doorbell()));
+  ASSERT_TRUE(a->peer_up(b.id, 1, duplicate(good)));
   EXPECT_EQ(code(duplicate(good)), EEXIST);
 }
 
@@ -318,7 +320,7 @@ TEST(Messenger, RefusesAnotherSchema) {
   a->know<Thing>();
   b->know<OtherThing>();
   Fd memory = b->open_link(a.id, 1).release_value();
-  EXPECT_EQ(a->peer_up(b.id, 1, std::move(memory), make_doorbell()).error().code, EPROTO);
+  EXPECT_EQ(a->peer_up(b.id, 1, std::move(memory)).error().code, EPROTO);
 }
 
 TEST(Messenger, PollIsFairBetweenPeers) {

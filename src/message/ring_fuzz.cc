@@ -36,8 +36,8 @@ struct World {
     peer->know<Large>();
     Fd there = peer->open_link(KernelId(0), 1).release_value();
     Fd back = victim->open_link(KernelId(1), epoch).release_value();
-    victim->peer_up(KernelId(1), epoch, std::move(there), Fd()).release_value();
-    peer->peer_up(KernelId(0), 1, std::move(back), Fd()).release_value();
+    victim->peer_up(KernelId(1), epoch, std::move(there)).release_value();
+    peer->peer_up(KernelId(0), 1, std::move(back)).release_value();
     return peer->links().find(KernelId(0))->out;
   }
 };

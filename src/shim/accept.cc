@@ -27,6 +27,10 @@ void copy_options(const Socket* from, Socket* to) {
   to->receive_timeout_ns = from->receive_timeout_ns;
   to->send_timeout_ns = from->send_timeout_ns;
   to->low_water = from->low_water;
+  to->user_timeout = from->user_timeout;
+  to->syn_count = from->syn_count;
+  to->linger2 = from->linger2;
+  to->max_segment = from->max_segment;
 }
 
 bool offer_waits(const Socket* listener) {
@@ -59,7 +63,8 @@ int accept_now(Socket* listener, int flags, Ipv4Endpoint& peer) {
   if ((acquire(listener->kernel->flags) & flag_reset) != 0) return -EINVAL;
   Arena* arena = listener->arena;
   want_offers(listener);
-  if (!offer_waits(listener)) return -EAGAIN;
+  if (!offer_waits(listener))
+    return load(listener->kernel->offer_ring) == no_offer_ring ? -ENOBUFS : -EAGAIN;
   Socket* socket = new_socket();
   if (socket == nullptr) return -ENFILE;
   socket->placeholder.pool_index = no_pool_entry;

@@ -97,7 +97,7 @@ struct ThreadSignals {
   u32 pending;   // a signal was recorded inside; written by the wrapper
   u32 seen;      // handlers that ran on this thread
   u32 breaking;  // of these, without SA_RESTART
-  int doorbell;  // the thread's doorbell while it is about to sleep or sleeps, else 0: the wrapper
+  int doorbell;  // the thread's nudge while it is about to sleep or sleeps, else 0: the wrapper
                  // writes 1 (u64) to it
 };
 extern thread_local ThreadSignals thread_signals

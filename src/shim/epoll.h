@@ -77,7 +77,7 @@ void drain_ready_ring(EpollSet* set);
 void list_ready(Member* member);
 void unlist_ready(Member* member);
 void remove_member(Member* member);
-// The set's announcements ring this thread's doorbell while it sleeps.
+// The set's announcements ring this thread's bell while it sleeps.
 void arm_set(EpollSet* set, Thread* thread, int depth = 0);
 void disarm_set(EpollSet* set, Thread* thread, int depth = 0);
 

@@ -1,7 +1,7 @@
 // epoll_wait, epoll_pwait, epoll_pwait2 over cob and host members. epoll_wait(2).
 // Model: ready cob members are delivered without a system call; the host's set is looked at at
 // bounded intervals while they flow, at once when none is ready, and slept in (through ppoll, with
-// doorbell and liveness) when nothing comes. Any thread; several may wait on one set.
+// the bell) when nothing comes. Any thread; several may wait on one set.
 
 #include "shim/epoll.h"
 #include "shim/wait.h"

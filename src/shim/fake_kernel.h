@@ -28,6 +28,7 @@ class FakeKernel {
   unsigned sleeps() const { return sleeps_; }
   std::atomic<bool> hold_data{false};        // received bytes are not passed on while set
   std::atomic<bool> hold_space{false};       // sent bytes are not acknowledged while set
+  std::atomic<bool> no_bells{false};         // threads get none, as without spare descriptors
   std::atomic<bool> withdraw_offers{false};  // take the next offers back at once
 
   static constexpr unsigned address = 0x0a4d0001;
@@ -70,7 +71,7 @@ class FakeKernel {
   std::map<unsigned long long, unsigned> tokens_;
   std::vector<unsigned> free_slots_, free_chunks_;
   unsigned next_slot_ = call::first_kernel_socket, next_chunk_ = 0, next_port_ = 40'000, freed_ = 0;
-  int thread_doorbell_[call::max_threads];
+  int thread_button_[call::max_threads];
   unsigned position_[call::max_threads] = {};
   std::atomic<bool> stop_{false};
   std::atomic<unsigned> closes_{0}, sleeps_{0};

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -12,6 +13,7 @@
 #include <cstring>
 
 #include "shim/arena.h"
+#include "shim/thread.h"
 
 namespace cob::shim {
 
@@ -43,7 +45,7 @@ FakeKernel::FakeKernel(int liveness)
   header.epoch = 7;
   header.cob_address = address;
   header.default_send_limit = send_limit;
-  for (int& bell : thread_doorbell_) bell = -1;
+  for (int& button : thread_button_) button = -1;
   thread_ = std::thread([this] { run(); });
 }
 
@@ -54,8 +56,8 @@ FakeKernel::~FakeKernel() {
   ::close(kernel_fd_);
   ::close(program_fd_);
   ::close(doorbell_);
-  for (int bell : thread_doorbell_) {
-    if (bell >= 0) ::close(bell);
+  for (int button : thread_button_) {
+    if (button >= 0) ::close(button);
   }
 }
 
@@ -112,8 +114,13 @@ bool FakeKernel::hellos() {
   } else {
     u32 thread = 0;
     std::memcpy(&thread, reinterpret_cast<char*>(&request) + 4, sizeof thread);
-    thread_doorbell_[thread] = fds[0];
-    send_with_fds(liveness_, &answer, sizeof answer, nullptr, 0);
+    if (thread_button_[thread] >= 0) ::close(thread_button_[thread]);
+    thread_button_[thread] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int bell = epoll_create1(EPOLL_CLOEXEC);
+    epoll_event event{EPOLLIN | EPOLLET, {.u64 = rung_by_kernel}};
+    epoll_ctl(bell, EPOLL_CTL_ADD, thread_button_[thread], &event);
+    send_with_fds(liveness_, &answer, sizeof answer, &bell, no_bells ? 0 : 1);
+    ::close(bell);
   }
   return true;
 }
@@ -121,7 +128,7 @@ bool FakeKernel::hellos() {
 bool FakeKernel::take_calls() {
   bool any = false;
   for (u32 t = 0; t < max_threads; ++t) {
-    if (thread_doorbell_[t] < 0) continue;
+    if (thread_button_[t] < 0) continue;
     for (;;) {
       CallSlot& slot = program_->ring[t][position_[t] % ring_slots];
       if (acquire(slot.sequence) != position_[t] + 1) break;
@@ -360,9 +367,9 @@ void FakeKernel::wake(unsigned waiter) {
   full_fence();
   for (u32 t = 0; t < max_threads; ++t) {
     if (waiter != 0xffff && waiter != t + 1) continue;
-    if (thread_doorbell_[t] < 0 || load(program_->armed[t].armed) == 0) continue;
+    if (thread_button_[t] < 0 || load(program_->armed[t].armed) == 0) continue;
     u64 one = 1;
-    (void)!::write(thread_doorbell_[t], &one, sizeof one);
+    (void)!::write(thread_button_[t], &one, sizeof one);
   }
 }
 

@@ -142,21 +142,34 @@ int set_tcp_level(Socket* socket, int name, int value) {
       if (socket->keep_alive) post_keep_alive(socket);
       return 0;
     case TCP_USER_TIMEOUT:
+      if (value < 0) return EINVAL;
       socket->user_timeout = value;
       post_option(socket, SocketOption::user_timeout, static_cast<u32>(value));
       return 0;
     case TCP_DEFER_ACCEPT:
-      socket->defer_accept = value;
+      socket->defer_accept = value < 0 ? 0 : value;
+      post_option(socket, SocketOption::defer_accept, static_cast<u32>(socket->defer_accept));
+      return 0;
+    case TCP_SYNCNT:
+      if (value < 1 || value > 127) return EINVAL;
+      socket->syn_count = value;
+      post_option(socket, SocketOption::syn_count, static_cast<u32>(value));
+      return 0;
+    case TCP_LINGER2:
+      socket->linger2 = value < 0 ? -1 : value > 120 ? 120 : value;
+      post_option(socket, SocketOption::linger2, static_cast<u32>(socket->linger2));
+      return 0;
+    case TCP_MAXSEG:
+      if (value != 0 && (value < 88 || value > 32'767)) return EINVAL;
+      socket->max_segment = value;
+      post_option(socket, SocketOption::max_segment, static_cast<u32>(value));
       return 0;
     case TCP_QUICKACK:
       socket->quick_ack = value != 0;
       return 0;
     case TCP_FASTOPEN:
     case TCP_FASTOPEN_CONNECT:
-    case TCP_SYNCNT:
-    case TCP_LINGER2:
     case TCP_WINDOW_CLAMP:
-    case TCP_MAXSEG:
     case TCP_NOTSENT_LOWAT:
     case TCP_THIN_LINEAR_TIMEOUTS:
       return 0;  // no effect on a cob socket
@@ -287,6 +300,17 @@ void tcp_information(Socket* socket, void* value, socklen_t* length) {
   give(&info, sizeof info, value, length);
 }
 
+// TCP_MAXSEG: a connection's own, before that what was asked for.
+int max_segment(Socket* socket) {
+  if (socket->stage == Stage::stream && is_live(socket)) {
+    Call c{.op = Op::info};
+    c.a[0] = static_cast<u32>(InfoKind::tcp);
+    Reply reply = call_on(socket, c);
+    if (reply.result == 0) return static_cast<int>(reply.value[0] >> 32);
+  }
+  return socket->max_segment != 0 ? socket->max_segment : 536;
+}
+
 int get_tcp_level(Socket* socket, int name, void* value, socklen_t* length) {
   int number = 0;
   switch (name) {
@@ -315,17 +339,17 @@ int get_tcp_level(Socket* socket, int name, void* value, socklen_t* length) {
       number = socket->quick_ack;
       break;
     case TCP_MAXSEG:
-      number = 1'448;
+      number = max_segment(socket);
       break;
     case TCP_FASTOPEN:
     case TCP_FASTOPEN_CONNECT:
     case TCP_WINDOW_CLAMP:
       break;
     case TCP_SYNCNT:
-      number = 6;
+      number = socket->syn_count != 0 ? socket->syn_count : 6;
       break;
     case TCP_LINGER2:
-      number = 60;
+      number = socket->linger2 != 0 ? socket->linger2 : 60;
       break;
     case TCP_NOTSENT_LOWAT:
       number = -1;
@@ -359,6 +383,17 @@ void post_options(Socket* socket) {
   }
   if (socket->linger_on) {
     post_option(socket, SocketOption::linger, 1, static_cast<u32>(socket->linger_seconds));
+  }
+  const struct {
+    SocketOption option;
+    i32 value;
+  } plain[] = {{SocketOption::user_timeout, socket->user_timeout},
+               {SocketOption::defer_accept, socket->defer_accept},
+               {SocketOption::syn_count, socket->syn_count},
+               {SocketOption::linger2, socket->linger2},
+               {SocketOption::max_segment, socket->max_segment}};
+  for (const auto& p : plain) {
+    if (p.value != 0) post_option(socket, p.option, static_cast<u32>(p.value));
   }
 }
 

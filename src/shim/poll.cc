@@ -1,7 +1,7 @@
 // poll, ppoll, select, pselect over cob and host descriptors. poll(2), select(2).
 // Model: without a cob descriptor the host's own call; else cob readiness comes from the lines, the
-// host's from a ppoll that does not wait, and the sleep is one ppoll on the host descriptors, the
-// doorbell and the liveness socket. select is poll. Any thread.
+// host's from a ppoll that does not wait, and the sleep is one ppoll on the host descriptors and
+// the bell. select is poll. Any thread.
 
 #include <sys/mman.h>
 #include <sys/select.h>
@@ -67,7 +67,6 @@ bool check(void* context) {
 
 void arm(void* context, Thread* thread) {
   auto* w = static_cast<PollWait*>(context);
-  u16 mine = thread->shared ? 0xffff : static_cast<u16>(thread->index + 1);
   for (nfds_t i = 0; i < w->count; ++i) {
     if (w->object[i] == nullptr) continue;
     if (w->object[i]->kind == Kind::epoll) {
@@ -75,10 +74,7 @@ void arm(void* context, Thread* thread) {
       continue;
     }
     auto* socket = reinterpret_cast<Socket*>(w->object[i]);
-    if (!is_live(socket)) continue;
-    u16& waiter = socket->program->write_waiter;
-    u16 was = load(waiter);
-    store(waiter, was == 0 || was == mine ? mine : 0xffff);
+    if (is_live(socket)) set_waiter(socket->program->write_waiter, thread);
   }
 }
 
@@ -91,9 +87,7 @@ void disarm(void* context, Thread* thread) {
       continue;
     }
     auto* socket = reinterpret_cast<Socket*>(w->object[i]);
-    if (is_live(socket) && load(socket->program->write_waiter) == thread->index + 1) {
-      store(socket->program->write_waiter, 0);
-    }
+    if (is_live(socket)) clear_waiter(socket->program->write_waiter, thread);
   }
 }
 

@@ -54,8 +54,10 @@ void ring_doorbell(Arena* arena) {
   u32 armed = load(arena->kernel->armed.armed);
   // A count above 1 tells the sleeps apart: one ring a sleep is enough.
   if (armed == 0 || (armed > 1 && armed == load(arena->last_rung))) return;
-  store(arena->last_rung, armed);
+  // Rung first: a handler that comes in between, or another thread, must not rely on a ring to
+  // come.
   raw::write_one(arena->doorbell);
+  store(arena->last_rung, armed);
 }
 
 bool post(Arena* arena, const Call& c, u32* position) {

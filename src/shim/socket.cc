@@ -413,17 +413,19 @@ struct SocketWait {
   u32 mask;
 };
 
-void set_waiter(u16& word, Thread* thread) {
-  u16 mine = thread->shared ? 0xffff : static_cast<u16>(thread->index + 1);
-  u16 was = load(word);
-  store(word, was == 0 || was == mine ? mine : 0xffff);
-}
-
-void clear_waiter(u16& word, Thread* thread) {
-  if (load(word) == thread->index + 1) store(word, 0);
-}
-
 }  // namespace
+
+void set_waiter(u16& word, const Thread* thread) {
+  const u16 mine = thread->shared ? 0xffff : static_cast<u16>(thread->index + 1);
+  u16 was = load(word);
+  while (was != mine && was != 0xffff && !change_if(word, was, was == 0 ? mine : u16{0xffff}))
+    was = load(word);
+}
+
+void clear_waiter(u16& word, const Thread* thread) {
+  const auto mine = static_cast<u16>(thread->index + 1);
+  if (load(word) == mine) change_if(word, mine, u16{0});
+}
 
 int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 seen, u32 breaking) {
   Pin pin(object_of(socket));

@@ -62,6 +62,7 @@ struct alignas(64) Socket : Object {
   bool reuse_address, reuse_port, no_delay, cork, keep_alive, linger_on, quick_ack;
   i32 linger_seconds, keep_idle, keep_interval, keep_probes;
   i32 send_buffer, receive_buffer, defer_accept, user_timeout;
+  i32 syn_count, linger2, max_segment;  // 0: not set
   u32 option_count;
   KeptOption option[kept_options];  // for a host socket in its place
 };
@@ -164,6 +165,10 @@ class Pin {
   Object* object_;
   Thread* thread_;
 };
+
+// Threads come and go on one word (ProgramSocket::read_waiter or write_waiter) without a lock.
+void set_waiter(u16& word, const Thread* thread);
+void clear_waiter(u16& word, const Thread* thread);
 
 // Waits until `mask` (or error, hangup) is ready. 0, or the errno: EAGAIN (time is over), EINTR.
 int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 seen, u32 breaking);

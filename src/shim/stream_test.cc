@@ -1,11 +1,13 @@
 // Streams through the shim: connect, accept, the receive cursor, send space, names, errors.
 
+#include <poll.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
 
 #include <numeric>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "shim/core_test.h"
 
@@ -205,6 +207,61 @@ TEST(Stream, AnInterruptedReadSaysSo) {
   raw::write_one(load(signals.load()->doorbell));
   reader.join();
   EXPECT_EQ(error, EINTR);
+}
+
+TEST(Stream, AThreadThatComesWhileAnotherGoesStaysNamed) {
+  u16 word = 0;
+  std::atomic<u32> arrived{0};
+  std::atomic<bool> forgotten{false};
+  const auto barrier = [&](u32 turn) {
+    ++arrived;
+    while (arrived < 2 * turn) relax();
+  };
+  const auto come_and_go = [&](u32 index) {
+    Thread thread{};
+    thread.index = index;
+    for (u32 round = 1; round <= 100'000; ++round) {
+      if (index == 0) store(word, 0);
+      barrier(2 * round - 1);
+      set_waiter(word, &thread);
+      full_fence();
+      for (int look = 0; look < 20; ++look) {
+        if (load(word) != index + 1 && load(word) != 0xffff) forgotten = true;
+      }
+      clear_waiter(word, &thread);
+      barrier(2 * round);
+    }
+  };
+  std::thread other([&] { come_and_go(1); });
+  come_and_go(0);
+  other.join();
+  EXPECT_FALSE(forgotten);
+}
+
+// The kernel has no descriptor to spare for their bells.
+TEST(Stream, ThreadsWithoutABellAreServedToo) {
+  Pair p(12);
+  kernel().no_bells = true;
+  std::vector<std::thread> waiters;
+  std::atomic<u32> without{0};
+  std::atomic<int> ready{0};
+  for (int i = 0; i < 24; ++i) {  // more than have a bell from former tests
+    waiters.emplace_back([&] {
+      pollfd wait{p.server, POLLIN, 0};
+      ready += cob_poll(&wait, 1, 20'000);
+      if (this_thread->bell < 0) ++without;
+    });
+  }
+  ASSERT_TRUE(eventually([&] {
+    u32 sleepers = 0;
+    for (u32 i = 0; i < 64; ++i) sleepers += load(thread_at(i)->sleeping);
+    return sleepers >= 24;
+  }));
+  EXPECT_EQ(cob_send(p.client, "x", 1, 0), 1);
+  for (std::thread& waiter : waiters) waiter.join();
+  kernel().no_bells = false;
+  EXPECT_EQ(ready, 24);
+  EXPECT_GT(without, 0u);
 }
 
 TEST(Stream, AnAddressThatIsNotTheCobsBecomesAHostSocket) {

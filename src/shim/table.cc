@@ -135,7 +135,7 @@ bool is_hidden_slow(int fd) {
 RaisedLimit::RaisedLimit() {
   raw::call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, raw::at(before_));
   const u64 raised[2] = {before_[1], before_[1]};
-  raised_ = before_[0] < before_[1] && before_[0] < hidden_base + 512 &&
+  raised_ = before_[0] < before_[1] && before_[0] < hidden_base + 1'024 &&
             raw::call(SYS_prlimit64, 0, RLIMIT_NOFILE, raw::at(raised), 0) == 0;
 }
 
@@ -167,7 +167,7 @@ void give_up_number(int fd) {
   const int copy = make_hidden_copy(fd);
   if (copy < 0) return;
   rename_in_arenas(fd, copy);
-  rename_doorbells(fd, copy);
+  rename_bells(fd, copy);
   rename_originals(fd, copy);
   rename_kicks(fd, copy);
   __atomic_and_fetch(&hidden_bits[fd / 64], ~(1ULL << (fd % 64)), __ATOMIC_RELAXED);

@@ -3,6 +3,7 @@
 #include "shim/thread.h"
 
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 
 namespace cob::shim {
@@ -36,18 +37,50 @@ void end_thread(void* value) {
   thread->taken = false;
 }
 
-// Tells the kernel our doorbell. 0 or -errno.
+// Our own sources join the kernel's in the bell. -errno on failure.
+int watch_own(int bell, int nudge, int liveness) {
+  epoll_event by_nudge{EPOLLIN | EPOLLET, {.u64 = rung_by_nudge}};
+  epoll_event by_death{0, {.u64 = rung_by_death}};
+  long result = raw::call(SYS_epoll_ctl, bell, EPOLL_CTL_ADD, nudge, raw::at(&by_nudge));
+  if (result == 0)
+    result = raw::call(SYS_epoll_ctl, bell, EPOLL_CTL_ADD, liveness, raw::at(&by_death));
+  return static_cast<int>(result);
+}
+
+// The thread's bell becomes `fd` (-1: none), under the number that it had.
+void set_bell(Thread* thread, int fd) {
+  if (fd >= 0 && thread->bell >= 0) {
+    raw::dup3(fd, thread->bell, O_CLOEXEC);
+    raw::close(fd);
+    return;
+  }
+  if (thread->bell >= 0) close_hidden(thread->bell);
+  const int hidden = fd >= 0 ? make_hidden(fd) : -1;
+  store(thread->bell, hidden >= 0 ? hidden : -1);
+}
+
+// Asks the kernel for a bell. 0 or -errno.
 int introduce(Arena* arena, Thread* thread) {
   Guard guard(register_lock);
+  if (thread->arena == arena) return 0;  // another user of the last index did
+  const RaisedLimit raised;              // also when the program's table is full
   ThreadRequest request{static_cast<u32>(Hello::thread), thread->index};
-  long sent = send_with_fds(arena->liveness, &request, sizeof request, &thread->doorbell, 1);
+  long sent = send_with_fds(arena->liveness, &request, sizeof request, nullptr, 0);
   if (sent < 0) return static_cast<int>(sent);
   AttachReply reply{};
-  int none[1] = {-1};
+  int bell = -1;
   u32 count = 0;
-  long got = receive_with_fds(arena->liveness, &reply, sizeof reply, none, 1, count);
+  long got = receive_with_fds(arena->liveness, &reply, sizeof reply, &bell, 1, count);
   if (got < 0) return static_cast<int>(got);
-  return reply.result;
+  if (bell >= 0 && (reply.result < 0 || watch_own(bell, thread->nudge, arena->liveness) < 0)) {
+    raw::close(bell);
+    bell = -1;
+  }
+  if (reply.result < 0) return reply.result;
+  set_bell(thread, bell);
+  thread->chunks = 0;
+  store(thread->arena, arena);
+  return 0;
 }
 
 }  // namespace
@@ -56,21 +89,21 @@ void threads_start() {
   have_key = pthread_key_create(&at_exit, end_thread) == 0;
   for (u32 i = 0; i < max_threads; ++i) {
     threads[i].index = i;
-    threads[i].doorbell = -1;
+    threads[i].bell = threads[i].nudge = -1;
   }
 }
 
 void ring_sleeping_threads() {
   full_fence();
   for (Thread& thread : threads) {
-    if (load(thread.sleeping) != 0 && load(thread.doorbell) >= 0)
-      raw::write_one(load(thread.doorbell));
+    if (load(thread.sleeping) != 0 && load(thread.nudge) >= 0) raw::write_one(load(thread.nudge));
   }
 }
 
-void rename_doorbells(int from, int to) {
+void rename_bells(int from, int to) {
   for (Thread& thread : threads) {
-    if (load(thread.doorbell) == from) store(thread.doorbell, to);
+    if (load(thread.bell) == from) store(thread.bell, to);
+    if (load(thread.nudge) == from) store(thread.nudge, to);
   }
 }
 
@@ -78,7 +111,7 @@ Thread* thread_at(u32 index) { return index < max_threads ? &threads[index] : nu
 
 namespace {
 
-int make_doorbell() {
+int make_nudge() {
   const RaisedLimit raised;  // also when the program's table is full
   return make_hidden(fresh(raw::eventfd(EFD_CLOEXEC | EFD_NONBLOCK)));
 }
@@ -96,9 +129,7 @@ Thread* own_thread() {
     thread->taken = true;
     thread->shared = thread->index == max_threads - 1;
     if (!thread->shared) thread->would_block = thread->pins = 0;
-    if (thread->doorbell < 0) {
-      thread->doorbell = make_doorbell();
-    }
+    if (thread->nudge < 0) thread->nudge = make_nudge();
     this_thread = thread;
   }
   if (have_key && !thread->shared) pthread_setspecific(at_exit, thread);
@@ -108,15 +139,13 @@ Thread* own_thread() {
 Thread* register_thread(Arena* arena) {
   Thread* thread = own_thread();
   if (thread->arena == arena) return thread;
-  if (thread->doorbell < 0) thread->doorbell = make_doorbell();
-  if (arena->is_dead() || thread->doorbell < 0) return nullptr;
+  if (thread->nudge < 0) thread->nudge = make_nudge();
+  if (arena->is_dead() || thread->nudge < 0) return nullptr;
   Critical critical;
   if (introduce(arena, thread) < 0) {
     check_death(arena);
     return nullptr;
   }
-  thread->chunks = 0;
-  thread->arena = arena;
   return thread;
 }
 
@@ -124,7 +153,7 @@ void forget_threads() {
   Thread* self = this_thread;
   for (Thread& thread : threads) {
     thread.arena = nullptr;
-    thread.doorbell = -1;
+    thread.bell = thread.nudge = -1;
     thread.chunks = thread.pins = 0;
     thread.sleeping = 0;
     thread.taken = &thread == self;
@@ -132,9 +161,7 @@ void forget_threads() {
   threads_lock.reset();
   register_lock.reset();
   shared_thread_lock.reset();
-  if (self != nullptr) {
-    self->doorbell = make_doorbell();
-  }
+  if (self != nullptr) self->nudge = make_nudge();
 }
 
 }  // namespace cob::shim

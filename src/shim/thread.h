@@ -1,7 +1,8 @@
 // Thread: a thread of the program as its kernel knows it: index (call ring, reply line, armed word)
-// and doorbell. Model: one object an index, reused by later threads; registered with the current
-// arena at its first call. Beyond max_threads - 1 threads the last index is shared under a lock.
-// Used by its thread alone, but for the doorbell, which anyone may ring.
+// and bell. Model: one object an index, reused by later threads; registered with the current arena
+// at its first call. Beyond max_threads - 1 threads the last index is shared under a lock. The bell
+// is an epoll descriptor that the kernel made: it watches an eventfd of the kernel's, and by our
+// doing the nudge and the liveness socket. Used by its thread alone, but for the nudge.
 #pragma once
 
 #include "shim/arena.h"
@@ -14,7 +15,8 @@ inline constexpr u32 pins_a_thread = 8;
 struct alignas(64) Thread {
   Arena* arena;  // registered with this one
   u32 index;
-  int doorbell;  // hidden; -1: none yet
+  int bell;   // hidden; of `arena`; -1: none, then the thread looks by itself
+  int nudge;  // hidden; an eventfd of our own, for handlers and other threads; -1: none yet
   bool taken;
   bool shared;      // the last index
   u32 would_block;  // calls in a row that found nothing
@@ -43,7 +45,10 @@ Thread* own_thread();
 Thread* thread_at(u32 index);
 void ring_sleeping_threads();  // whoever is in or about to enter its wait looks again
 void threads_start();
-void rename_doorbells(int from, int to);  // a hidden number moved (give_up_number)
-void forget_threads();                    // forked child
+void rename_bells(int from, int to);  // a hidden number moved (give_up_number)
+void forget_threads();                // forked child
+
+// What a bell's epoll events stand for.
+inline constexpr u64 rung_by_kernel = 0, rung_by_nudge = 1, rung_by_death = 2;
 
 }  // namespace cob::shim

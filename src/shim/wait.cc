@@ -2,6 +2,8 @@
 
 #include "shim/wait.h"
 
+#include <sys/epoll.h>
+
 namespace cob::shim {
 
 namespace {
@@ -16,42 +18,80 @@ bool interrupted(const WaitOptions& options, u32 seen, u32 breaking) {
   return options.any_signal ? signals_seen() != seen : signals_breaking() != breaking;
 }
 
-void drain_doorbell(Thread* thread) {
+u32 no_bell_sleep;  // atomic; 1: the host refuses epoll_pwait2 (a seccomp filter)
+
+void take_nudge(Thread* thread) {
   u64 count = 0;
-  raw::read(thread->doorbell, &count, sizeof count);
+  raw::read(thread->nudge, &count, sizeof count);
 }
 
-// One sleep; the doorbell has been armed. True when a host descriptor is ready.
-bool sleep_once(Arena* arena, Thread* thread, const Condition& condition, i64 deadline_ns) {
+constexpr int ring_sources = 4;
+
+void hear(Arena* arena, const epoll_event* events, int count) {
+  for (int i = 0; i < count; ++i) {
+    if (events[i].data.u64 == rung_by_death) mark_dead(arena);
+  }
+}
+
+// Afterwards the bell is quiet until the next ring.
+void listen(Arena* arena, int bell, int milliseconds) {
+  epoll_event events[ring_sources];
+  const long count =
+      raw::call(SYS_epoll_pwait, bell, raw::at(events), ring_sources, milliseconds, 0, sizeof(u64));
+  hear(arena, events, static_cast<int>(count));
+}
+
+// True when a host descriptor is ready.
+bool sleep_on_list(Arena* arena, Thread* thread, const Condition& condition, int bell,
+                   const timespec* left) {
   pollfd own[2];
   pollfd* fds = condition.host != nullptr ? condition.host : own;
   u32 count = condition.host != nullptr ? condition.hosts : 0;
-  u32 bell = count;
-  fds[count++] = {thread->doorbell, POLLIN, 0};
-  if (arena != nullptr) fds[count++] = {arena->liveness, 0, 0};
+  const u32 first = count;
+  fds[count++] = {bell >= 0 ? bell : thread->nudge, POLLIN, 0};
+  if (arena != nullptr && bell < 0) fds[count++] = {arena->liveness, 0, 0};
+  int ready = real_ppoll(fds, count, left, condition.mask);
+  if (ready <= 0) return false;
+  if (fds[first].revents != 0) {
+    if (bell >= 0) listen(arena, bell, 0);
+    if (bell < 0) take_nudge(thread);
+    --ready;
+  }
+  if (count > first + 1 && fds[first + 1].revents != 0) {
+    mark_dead(arena);
+    --ready;
+  }
+  return ready > 0;
+}
+
+// One sleep; the bell has been armed. True when a host descriptor is ready.
+bool sleep_once(Arena* arena, Thread* thread, const Condition& condition, i64 deadline_ns) {
   timespec left{};
   if (deadline_ns != forever) {
     i64 ns = deadline_ns - now_ns();
     if (ns < 0) ns = 0;
     left = {ns / 1'000'000'000, ns % 1'000'000'000};
   }
-  if (thread->shared && (deadline_ns == forever || left.tv_sec > 0 || left.tv_nsec > 1'000'000)) {
-    left = {0, 1'000'000};  // a doorbell of many: whoever reads it may steal a ring
+  const int bell = arena != nullptr ? load(thread->bell) : -1;
+  // A bell of many, of which one may take another's ring, or none: look every millisecond.
+  if ((thread->shared || (arena != nullptr && bell < 0)) &&
+      (deadline_ns == forever || left.tv_sec > 0 || left.tv_nsec > 1'000'000)) {
+    left = {0, 1'000'000};
     deadline_ns = 0;
   }
+  const timespec* limit = deadline_ns == forever ? nullptr : &left;
   int saved = errno;
-  int ready = real_ppoll(fds, count, deadline_ns == forever ? nullptr : &left, condition.mask);
+  bool host = false;
+  if (bell >= 0 && condition.host == nullptr && load(no_bell_sleep) == 0) {
+    epoll_event events[ring_sources];
+    int count = real_epoll_pwait2(bell, events, ring_sources, limit, condition.mask);
+    if (count < 0 && errno != EINTR) store(no_bell_sleep, 1U);
+    hear(arena, events, count);
+  } else {
+    host = sleep_on_list(arena, thread, condition, bell, limit);
+  }
   errno = saved;
-  if (ready <= 0) return false;
-  if (fds[bell].revents != 0) {
-    drain_doorbell(thread);
-    --ready;
-  }
-  if (arena != nullptr && fds[bell + 1].revents != 0) {
-    mark_dead(arena);
-    --ready;
-  }
-  return ready > 0;
+  return host;
 }
 
 // Each look at whether the neighbour is still there costs a scheduler tick: look ever less often.
@@ -119,10 +159,12 @@ bool Patience::nap(Arena* arena) {
 }
 
 void sleep_uninterrupted(Arena* arena, Thread* thread) {
-  pollfd fds[2] = {{thread->doorbell, POLLIN, 0}, {arena->liveness, 0, 0}};
-  timespec at_most{0, 10'000'000};
+  const int bell = load(thread->bell);
+  if (bell >= 0) return listen(arena, bell, thread->shared ? 1 : 10);
+  pollfd fds[2] = {{thread->nudge, POLLIN, 0}, {arena->liveness, 0, 0}};
+  timespec at_most{0, 1'000'000};
   if (raw::ppoll(fds, 2, &at_most) <= 0) return;
-  if (fds[0].revents != 0) drain_doorbell(thread);
+  if (fds[0].revents != 0) take_nudge(thread);
   if (fds[1].revents != 0) mark_dead(arena);
 }
 
@@ -148,7 +190,7 @@ Woken wait_for(Arena* arena, const Condition& condition, const WaitOptions& opti
     if (condition.arm != nullptr) condition.arm(condition.context, thread);
     u32* armed = arena != nullptr ? &arena->program->armed[thread->index].armed : nullptr;
     if (armed != nullptr) store(*armed, 1U);
-    __atomic_store_n(&thread_signals.doorbell, thread->doorbell, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&thread_signals.doorbell, thread->nudge, __ATOMIC_SEQ_CST);
     full_fence();
     if (arena != nullptr) ring_to_rest(arena);
     Woken woken = Woken::timeout;

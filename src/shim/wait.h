@@ -1,7 +1,8 @@
 // Waiting: a few spins, then timed yields, then arm and sleep. DESIGN.md decisions 2 and 3.
 // Model: a yield that took longer than 2 ms marks the core contested; for the next 20 ms or
-// more waits only arm and sleep. The sleep is libc's real ppoll on the thread's doorbell and the
-// liveness socket: a cancellation point with nothing held. The waiting thread.
+// more waits only arm and sleep. The sleep is libc's real epoll_pwait2 on the thread's bell, or
+// with host descriptors its ppoll on them and the bell: a cancellation point with nothing held. The
+// waiting thread.
 #pragma once
 
 #include "shim/ring.h"
@@ -63,8 +64,7 @@ struct Condition {
   void (*arm)(void* context, Thread* thread);
   void (*disarm)(void* context, Thread* thread);
   void* context;
-  // Host descriptors to sleep on besides doorbell and liveness, with room for two more entries
-  // behind them.
+  // Host descriptors to sleep on besides the bell, with room for two more entries behind them.
   pollfd* host = nullptr;
   u32 hosts = 0;
   const sigset_t* mask = nullptr;  // of the sleep

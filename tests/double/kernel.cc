@@ -1,8 +1,8 @@
 // A kernel without a network stack: speaks message/control.h and shows a board, to test the
 // supervisor and the CLI. Its executable is named cob-kernel and chosen by COB_LIBEXEC. COB_DOUBLE
 // makes it misbehave, on the kernel that COB_DOUBLE_KERNEL names (default: every one): crash,
-// crash-once-up, mute, stubborn, gibberish, no-board. On its board, `connections` is the number of
-// peers whose memory it got, `programs_attached` that of living programs.
+// crash-once-up, mute, stubborn, gibberish, no-board, accuse. On its board, `connections` is the
+// number of peers whose memory it got, `programs_attached` that of living programs.
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
@@ -67,16 +67,21 @@ Fd make_board() {
 
 void say_hello() {
   if (misbehaves("mute")) return;
-  const Fd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  const Fd memory = make_board();
+  const Fd board_memory = make_board();
+  const Fd no_board(::eventfd(0, EFD_CLOEXEC));
   cob::message::Simple hello{};
   hello.kind = std::to_underlying(ControlKind::hello);
-  const std::array<FdRef, 2> descriptors{doorbell.ref(),
-                                         misbehaves("no-board") ? doorbell.ref() : memory.ref()};
+  const std::array<FdRef, 1> descriptors{misbehaves("no-board") ? no_board.ref()
+                                                                : board_memory.ref()};
   (void)cob::send_struct(supervisor, hello, descriptors);
 }
 
 void answer_peer(const cob::message::Simple& appeared) {
+  if (misbehaves("accuse")) {
+    cob::message::Simple complaint = appeared;
+    complaint.kind = std::to_underlying(ControlKind::peer_faulted);
+    (void)cob::send_struct(supervisor, complaint);
+  }
   const Fd memory(::memfd_create("link", MFD_CLOEXEC));
   cob::message::LinkNotice link{};
   link.kind = std::to_underlying(ControlKind::link);
@@ -127,7 +132,7 @@ bool take_control() {
     case ControlKind::peer_up: {
       cob::message::LinkNotice link{};
       std::memcpy(&link, buffer.data(), sizeof(link));
-      if (datagram.descriptors.size() == 2) peers[link.peer] = std::move(datagram.descriptors[0]);
+      if (datagram.descriptors.size() == 1) peers[link.peer] = std::move(datagram.descriptors[0]);
       break;
     }
     case ControlKind::peer_down:

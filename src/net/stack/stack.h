@@ -81,6 +81,21 @@ struct ConnectOptions {
   Endpoint remote{};
   Route route{};  // inside(kernel that holds the listener), or uplink
   u64 cookie = 0;
+  u16 max_segment_bytes = 0;  // TCP_MAXSEG: below the route's MSS, both ways; 0: the route's
+};
+
+// How long a connection bears what does not go on; tcp(7).
+struct TcbLimits {
+  // TCP_USER_TIMEOUT, RFC 5482 section 3: data unacknowledged, or unsent before a closed window,
+  // for this long ends the connection with ETIMEDOUT, in place of the usual count of
+  // retransmissions and keep-alive probes. Zero: off.
+  Duration user_timeout{};
+  u8 syn_retries = 0;          // TCP_SYNCNT; 0: the usual 6
+  u8 fin_wait_2_s = 0;         // TCP_LINGER2: of a closed connection; 0: the usual 60
+  bool no_fin_wait_2 = false;  // TCP_LINGER2 below 0
+  bool any() const {
+    return user_timeout.ns != 0 || syn_retries != 0 || fin_wait_2_s != 0 || no_fin_wait_2;
+  }
 };
 
 struct TcbInfo {
@@ -92,6 +107,10 @@ struct TcbInfo {
   u32 send_window_bytes = 0, receive_window_bytes = 0, retransmits = 0;
   u64 bytes_sent = 0, bytes_received = 0;
   u32 unacked_bytes = 0, unsent_bytes = 0;
+};
+
+struct ListenerInfo {
+  u32 accept_queue = 0, syn_queue = 0, backlog = 0;
 };
 
 struct StackCounters {
@@ -121,6 +140,10 @@ class Stack {
   // there.
   virtual Result<ListenerId> listen(Endpoint local, u32 backlog) = 0;
   virtual void set_backlog(ListenerId listener, u32 backlog) = 0;
+  // As ConnectOptions::max_segment_bytes, for connections whose SYN comes from now on.
+  virtual void set_max_segment(ListenerId listener, u16 bytes) = 0;
+  // Connections that wait to be accepted, and handshakes not ended, of so many.
+  virtual ListenerInfo info(ListenerId listener) const = 0;
   // Stops listening; handshakes in progress and connections not yet accepted() are reset.
   virtual void close_listener(ListenerId listener) = 0;
   // The connection left the listener's queue: it no longer counts against the backlog. False: it is
@@ -143,6 +166,7 @@ class Stack {
   virtual void set_no_delay(TcbId tcb, bool on) = 0;  // Nagle off (RFC 1122 4.2.3.4)
   virtual void set_cork(TcbId tcb, bool on) = 0;      // TCP_CORK, tcp(7)
   virtual void set_keep_alive(TcbId tcb, bool on, Duration idle, Duration interval, u32 probes) = 0;
+  virtual void set_limits(TcbId tcb, const TcbLimits& limits) = 0;
   // SHUT_WR: a FIN follows the bytes announced so far. Data still arrives.
   virtual void shutdown_send(TcbId tcb) = 0;
   // close(2): as shutdown_send, and data that arrives from now on is answered with RST (RFC

@@ -103,6 +103,15 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
           if (what == 7) stack->abort(c->id), layer.connections.erase(cookie);
         }
         break;
+      case 11:
+        if (auto [cookie, c] = some_connection(); c != nullptr) {
+          const u8 what = in.byte();
+          stack->set_limits(c->id, {.user_timeout = Duration::milliseconds(i64{what} * 100),
+                                    .syn_retries = static_cast<u8>(what % 4),
+                                    .fin_wait_2_s = static_cast<u8>(what % 3),
+                                    .no_fin_wait_2 = what % 5 == 0});
+        }
+        break;
       case 10:
         device.full = in.byte() % 4 == 0;
         break;

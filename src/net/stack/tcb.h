@@ -138,8 +138,10 @@ struct alignas(cache_line_bytes) TcbCold {
   u32 last_send_ms;
   u32 keep_alive_idle_ms;
   u32 keep_alive_interval_ms;
-  u16 keep_alive_probes;
-  u16 keep_alive_sent;
+  u8 keep_alive_probes;
+  u8 keep_alive_sent;
+  u8 syn_retries;       // 0: the usual
+  u8 fin_wait_2_s;      // 0: the usual; no_fin_wait_2
   u32 reassembly_head;  // first out-of-order piece, no_slot: none
   u32 reassembly_pieces;
   u32 listener;  // slot of the listener of a passive open, until accepted
@@ -147,7 +149,10 @@ struct alignas(cache_line_bytes) TcbCold {
   u16 advertised_mss;
   u8 soft_error;  // ICMP's last complaint, reported in place of ETIMEDOUT
   u8 persist_shift;
+  u32 user_timeout_ms;   // RFC 5482; 0: none
+  u32 stalled_since_ms;  // what retransmit_deadline watches made no progress since
 };
+inline constexpr u8 no_fin_wait_2 = 255;
 static_assert(sizeof(TcbCold) == 2 * cache_line_bytes);
 
 }  // namespace cob::net

@@ -74,6 +74,7 @@ void TcpStack::on_new_ack(Tcb& t, const TcpSegment& s) {
   t.send_unacknowledged = ack;
   if (t.send_next < ack) t.send_next = ack;
   t.retries = 0;  // progress ends the backoff, as in Linux
+  cold.stalled_since_ms = now_ms_;
   bool restart_timer = true;
   if (t.has(flag_in_recovery)) {
     if (t.has(flag_may_undo) && timestamp_before(s.timestamp_echo, cold.undo_timestamp)) {
@@ -127,8 +128,7 @@ bool TcpStack::on_fin_acked(Tcb& t) {
   switch (t.state) {
     case TcpState::fin_wait_1:
       t.state = TcpState::fin_wait_2;
-      if (t.has(flag_closed)) t.idle_deadline = deadline_in(fin_wait_2_ms);
-      return true;
+      return !t.has(flag_closed) || wait_for_fin(t);
     case TcpState::closing:
       enter_time_wait(t);
       return false;

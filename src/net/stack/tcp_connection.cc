@@ -8,8 +8,13 @@
 #include "net/stack/tcp_stack.h"
 
 namespace cob::net {
+namespace {
 
-Tcb* TcpStack::create_tcb(const FlowKey& key, Route route) {
+constexpr u16 min_mss = 88;  // Linux TCP_MIN_MSS
+
+}  // namespace
+
+Tcb* TcpStack::create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes) {
   Tcb* t = table_.allocate(key);
   if (t == nullptr) return nullptr;
   TcbCold& cold = table_.cold(*t);
@@ -19,6 +24,8 @@ Tcb* TcpStack::create_tcb(const FlowKey& key, Route route) {
   cold.reassembly_head = no_slot;
   cold.listener = no_slot;
   cold.advertised_mss = route_mss(route);
+  if (max_segment_bytes != 0)
+    cold.advertised_mss = std::min(cold.advertised_mss, std::max(max_segment_bytes, min_mss));
   cold.last_send_ms = now_ms_;
   t->mss = t->receive_mss = std::min<u16>(536, cold.advertised_mss);
   return t;
@@ -77,7 +84,7 @@ Result<TcbId> TcpStack::connect(const ConnectOptions& o) {
   TimeWaitEntry* old = time_wait_.find(key, hash);
   if (old != nullptr && !reusable(*old, now_ms_))
     return Error::of(EADDRINUSE, "connect: TIME_WAIT");
-  Tcb* t = create_tcb(key, o.route);
+  Tcb* t = create_tcb(key, o.route, o.max_segment_bytes);
   if (t == nullptr) return Error::of(ENOBUFS, "connect: connection table full");
   choose_initial_sequence(*t);
   if (old != nullptr) {
@@ -152,12 +159,30 @@ void TcpStack::set_keep_alive(TcbId id, bool on, Duration idle, Duration interva
   t->assign(flag_keep_alive, on);
   cold.keep_alive_idle_ms = ms(idle);
   cold.keep_alive_interval_ms = ms(interval);
-  cold.keep_alive_probes = static_cast<u16>(std::min(probes, 127u));
+  cold.keep_alive_probes = static_cast<u8>(std::min(probes, 127u));
   cold.keep_alive_sent = 0;
   cold.last_receive_ms = now_ms_;
   const bool lingering = t->state == TcpState::fin_wait_2 && t->has(flag_closed);
   if (lingering || t->state < TcpState::established) return;
   t->idle_deadline = on ? deadline_in(cold.keep_alive_idle_ms) : 0;
+  touch(*t);
+}
+
+void TcpStack::set_limits(TcbId id, const TcbLimits& limits) {
+  Tcb* t = table_.get(id);
+  if (t == nullptr) return;
+  set_now(latest_);
+  TcbCold& cold = table_.cold(*t);
+  cold.syn_retries = limits.syn_retries;
+  cold.fin_wait_2_s =
+      limits.no_fin_wait_2 ? no_fin_wait_2 : std::min<u8>(limits.fin_wait_2_s, no_fin_wait_2 - 1);
+  cold.user_timeout_ms =
+      static_cast<u32>(std::clamp<i64>(limits.user_timeout.to_ms(), 0, INT32_MAX));
+  // A deadline that is set may be too late now.
+  if (t->retransmit_deadline == 0 || t->timer == RetransmitTimer::cork) return;
+  const u32 was = t->retransmit_deadline;
+  start_retransmit_timer(*t, t->timer);
+  if (static_cast<i32>(was - t->retransmit_deadline) < 0) t->retransmit_deadline = was;
   touch(*t);
 }
 
@@ -176,8 +201,19 @@ void TcpStack::close(TcbId id) {
   set_now(latest_);
   t->set(flag_closed);
   if (t->state == TcpState::syn_sent) return finish(*t);
-  if (t->state == TcpState::fin_wait_2) t->idle_deadline = deadline_in(fin_wait_2_ms);
+  if (t->state == TcpState::fin_wait_2 && !wait_for_fin(*t)) return;
   shutdown_send(id);
+}
+
+// FIN_WAIT_2 of a closed connection; false: it is not borne, and the connection is gone.
+bool TcpStack::wait_for_fin(Tcb& t) {
+  const u8 seconds = table_.cold(t).fin_wait_2_s;
+  if (seconds == no_fin_wait_2) {
+    finish(t);
+    return false;
+  }
+  t.idle_deadline = deadline_in(seconds == 0 ? fin_wait_2_ms : seconds * 1'000u);
+  return true;
 }
 
 void TcpStack::abort(TcbId id) {

@@ -62,6 +62,16 @@ void TcpStack::set_backlog(ListenerId id, u32 backlog) {
   if (Listener* l = listener(id)) l->backlog = backlog;
 }
 
+void TcpStack::set_max_segment(ListenerId id, u16 bytes) {
+  if (Listener* l = listener(id)) l->max_segment_bytes = bytes;
+}
+
+ListenerInfo TcpStack::info(ListenerId id) const {
+  const Listener* l = const_cast<TcpStack*>(this)->listener(id);
+  if (l == nullptr) return {};
+  return {.accept_queue = l->accept_queue, .syn_queue = l->syn_queue, .backlog = l->backlog};
+}
+
 void TcpStack::close_listener(ListenerId id) {
   Listener* l = listener(id);
   if (l == nullptr) return;
@@ -98,7 +108,7 @@ void TcpStack::on_listen_segment(u32 slot, const FlowKey& key, const TcpSegment&
     ++counters_.accept_overflows;
     return;
   }
-  Tcb* t = create_tcb(key, from);
+  Tcb* t = create_tcb(key, from, l.max_segment_bytes);
   if (t == nullptr) {
     ++counters_.accept_overflows;
     return;

@@ -54,7 +54,10 @@ bool TcpStack::output_handshake(Tcb& t) {
   TcbCold& cold = table_.cold(t);
   if (t.send_next != cold.initial_send)
     return !t.has(flag_ack_now) || emit(t, t.send_max, 0, tcp_ack);
-  if (t.retransmit_deadline == 0) start_retransmit_timer(t, RetransmitTimer::retransmit);
+  if (t.retransmit_deadline == 0) {
+    if (t.retries == 0) cold.stalled_since_ms = now_ms_;
+    start_retransmit_timer(t, RetransmitTimer::retransmit);
+  }
   if (!emit_syn(t)) return false;
   if (t.retries == 0) {
     cold.rtt_start_us = static_cast<u32>(now_.ns / 1000);
@@ -160,8 +163,10 @@ bool TcpStack::window_update_due(const Tcb& t) const {
 
 void TcpStack::arm_after_output(Tcb& t) {
   if (t.in_flight() > 0) {
-    if (t.retransmit_deadline == 0 || t.timer != RetransmitTimer::retransmit)
+    if (t.retransmit_deadline == 0 || t.timer != RetransmitTimer::retransmit) {
+      table_.cold(t).stalled_since_ms = now_ms_;
       start_retransmit_timer(t, RetransmitTimer::retransmit);
+    }
     return;
   }
   const bool waiting =
@@ -175,6 +180,7 @@ void TcpStack::arm_after_output(Tcb& t) {
   // bytes.
   const u32 held = t.send_end - t.send_next;
   const bool corked = t.has(flag_cork) && held > 0 && t.send_window >= held;
+  table_.cold(t).stalled_since_ms = now_ms_;
   start_retransmit_timer(t, corked ? RetransmitTimer::cork : RetransmitTimer::persist);
 }
 

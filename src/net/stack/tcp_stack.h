@@ -29,6 +29,7 @@ struct Listener {
   u32 generation = 0;
   u32 next_same_port = no_slot;
   u32 first_child = no_slot;  // TCBs of both queues
+  u16 max_segment_bytes = 0;  // 0: the route's
   bool open = false;
 };
 
@@ -42,6 +43,8 @@ class TcpStack final : public Stack {
 
   Result<ListenerId> listen(Endpoint local, u32 backlog) override;
   void set_backlog(ListenerId listener, u32 backlog) override;
+  void set_max_segment(ListenerId listener, u16 bytes) override;
+  ListenerInfo info(ListenerId listener) const override;
   void close_listener(ListenerId listener) override;
   bool accepted(TcbId tcb) override;
 
@@ -53,6 +56,7 @@ class TcpStack final : public Stack {
   void set_no_delay(TcbId tcb, bool on) override;
   void set_cork(TcbId tcb, bool on) override;
   void set_keep_alive(TcbId tcb, bool on, Duration idle, Duration interval, u32 probes) override;
+  void set_limits(TcbId tcb, const TcbLimits& limits) override;
   void shutdown_send(TcbId tcb) override;
   void close(TcbId tcb) override;
   void abort(TcbId tcb) override;
@@ -153,11 +157,13 @@ class TcpStack final : public Stack {
   u32 retransmit_interval_ms(const Tcb& t) const;
   u32 deadline_in(u32 ms) const { return now_ms_ + ms != 0 ? now_ms_ + ms : 1; }
   void start_retransmit_timer(Tcb& t, RetransmitTimer kind);
+  bool user_timeout_over(const TcbCold& cold) const;
   void measure_rtt(Tcb& t, u32 rtt_us);
 
   // tcp_listen.cc: passive opens and their queues.
   Listener* listener_for(Ipv4Address address, Port port);
   Listener* listener(ListenerId id);
+  bool wait_for_fin(Tcb& t);
   void on_listen_segment(u32 slot, const FlowKey& key, const TcpSegment& segment, Route from,
                          TimeWaitEntry* old);
   bool admit(Tcb& t);
@@ -165,7 +171,7 @@ class TcpStack final : public Stack {
   void unlink_child(Tcb& t);
 
   // tcp_connection.cc: birth and death.
-  Tcb* create_tcb(const FlowKey& key, Route route);
+  Tcb* create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes);
   void choose_initial_sequence(Tcb& t);
   void start_sequence(Tcb& t, SequenceNumber initial);
   void forget(Tcb& t);

@@ -59,10 +59,21 @@ u32 TcpStack::retransmit_interval_ms(const Tcb& t) const {
   return std::min(cold.retransmit_timeout_ms << std::min(shift, 12u), max_rto_ms);
 }
 
+bool TcpStack::user_timeout_over(const TcbCold& cold) const {
+  return cold.user_timeout_ms != 0 && now_ms_ - cold.stalled_since_ms >= cold.user_timeout_ms;
+}
+
 void TcpStack::start_retransmit_timer(Tcb& t, RetransmitTimer kind) {
+  TcbCold& cold = table_.cold(t);
   t.timer = kind;
-  t.retransmit_deadline =
-      deadline_in(kind == RetransmitTimer::cork ? cork_ms : retransmit_interval_ms(t));
+  u32 interval_ms = kind == RetransmitTimer::cork ? cork_ms : retransmit_interval_ms(t);
+  if (cold.user_timeout_ms != 0 && kind != RetransmitTimer::cork) {
+    // As Linux: the last interval is cut short (tcp_clamp_rto_to_user_timeout).
+    const u32 stalled_ms = now_ms_ - cold.stalled_since_ms;
+    const u32 left_ms = cold.user_timeout_ms > stalled_ms ? cold.user_timeout_ms - stalled_ms : 1;
+    interval_ms = std::min(interval_ms, left_ms);
+  }
+  t.retransmit_deadline = deadline_in(interval_ms);
 }
 
 // False if the connection is gone.
@@ -76,15 +87,18 @@ bool TcpStack::on_retransmit_timer(Tcb& t) {
     return true;
   }
   const bool handshake = t.state == TcpState::syn_sent || t.state == TcpState::syn_received;
-  const u8 limit = t.state == TcpState::syn_sent       ? syn_retries
+  const u8 own_syn_retries = cold.syn_retries != 0 ? cold.syn_retries : syn_retries;
+  const u8 limit = t.state == TcpState::syn_sent       ? own_syn_retries
                    : t.state == TcpState::syn_received ? syn_ack_retries
                    : t.has(flag_closed)                ? orphan_retries
                                                        : data_retries;
-  if (t.retries >= limit) {
+  // A user timeout takes the place of the count, but for a handshake, which both bound.
+  const bool counted = handshake || cold.user_timeout_ms == 0;
+  if ((counted && t.retries >= limit) || user_timeout_over(cold)) {
     fail(t, cold.soft_error != 0 ? cold.soft_error : ETIMEDOUT);
     return false;
   }
-  ++t.retries;
+  if (t.retries < UINT8_MAX) ++t.retries;
   if (t.timer == RetransmitTimer::persist) {
     if (t.send_window > 0) {
       t.set(flag_send_forced);
@@ -129,12 +143,15 @@ bool TcpStack::on_idle_timer(Tcb& t) {
   }
   t.idle_deadline = deadline_in(cold.keep_alive_interval_ms);
   if (t.in_flight() > 0) return true;  // the retransmission timer watches the peer
-  if (cold.keep_alive_sent >= cold.keep_alive_probes) {
+  const bool given_up = cold.user_timeout_ms == 0
+                            ? cold.keep_alive_sent >= cold.keep_alive_probes
+                            : cold.keep_alive_sent > 0 && silent >= cold.user_timeout_ms;
+  if (given_up) {
     emit_reset(t);
     fail(t, cold.soft_error != 0 ? cold.soft_error : ETIMEDOUT);
     return false;
   }
-  ++cold.keep_alive_sent;
+  if (cold.keep_alive_sent < UINT8_MAX) ++cold.keep_alive_sent;
   emit(t, t.send_max - 1, 0, tcp_ack);
   return true;
 }

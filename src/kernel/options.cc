@@ -1,0 +1,103 @@
+// Sockets: what programs set, kept with the description and told to the stack while there is a
+// connection; TCP_INFO. Model: docs/calls.md, `set_option`, `info`; values are checked by the shim
+// and clamped here. setsockopt(2), socket(7), tcp(7).
+#include "kernel/sockets.h"
+
+namespace cob::kernel {
+
+using call::SocketState;
+
+void Sockets::apply_options(Description& d) {
+  if (d.tcb == net::no_tcb) return;
+  if (d.no_delay) stack_->set_no_delay(d.tcb, true);
+  if (d.cork) stack_->set_cork(d.tcb, true);
+  if (d.keep_alive)
+    stack_->set_keep_alive(d.tcb, true, Duration::seconds(d.keep_alive_idle_s),
+                           Duration::seconds(d.keep_alive_interval_s), d.keep_alive_probes);
+  if (d.limits.any()) stack_->set_limits(d.tcb, d.limits);
+  if (d.receive_limit != options_.receive_limit) stack_->set_receive_buffer(d.tcb, d.receive_limit);
+}
+
+void Sockets::set_option(Program& program, u32 number, const call::CallSlot& call) {
+  Description& d = *program.slot(number).description;
+  const bool live = d.tcb != net::no_tcb;
+  const u32 value = static_cast<u32>(call.a[1]);
+  switch (static_cast<call::SocketOption>(call.a[0])) {
+    case call::SocketOption::no_delay:
+      d.no_delay = value != 0;
+      if (live) stack_->set_no_delay(d.tcb, d.no_delay);
+      break;
+    case call::SocketOption::cork:
+      d.cork = value != 0;
+      if (live) stack_->set_cork(d.tcb, d.cork);
+      break;
+    case call::SocketOption::keep_alive:  // value: on; a[2]: idle s | interval s << 32; a[3]:
+                                          // probes
+      d.keep_alive = value != 0;
+      d.keep_alive_idle_s = std::clamp<u32>(static_cast<u32>(call.a[2]), 1, 32'767);
+      d.keep_alive_interval_s = std::clamp<u32>(static_cast<u32>(call.a[2] >> 32), 1, 32'767);
+      d.keep_alive_probes = std::clamp<u32>(static_cast<u32>(call.a[3]), 1, 127);
+      if (live)
+        stack_->set_keep_alive(d.tcb, d.keep_alive, Duration::seconds(d.keep_alive_idle_s),
+                               Duration::seconds(d.keep_alive_interval_s), d.keep_alive_probes);
+      break;
+    case call::SocketOption::receive_buffer:
+      d.receive_limit = std::clamp<u32>(value, 4 * 1024, 8 * 1024 * 1024);
+      d.window_limit = 0;
+      if (live) stack_->set_receive_buffer(d.tcb, d.receive_limit);
+      break;
+    case call::SocketOption::send_buffer:
+      d.send_limit = std::clamp<u32>(value, 4 * 1024, 8 * 1024 * 1024);
+      d.send_limit_shown = std::max(d.send_limit_shown, d.send_limit);
+      for (const Holder& h : d.holders) h.program->ours(h.slot).send_limit = d.send_limit;
+      break;
+    case call::SocketOption::linger:  // value: on; a[2]: seconds. Only "on, 0 s" is the kernel's
+                                      // concern.
+      d.linger_reset = value != 0 && call.a[2] == 0;
+      break;
+    case call::SocketOption::user_timeout:  // ms
+      d.limits.user_timeout = Duration::milliseconds(std::min<u32>(value, INT32_MAX));
+      if (live) stack_->set_limits(d.tcb, d.limits);
+      break;
+    case call::SocketOption::syn_count:
+      d.limits.syn_retries = static_cast<u8>(std::min(value, 127u));
+      if (live) stack_->set_limits(d.tcb, d.limits);
+      break;
+    case call::SocketOption::linger2:  // seconds; negative: no FIN_WAIT_2
+      d.limits.no_fin_wait_2 = static_cast<i32>(value) < 0;
+      d.limits.fin_wait_2_s = static_cast<u8>(std::min(value, 120u));
+      if (live) stack_->set_limits(d.tcb, d.limits);
+      break;
+    case call::SocketOption::max_segment:  // of connections that begin later
+      d.max_segment_bytes = static_cast<u16>(std::min(value, 32'767u));
+      if (d.state == SocketState::listening)
+        stack_->set_max_segment(d.listener, d.max_segment_bytes);
+      break;
+    case call::SocketOption::defer_accept:  // seconds
+      d.defer_accept_s = std::min(value, 3'600u);
+      break;
+    case call::SocketOption::error_taken:
+      d.error = 0;
+      write_flags(d);
+      break;
+    default:
+      programs_.fault(program, "unknown socket option");
+  }
+}
+
+i32 Sockets::tcp_info(Program& program, u32 number, u64* values) {
+  const Description& d = *program.slot(number).description;
+  if (d.tcb == net::no_tcb) return -ENOTCONN;
+  const auto info = stack_->info(d.tcb);
+  if (info.is_error()) return -info.error().code;
+  const net::TcbInfo& t = info.value();
+  values[0] = static_cast<u64>(t.state) | u64{t.mss} << 32;
+  values[1] = t.smoothed_rtt_us | u64{t.rtt_variance_us} << 32;
+  values[2] = t.congestion_window_bytes | u64{t.send_window_bytes} << 32;
+  values[3] = t.retransmits | u64{t.retransmit_timeout_us} << 32;
+  values[4] = t.bytes_sent;
+  values[5] = t.bytes_received;
+  return 0;
+}
+
+}  // namespace cob::kernel
