@@ -4,11 +4,19 @@
 // when it returns.
 #pragma once
 
+#include <string>
+#include <vector>
+
 namespace cob::bench {
 
 // argv[0] is "bench", argv[1] the measurement. Returns the exit status: 0, 1 a measurement failed,
 // 2 usage, 130 interrupted.
 int bench_main(int argc, char** argv);
+
+// The measurements' names and all their options, for shells to complete.
+std::vector<std::string> completion_words();
+// The names that `cob bench servers --only` takes.
+std::vector<std::string> case_names();
 
 }  // namespace cob::bench
 

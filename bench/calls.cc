@@ -189,7 +189,7 @@ std::optional<Summary> parse_call_line(const std::string& output, const std::str
 int calls_main(const Options& options) {
   const std::string helper = helper_program(options);
   if (helper.empty()) {
-    fmt::print(stderr, "cob bench: cob-bench-call is missing beside {}\n", options.cob);
+    fail(options.json, 1, fmt::format("cob-bench-call is missing beside {}", options.cob));
     return 1;
   }
   Interrupts interrupts;
@@ -200,7 +200,7 @@ int calls_main(const Options& options) {
     if (!options.linux_only) {
       auto up = PrivateCob::bring_up(options, interrupts);
       if (!up) {
-        fmt::print(stderr, "cob bench: {}\n", up.why());
+        fail(options.json, interrupts.seen() ? 130 : 1, up.why());
         return interrupts.seen() ? 130 : 1;
       }
       cob.emplace(std::move(*up));

@@ -11,6 +11,10 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <set>
+
+#include "bench/bench.h"
+#include "bench/report.h"
 
 namespace cob::bench {
 
@@ -49,10 +53,18 @@ constexpr const char* servers_help =
     "plain Linux loopback with the same two cores, taking turns round by round. Every response is\n"
     "checked. A round in which a process waited for its core because of strangers is thrown away,\n"
     "counted and repeated. Each case is also measured with a busy process on each core (_hog).\n\n"
-    "Cases: nginx_close nginx_close_c8 nginx_close_c1 nginx_close_static nginx_keepalive\n"
-    "       redis_get redis_set redis_get_p16 redis_set_p16, and each of them with _hog appended.\n"
+    "Cases: nginx_close nginx_close_static nginx_keepalive, each also with _c8 and _c1 appended,\n"
+    "       redis_get redis_set redis_get_p16 redis_set_p16; nginx_close_c8, nginx_close_c1 and\n"
+    "       those without _c8 and _c1 also with _hog appended.\n"
     "Needs the Debian packages nginx-light, apache2-utils, redis-server, redis-tools and curl.\n"
     "nginx's master and workers run as www-data when started by root.";
+
+constexpr const char* examples =
+    "Examples:\n"
+    "  cob bench floor\n"
+    "  cob bench calls --seconds 0.2 --rounds 3\n"
+    "  cob bench servers --fast\n"
+    "  cob bench servers --only nginx_close,nginx_close_hog --json figures.json";
 
 std::vector<int> allowed_cores() {
   std::vector<int> cores;
@@ -85,47 +97,58 @@ void add_cob(CLI::App& app, Options& options) {
                  "use this running cob (default: bring up a private one)");
 }
 
-bool complete(Options& options) {
+// Fills in what was not said. "" or what is wrong.
+std::string complete(Options& options) {
   const std::vector<int> allowed = allowed_cores();
   if (options.cores.empty()) {
     if (allowed.size() < 2) {
-      fmt::print(stderr, "cob bench: needs two cores, this process may use {}\n", allowed.size());
-      return false;
+      return fmt::format("needs two cores, this process may use {}", allowed.size());
     }
     options.cores = {allowed[0], allowed[1]};
   }
   for (int core : options.cores) {
     if (std::find(allowed.begin(), allowed.end(), core) == allowed.end()) {
-      fmt::print(stderr, "cob bench: core {} does not exist or may not be used\n", core);
-      return false;
+      return fmt::format("core {} does not exist or may not be used", core);
     }
   }
   if (options.cores[0] == options.cores[1]) {
-    fmt::print(stderr, "cob bench: --cores needs two different cores\n");
-    return false;
+    return "--cores needs two different cores";
   }
   if (options.cob.empty()) {
     std::error_code ignored;
     const auto self = std::filesystem::read_symlink("/proc/self/exe", ignored);
     options.cob = self.filename() == "cob" ? self.string() : (self.parent_path() / "cob").string();
   }
-  return true;
+  return "";
 }
 
-}  // namespace
+// FILE of a command line that could not be parsed.
+std::string json_of(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--json" && i + 1 < argc) return argv[i + 1];
+    if (word.starts_with("--json=")) return word.substr(7);
+  }
+  return "";
+}
 
-Parsed parse_options(int argc, char** argv, Options& options) {
-  CLI::App app(head, "cob bench");
-  app.require_subcommand(1);
-  CLI::App& floor = *app.add_subcommand("floor", floor_help);
-  CLI::App& messages = *app.add_subcommand("messages", messages_help);
-  CLI::App& calls = *app.add_subcommand("calls", calls_help);
-  CLI::App& servers = *app.add_subcommand("servers", servers_help);
-  // One Options for all: only the chosen subcommand's defaults may apply, so they are set
-  // afterwards.
+struct Parser {
+  Parser();
+  CLI::App app{head, "cob bench"};
+  // One Options for all: only the chosen subcommand's defaults may apply.
   Options per_command[4];
-  add_common(floor, per_command[0], 0.5, 5);
-  add_common(messages, per_command[1], 1, 5);
+  CLI::App* commands[4] = {
+      app.add_subcommand("floor", floor_help), app.add_subcommand("messages", messages_help),
+      app.add_subcommand("calls", calls_help), app.add_subcommand("servers", servers_help)};
+};
+
+Parser::Parser() {
+  app.require_subcommand(1);
+  app.footer(examples);
+  for (CLI::App* command : commands) command->footer(examples);
+  CLI::App &calls = *commands[2], &servers = *commands[3];
+  add_common(*commands[0], per_command[0], 0.5, 5);
+  add_common(*commands[1], per_command[1], 1, 5);
   add_common(calls, per_command[2], 0.5, 5);
   add_common(servers, per_command[3], 2, 5);
   add_cob(calls, per_command[2]);
@@ -137,28 +160,54 @@ Parsed parse_options(int argc, char** argv, Options& options) {
   servers.add_flag("--linux-only", per_command[3].linux_only, "the Linux side alone; needs no cob");
   servers.add_flag("--fast", per_command[3].fast,
                    "the main cases in 2 rounds of 0.7 s: a demonstration, not a measurement");
-  const auto commands = app.get_subcommands([](CLI::App*) { return true; });
+}
+
+}  // namespace
+
+std::vector<std::string> completion_words() {
+  const Parser parser;
+  std::vector<std::string> words;
+  std::set<std::string> flags;
+  for (const CLI::App* command : parser.commands) {
+    words.push_back(command->get_name());
+    for (const CLI::Option* option : command->get_options()) {
+      for (const std::string& name : option->get_lnames()) flags.insert("--" + name);
+    }
+  }
+  words.insert(words.end(), flags.begin(), flags.end());
+  return words;
+}
+
+Parsed parse_options(int argc, char** argv, Options& options) {
+  Parser parser;
+  const std::string json = json_of(argc, argv);
   const auto named = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
-  if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), named)) {
-    fmt::print(stderr, "cob bench: there is no measurement '{}'; see: cob bench --help\n", argv[1]);
+  if (argc > 1 && argv[1][0] != '-' && std::ranges::none_of(parser.commands, named)) {
+    fail(json, 2, fmt::format("there is no measurement '{}'; see: cob bench --help", argv[1]));
     return Parsed::wrong;
   }
   try {
-    app.parse(argc, argv);
+    parser.app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    parser.app.exit(help);
+    return Parsed::done;
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? Parsed::done : Parsed::wrong;
+    fail(json, 2, fmt::format("{} (see: cob bench --help)", error.what()));
+    return Parsed::wrong;
   }
-  int chosen = 0;
-  for (CLI::App* command : {&floor, &messages, &calls, &servers}) {
-    if (command->parsed()) {
-      options = per_command[chosen];
-      options.measurement = command->get_name();
-      if (options.fast && servers.count("--seconds") == 0) options.seconds = 0.7;
-      if (options.fast && servers.count("--rounds") == 0) options.rounds = 2;
-    }
-    ++chosen;
+  for (std::size_t i = 0; i < std::size(parser.commands); ++i) {
+    const CLI::App& command = *parser.commands[i];
+    if (!command.parsed()) continue;
+    options = parser.per_command[i];
+    options.measurement = command.get_name();
+    if (options.fast && command.count("--seconds") == 0) options.seconds = 0.7;
+    if (options.fast && command.count("--rounds") == 0) options.rounds = 2;
   }
-  return complete(options) ? Parsed::run : Parsed::wrong;
+  if (const std::string wrong = complete(options); !wrong.empty()) {
+    fail(json, 2, wrong);
+    return Parsed::wrong;
+  }
+  return Parsed::run;
 }
 
 }  // namespace cob::bench

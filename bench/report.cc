@@ -36,17 +36,29 @@ std::string Report::to_json() const {
   return object.dump(2) + "\n";
 }
 
-bool Report::write(const std::string& path) const {
+namespace {
+
+bool write_to(const std::string& path, const std::string& text) {
   if (path.empty()) return true;
   if (path == "-") {
-    fmt::print("{}", to_json());
+    fmt::print("{}", text);
     return std::fflush(stdout) == 0;
   }
   std::ofstream file(path, std::ios::trunc);
-  file << to_json();
+  file << text;
   file.close();
   if (!file) fmt::print(stderr, "cob bench: cannot write {}\n", path);
   return static_cast<bool>(file);
+}
+
+}  // namespace
+
+bool Report::write(const std::string& path) const { return write_to(path, to_json()); }
+
+int fail(const std::string& json, int status, const std::string& why) {
+  fmt::print(stderr, "cob bench: {}\n", why);
+  write_to(json, nlohmann::ordered_json{{"error", why}, {"exit", status}}.dump() + "\n");
+  return status;
 }
 
 std::string Table::to_string() const {

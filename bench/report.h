@@ -30,6 +30,10 @@ class Report {
   std::map<std::string, double> numbers_;
 };
 
+// Says on stderr why a command ends early, and as {"error", "exit"} where its figures would have
+// gone. Returns `status`.
+int fail(const std::string& json, int status, const std::string& why);
+
 class Table {
  public:
   explicit Table(std::vector<std::string> head) : rows_{std::move(head)} {}

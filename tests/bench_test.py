@@ -82,7 +82,8 @@ class Bench(unittest.TestCase):
 
     def test_servers(self):
         needs_programs()
-        cases = ["nginx_close", "nginx_keepalive_hog", "redis_get_p16"]
+        cases = ["nginx_close", "nginx_close_static", "nginx_keepalive", "nginx_close_hog", "redis_get", "redis_get_p16",
+                 "nginx_close_static_c1", "nginx_close_static_c8", "nginx_keepalive_c1", "nginx_keepalive_c8"]
         keys = [f"{c}_{k}" for c in cases
                 for k in ("ratio", "cob_per_s", "linux_per_s", "cob_p50_us", "cob_p99_us", "linux_p50_us",
                           "linux_p99_us", "rounds", "voided")]
@@ -115,12 +116,25 @@ class Bench(unittest.TestCase):
             self.assertEqual(os.listdir(folder), [])
             self.assertEqual([m for m in left_behind() if folder in m], [])
 
+    def test_the_hogs_are_left_out_of_small_cases(self):
+        code, _, printed = bench("servers", "--only", "nginx_keepalive_c1_hog")
+        self.assertEqual(code, 2, printed)
+
+    def test_help_has_examples(self):
+        for words in ((), ("floor",), ("messages",), ("calls",), ("servers",)):
+            done = subprocess.run([COB, "bench", *words, "--help"], stdout=subprocess.PIPE, text=True)
+            self.assertEqual(done.returncode, 0)
+            self.assertIn("Examples:", done.stdout)
+
     def test_what_is_wrong_is_said(self):
         for words, expected in [(["servers", "--only", "nginx_open"], "nginx_open"), (["nonsense"], "nonsense"),
-                                (["floor", "--cores", "0,9999"], "9999"), (["floor", "--cores", "0,0"], "different")]:
-            code, _, printed = bench(*words)
+                                (["floor", "--cores", "0,9999"], "9999"), (["floor", "--cores", "0,0"], "different"),
+                                (["floor", "--rounds", "0"], "--rounds")]:
+            code, said, printed = bench(*words)
             self.assertEqual(code, 2, printed)
             self.assertIn(expected, printed)
+            self.assertEqual(said["exit"], 2)
+            self.assertIn(expected, said["error"])
 
 
 if __name__ == "__main__":

@@ -153,6 +153,7 @@ class HelpTest(CliTest):
             self.expect(done, 0, "Examples:", f"cob {command}")
             if command != "completion":
                 self.assertIn("--json", done.stdout)
+        self.expect(cob.cli("bench", "--help"), 0, "Examples:", "cob bench servers")
         self.assertRegex(cob.cli("--version").stdout, r"^cob \d+\.\d+\.\d+\n$")
 
     def test_shim_needs_the_c_library_alone(self):
@@ -186,6 +187,9 @@ class HelpTest(CliTest):
         self.assertLessEqual({"--kernels", "--cores", "--ip", "--name", "--json"}, set(complete("cob", "up")))
         self.assertIn("true", complete("cob", "run", "-k", "1", "--"))
         self.assertEqual({"bash", "zsh"} - set(complete("cob", "completion")), set())
+        self.assertLessEqual({"floor", "messages", "calls", "servers", "--seconds", "--rounds", "--only", "--fast", "--json"},
+                             set(complete("cob", "bench")))
+        self.assertLessEqual({"nginx_close", "redis_get_p16_hog"}, set(complete("cob", "bench", "servers", "--only")))
         zsh = cob.cli("completion", "zsh").stdout
         self.assertTrue(zsh.startswith("#compdef cob"))
         if shutil.which("zsh"):

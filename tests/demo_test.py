@@ -23,9 +23,9 @@ class DemoTest(unittest.TestCase):
         (self.directory / "temporary").mkdir(mode=0o755)
         self.directory.chmod(0o755)
 
-    def start(self):
+    def start(self, table="no"):
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(self.directory / "runtime"), "COB_BUILD": str(harness.BUILD),
-                       "TMPDIR": str(self.directory / "temporary"), "COB_DEMO_BENCH": "no"}
+                       "TMPDIR": str(self.directory / "temporary"), "COB_DEMO_BENCH": table, "COB_CHECK": "1"}
         return subprocess.Popen([str(harness.ROOT / "tools/demo.sh")], env=environment, start_new_session=True, text=True,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -42,8 +42,21 @@ class DemoTest(unittest.TestCase):
         demo = self.start()
         said, _ = demo.communicate(timeout=60)
         self.assertEqual(demo.returncode, 0, said)
-        for phrase in ("is up: 2 kernels", "hello from nginx on cob", "equal", "KERNEL", "nginx", "is down"):
+        for phrase in ("is up: 2 kernels", "hello from nginx on cob", "equal", "KERNEL", "nginx", "is down",
+                       "the table beside plain Linux is left out"):
             self.assertIn(phrase, said)
+        self.expect_nothing_left(demo)
+
+    def test_the_table(self):
+        for program in ("ab", "redis-server", "redis-benchmark"):
+            if not shutil.which(program):
+                self.skipTest(f"{program} is not installed")
+        demo = self.start("--seconds 0.05 --rounds 1 --only nginx_close,redis_get")
+        said, _ = demo.communicate(timeout=120)
+        self.assertEqual(demo.returncode, 0, said)
+        self.assertRegex(said, r"case +cob/s +Linux/s +ratio")
+        for case in ("nginx_close", "redis_get"):
+            self.assertRegex(said, rf"(?m)^{case} +[\d,.]+ +[\d,.]+ +[\d.]+x")
         self.expect_nothing_left(demo)
 
     def test_interrupts(self):

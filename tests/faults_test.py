@@ -1,5 +1,7 @@
 """Deaths: of programs, of kernels, of the supervisor; who is told what, and that the rest goes on."""
+import errno
 import os
+import pathlib
 import signal
 import sys
 import time
@@ -70,13 +72,14 @@ s = socket.create_connection(("{ADDRESS}", 7001)); s.sendall(b"y" * 100000); os.
 
 class KernelDeaths(harness.CobTest):
     def kill_kernel(self, cob, number):
-        old = cob.kernels()[number]["pid"]
-        os.kill(old, signal.SIGKILL)
-        def back():
-            k = cob.kernels()[number]
-            return k["pid"] not in (0, old) and k["pid"] > 0
-        harness.wait_until(back, 2, "the kernel's respawn")
-        cob.note_pids()
+        seconds = cob.kill_kernel(number)
+        print(f"kernel {number} runs again after {seconds * 1000:.0f} ms")
+        self.assertLess(seconds, 1)
+
+    def wait_for_sleep(self, cob, program):
+        """Until the program sleeps in ppoll(2), as waits for a kernel do."""
+        syscall = pathlib.Path(f"/proc/{program.pid}/syscall")
+        harness.wait_until(lambda: syscall.read_text().split()[0] == "271", what="the program's sleep")
 
     def test_sleepers_wake_the_other_kernel_goes_on_new_programs_run(self):
         cob = self.cob(kernels=2)
@@ -114,7 +117,7 @@ else: print(last, flush=True)
 c, _ = again.accept(); print(c.recv(10), flush=True)
 """, kernel=1)
         self.assertEqual(program.stdout.readline(), "listening\n")
-        time.sleep(0.3)
+        self.wait_for_sleep(cob, program)
         self.kill_kernel(cob, 1)
         self.assertEqual(program.stdout.readline(), "ENETDOWN\n")
         self.assertEqual(program.stdout.readline(), "again\n")
@@ -127,15 +130,23 @@ c, _ = again.accept(); print(c.recv(10), flush=True)
         cob.start(sys.executable, "-c", ECHO, kernel=1)
         servers.wait_for_port(cob, 7000)
         program = cob.start(sys.executable, "-c", f"""
-import socket, select
+import errno, socket, select
 s = socket.create_connection(("{ADDRESS}", 7000)); e = select.epoll(); e.register(s, select.EPOLLIN); print("waiting", flush=True)
-events = e.poll(20)
-print(bool(events and events[0][1] & (select.EPOLLHUP | select.EPOLLERR)), flush=True)
+both = select.EPOLLHUP | select.EPOLLERR
+print([(fd == s.fileno(), events & both == both) for fd, events in e.poll(20)], flush=True)
+print(e.poll(0.3), flush=True)
+try: e.modify(s, select.EPOLLIN)
+except OSError as problem: print(errno.errorcode[problem.errno], flush=True)
+try: s.recv(1)
+except OSError as problem: print(errno.errorcode[problem.errno], flush=True)
 """, kernel=0)
         self.assertEqual(program.stdout.readline(), "waiting\n")
-        time.sleep(0.2)
+        self.wait_for_sleep(cob, program)
         self.kill_kernel(cob, 0)
-        self.assertEqual(program.stdout.readline(), "True\n")
+        self.assertEqual(program.stdout.readline(), "[(True, True)]\n")  # told once
+        self.assertEqual(program.stdout.readline(), "[]\n")
+        self.assertEqual(program.stdout.readline(), "ENOENT\n")  # the set has dropped it
+        self.assertEqual(program.stdout.readline(), "ECONNRESET\n")
 
 
     def test_ports_whose_home_is_down_are_granted_and_claimed_when_it_is_back(self):
@@ -242,11 +253,22 @@ class SupervisorDeath(harness.CobTest):
         cob = self.cob(kernels=2)
         program = cob.start(sys.executable, "-c", ECHO, kernel=1)
         servers.wait_for_port(cob, 7000)
+        client = cob.start(sys.executable, "-c", f"""
+import errno, socket
+def told(what, *words):
+    try: print(what(*words), flush=True)
+    except OSError as problem: print(errno.errorcode[problem.errno], flush=True)
+s = socket.create_connection(("{ADDRESS}", 7000)); print("waiting", flush=True)
+told(s.recv, 10)
+told(s.send, b"x")
+told(socket.create_server, ("0.0.0.0", 7001))
+""", kernel=0)
+        self.assertEqual(client.stdout.readline(), "waiting\n")
         status = cob.status()
         os.kill(status["pid"], signal.SIGKILL)
         harness.wait_until(lambda: not any(harness.is_alive(k["pid"]) for k in status["kernels"]), 5, "the kernels' end")
-        # Its program was told: accept failed.
-        self.assertRegex(program.stdout.readline(), r"accept \d+")
+        self.assertEqual(program.stdout.readline(), f"accept {errno.ENETDOWN}\n")
+        self.assertEqual(client.communicate(timeout=20)[0].split(), ["ECONNRESET", "ECONNRESET", "ENETDOWN"])
         program.wait(10)
         cob.up("--kernels", 2)  # what the dead one left is taken over
 

@@ -73,8 +73,9 @@ http {{
 def redis(cob, port=6379, kernel=1, *words):
     root = pathlib.Path(cob.directory) / f"redis-{port}"
     root.mkdir()
-    process = cob.start("redis-server", "--port", port, "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", root, *words,
-                        kernel=kernel, stdout=open(root / "out", "w"))
+    with open(root / "out", "w") as out:
+        process = cob.start("redis-server", "--port", port, "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", root, *words,
+                            kernel=kernel, stdout=out, stderr=out)
     process.root = root
     wait_for_port(cob, port)
     return process
@@ -104,7 +105,8 @@ frontend f
 backend b
   server one {ADDRESS}:{backend_port}
 """)
-    process = cob.start("haproxy", "-db", "-f", root / "haproxy.cfg", kernel=kernel, stderr=open(root / "out", "w"))
+    with open(root / "out", "w") as out:
+        process = cob.start("haproxy", "-db", "-f", root / "haproxy.cfg", kernel=kernel, stderr=out)
     process.root = root
     wait_for_port(cob, port)
     return process

@@ -1,18 +1,17 @@
 """Real servers and clients, unmodified, on two kernels at one address: what the issue's users run first."""
 import hashlib
 import os
+import pathlib
 import re
 import shutil
 import signal
+import subprocess
 import sys
-import time
 import unittest
 
 import harness
 import servers
 from servers import ADDRESS
-
-CHECKED = {"COB_CHECK": "1"}  # the shim's table is compared with the host's after every call
 
 
 def needs(*programs):
@@ -23,7 +22,7 @@ def needs(*programs):
 class Servers(harness.CobTest):
     @needs("nginx", "curl")
     def test_nginx_serves_curl_from_memory_and_from_a_file(self):
-        cob = self.cob(kernels=2, environment=CHECKED)
+        cob = self.cob(kernels=2)
         nginx = servers.nginx(cob)
         for kernel in (0, 1):
             body = cob.run("curl", "-sS", "-m", 10, f"http://{ADDRESS}:8080/memory", kernel=kernel)
@@ -55,7 +54,7 @@ class Servers(harness.CobTest):
 
     @needs("redis-server", "redis-cli", "redis-benchmark")
     def test_redis_with_its_forked_save(self):
-        cob = self.cob(kernels=2, environment=CHECKED)
+        cob = self.cob(kernels=2)
         redis = servers.redis(cob)
         cli = lambda *words: cob.run("redis-cli", "-h", ADDRESS, *words, kernel=0)
         self.assertEqual(cli("set", "k", "v" * 10000).stdout, "OK\n")
@@ -68,7 +67,7 @@ class Servers(harness.CobTest):
 
     @needs("memcached")
     def test_memcached_with_four_threads(self):
-        cob = self.cob(kernels=2, environment=CHECKED)
+        cob = self.cob(kernels=2)
         servers.memcached(cob)
         client = f"""
 import socket, threading
@@ -100,7 +99,7 @@ print(errors or "all stored")
 
     @needs("curl")
     def test_python_http_server_and_asyncio(self):
-        cob = self.cob(kernels=2, environment=CHECKED)
+        cob = self.cob(kernels=2)
         (cob.directory / "file.txt").write_text("python's\n")
         cob.start(sys.executable, "-m", "http.server", "-d", cob.directory, 8001, kernel=1)
         servers.wait_for_port(cob, 8001)
@@ -125,7 +124,7 @@ asyncio.run(main())
         self.assertEqual(done.stdout, "True\n", done.stderr)
 
     def test_bash_and_perl_scripts(self):
-        cob = self.cob(kernels=2, environment=CHECKED)
+        cob = self.cob(kernels=2)
         perl = ("use IO::Socket::INET; my $l = IO::Socket::INET->new(LocalPort => 8003, Listen => 5, ReuseAddr => 1) or die $!;"
                 "while (my $c = $l->accept) { while (my $line = <$c>) { print $c uc $line; last if $line =~ /bye/ } close $c }")
         cob.start("perl", "-e", perl, kernel=1)
@@ -185,42 +184,101 @@ print(good)
         self.assertEqual(done.stdout, "10000\n", done.stderr[-2000:])
 
 
+class Contested(harness.CobTest):
+    """A computing neighbour on the cores: what is served, and that `cob status` names it."""
+
+    def hog(self, core):
+        hog = subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+        self.addCleanup(hog.wait)
+        self.addCleanup(hog.kill)
+
+    @needs("nginx", "ab")
+    def test_status_shows_it(self):
+        cob = self.cob(kernels=2)
+        servers.nginx(cob)
+        for kernel in cob.kernels():
+            self.hog(kernel["core"])
+        def shown():
+            done = cob.run("ab", "-q", "-n", 500, "-c", 8, f"http://{ADDRESS}:8080/memory", kernel=0)
+            self.assertRegex(done.stdout, r"Failed requests:\s+0\n", done.stderr)
+            return all(k["since_start"]["contested_ns"] > 0 for k in cob.kernels())
+        harness.wait_until(shown, 30, "contested time of both kernels")
+
+
 class NginxSignals(harness.CobTest):
     """Reload and binary upgrade under load: no connection is lost that Linux would keep."""
 
     def load_while(self, cob, act):
-        load = cob.start("ab", "-q", "-c", 16, "-n", 200000, "-t", 6, f"http://{ADDRESS}:8080/memory", kernel=0)
-        time.sleep(0.7)
-        act()
+        """ab is at work before, while and after `act` runs; it is ended by SIGINT and tells what it saw."""
+        # -t implies -n 50000, and the later of the two counts. Without -r ab gives up at the first connection lost.
+        load = cob.start("ab", "-q", "-t", 100, "-n", 8000000, "-c", 16, f"http://{ADDRESS}:8080/memory", kernel=0)
+        for step in (lambda: None, act):
+            step()
+            self.assertIsNone(load.poll(), "the load ended before its time")
+            self.wait_for_requests(cob, load)
+        load.send_signal(signal.SIGINT)
         out, err = load.communicate(timeout=60)
-        self.assertEqual(load.returncode, 0, err)
-        self.assertRegex(out, r"Failed requests:\s+0")
+        self.assertEqual(err, "")
+        self.assertGreater(int(re.search(r"Complete requests:\s+(\d+)", out)[1]), 2000, out)
+        self.assertRegex(out, r"Failed requests:\s+0\n")
         self.assertNotIn("Non-2xx", out)
+
+    def wait_for_requests(self, cob, load, count=1000):
+        """Until ab's kernel has opened `count` further connections."""
+        opened = lambda: cob.kernels()[0]["since_start"]["active_opens"]
+        begin = opened()
+        harness.wait_until(lambda: load.poll() is not None or opened() - begin >= count, 30, f"{count} requests")
+        self.assertIsNone(load.poll(), "the load ended before its time")
+
+    def workers(self, master):
+        """Process ids of the workers that accept."""
+        found = set()
+        for entry in pathlib.Path("/proc").iterdir():
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1]) if entry.name.isdigit() else 0
+                if parent == master and (entry / "cmdline").read_text().rstrip("\0 ") == "nginx: worker process":
+                    found.add(int(entry.name))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return found
 
     @needs("nginx", "ab")
     def test_reload(self):
-        cob = self.cob(kernels=2)
-        nginx = servers.nginx(cob)
-        def reload():
-            for _ in range(3):
-                os.kill(int((nginx.root / "nginx.pid").read_text()), signal.SIGHUP)
-                time.sleep(0.5)
-        self.load_while(cob, reload)
+        self.reload(self.cob(kernels=2))
+        self.reload(self.cob(kernels=2, check=False))  # and at the full rate
+
+    def reload(self, cob):
+        nginx = servers.nginx(cob, workers=2)
+        master = int((nginx.root / "nginx.pid").read_text())
+        def act():
+            for _ in range(5):
+                old = harness.wait_until(lambda: self.workers(master), what="workers")
+                os.kill(master, signal.SIGHUP)
+                harness.wait_until(lambda: len(self.workers(master) - old) == 2, 20, "new workers")
+                harness.wait_until(lambda: not any(map(harness.is_alive, old)), 20, "the old workers' end")
+        self.load_while(cob, act)
 
     @needs("nginx", "ab")
     def test_binary_upgrade(self):
-        cob = self.cob(kernels=2)
+        self.upgrade(self.cob(kernels=2))
+        self.upgrade(self.cob(kernels=2, check=False))
+
+    def upgrade(self, cob):
         # A master that is no daemon ignores USR2 while its parent lives.
         nginx = servers.nginx(cob, daemon="on")
         old = int((nginx.root / "nginx.pid").read_text())
-        def upgrade():
+        old_workers = harness.wait_until(lambda: self.workers(old), what="workers")
+        def act():
             os.kill(old, signal.SIGUSR2)
-            harness.wait_until(lambda: (nginx.root / "nginx.pid.oldbin").exists(), what="the new binary")
-            time.sleep(0.5)
+            harness.wait_until(lambda: (nginx.root / "nginx.pid.oldbin").exists(), 20, "the new binary")
+            new = harness.wait_until(lambda: (nginx.root / "nginx.pid").exists() and
+                                     int((nginx.root / "nginx.pid").read_text() or 0), 20, "the new master")
+            self.assertNotEqual(new, old)
+            workers = harness.wait_until(lambda: self.workers(new), 20, "the new workers")
+            self.assertEqual(workers & old_workers, set())
             os.kill(old, signal.SIGQUIT)
-            time.sleep(0.5)
-        self.load_while(cob, upgrade)
-        harness.wait_until(lambda: not harness.is_alive(old), what="the old master's end")
+            harness.wait_until(lambda: not any(map(harness.is_alive, {old, *old_workers})), 20, "the old ones' end")
+        self.load_while(cob, act)
         got = cob.run("curl", "-sS", "-m", 10, f"http://{ADDRESS}:8080/memory", kernel=0)
         self.assertEqual(got.stdout, "a body from memory\n", got.stderr)
 

@@ -26,6 +26,14 @@ int bench([[maybe_unused]] const std::vector<std::string>& words) {
 
 }  // namespace
 
+#ifdef COB_HAVE_BENCH
+std::vector<std::string> bench_words() { return ::cob::bench::completion_words(); }
+std::vector<std::string> bench_cases() { return ::cob::bench::case_names(); }
+#else
+std::vector<std::string> bench_words() { return {}; }
+std::vector<std::string> bench_cases() { return {}; }
+#endif
+
 void add_bench(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("bench", "Measure cob beside plain Linux on this machine");
   command->callback([&context] { context.exit_code = bench(context.program); });

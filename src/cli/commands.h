@@ -27,6 +27,9 @@ void add_status(CLI::App& app, Context& context);
 void add_down(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
+// What follows `cob bench`: its words, and the values of --only.
+std::vector<std::string> bench_words();
+std::vector<std::string> bench_cases();
 void add_completion(CLI::App& app, Context& context);
 
 // Options that most commands share.

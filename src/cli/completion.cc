@@ -25,8 +25,12 @@ std::string bash_script(const CLI::App& app) {
   std::string commands, cases;
   for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
     commands += (commands.empty() ? "" : " ") + command->get_name();
-    cases += fmt::format("    {}) words=\"{}{}\" ;;\n", command->get_name(), options_of(*command),
-                         command->get_name() == "completion" ? " bash zsh" : "");
+    const std::string further = command->get_name() == "completion" ? "bash zsh"
+                                : command->get_name() == "bench"
+                                    ? fmt::format("{}", fmt::join(bench_words(), " "))
+                                    : "";
+    cases += fmt::format("    {}) words=\"{} {}\" ;;\n", command->get_name(), options_of(*command),
+                         further);
   }
   return fmt::format(R"(# bash completion for cob; printed by `cob completion bash`
 _cob() {{
@@ -38,6 +42,8 @@ _cob() {{
   fi
   case $previous in
     --name|-n) COMPREPLY=( $(compgen -W "{1}" -- "$current") ); return ;;
+    --only) COMPREPLY=( $(compgen -W "{3}" -- "$current") ); return ;;
+    --json) [[ ${{COMP_WORDS[1]}} == bench ]] && COMPREPLY=( $(compgen -f -- "$current") ) && return ;;
   esac
   if [[ ${{COMP_WORDS[1]}} == run ]]; then
     # From the program's name on, complete as if it stood alone.
@@ -67,7 +73,7 @@ _cob() {{
 }}
 complete -F _cob cob
 )",
-                     commands, cob_names, cases);
+                     commands, cob_names, cases, fmt::join(bench_cases(), " "));
 }
 
 std::string zsh_quoted(std::string text) {
@@ -98,6 +104,8 @@ std::string zsh_script(const CLI::App& app) {
       }
     }
     if (command->get_name() == "run") cases += " \\\n      '*::program:_normal'";
+    if (command->get_name() == "bench")
+      cases += fmt::format(" \\\n      '*:benchmark:({})'", fmt::join(bench_words(), " "));
     if (command->get_name() == "completion") cases += " \\\n      '1:shell:(bash zsh)'";
     cases += " ;;\n";
   }

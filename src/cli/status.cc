@@ -135,6 +135,8 @@ nlohmann::json describe(const nlohmann::json& info, const Sample& before, const 
                            {"resets_out", b.resets_out},
                            {"faults", b.faults},
                            {"calls", b.calls},
+                           {"active_opens", b.active_opens},
+                           {"passive_opens", b.passive_opens},
                            {"contested_ns", b.contested_ns}};
   kernel["listeners"] = listeners_of(b);
   kernel["queues"] = queues_of(b);

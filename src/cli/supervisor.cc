@@ -277,12 +277,14 @@ bool Supervisor::all_ended() const {
 }
 
 void Supervisor::log(const std::string& text) const {
-  const time_t wall = ::time(nullptr);
+  timespec wall{};
+  ::clock_gettime(CLOCK_REALTIME, &wall);
   tm parts{};
-  ::localtime_r(&wall, &parts);
+  ::localtime_r(&wall.tv_sec, &parts);
   char stamp[32];
   std::strftime(stamp, sizeof(stamp), "%F %T", &parts);
-  const std::string line = fmt::format("{} supervisor: {}\n", stamp, text);
+  const std::string line =
+      fmt::format("{}.{:03} supervisor: {}\n", stamp, wall.tv_nsec / 1'000'000, text);
   (void)!::write(directory_.log().get(), line.data(), line.size());
 }
 

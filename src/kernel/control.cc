@@ -92,7 +92,12 @@ void Kernel::on_supervisor() {
         lose_peer(KernelId(static_cast<u16>(simple.value)));
         break;
       case ControlKind::program:
-        if (fds.size() == 1) add_program(simple.value, std::move(fds[0]));
+        if (fds.size() == 1) {
+          add_program(simple.value, std::move(fds[0]));
+        } else {
+          COB_LOG(warn, "kernel {}: out of descriptors: program {} turned away", config_.kernel,
+                  simple.value);
+        }
         break;
       case ControlKind::shutdown:
         stopping_ = true;

@@ -40,7 +40,7 @@ bool claims_conflict(const PortClaim& a, const PortClaim& b) {
   if (!a.local.address.is_any() && !b.local.address.is_any() && a.local.address != b.local.address)
     return false;
   if (a.reuse_port && b.reuse_port) return false;
-  return !(a.reuse_address && b.reuse_address && !(a.listening || b.listening));
+  return !(a.reuse_address && b.reuse_address && !b.listening);
 }
 
 void Directory::attach(message::Messenger& messenger) {

@@ -30,7 +30,8 @@ struct PortClaim {
   bool listening = false;
 };
 
-// True if both cannot be: bind(2), socket(7) SO_REUSEADDR and SO_REUSEPORT, ip(7).
+// True if `b` stands in the way of the later `a`: bind(2), listen(2), socket(7) SO_REUSEADDR and
+// SO_REUSEPORT, ip(7). One may listen beside another that is merely bound, not the reverse.
 bool claims_conflict(const PortClaim& a, const PortClaim& b);
 
 class Directory {

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <new>
 
 #include "kernel/kernel.h"
 
@@ -32,9 +33,17 @@ cob::Result<void> serve() {
   return kernel->run();
 }
 
+// What a kernel cannot do without: its supervisor starts another, its programs see a death.
+void out_of_memory() {
+  constexpr char text[] = "cob-kernel: out of memory: this kernel ends\n";
+  (void)!::write(STDERR_FILENO, text, sizeof text - 1);
+  ::_exit(1);
+}
+
 }  // namespace
 
 int main() {
+  std::set_new_handler(out_of_memory);
   std::signal(SIGPIPE, SIG_IGN);
   // Interrupts of a terminal are for programs; the supervisor ends kernels.
   std::signal(SIGINT, SIG_IGN);

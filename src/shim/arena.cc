@@ -2,6 +2,7 @@
 
 #include "shim/arena.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -114,6 +115,20 @@ int ask_supervisor() {
   return make_hidden(pair[0]);
 }
 
+// Once a program: why its sockets will not be the cob's.
+void say_unattached(int error) {
+  static bool said;
+  if (load(said)) return;
+  store(said, true);
+  char text[160];
+  const char* hint = error == ENOMEM                      ? " (ulimit -v is too small?)"
+                     : error == EMFILE || error == ENFILE ? " (ulimit -n is too small?)"
+                                                          : "";
+  const int bytes = snprintf(text, sizeof text, "cob: %d: cannot attach to kernel %u: %s%s\n",
+                             raw::process_id(), g.kernel, strerrordesc_np(error), hint);
+  raw::write(STDERR_FILENO, text, static_cast<size_t>(bytes));
+}
+
 }  // namespace
 
 Arena* new_arena() {
@@ -183,6 +198,7 @@ Arena* attach() {
     if (liveness >= 0) close_hidden(liveness);
     fresh_arena->dead = 1;
     g.next_attach_ns = now + 20'000'000;
+    if (first) say_unattached(-result);
     return nullptr;
   }
   g.liveness = liveness;

@@ -24,11 +24,11 @@ u64 random_state[2];
 
 u64 new_token() { return call::token_mark | (random_u64() & ~call::token_mark_mask); }
 
-int fresh_eventfd(u64 token, int flags) {
+// Numbers are fresh() only without pool_lock: what it drops returns its placeholder.
+int new_eventfd(u64 token, int flags) {
   int fd = raw::eventfd(flags & O_CLOEXEC ? EFD_CLOEXEC : 0);
-  if (fd < 0) return fd;
-  raw::write(fd, &token, sizeof token);
-  return fresh(fd);
+  if (fd >= 0) raw::write(fd, &token, sizeof token);
+  return fd;
 }
 
 // REQUIRES: pool_lock. The index of a free original, or no_pool_entry.
@@ -36,12 +36,29 @@ i32 take_original() {
   if (pool.free_count > 0) return pool.free[--pool.free_count];
   if (pool.size == pool_entries) return no_pool_entry;
   u64 token = new_token();
-  int original = make_hidden(fresh_eventfd(token, O_CLOEXEC));
+  int original = make_hidden(new_eventfd(token, O_CLOEXEC));
   if (original < 0) return no_pool_entry;
   u32 index = pool.size++;
   pool.original[index] = original;
   pool.token[index] = token;
   return static_cast<i32>(index);
+}
+
+int duplicate_original(Placeholder& placeholder, int flags) {
+  Guard guard(pool_lock);
+  i32 index = take_original();
+  if (index == no_pool_entry) {
+    placeholder = {new_token(), no_pool_entry};
+    return new_eventfd(placeholder.token, flags);
+  }
+  int fd = raw::fcntl(pool.original[index], flags & O_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
+  if (fd < 0) {
+    pool.free[pool.free_count++] = static_cast<u16>(index);
+    return fd;
+  }
+  pool.in_use[index] = true;
+  placeholder = {pool.token[index], index};
+  return fd;
 }
 
 }  // namespace
@@ -60,20 +77,7 @@ u64 random_u64() {
 }
 
 int take_placeholder(Placeholder& placeholder, int flags) {
-  Guard guard(pool_lock);
-  i32 index = take_original();
-  if (index == no_pool_entry) {
-    placeholder = {new_token(), no_pool_entry};
-    return fresh_eventfd(placeholder.token, flags);
-  }
-  int fd = raw::fcntl(pool.original[index], flags & O_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
-  if (fd < 0) {
-    pool.free[pool.free_count++] = static_cast<u16>(index);
-    return fd;
-  }
-  pool.in_use[index] = true;
-  placeholder = {pool.token[index], index};
-  return fresh(fd);
+  return fresh(duplicate_original(placeholder, flags));
 }
 
 void return_placeholder(const Placeholder& placeholder) {
@@ -85,7 +89,7 @@ void return_placeholder(const Placeholder& placeholder) {
   if (pool.burned[index]) {  // a fresh eventfd takes its place
     close_hidden(pool.original[index]);
     u64 token = new_token();
-    int original = make_hidden(fresh_eventfd(token, O_CLOEXEC));
+    int original = make_hidden(new_eventfd(token, O_CLOEXEC));
     pool.original[index] = original;
     pool.token[index] = token;
     pool.burned[index] = false;

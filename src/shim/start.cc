@@ -52,9 +52,14 @@ void shim_start() {
   const char* text = getenv(call::environment_name);
   Entry entry;
   if (text == nullptr || !parse(text, entry) || !is_unix_socket(entry.attach_right)) return;
-  if (!sockets_start() || !epoll_start()) return;
-  threads_start();
-  if (!table_start()) return;
+  bool room = sockets_start() && epoll_start();
+  if (room) threads_start();
+  if (!room || !table_start()) {
+    constexpr char why[] =
+        "cob: too little address space (ulimit -v): this program runs without the cob\n";
+    raw::write(STDERR_FILENO, why, sizeof why - 1);
+    return;
+  }
   g.attach_right = make_hidden(entry.attach_right);
   raw::fcntl(g.attach_right, F_SETFD, 0);
   if (is_unix_socket(entry.liveness)) g.liveness = make_hidden(entry.liveness);

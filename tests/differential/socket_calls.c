@@ -1,4 +1,6 @@
-/* A random sequence of socket calls, from a seed: `socket_calls SEED STEPS SETTLE_US`. Prints one
+/* A random sequence of socket calls, from a seed: `socket_calls SEED STEPS SETTLE_US`, and, with
+ * `REQUESTS REPLIES PORT` (FIFOs of remote_calls, the first of four fixed ports), calls of a second
+ * program between them. Prints one
  * canonical line a call (numbers as they are, ports by first appearance), so that two systems can
  * be compared. Model: up to 14 slots hold descriptors (open or stale); each step picks a call and
  * slots at random; whatever has effects elsewhere is given SETTLE_US to settle; nothing blocks.
@@ -26,7 +28,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { slots = 14, log_fd = 100, max_ports = 64, high_numbers = 40 };
+#include "remote.h"
+
+enum {
+  slots = 14,
+  log_fd = 100,
+  request_fd,
+  reply_fd,
+  max_ports = 64,
+  high_numbers = 40,
+  fixed_ports = 4
+};
 
 static struct {
   uint64_t random;
@@ -35,6 +47,7 @@ static struct {
   int ports; /* known, by first appearance */
   uint16_t port[max_ports];
   int listening_port; /* of the listener made last; 0: none */
+  int first_port;     /* of the fixed ones; 0: there is no remote */
   int pending;        /* connections nobody accepted yet, at most */
 } s;
 
@@ -416,6 +429,81 @@ static void do_pass(void) { /* SCM_RIGHTS to oneself: another number of the same
   if (got >= 0) put(got);
 }
 
+/* ---- the remote, and ports known beforehand, each with another home kernel ---- */
+
+static int fixed_port(void) { return s.first_port + (int)pick(fixed_ports); }
+
+static void listen_fixed(void) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), on = 1, port = fixed_port();
+  const int any = pick(2) != 0;
+  if (fd < 0) return;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  struct sockaddr_in address = local_address(htons((uint16_t)port));
+  if (any) address.sin_addr.s_addr = htonl(INADDR_ANY);
+  long result = CALL(bind(fd, (struct sockaddr*)&address, sizeof address));
+  if (result == 0) result = CALL(listen(fd, 128));
+  say("listen on fixed %d any %d -> %s", port - s.first_port, any, outcome(result, errno));
+  if (result == 0) {
+    put(fd);
+  } else {
+    close(fd);
+  }
+  settle();
+}
+
+static void connect_fixed(void) {
+  const int port = fixed_port(), listening = s.listening_port, pending = s.pending;
+  s.listening_port = htons((uint16_t)port);
+  s.pending = 0; /* backlogs of fixed ports are longer than a sequence */
+  say("fixed %d:", port - s.first_port);
+  do_connect();
+  s.listening_port = listening;
+  s.pending = pending;
+}
+
+static void ask_remote(void) {
+  static const char* const name[] = {"listen", "bind",    "connect",  "accept",
+                                     "send",   "receive", "shutdown", "close"};
+  static const unsigned often[] = {0, 0, 1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 7};
+  struct remote_request request = {.call = (int32_t)often[pick(18)],
+                                   .slot = (int32_t)pick(remote_slots),
+                                   .other = (int32_t)pick(remote_slots),
+                                   .settle_us = s.settle_us};
+  const int own_listener =
+      request.call == remote_connect && pick(3) == 0 && s.listening_port != 0 && s.pending < 8;
+  request.port = own_listener ? ntohs((uint16_t)s.listening_port) : fixed_port();
+  request.bytes = request.call == remote_listen || request.call == remote_bind
+                      ? (int32_t)pick(2)
+                      : 1 + (int32_t)pick(3000);
+  if (request.call == remote_accept && request.slot == request.other) return;
+  struct remote_reply reply;
+  if (write(request_fd, &request, sizeof request) != sizeof request ||
+      read(reply_fd, &reply, sizeof reply) != sizeof reply) {
+    say("the remote is gone");
+    _exit(91);
+  }
+  if (own_listener && reply.result == 0) ++s.pending;
+  say("remote %s %d fixed %d bytes %d -> %s sum %x", name[request.call], request.slot,
+      own_listener ? -1 : request.port - s.first_port, request.bytes,
+      outcome(reply.result, reply.error), reply.sum);
+  settle();
+}
+
+static void do_remote(void) {
+  switch (pick(6)) {
+    case 0:
+      listen_fixed();
+      break;
+    case 1:
+    case 2:
+      connect_fixed();
+      break;
+    default:
+      ask_remote();
+      break;
+  }
+}
+
 static void run(void);
 
 /* Who of several holders sees a waiting connection is the system's choice, and on cob what one
@@ -459,7 +547,7 @@ static void do_fork(void) {
 
 static void do_exec(void) {
   char text[3 + slots + max_ports * 2][24];
-  char* argv[8 + slots + max_ports];
+  char* argv[9 + slots + max_ports];
   int count = 0;
   argv[count++] = (char*)"socket_calls";
   argv[count++] = (char*)"--continue";
@@ -470,6 +558,7 @@ static void do_exec(void) {
   ARGUMENT(s.settle_us);
   ARGUMENT(s.depth);
   ARGUMENT(s.listening_port);
+  ARGUMENT(s.first_port);
   ARGUMENT(s.ports);
   for (int i = 0; i < slots; ++i) ARGUMENT(s.fd[i]);
   for (int i = 0; i < s.ports; ++i) ARGUMENT(s.port[i]);
@@ -481,6 +570,10 @@ static void do_exec(void) {
 
 static void run(void) {
   while (s.steps-- > 0) {
+    if (s.first_port != 0 && pick(3) == 0) {
+      do_remote();
+      continue;
+    }
     switch (pick(32)) {
       case 0:
         do_socket();
@@ -567,12 +660,18 @@ int main(int argc, char** argv) {
     s.settle_us = atoi(argv[at++]);
     s.depth = atoi(argv[at++]);
     s.listening_port = atoi(argv[at++]);
+    s.first_port = atoi(argv[at++]);
     s.ports = atoi(argv[at++]);
     for (int i = 0; i < slots; ++i) s.fd[i] = atoi(argv[at++]);
     for (int i = 0; i < s.ports; ++i) s.port[i] = (uint16_t)atoi(argv[at++]);
     s.pending = 4;
-  } else if (argc == 4) {
+  } else if (argc == 4 || argc == 7) {
     dup2(1, log_fd);
+    if (argc == 7) {
+      const int requests = open(argv[4], O_WRONLY), replies = open(argv[5], O_RDONLY);
+      if (dup2(requests, request_fd) < 0 || dup2(replies, reply_fd) < 0) return 2;
+      s.first_port = atoi(argv[6]);
+    }
     for (int fd = 3; fd < log_fd; ++fd) close(fd);
     s.random = strtoull(argv[1], NULL, 10) * 2654435761u + 12345;
     s.steps = atoi(argv[2]);
@@ -581,7 +680,7 @@ int main(int argc, char** argv) {
     do_listener();
     for (int i = 0; i < 3; ++i) do_connect();
   } else {
-    fprintf(stderr, "usage: socket_calls SEED STEPS SETTLE_US\n");
+    fprintf(stderr, "usage: socket_calls SEED STEPS SETTLE_US [REQUESTS REPLIES PORT]\n");
     return 2;
   }
   run();
