@@ -158,7 +158,7 @@ class Nginx final : public Server {
 }  // namespace
 
 Outcome<std::unique_ptr<Server>> start_nginx(const Place& place, const std::string& folder,
-                                             int client_core, Interrupts& interrupts) {
+                                             int client_core, bool apart, Interrupts& interrupts) {
   using Result = Outcome<std::unique_ptr<Server>>;
   const int port = free_port();
   chmod(folder.c_str(), 0755);
@@ -168,8 +168,11 @@ Outcome<std::unique_ptr<Server>> start_nginx(const Place& place, const std::stri
       !write_text(folder + "/static", static_body())) {
     return Result::failed("cannot write " + folder);
   }
-  SpawnOptions options = place.server({find_program("nginx"), "-p", folder, "-e",
-                                       folder + "/error.log", "-c", folder + "/nginx.conf"});
+  std::vector<std::string> argv{
+      find_program("nginx"), "-p", folder, "-e", folder + "/error.log", "-c",
+      folder + "/nginx.conf"};
+  if (apart) argv.insert(argv.begin(), find_program("setsid"));
+  SpawnOptions options = place.server(std::move(argv));
   options.output = folder + "/nginx.txt";
   auto child = Child::spawn(options);
   if (!child) return Result::failed(child.why());

@@ -24,6 +24,7 @@ struct ServerCase {
   std::string name = {};  // key of the figures
   bool hog = false;       // a busy process on each core
   bool redis = false;
+  bool apart = false;        // nginx in a session of its own, as a daemon is
   std::string page = {};     // nginx: "memory" | "static"
   int concurrency = 64;      // nginx
   bool keep_alive = false;   // nginx
@@ -41,9 +42,11 @@ class Server {
                                      CoreWatch* watch, Interrupts& interrupts) = 0;
 };
 
-// `folder` exists and is the server's own. Answers requests when this returns.
+// `folder` exists and is the server's own. Answers requests when this returns. `apart`: in a
+// session of its own, which the host's scheduler may tell apart from its kernel's (autogroup,
+// sched(7)).
 Outcome<std::unique_ptr<Server>> start_nginx(const Place& place, const std::string& folder,
-                                             int client_core, Interrupts& interrupts);
+                                             int client_core, bool apart, Interrupts& interrupts);
 Outcome<std::unique_ptr<Server>> start_redis(const Place& place, const std::string& folder,
                                              int client_core, Interrupts& interrupts);
 

@@ -49,7 +49,7 @@ class Servers {
   std::string tables() const;
 
  private:
-  std::string start(bool redis);
+  std::string start(const ServerCase& kind);
   CaseResult measure_case(const ServerCase& wanted);
   Outcome<Run> measure_once(Side& side, const ServerCase& wanted, int round, double seconds,
                             const std::vector<Child>& hogs);
@@ -69,15 +69,17 @@ class Servers {
 };
 
 // Starts the group's server on every side. "" or why not.
-std::string Servers::start(bool redis) {
+std::string Servers::start(const ServerCase& kind) {
   sides_.clear();
   for (const Place* place : places_) {
     const std::string folder =
-        fmt::format("{}/{}-{}", folder_.path(), redis ? "redis" : "nginx", place->label);
+        fmt::format("{}/{}{}-{}", folder_.path(), kind.redis ? "redis" : "nginx",
+                    kind.apart ? "-apart" : "", place->label);
     std::error_code wrong;
     std::filesystem::create_directories(folder, wrong);
-    auto server = redis ? start_redis(*place, folder, options_.cores[0], interrupts_)
-                        : start_nginx(*place, folder, options_.cores[0], interrupts_);
+    auto server = kind.redis
+                      ? start_redis(*place, folder, options_.cores[0], interrupts_)
+                      : start_nginx(*place, folder, options_.cores[0], kind.apart, interrupts_);
     if (!server) return server.why();
     Side& side = sides_.emplace_back();
     side.place = place;
@@ -220,12 +222,15 @@ void Servers::record(const ServerCase& wanted, const CaseResult& result) {
 
 int Servers::measure(const std::vector<ServerCase>& cases) {
   bool failed = false;
-  for (const bool redis : {false, true}) {
+  const ServerCase nginx{}, apart{.apart = true}, redis{.redis = true};
+  for (const ServerCase& kind : {nginx, apart, redis}) {
     std::vector<ServerCase> group;
     std::copy_if(cases.begin(), cases.end(), std::back_inserter(group),
-                 [redis](const ServerCase& one) { return one.redis == redis; });
+                 [&kind](const ServerCase& one) {
+                   return one.redis == kind.redis && one.apart == kind.apart;
+                 });
     if (group.empty()) continue;
-    const std::string wrong = start(redis);
+    const std::string wrong = start(kind);
     for (const ServerCase& one : group) {
       if (interrupts_.seen()) return 130;
       CaseResult result;
@@ -317,6 +322,8 @@ std::vector<ServerCase> all_cases() {
     hogged.hog = true;
     cases.push_back(hogged);
   }
+  cases.push_back({.name = "nginx_close_apart", .apart = true, .page = "memory"});
+  cases.push_back({.name = "nginx_close_static_apart", .apart = true, .page = "static"});
   return cases;
 }
 

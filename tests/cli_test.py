@@ -284,6 +284,16 @@ class LifeTest(CliTest):
             child.stdout.close()
             self.expect_untouched(cob)
 
+    def test_kernels_share_the_callers_session_but_not_its_signals(self):
+        """The host's scheduler groups by session (docs/decisions/0002); a terminal's keys and its end are not for a cob."""
+        cob = self.cob(kernels=1)
+        status = cob.status()
+        for pid in (status["pid"], status["kernels"][0]["pid"]):
+            self.assertEqual(os.getsid(pid), os.getsid(0))
+            self.assertNotEqual(os.getpgid(pid), os.getpgid(0))
+            os.kill(pid, signal.SIGHUP)
+        self.assertEqual(cob.status()["kernels"][0]["pid"], status["kernels"][0]["pid"])
+
     def test_sigterm_ends_the_supervisor_in_order(self):
         cob = self.cob(kernels=1)
         os.kill(cob.status()["pid"], signal.SIGTERM)

@@ -79,7 +79,7 @@ class KernelDeaths(harness.CobTest):
     def wait_for_sleep(self, cob, program):
         """Until the program sleeps in ppoll(2), as waits for a kernel do."""
         syscall = pathlib.Path(f"/proc/{program.pid}/syscall")
-        harness.wait_until(lambda: syscall.read_text().split()[0] == "271", what="the program's sleep")
+        harness.wait_until(lambda: syscall.read_text().split()[0] in ("271", "441"), what="the program's sleep")
 
     def test_sleepers_wake_the_other_kernel_goes_on_new_programs_run(self):
         cob = self.cob(kernels=2)

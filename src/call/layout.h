@@ -221,12 +221,13 @@ struct alignas(4096) ArenaHeader {  // kernel-written
   u32 cob_address;  // host byte order
   u32 cob_prefix_bits;
   u16 kernel, kernels;
+  i32 core;     // of the host, that the kernel is pinned to; -1: none
   u32 program;  // this program's number in its kernel
   u32 default_send_limit;
   char cob_name[64];
 };
 
-inline constexpr u32 armed_nap = 1;  // naps for some 100 us: ring only before resting
+inline constexpr u32 armed_nap = 1;  // naps while the program works: ring only before resting
 
 struct alignas(64) KernelArmed {  // kernel-written
   u32 armed;    // not 0: the kernel sleeps, ring its doorbell after posting; another number each

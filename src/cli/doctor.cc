@@ -162,6 +162,15 @@ Finding check_preemption() {
   return {"preemption", "ok", found, ""};
 }
 
+// decision 0002: within one group of the scheduler a core is handed over for a third of the price.
+Finding check_scheduler_groups() {
+  const std::string autogroup = first_line("/proc/sys/kernel/sched_autogroup_enabled");
+  if (autogroup != "1") return {"scheduler", "ok", "processes are not grouped by session", ""};
+  return {"scheduler", "note", "processes are grouped by session (autogroup)",
+          "programs in another session than `cob up`, such as daemons, share their core with its "
+          "kernel less well; start them from one, or sysctl kernel.sched_autogroup_enabled=0"};
+}
+
 Finding check_io_uring() {
   const std::string disabled = first_line("/proc/sys/kernel/io_uring_disabled");
   const long answer =
@@ -236,11 +245,23 @@ Finding check_parts() {
 }
 
 void doctor(Context& context) {
-  const std::vector<Finding> findings{
-      check_parts(),   check_linux(),      check_cores(),       check_memfd(),
-      check_eventfd(), check_pidfd(),      check_descriptors(), check_clock(),
-      check_steal(),   check_preemption(), check_io_uring(),    check_user_namespaces(),
-      check_tun(),     check_xdp(),        check_ptrace(),      check_hugepages()};
+  const std::vector<Finding> findings{check_parts(),
+                                      check_linux(),
+                                      check_cores(),
+                                      check_memfd(),
+                                      check_eventfd(),
+                                      check_pidfd(),
+                                      check_descriptors(),
+                                      check_clock(),
+                                      check_steal(),
+                                      check_preemption(),
+                                      check_scheduler_groups(),
+                                      check_io_uring(),
+                                      check_user_namespaces(),
+                                      check_tun(),
+                                      check_xdp(),
+                                      check_ptrace(),
+                                      check_hugepages()};
   nlohmann::json list = nlohmann::json::array();
   bool fit = true;
   for (const Finding& finding : findings) {

@@ -27,7 +27,9 @@ constexpr i64 max_delay_seconds = 10;
 [[noreturn]] void become_kernel(const KernelPlan& plan, int control, pid_t supervisor) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != supervisor) ::_exit(127);  // it died before the line above
-  ::setsid();  // keys typed at `cob up --foreground` are for the supervisor
+  // Keys typed at `cob up --foreground` are for the supervisor. Not a session of its own: decision
+  // 0002.
+  ::setpgid(0, 0);
   sigset_t none;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);

@@ -46,9 +46,11 @@ void print_report(nlohmann::json report, bool json) {
              report.value("address", ""));
 }
 
-// A daemon keeps nothing of its caller's.
+// A daemon keeps nothing of its caller's but the session: the host's scheduler groups processes by
+// session (autogroup), and a core is handed over best within a group. decision 0002.
 void detach(FdRef log) {
-  ::setsid();
+  ::setpgid(0, 0);
+  ::signal(SIGHUP, SIG_IGN);
   if (::chdir("/") != 0) return;
   const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
   ::dup2(null, 0);

@@ -131,6 +131,7 @@ Result<void> Kernel::give_arena(Program& program) {
   header.cob_prefix_bits = config_.prefix_bits;
   header.kernel = config_.kernel;
   header.kernels = config_.kernels;
+  header.core = config_.core;
   header.program = program.id();
   header.default_send_limit = SocketsOptions{}.send_limit;
   std::memcpy(header.cob_name, config_.cob_name, sizeof header.cob_name);

@@ -182,13 +182,16 @@ bool Kernel::program_busy() const {
                      [this](const Program* program) { return program->busy(now_); });
 }
 
-// A short sleep without a doorbell for peers, and for programs only when they rest: several events
-// are found at its end. For a contested core, and while a program works. False: no reason to.
+// A sleep without a doorbell for peers, and for programs only when they rest or have posted much:
+// several events are found at its end. For a contested core, and to hand it to a program that
+// works. False: no reason to.
 bool Kernel::nap(Time now) {
   may_nap_ = false;  // the next time in earnest, unless there was work
-  Time until = now + Rest::busy_nap;
-  if (rest_.contested(now)) {
-    until = last_wake_ + Rest::wake_gap(stack_->counters().connections);
+  const bool contested = rest_.contested(now);
+  const Duration length = rest_.nap_time(now);
+  Time until = now + length;
+  if (contested) {
+    until = std::min(last_wake_ + Rest::wake_gap(stack_->counters().connections), next_deadline());
   } else if (!program_busy()) {
     return false;
   }
@@ -197,7 +200,8 @@ bool Kernel::nap(Time now) {
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
   if (!anything_pending()) {
     ++naps_;
-    poll_host(1, std::min(until, next_deadline()), now);
+    poll_host(1, until, now);
+    if (!contested) rest_.napped(now, HostClock::read(), length);
   }
   for (Program* program : attached_) publish(program->arena().ours().armed.armed, 0u);
   return true;

@@ -1,8 +1,9 @@
 // Rest: what a loop does when it found no work: poll on, yield the core, or ask to be put to sleep.
 // Decision 2 of the design. Model: yields are timed; one that took long with nothing done meanwhile
-// means a computing neighbour has the core
-// (*contested*), and for the next 20 ms or more resting is sleeping. sched_yield(2).
-// Kernel's loop only; reads no clock.
+// means a computing neighbour has the core (*contested*), and for the next 20 ms or more resting is
+// sleeping; ones that come back at once while a program has work mean that the host does not
+// schedule the two together (*apart*), and then the core is handed over by sleeping. decision
+// 0002; sched_yield(2), sched(7). Kernel's loop only; reads no clock.
 #pragma once
 
 #include <algorithm>
@@ -19,25 +20,40 @@ class Rest {
   static constexpr Duration contested_time_max = Duration::milliseconds(640);
   static constexpr Duration patience = Duration::microseconds(150);  // idle yielding before sleep
 
+  // A yield shorter than this did not leave the core: a pair of switches takes 1.5 us and more.
+  static constexpr Duration switch_time = Duration::microseconds(1);
   static constexpr u32 fruitless_yields = 10;
-  static constexpr Duration busy_nap = Duration::microseconds(150);
+  static constexpr Duration apart_time = Duration::milliseconds(20);  // then yields are tried again
+  // A nap is ended by the program's ring; its own end is for programs that compute or block. It
+  // lies behind the host's next tick (4 ms), for a nearer one means two writes of the timer's
+  // hardware, 15 us in a virtual machine. Once a nap was over unrung, naps are short for a while.
+  static constexpr Duration long_nap = Duration::milliseconds(5);
+  static constexpr Duration short_nap = Duration::microseconds(150);
+  static constexpr Duration short_naps_time = Duration::milliseconds(100);
 
   enum class Advice { yield, sleep };
 
   // The loop just did work.
-  void worked(Time now) {
-    idle_since_ = now;
-    fruitless_ = 0;
-  }
-  // `program_busy`: a program shares the core and has work. A fair scheduler gives a yielded core
-  // back until both have had as much of it, work or none; sleeping hands it over at once.
+  void worked(Time now) { idle_since_ = now; }
+  // `program_busy`: a program shares the core and has work. Yields hand the core over, unless
+  // program and kernel lie in different groups of the host's scheduler (autogroup, cgroup): then it
+  // gives a yielded core back until both groups have had as much of it, work or none.
   Advice advise(Time now, bool program_busy) {
     if (now < contested_until_ || now - idle_since_ >= patience) return Advice::sleep;
-    return program_busy && ++fruitless_ > fruitless_yields ? Advice::sleep : Advice::yield;
+    if (!program_busy) {
+      fruitless_ = 0;
+      return Advice::yield;
+    }
+    if (now < apart_until_) return Advice::sleep;
+    if (fruitless_ < fruitless_yields) return Advice::yield;
+    fruitless_ = 0;
+    apart_until_ = now + apart_time;
+    return Advice::sleep;
   }
   // After a yield that lasted from `before` to `now`. A program of ours works for less at a time
   // than the slice that a computing neighbour takes (2.8 ms and more).
   void yielded(Time before, Time now) {
+    fruitless_ = now - before < switch_time ? fruitless_ + 1 : 0;
     if (now - before <= long_yield) return;
     // Each look at whether the neighbour is still there costs a scheduler tick: look ever less
     // often.
@@ -47,6 +63,12 @@ class Rest {
     contested_until_ = now + period_;
   }
   bool contested(Time now) const { return now < contested_until_; }
+
+  Duration nap_time(Time now) const { return now < short_naps_until_ ? short_nap : long_nap; }
+  // A nap of `length` from `before` is over, rung or not.
+  void napped(Time before, Time now, Duration length) {
+    if (now - before >= length) short_naps_until_ = now + short_naps_time;
+  }
   // On a contested core every wake-up costs a switch from and to the neighbour, and with many
   // connections the next event is never far: a kernel woken less than this ago naps without a
   // doorbell, and finds several. As interrupt moderation does; with few connections next to
@@ -60,6 +82,8 @@ class Rest {
  private:
   Time idle_since_;
   Time contested_until_;
+  Time apart_until_;
+  Time short_naps_until_;
   Duration period_ = contested_time;
   u32 fruitless_ = 0;
   i64 contested_ns_ = 0;

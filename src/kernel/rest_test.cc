@@ -37,12 +37,47 @@ TEST_F(RestTest, YieldsUntilItsPatienceEnds) {
   EXPECT_EQ(advise(), Rest::Advice::yield);
 }
 
-TEST_F(RestTest, YieldsToABusyProgramOnlySoOften) {
-  for (u32 i = 0; i < Rest::fruitless_yields; ++i) ASSERT_EQ(advise(true), Rest::Advice::yield);
-  EXPECT_EQ(advise(true), Rest::Advice::sleep);
-  EXPECT_EQ(advise(false), Rest::Advice::yield);
+TEST_F(RestTest, YieldsThatLeaveTheCoreGoOn) {
+  for (int i = 0; i < 30; ++i) {
+    ASSERT_EQ(advise(true), Rest::Advice::yield);
+    yield(us(3));
+    rest.worked(now);
+  }
+}
+
+TEST_F(RestTest, YieldsThatComeBackAtOnceMeanApartForAWhile) {
+  const auto fruitless = [&] {
+    for (u32 i = 0; i < Rest::fruitless_yields; ++i) {
+      ASSERT_EQ(advise(true), Rest::Advice::yield);
+      yield(Duration{400});
+    }
+    EXPECT_EQ(advise(true), Rest::Advice::sleep);
+  };
+  fruitless();
   rest.worked(now);
+  EXPECT_EQ(advise(true), Rest::Advice::sleep);   // at once now
+  EXPECT_EQ(advise(false), Rest::Advice::yield);  // nobody to hand the core to
+  now = now + Rest::apart_time;
+  rest.worked(now);
+  fruitless();  // tried again
+}
+
+TEST_F(RestTest, OneYieldThatLeftTheCoreForgetsTheFruitlessOnes) {
+  for (u32 i = 0; i + 1 < Rest::fruitless_yields; ++i) yield(Duration{400});
+  yield(us(3));
+  yield(Duration{400});
   EXPECT_EQ(advise(true), Rest::Advice::yield);
+}
+
+TEST_F(RestTest, NapsAreShortForAWhileOnceOneWasOverUnrung) {
+  EXPECT_EQ(rest.nap_time(now), Rest::long_nap);
+  rest.napped(now, now + us(40), Rest::long_nap);  // rung
+  EXPECT_EQ(rest.nap_time(now), Rest::long_nap);
+  rest.napped(now, now + Rest::long_nap, Rest::long_nap);
+  now = now + Rest::long_nap;
+  EXPECT_EQ(rest.nap_time(now), Rest::short_nap);
+  now = now + Rest::short_naps_time;
+  EXPECT_EQ(rest.nap_time(now), Rest::long_nap);
 }
 
 TEST_F(RestTest, AYieldOfAProgramsLengthMarksNothing) {

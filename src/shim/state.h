@@ -19,6 +19,7 @@ struct State {
   Arena* current = nullptr;
   i64 contested_until_ns = 0;  // atomic
   i64 contested_time_ns = 0;   // how long the last contested period was
+  i64 apart_until_ns = 0;      // atomic; kernel and program: yields do not hand the core over
   i64 next_attach_ns = 0;      // do not ask the supervisor again before
   char command[44] = {};
 };

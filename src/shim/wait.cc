@@ -13,6 +13,11 @@ constexpr i64 contested_yield_ns = 2'000'000;
 constexpr i64 contested_time_ns = 20'000'000;  // doubles while it stays so
 constexpr i64 contested_time_max_ns = 640'000'000;
 constexpr i64 death_check_ns = 1'000'000;
+// The host gives a yielded core back at once as long as program and kernel lie in different groups
+// of its scheduler and the kernel's had more of it. decision 0002.
+constexpr i64 switch_ns = 1'000;  // a yield shorter than this did not leave the core
+constexpr u32 fruitless_yields = 10;
+constexpr i64 apart_time_ns = 20'000'000;  // then yields are tried again
 
 bool interrupted(const WaitOptions& options, u32 seen, u32 breaking) {
   return options.any_signal ? signals_seen() != seen : signals_breaking() != breaking;
@@ -109,11 +114,18 @@ void mark_contested(i64 now) {
 
 bool contested() { return load(g.contested_until_ns) > now_ns(); }
 
-void timed_yield() {
+i64 timed_yield() {
   i64 before = now_ns();
   raw::yield();
   i64 after = now_ns();
   if (after - before > contested_yield_ns) mark_contested(after);
+  return after - before;
+}
+
+bool on_core_of_kernel(const Arena* arena) {
+  unsigned core = 0;
+  return raw::call(SYS_getcpu, raw::at(&core), 0, 0) == 0 &&
+         static_cast<i32>(core) == load(arena->kernel->header.core);
 }
 
 // Awake, and at work or about to be: posts of ours lie before it.
@@ -136,16 +148,17 @@ bool Patience::rest(Arena* arena) {
     yield_end_ns_ = before + yield_budget_ns;
     next_death_check_ns_ = before + death_check_ns;
   }
-  // A fair scheduler gives a yielded core back until both have had as much of it; sleeping hands it
-  // to a kernel that has work at once.
   sleep_ = before >= yield_end_ns_ || load(g.contested_until_ns) > before ||
-           (arena != nullptr && kernel_busy(arena) && ++fruitless_ > fruitless_yields);
+           (arena != nullptr && load(g.apart_until_ns) > before);
   if (before >= next_death_check_ns_) {
     next_death_check_ns_ = before + death_check_ns;
     if (arena != nullptr && check_death(arena)) return false;
   }
   if (sleep_) return true;
-  timed_yield();
+  const bool busy = arena != nullptr && kernel_busy(arena);
+  fruitless_ = timed_yield() < switch_ns && busy ? fruitless_ + 1 : 0;
+  if (fruitless_ == fruitless_yields && on_core_of_kernel(arena))
+    store(g.apart_until_ns, before + apart_time_ns);
   return true;
 }
 

@@ -22,10 +22,8 @@ class Patience {
 
  private:
   static constexpr u32 spins = 16;
-  static constexpr u32 fruitless_yields = 10;
-
   u32 turns_ = 0;
-  u32 fruitless_ = 0;  // yields to a kernel that had work
+  u32 fruitless_ = 0;  // yields in a row that did not leave the core to a kernel that had work
   bool sleep_ = false;
   i64 yield_end_ns_ = 0;
   i64 next_death_check_ns_ = 0;
@@ -46,8 +44,8 @@ class Resting {
   u32 looks_ = 0;
 };
 
-// Yields once and times it.
-void timed_yield();
+// Yields once; how long it took.
+i64 timed_yield();
 bool contested();
 
 enum class Woken : u8 { ready, timeout, signal, dead };
