@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import socket
 import sys
 import time
 import unittest
@@ -70,6 +71,35 @@ os.fstat(file.fileno())
 print("again", result, flush=True)
 """
 
+# Never attached when its cob ends: prints how each call went, and what the foreign socket is.
+FIRST = r"""
+import errno, os, socket, sys
+early = [socket.socket() for _ in range(5)]
+print("up", flush=True)
+sys.stdin.readline()
+def outcome(call, *arguments):
+    try:
+        call(*arguments)
+    except OSError as problem:
+        return errno.errorcode[problem.errno]
+    return "ok"
+print(outcome(early[0].bind, ("0.0.0.0", 0)), outcome(early[1].bind, ("127.0.0.1", 0)), outcome(early[2].connect, ("127.0.0.1", 7005)),
+      outcome(early[3].connect, ("10.77.0.1", 7005)), outcome(early[0].listen), outcome(socket.socket), flush=True)
+if len(sys.argv) > 1:
+    print(outcome(early[4].bind, (sys.argv[1], 0)), os.readlink(f"/proc/self/fd/{early[4].fileno()}").split(":")[0], flush=True)
+"""
+
+
+def foreign_address():
+    """An address of this machine that is not loopback's; None: it has none. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        try:
+            s.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        own = s.getsockname()[0]
+        return None if own.startswith("127.") else own
+
 
 @unittest.skipUnless(len(harness.usable_cores()) >= 2, "two cores are needed")
 class DeathTest(harness.CobTest):
@@ -107,6 +137,32 @@ class DeathTest(harness.CobTest):
         self.kill_kernel(cob, 0, go_on)
         self.assertEqual(program.stdout.readline(), "again ok\n", program.stderr)
         self.assertEqual(program.wait(5), 0)
+
+    def test_first_attach_that_fails_leaves_no_host_socket(self):
+        cob = self.cob(kernels=1)
+        foreign = foreign_address()
+        program = cob.start(PYTHON, "-c", FIRST, *([foreign] if foreign else []), stdin=-1)
+        self.assertEqual(program.stdout.readline(), "up\n")
+        os.kill(cob.status()["pid"], signal.SIGKILL)
+        wait_until(lambda: not processes_of(cob.name), 2, "the kernels' end")
+        program.stdin.write("\n")
+        program.stdin.flush()
+        self.assertEqual(program.stdout.readline().split(), ["ENETDOWN"] * 6)
+        if foreign:
+            self.assertEqual(program.stdout.readline(), "ok socket\n")
+        cob.down()
+
+    def test_first_attach_waits_for_the_respawned_kernel(self):
+        cob = self.cob(kernels=1)
+        program = cob.start(PYTHON, "-c", "import sys; sys.stdin.readline()\n" + AGAIN, stdin=-1)
+        os.kill(cob.kernels()[0]["pid"], signal.SIGKILL)
+        program.stdin.write("\n\n")
+        program.stdin.flush()
+        self.assertIn(program.stdout.readline(), ("ok\n", "ENETDOWN\n"))
+        self.assertEqual(program.stdout.readline(), "again ok\n", program.stderr)
+        self.assertEqual(program.wait(5), 0)
+        wait_until(lambda: cob.kernels()[0]["epoch"] == 2 and "now" in cob.kernels()[0], 5, "the respawn")
+        cob.note_pids()
 
     def test_killed_supervisor_takes_all_kernels_along(self):
         cob = self.cob(kernels=2)

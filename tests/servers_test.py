@@ -123,6 +123,38 @@ asyncio.run(main())
         done = cob.run(sys.executable, "-c", echo, kernel=1, timeout=60)
         self.assertEqual(done.stdout, "True\n", done.stderr)
 
+    def test_python_forks_under_a_running_event_loop(self):
+        """multiprocessing's fork: the child inherits the loop's epoll set and sockets, makes a loop of its own, and ends; the
+        parent's loop goes on meanwhile."""
+        program = f"""
+import asyncio, multiprocessing
+async def serve(r, w):
+    while data := await r.read(65536): w.write(data); await w.drain()
+    w.close()
+async def once(n):
+    r, w = await asyncio.open_connection("{ADDRESS}", 8006)
+    sent = bytes([n]) * 50000; w.write(sent); w.write_eof()
+    got = await r.read(-1); w.close(); return got == sent
+def child(n, results): results.put(asyncio.run(once(n)))
+async def main():
+    fork = multiprocessing.get_context("fork")
+    server = await asyncio.start_server(serve, "0.0.0.0", 8006)
+    r, w = await asyncio.open_connection("{ADDRESS}", 8006)
+    results = fork.Queue()
+    children = [fork.Process(target=child, args=(n, results)) for n in range(8)]
+    for c in children: c.start()
+    for n in range(50): w.write(b"x" * 1000); assert len(await r.readexactly(1000)) == 1000
+    loop = asyncio.get_running_loop()
+    good = [await loop.run_in_executor(None, results.get) for _ in children]
+    for c in children: await loop.run_in_executor(None, c.join)
+    w.write(b"after"); print(all(good), [c.exitcode for c in children], await r.readexactly(5), await once(9))
+    w.close(); server.close()
+asyncio.run(main())
+"""
+        cob = self.cob(kernels=2, environment=CHECKED)
+        done = cob.run(sys.executable, "-c", program, kernel=1, timeout=60)
+        self.assertEqual(done.stdout, f"True {[0] * 8} b'after' True\n", done.stderr)
+
     def test_bash_and_perl_scripts(self):
         cob = self.cob(kernels=2)
         perl = ("use IO::Socket::INET; my $l = IO::Socket::INET->new(LocalPort => 8003, Listen => 5, ReuseAddr => 1) or die $!;"

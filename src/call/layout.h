@@ -59,6 +59,7 @@ enum class Op : u16 {
   released,      // socket: the seat was BUSY|WANTED and is now free for the kernel to take
   want_accept,   // socket (listener): the program polls or accepts on it; offers may come (standing
                  // until close)
+  remember,      // socket; a[0..5]: the shim's own notes about it, kept with the description
   // Synchronous calls: answered in ThreadReply. result is >= 0 or -errno.
   open,  // socket: make the kernel know an undecided socket -> value[0] = handle
   bind,  // socket; a[0] = address, a[1] = port, a[2] = reuse_address | reuse_port << 1 -> value[0]
@@ -69,16 +70,18 @@ enum class Op : u16 {
   use,  // socket: second holder's first use: the seat climbs. 0, then KernelSocket::shared tells
   send_shared,  // as send, for a socket whose seat is away: result = bytes taken (chunks not taken
                 // stay the caller's)
-  receive_shared,  // socket; a[0] = max bytes, a[1] = 1: peek -> result = bytes; value[0..5] =
-                   // chunk ids (u32 pairs)
+  receive_shared,  // socket; a[0] = max bytes, a[1] bit 0: peek, bit 1: more for a call
+                   // that has bytes already, an error stays pending -> result = bytes; value[0..5]
+                   // = chunk ids (u32 pairs)
   fork,  // a liveness descriptor was sent on the program's socket: -> value[0] = ticket; the child
          // holds what we hold
   publish,  // a[0] = count (1..2), then pairs (socket, token): names the descriptions for exec,
-            // spawn, SCM_RIGHTS
+            // spawn, SCM_RIGHTS; flags bit 0: in flight, one, behind Hello::flight
   adopt,    // a[0] = token -> value[0] = socket (a kernel-numbered slot): a descriptor received or
             // found at attach
   adopt_handle,  // a[0] = handle -> value[0] = socket: a forked child claims what its ticket holds
   adopted,       // all of attach's adoptions are done: what the ticket holds beyond them is dropped
+  recall,        // socket -> result 1, value[0..5]: what `remember` told last; -ENOENT: nothing
   info,          // socket; a[0] = InfoKind -> value[..] (see docs/calls.md)
   nothing,       // a round trip and no more: benchmarks, and a barrier behind posts
 };
@@ -280,11 +283,21 @@ enum class Hello : u32 {
                // side, doorbell eventfd: the kernel watches it}
   thread,      // program -> kernel. ThreadRequest. Answered by AttachReply + {epoll descriptor: the
                // kernel rings}, or without one when the kernel has none to spare
-  child,  // program -> kernel, before Op::fork. + {kernel's end of the child's socket pair}; no
-          // answer
-  again,  // program -> supervisor, on the shared attach right: AgainRequest + {kernel's end}; no
-          // answer
+  child,   // program -> kernel, before Op::fork. + {kernel's end of the child's socket pair}; no
+           // answer
+  again,   // program -> supervisor, on the shared attach right: AgainRequest + {kernel's end}; no
+           // answer
+  flight,  // program -> kernel, before Op::publish with in_flight. + {kernel's end of the pair
+           // whose other end travels by SCM_RIGHTS}; no answer
 };
+
+// What lies in the end that travels, with the placeholder itself as a right: its receiver reads it
+// without taking it, for the message may arrive more than once (MSG_PEEK).
+struct Flight {
+  u64 mark;  // flight_mark
+  u64 token;
+};
+inline constexpr u64 flight_mark = 0x7468'6769'6c66'6263ull;  // "cbflight"
 
 struct AttachRequest {
   u32 kind;  // Hello::attach
@@ -308,9 +321,9 @@ struct AgainRequest {
   u32 kernel;  // wanted kernel
 };
 
-// Environment of a program: COB_SHIM=<attach right fd>:<liveness fd or -1>:<kernel>[:1]; 1:
-// descriptions of an image before wait in the kernel, so attach at once. LD_PRELOAD names
-// libcob.so.
+// Environment of a program: COB_SHIM=<attach right fd>:<liveness fd or -1>:<kernel>:<the cob's
+// address, host byte order>[:1]; 1: descriptions of an image before wait in the kernel, so attach
+// at once. LD_PRELOAD names libcob.so.
 inline constexpr char environment_name[] = "COB_SHIM";
 // An eventfd whose count has these upper bits is a placeholder; the count is the description's
 // token.

@@ -66,6 +66,7 @@ class KernelSlot {
   u16 id() const { return plan_.config.kernel; }
   u32 epoch() const { return plan_.config.epoch; }
   int core() const { return plan_.config.core; }
+  u32 address() const { return plan_.config.address; }  // the cob's, host byte order
   pid_t pid() const { return pid_; }
   Time running_since() const { return running_since_; }
   FdRef control() const { return control_.ref(); }

@@ -1,7 +1,7 @@
 // What the supervisor answers to the CLI: one JSON request a datagram on the control socket, one
 // JSON reply (+ descriptors).
-//   {"do":"attach","kernel":K or -1}  -> {"ok":true,"kernel","core","epoch"} + {liveness socket,
-//   attach right}
+//   {"do":"attach","kernel":K or -1}  -> {"ok":true,"kernel","core","address","epoch"} + {liveness
+//   socket, attach right}
 //   {"do":"status"}                   -> {"ok":true,"name",...,"kernels":[...]} + {board of each
 //   running kernel, in order}
 //   {"do":"down"}                     -> {"ok":true}; the connection closes when all is over
@@ -177,6 +177,7 @@ Supervisor::Reply Supervisor::answer_attach(const nlohmann::json& request, pid_t
   Reply reply{{{"ok", true},
                {"kernel", kernel->id()},
                {"core", kernel->core()},
+               {"address", kernel->address()},
                {"epoch", kernel->epoch()}},
               {},
               {}};

@@ -111,7 +111,10 @@ void run(int kernel, const Context& context) {
   const int right = settle(std::move(reply.descriptors[1]));
   set_preload(shim);
   ::setenv(call::environment_name,
-           fmt::format("{}:{}:{}", right, liveness, reply.body.value("kernel", 0)).c_str(), 1);
+           fmt::format("{}:{}:{}:{}", right, liveness, reply.body.value("kernel", 0),
+                       reply.body.value("address", 0u))
+               .c_str(),
+           1);
   become(path, context.program);
 }
 

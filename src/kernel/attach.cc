@@ -46,13 +46,13 @@ u32 Kernel::add_program(u32 pid, Fd liveness) {
 }
 
 void Kernel::on_program(Program& program) {
-  if (!program.dead) read_hellos(program, false);
+  if (!program.dead) read_hellos(program);
 }
 
 // Reads what lies on the liveness socket; its end is the program's. One that sends without end has
-// no more of our time than the others.
-void Kernel::read_hellos(Program& program, bool stop_at_child) {
-  for (int budget = stop_at_child ? 512 : 16; budget > 0; --budget) {
+// no more of our time than the others. `until`: stops when such a one has come.
+void Kernel::read_hellos(Program& program, call::Hello until) {
+  for (int budget = until != call::Hello{} ? 512 : 16; budget > 0; --budget) {
     std::byte bytes[sizeof(call::AttachRequest)] = {};
     auto received = receive_datagram(program.liveness(), bytes, Blocking::never);
     if (received.is_error() && received.error().code == EAGAIN) return;
@@ -68,7 +68,7 @@ void Kernel::read_hellos(Program& program, bool stop_at_child) {
         call::AttachRequest request;
         std::memcpy(&request, bytes, sizeof request);
         attach(program, request);
-        if (!stop_at_child) return;  // the costliest of hellos: one a turn
+        if (until == call::Hello{}) return;  // the costliest of hellos: one a turn
         break;
       }
       case call::Hello::thread: {
@@ -79,13 +79,15 @@ void Kernel::read_hellos(Program& program, bool stop_at_child) {
       }
       case call::Hello::child:
         if (fds.size() == 1) program.child = add_program(program.pid(), std::move(fds[0]));
-        if (stop_at_child) return;
+        break;
+      case call::Hello::flight:
+        if (fds.size() == 1 && is_liveness_end(fds[0].ref())) program.flight = std::move(fds[0]);
         break;
       default:
         fault(program, "unknown hello");
         return;
     }
-    if (program.dead) return;
+    if (program.dead || static_cast<call::Hello>(kind) == until) return;
   }
 }
 
@@ -189,6 +191,35 @@ void Kernel::let_go_all(Program& program, bool keep_descriptions) {
   }
 }
 
+// A description is sent by SCM_RIGHTS; the kernel's end of the pair that travels with it has come,
+// or comes before this call.
+i32 Kernel::begin_flight(Program& program, Description& sent) {
+  const u32 handle = sent.handle;
+  if (!program.flight.valid()) read_hellos(program, call::Hello::flight);
+  Fd end = std::move(program.flight);
+  if (program.dead || !end.valid()) return -EPROTO;
+  Description* d = sockets_->at_handle(handle);  // an exec among the hellos may have closed it
+  if (d == nullptr) return -EBADF;
+  if (flights_.size() >= max_flights || program.flights >= max_flights_a_program)
+    return -ETOOMANYREFS;
+  const u32 id = next_flight_++;
+  if (watch(end.ref(), event_flight | id).is_error()) return -ENOBUFS;
+  sockets_->retain(*d);
+  ++program.flights;
+  flights_.emplace(id, Flight{std::move(end), handle, program.id()});
+  return 0;
+}
+
+void Kernel::end_flight(u32 id) {
+  const auto found = flights_.find(id);
+  if (found == flights_.end()) return;
+  const Flight flight = std::move(found->second);
+  flights_.erase(found);
+  unwatch(flight.end.ref());
+  if (Program* sender = find(flight.sender)) --sender->flights;
+  if (Description* d = sockets_->at_handle(flight.handle)) sockets_->release(*d);
+}
+
 void Kernel::drop_unadopted(Program& program) {
   auto unadopted = std::move(program.unadopted);
   program.unadopted.clear();
@@ -210,9 +241,6 @@ void Kernel::end(Program& program) {
     sockets_->arena_orphaned(program.drop_arena());
   }
   drop_unadopted(program);
-  for (const u32 handle : program.in_flight)
-    if (Description* d = sockets_->at_handle(handle)) sockets_->release(*d);
-  program.in_flight.clear();
   unwatch(program.doorbell.ref());
   unwatch(program.liveness());
   program.close_liveness();

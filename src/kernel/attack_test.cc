@@ -206,6 +206,14 @@ TEST_F(Attack, ItsOwnEndAsAChildDoesNotKeepIt) {
   world_.check();
 }
 
+TEST_F(Attack, ItsOwnEndAsAFlightDoesNotKeepIt) {
+  const u32 kind = static_cast<u32>(call::Hello::flight);
+  const FdRef own[] = {program(0).liveness()};
+  ASSERT_FALSE(send_struct(program(0).liveness(), kind, own).is_error());
+  kernels().host_turn();
+  world_.check();
+}
+
 TEST_F(Attack, BothEndsOfAPairAsChildrenAreNotKept) {
   const u32 kind = static_cast<u32>(call::Hello::child);
   {

@@ -133,6 +133,10 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
     case Op::want_accept:
       sockets_->want_accept(program, number);
       return true;
+    case Op::remember:
+      if (d->memory == nullptr) d->memory = std::make_unique<std::array<u64, 6>>();
+      std::copy_n(call.a, 6, d->memory->begin());
+      return true;
     default:
       return false;
   }
@@ -142,7 +146,8 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
   u64 values[6] = {};
   i32 result = 0;
   const CallOrigin origin{.program = program.id(), .thread = thread, .sequence = call.sequence};
-  const bool names_socket = call.op <= Op::receive_shared || call.op == Op::info;
+  const bool names_socket =
+      call.op <= Op::receive_shared || call.op == Op::recall || call.op == Op::info;
   Description* d = nullptr;
   if (names_socket) {
     d = slot_for(program, call);
@@ -185,7 +190,8 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       } else if (call.op == Op::send_shared) {
         result = sockets_->send_shared(program, number, call);
       } else if (call.op == Op::receive_shared) {
-        result = sockets_->receive_shared(program, number, call.a[0], call.a[1] == 1, values);
+        result = sockets_->receive_shared(program, number, call.a[0], (call.a[1] & 1) != 0, values,
+                                          (call.a[1] & 2) != 0);
       }
       break;
     case Op::fork:
@@ -202,6 +208,10 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       break;
     case Op::adopted:
       drop_unadopted(program);
+      break;
+    case Op::recall:
+      result = d->memory == nullptr ? -ENOENT : 1;
+      if (result == 1) std::copy_n(d->memory->begin(), 6, values);
       break;
     case Op::info:
       if (call.a[0] == static_cast<u64>(call::InfoKind::tcp)) {
@@ -220,7 +230,7 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
 // The child gets a reference to all that the parent holds; its liveness socket has come, or comes
 // before this call.
 i32 Kernel::fork_program(Program& program, u64* values) {
-  if (program.child == 0) read_hellos(program, true);
+  if (program.child == 0) read_hellos(program, call::Hello::child);
   Program* child = find(std::exchange(program.child, 0));
   if (child == nullptr || program.dead || !program.attached()) return -EPROTO;
   if (!child->attached()) child->set_identity(0, program.command());
@@ -247,15 +257,8 @@ i32 Kernel::publish_tokens(Program& program, const CallSlot& call) {
     if (number >= call::max_sockets || !program.slot_open(static_cast<u32>(number))) return -EBADF;
     if ((token & call::token_mark_mask) != call::token_mark) return -EINVAL;
     Description& d = *program.slot(static_cast<u32>(number)).description;
-    if ((call.flags & 2) != 0) {  // it arrived where it is held already
-      landed(d);
-      continue;
-    }
     sockets_->publish_token(d, token);
-    if ((call.flags & 1) == 0) continue;
-    if (program.in_flight.size() >= 1024) return -ENOBUFS;
-    sockets_->retain(d);
-    program.in_flight.push_back(d.handle);
+    if ((call.flags & 1) != 0) return begin_flight(program, d);
   }
   return 0;
 }
@@ -271,22 +274,9 @@ i32 Kernel::adopt(Program& program, Description* d, bool from_ticket, u64* value
   if (held != program.unadopted.end()) {
     program.unadopted.erase(held);
     sockets_->release(*d);
-  } else {
-    landed(*d);
   }
   values[0] = number;
   return 0;
-}
-
-// A description sent by SCM_RIGHTS has arrived: the reference that it was under way with goes.
-void Kernel::landed(Description& d) {
-  for (auto& [id, sender] : programs_) {
-    const auto flying = std::find(sender->in_flight.begin(), sender->in_flight.end(), d.handle);
-    if (flying == sender->in_flight.end()) continue;
-    sender->in_flight.erase(flying);
-    sockets_->release(d);
-    return;
-  }
 }
 
 }  // namespace cob::kernel

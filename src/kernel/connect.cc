@@ -36,6 +36,7 @@ Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::E
   if (d.bound) local = d.local;
   if (local.address.is_any()) local.address = remote.address;
   if (local.port.value == 0) local.port = TRY(ephemeral_port(remote, local.address));
+  if (d.listened) forget_offers(d);
   d.local = local;
   d.remote = remote;
   d.tcb = TRY(stack_->connect({.local = local,
@@ -94,7 +95,8 @@ void Sockets::bind(Program& program, u32 number, net::Endpoint local, bool reuse
   Description& d = *program.slot(number).description;
   if (d.bound || d.claiming || d.state != SocketState::undecided) return answer(origin, -EINVAL);
   if (!local.address.is_any() && !ours(local.address)) return answer(origin, -EADDRNOTAVAIL);
-  if (local.port.value == 0) {
+  const bool port_given = local.port.value != 0;
+  if (!port_given) {
     const auto port = ephemeral_port({}, local.address);
     if (port.is_error()) return answer(origin, -EADDRINUSE);
     local.port = port.value();
@@ -107,7 +109,7 @@ void Sockets::bind(Program& program, u32 number, net::Endpoint local, bool reuse
                         .reuse_address = reuse_address,
                         .reuse_port = reuse_port};
   d.claiming = true;
-  directory_.claim(claim, now_, [this, local, handle = d.handle, origin](i32 result) {
+  directory_.claim(claim, now_, [this, local, port_given, handle = d.handle, origin](i32 result) {
     Description* bound = at_handle(handle);
     if (bound != nullptr) bound->claiming = false;
     if (result == 0) {
@@ -117,6 +119,7 @@ void Sockets::bind(Program& program, u32 number, net::Endpoint local, bool reuse
         result = -EINVAL;
       } else {
         bound->bound = true;
+        bound->port_given = port_given;
         bound->local = local;
         write_names(*bound);
       }

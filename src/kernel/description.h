@@ -4,6 +4,7 @@
 // kernel has it and they lie here. docs/calls.md, "Seats". Kernel's loop only.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <vector>
@@ -61,9 +62,11 @@ struct Description {
   net::TcbId tcb;
   net::ListenerId listener;
   net::Endpoint local, remote;
-  bool bound = false;     // local port was claimed
-  bool claiming = false;  // bind or listen waits for the port's home kernel
-  bool deferred = false;  // in its listener's `deferred`, until the peer sends
+  bool bound = false;       // local port was claimed
+  bool claiming = false;    // bind or listen waits for the port's home kernel
+  bool port_given = false;  // bind(2) named it: it stays when listening ends
+  bool listened = false;    // its holders' lines count offers, or did
+  bool deferred = false;    // in its listener's `deferred`, until the peer sends
   Time deferred_until;
   bool accept_counted =
       false;  // an unaccepted connection: the stack still counts it against the backlog
@@ -91,6 +94,8 @@ struct Description {
   std::unique_ptr<ListenQueue> queue;  // a listener's
   Description* queue_of = nullptr;  // a connection that waits in a listener's queue: the listener
   u32 offered_by = 0;               // a connection offered, not accepted: its listener's handle
+
+  std::unique_ptr<std::array<u64, 6>> memory;  // Op::remember; the programs' own
 
   u32 receive_limit = 0, send_limit = 0;
   u32 send_limit_shown = 0;  // the largest that any holder ever saw: what it may have posted

@@ -232,7 +232,9 @@ void Kernel::sleep(Time now) {
 Result<void> Kernel::watch(FdRef fd, u64 event) {
   epoll_event wanted{};
   // Doorbells are edge-triggered, so that they need not be read.
-  wanted.events = event == event_doorbell ? EPOLLIN | EPOLLET : EPOLLIN | EPOLLRDHUP;
+  wanted.events = event == event_doorbell ? EPOLLIN | EPOLLET
+                  : event >= event_flight ? 0  // its end is all that is looked for
+                                          : EPOLLIN | EPOLLRDHUP;
   wanted.data.u64 = event;
   if (::epoll_ctl(events_.get(), EPOLL_CTL_ADD, fd.get(), &wanted) != 0)
     return Error::from_errno("epoll_ctl");
@@ -262,7 +264,10 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
   for (int i = 0; i < count; ++i) {
     const u64 data = events[i].data.u64;
     if (data == event_doorbell) continue;
-    if (data == event_supervisor) {
+    if (data >= event_flight) {
+      end_flight(static_cast<u32>(data));
+      work = true;
+    } else if (data == event_supervisor) {
       on_supervisor();
       work = true;
     } else if (Program* program = find(static_cast<u32>(data)); program != nullptr) {

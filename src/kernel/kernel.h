@@ -33,7 +33,8 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Time next_deadline() const;
 
  private:
-  static constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32;
+  static constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32,
+                       event_flight = u64{3} << 32;  // and its id
 
   Kernel(const message::Config& config, Fd supervisor)
       : config_(config),
@@ -66,7 +67,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
 
   // attach.cc
   void on_program(Program& program);
-  void read_hellos(Program& program, bool stop_at_child);
+  void read_hellos(Program& program, call::Hello until = {});
   void add_thread(Program& program, u32 index);
   void attach(Program& program, const call::AttachRequest& request);
   Result<void> give_arena(Program& program);
@@ -83,7 +84,8 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   i32 fork_program(Program& program, u64* values);
   i32 publish_tokens(Program& program, const call::CallSlot& call);
   i32 adopt(Program& program, Description* d, bool from_ticket, u64* values);
-  void landed(Description& d);
+  i32 begin_flight(Program& program, Description& d);
+  void end_flight(u32 id);
   void drop_unadopted(Program& program);
 
   // Sockets::Programs
@@ -106,6 +108,18 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   std::unique_ptr<net::InsideDevice> device_;
   std::unique_ptr<Sockets> sockets_;
   std::unique_ptr<net::Stack> stack_;
+  // A description under way by SCM_RIGHTS: a reference, until all copies of the descriptor that
+  // travels are closed: it arrived (and was adopted), or nobody will ever receive it.
+  struct Flight {
+    Fd end;
+    u32 handle = 0;
+    u32 sender = 0;
+  };
+  static constexpr std::size_t max_flights = 1'024;  // reaction when full: ETOOMANYREFS, unix(7)
+  static constexpr u32 max_flights_a_program = 256;
+  std::unordered_map<u32, Flight> flights_;
+  u32 next_flight_ = 1;
+
   Fd events_, board_fd_;
   Board* board_ = nullptr;
 

@@ -86,6 +86,7 @@ i32 Sockets::finish_listen(u32 handle, net::Endpoint local, u32 backlog, i32 res
     for (Holder& h : listener->holders) give_offer_ring(h);
     return result;
   }
+  listener->listened = true;
   listener->state = SocketState::listening;
   listener->seat = -1;
   stack_->set_max_segment(listener->listener, listener->max_segment_bytes);
@@ -128,6 +129,67 @@ void Sockets::leave_listener(Description& d) {
   if (!group->second.members.empty()) return;
   by_listener_.erase(group);
   stack_->close_listener(d.listener);
+}
+
+// Nobody listens on it any more: connections that nobody accepted are reset.
+void Sockets::end_queue(Description& d) {
+  if ((d.flags & call::flag_reset) == 0) directory_.remove_listener(d.local);
+  for (Holder& h : d.holders) take_offers_back(d, h);
+  std::erase(busy_listeners_, &d);
+  auto pending = std::move(d.queue->pending);
+  pending.insert(pending.end(), d.queue->deferred.begin(), d.queue->deferred.end());
+  d.queue->deferred.clear();
+  for (Description* waiting : pending) {
+    waiting->queue_of = nullptr;
+    waiting->deferred = false;
+    waiting->linger_reset = true;
+    release(*waiting);
+  }
+  leave_listener(d);
+  d.queue.reset();
+}
+
+// shutdown(2) for reading: the socket is undecided again, as Linux's tcp_disconnect leaves it. A
+// port that bind named stays its own; holders that wanted offers want them again when it listens
+// again.
+void Sockets::stop_listening(Description& d) {
+  end_queue(d);
+  d.state = SocketState::undecided;
+  if (d.port_given) {
+    directory_.claim({.local = d.local,
+                      .owner = options_.self,
+                      .handle = d.handle,
+                      .reuse_address = d.reuse_address,
+                      .reuse_port = d.reuse_port},
+                     now_, [](i32) {});
+  } else {
+    directory_.unclaim(d.local, d.handle);
+    d.bound = false;
+  }
+  if (d.holders.size() == 1) {
+    const Holder& h = d.holders.front();
+    d.seat = 0;
+    d.first_chunk = d.last_chunk = call::no_chunk;
+    d.first_position = d.consumed = h.program->ours(h.slot).received;  // nothing is unread
+    publish(h.program->theirs(h.slot).seat, static_cast<u32>(call::seat_idle));
+  }
+  write_flags(d);
+}
+
+// It connects after having listened: the lines, which counted offers, count bytes from now on.
+void Sockets::forget_offers(Description& d) {
+  d.listened = false;
+  for (std::size_t i = 0; i < d.holders.size(); ++i) {
+    Holder& h = d.holders[i];
+    h.wants_accept = false;
+    give_offer_ring(h);
+    call::KernelSocket& line = h.program->ours(h.slot);
+    const u64 position = load(h.program->theirs(h.slot).consumed);
+    line.offer_ring = 0;
+    line.first_position = position;
+    publish(line.received, position);
+    if (d.seat == static_cast<i32>(i)) d.first_position = d.consumed = position;
+  }
 }
 
 void Sockets::want_accept(Program& program, u32 number) {

@@ -100,9 +100,9 @@ class Program {
   void reply(u32 thread, u32 sequence, i32 result, const u64* values, u32 count);
 
   std::vector<Description*> unadopted;  // held for a child or a new image; each counts a reference
-  std::vector<u32>
-      in_flight;  // handles published for SCM_RIGHTS and not adopted yet; each a reference
+  u32 flights = 0;                      // of its sending, under way
   u32 child = 0;  // the program that `fork` is about to make of what it holds; 0: none announced
+  Fd flight;      // the kernel's end of a pair about to travel
   Fd doorbell;  // an eventfd that the program rings and may do anything to: never read nor written
   bool dead = false;
   bool faulty = false;  // broke the protocol: to be ended

@@ -152,11 +152,13 @@ void Sockets::consumed(Program& program, u32 number) {
   stack_->receive_consumed(d.tcb, newly);
 }
 
-i32 Sockets::receive_shared(Program& program, u32 number, u64 max_bytes, bool peek, u64* chunks) {
+i32 Sockets::receive_shared(Program& program, u32 number, u64 max_bytes, bool peek, u64* chunks,
+                            bool keep_error) {
   Description& d = *program.slot(number).description;
   if (d.kept_bytes() == 0) {
     // EPIPE: reset after the peer's FIN; reading gives the end all the same.
     if (d.error != 0 && d.error != EPIPE) {
+      if (keep_error) return 0;
       const i32 error = d.error;
       d.error = 0;
       write_flags(d);

@@ -64,18 +64,7 @@ void Sockets::release(Description& d) {
 // The last reference is gone: close(2) as tcp(7) and RFC 9293 section 3.10.4 have it.
 void Sockets::close_now(Description& d, bool reset) {
   if (d.state == SocketState::listening) {
-    if ((d.flags & call::flag_reset) == 0) directory_.remove_listener(d.local);
-    std::erase(busy_listeners_, &d);
-    auto pending = std::move(d.queue->pending);
-    pending.insert(pending.end(), d.queue->deferred.begin(), d.queue->deferred.end());
-    d.queue->deferred.clear();
-    for (Description* waiting : pending) {
-      waiting->queue_of = nullptr;
-      waiting->deferred = false;
-      waiting->linger_reset = true;
-      release(*waiting);
-    }
-    leave_listener(d);
+    end_queue(d);
     free_description(d);
     return;
   }
@@ -297,7 +286,7 @@ void Sockets::on_peer_closed(net::TcbId, u64 cookie) {
   if (d.references > 0) write_flags(d);
 }
 
-// shutdown(2) on a listener: no connection comes any more, and accept gives EINVAL.
+// No connection comes any more, and accept gives EINVAL: its port is another's.
 void Sockets::end_listening(Description& d) {
   if ((d.flags & call::flag_reset) == 0) directory_.remove_listener(d.local);
   d.flags |= call::flag_reset | call::flag_peer_closed;
@@ -306,16 +295,16 @@ void Sockets::end_listening(Description& d) {
 
 void Sockets::shutdown(Program& program, u32 number, u32 how) {
   Description& d = *program.slot(number).description;
-  if (d.state == SocketState::listening && (how & 2) != 0) {
-    end_listening(d);
-    return;
-  }
+  if (d.state == SocketState::listening && (how & 2) != 0) return stop_listening(d);
   if (d.tcb == net::no_tcb) return;
   if ((how & 1) != 0 && (d.flags & call::flag_send_closed) == 0) {
     d.flags |= call::flag_send_closed;
     stack_->shutdown_send(d.tcb);
   }
-  if ((how & 2) != 0) d.flags |= call::flag_peer_closed;
+  if ((how & 2) != 0) {
+    d.flags |= call::flag_peer_closed;
+    stack_->shutdown_receive(d.tcb);
+  }
   write_flags(d);
 }
 

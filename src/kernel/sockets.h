@@ -94,7 +94,8 @@ class Sockets final : public net::SocketLayer {
   // Gives the seat to the only holder, if it may have it. True if that happened.
   bool give_seat_back(Description& d);
   i32 send_shared(Program& program, u32 slot, const call::CallSlot& call);
-  i32 receive_shared(Program& program, u32 slot, u64 max_bytes, bool peek, u64* chunks);
+  i32 receive_shared(Program& program, u32 slot, u64 max_bytes, bool peek, u64* chunks,
+                     bool keep_error = false);
   i32 tcp_info(Program& program, u32 slot, u64* values);
 
   // Listeners with waiting connections, offers to settle or take back. Call once a poll.
@@ -185,6 +186,9 @@ class Sockets final : public net::SocketLayer {
   i32 finish_listen(u32 handle, net::Endpoint local, u32 backlog, i32 result);
   bool take_offer_ring(Holder& holder);
   void give_offer_ring(Holder& holder);
+  void end_queue(Description& d);
+  void stop_listening(Description& d);
+  void forget_offers(Description& d);
   void answer(const CallOrigin& origin, i32 result, const u64* values = nullptr, u32 count = 0);
 
   // seat.cc

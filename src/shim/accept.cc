@@ -60,7 +60,6 @@ int accept_now(Socket* listener, int flags, Ipv4Endpoint& peer) {
   settle(listener);
   if (is_dead(listener)) return -ENETDOWN;
   if (listener->stage != Stage::listener) return -EINVAL;
-  if ((acquire(listener->kernel->flags) & flag_reset) != 0) return -EINVAL;
   Arena* arena = listener->arena;
   want_offers(listener);
   if (!offer_waits(listener))

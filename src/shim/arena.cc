@@ -199,9 +199,12 @@ Arena* attach() {
     fresh_arena->dead = 1;
     g.next_attach_ns = now + 20'000'000;
     if (first) say_unattached(-result);
+    store(g.attach_failed, true);
     return nullptr;
   }
   g.liveness = liveness;
+  g.cob_address = fresh_arena->cob_address;
+  store(g.attach_failed, false);
   publish_word(g.current, fresh_arena);
   adopt_inherited(fresh_arena);
   return fresh_arena;
@@ -342,7 +345,8 @@ long send_with_fds(int socket, const void* data, size_t bytes, const int* fds, u
   return result;
 }
 
-long receive_with_fds(int socket, void* data, size_t bytes, int* fds, u32 most, u32& count) {
+long receive_with_fds(int socket, void* data, size_t bytes, int* fds, u32 most, u32& count,
+                      int flags) {
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 4)] = {};
   iovec part{data, bytes};
   msghdr message{};
@@ -352,7 +356,7 @@ long receive_with_fds(int socket, void* data, size_t bytes, int* fds, u32 most, 
   message.msg_controllen = CMSG_SPACE(sizeof(int) * most);
   long result = 0;
   do {
-    result = raw::call(SYS_recvmsg, socket, raw::at(&message), MSG_CMSG_CLOEXEC);
+    result = raw::call(SYS_recvmsg, socket, raw::at(&message), MSG_CMSG_CLOEXEC | flags);
   } while (result == -EINTR);
   count = 0;
   if (result < 0) return result;

@@ -69,7 +69,8 @@ int map_arena(Arena* arena, int kernel_side, int program_side);
 Arena* new_arena();
 // Sends one datagram with descriptors / receives one. Result as the system call's.
 long send_with_fds(int socket, const void* data, size_t bytes, const int* fds, u32 count);
-long receive_with_fds(int socket, void* data, size_t bytes, int* fds, u32 most, u32& count);
+long receive_with_fds(int socket, void* data, size_t bytes, int* fds, u32 most, u32& count,
+                      int flags = 0);
 
 // Forked child: all arenas are unmapped.
 void forget_arenas();

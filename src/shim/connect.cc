@@ -93,6 +93,12 @@ int to_host(Socket* socket, bool keep_bind, const Ipv4Endpoint* first = nullptr)
   return -result;
 }
 
+// The cob's own addresses, and those of the host's that a cob's listener may stand behind. While
+// there is no kernel to ask they are nobody's (ENETDOWN): a host socket in their place would stay.
+bool may_be_ours(u32 address) {
+  return address == 0 || is_loopback(address) || address == g.cob_address;
+}
+
 void put(Call& c, u32 local_address, u16 local_port, const Ipv4Endpoint& remote) {
   c.a[0] = remote.address;
   c.a[1] = remote.port;
@@ -104,14 +110,10 @@ enum class Begun : u8 { cob, host, host_begun, failed };
 // Decides whose the socket is and starts a cob connection. `error` when failed.
 Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
   Arena* arena = attach();
-  bool ours = arena != nullptr && (remote.address == arena->cob_address || remote.address == 0 ||
-                                   is_loopback(remote.address));
-  if (arena == nullptr && current_arena() != nullptr) {
-    ours = remote.address == current_arena()->cob_address;
-    if (ours) {
-      error = ENETDOWN;
-      return Begun::failed;
-    }
+  const bool ours = may_be_ours(remote.address);
+  if (arena == nullptr && ours) {
+    error = ENETDOWN;
+    return Begun::failed;
   }
   if (!ours) {
     error = to_host(socket, true);
@@ -125,11 +127,12 @@ Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
   error = begin_slot(socket, arena);
   if (error != 0) return Begun::failed;
   if (fresh_slot) post_options(socket);
+  socket->consumed = load(socket->program->consumed);  // it may have counted offers
   Call c{};
   put(c, 0, 0, remote);
   socket->remote_address = remote.address;
   socket->remote_port = remote.port;
-  if (remote.address == arena->cob_address) {
+  if (remote.address == g.cob_address) {
     c.op = Op::connect;
     if (!post_on(socket, c)) {
       error = ENETDOWN;
@@ -150,6 +153,7 @@ Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
     }
   }
   socket->reads_end = false;
+  socket->want_accept = false;
   publish_word(socket->stage, Stage::stream);
   return Begun::cob;
 }
@@ -187,7 +191,8 @@ int cob_socket(int domain, int type, int protocol) {
     return fresh(real_socket(domain, type, protocol));
   }
   Arena* arena = current_arena();
-  if (arena != nullptr && arena->is_dead() && attach() == nullptr) return fail(ENETDOWN);
+  const bool lost = arena != nullptr ? arena->is_dead() : load(g.attach_failed);
+  if (lost && attach() == nullptr) return fail(ENETDOWN);
   Critical critical;
   Socket* socket = new_socket();
   if (socket == nullptr) return fail(ENFILE);
@@ -218,9 +223,8 @@ int cob_bind(int fd, const sockaddr* address, socklen_t length) {
     Guard guard(socket->lock);
     if (socket->stage != Stage::undecided || socket->bound) return fail(EINVAL);
     Arena* arena = attach();
-    if (arena == nullptr && current_arena() != nullptr) return fail(ENETDOWN);
-    if (arena == nullptr || (local.address != 0 && local.address != arena->cob_address &&
-                             !is_loopback(local.address))) {
+    if (arena == nullptr && may_be_ours(local.address)) return fail(ENETDOWN);
+    if (!may_be_ours(local.address)) {
       int error = to_host(socket, false);
       if (error != 0) return fail(error);
       host = true;

@@ -147,21 +147,26 @@ void after_fork_child(
 // placeholder. With `close_on_exec_too` also those with FD_CLOEXEC (posix_spawn: its file actions
 // may keep them). 0 or an errno.
 int publish_for_exec(bool close_on_exec_too);
-// One socket, for SCM_RIGHTS: publish before the real sendmsg passes the placeholder.
-int publish(int fd);
-// A descriptor came (SCM_RIGHTS): if it is a placeholder of this cob, adopts it at `fd`. Calls
+// One cob socket, for SCM_RIGHTS: the descriptor that travels in its place, to be closed once the
+// real sendmsg was called; or -errno.
+int begin_flight(int fd);
+// A descriptor came (SCM_RIGHTS): if it stands for a socket of this cob, adopts it at `fd`. Calls
 // fresh(fd) first. 0: it is an ordinary descriptor or was adopted; else errno.
 int adopt_arrived(int fd);
 
 // exec of this process keeps its liveness socket: true sets it inheritable just before execve,
 // false puts close-on-exec back after a failed execve.
 void keep_liveness_across_exec(bool keep);
+// The cob members of epoll sets that stay open are left where the new image finds them; back, after
+// a failed execve.
+void leave_sets_to_image();
+void take_sets_back();
 // A child's own liveness pair for posix_spawn: returns the number the child shall inherit
 // (close-on-exec is set; the caller makes it inheritable by a file action dup2 onto itself) after
 // Hello::child and Op::fork were done; -1: none, the child attaches by the attach right alone.
 int spawn_liveness();
-// "COB_SHIM=<attach right>:<liveness>:<kernel>" for an image to be started. liveness -1: it
-// attaches by the right. own: this process's liveness socket. Returns the length.
+// "COB_SHIM=<attach right>:<liveness>:<kernel>:<address>" for an image to be started. liveness -1:
+// it attaches by the right. own: this process's liveness socket. Returns the length.
 enum : int { liveness_none = -1, liveness_own = -2 };
 u32 environment_entry(char* buffer, u32 size, int liveness);
 

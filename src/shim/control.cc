@@ -73,6 +73,7 @@ int cob_shutdown(int fd, int how) {
     if (how != SHUT_WR) socket->reads_end = true;
     return fail(ENOTCONN);
   }
+  if (socket->stage == Stage::listener && how == SHUT_WR) return 0;
   if (socket->stage == Stage::stream && begun(socket)) {
     SocketState state = acquire(socket->kernel->state);
     if (state == SocketState::failed || state == SocketState::undecided ||
@@ -83,7 +84,11 @@ int cob_shutdown(int fd, int how) {
   Call c{.op = Op::shutdown};
   c.a[0] = how == SHUT_RD ? 2 : how == SHUT_WR ? 1 : 3;
   post_on(socket, c);
-  if (socket->stage == Stage::listener) return 0;
+  if (socket->stage == Stage::listener) {
+    call_kernel(socket->arena, {.op = Op::nothing});
+    settle(socket);
+    return 0;
+  }
   if (how != SHUT_WR) socket->peer_shut_read = true;
   if (how != SHUT_RD) socket->shut_write = true;
   return 0;

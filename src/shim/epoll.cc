@@ -77,32 +77,6 @@ void join(Member* member) {
   }
 }
 
-Member* add_member(EpollSet* set, Object* object, int fd, const epoll_event& event) {
-  Member* member = slab_free;
-  if (member != nullptr) {
-    slab_free = member->next;
-  } else if (slab_used < max_members) {
-    member = &slab[slab_used++];
-  } else {
-    return nullptr;
-  }
-  *member = Member{};
-  member->set = set;
-  member->object = object;
-  member->fd = fd;
-  member->events = event.events;
-  member->data = event.data;
-  member->force = true;
-  Member*& first = first_of(object);
-  member->next_of_object = first;
-  first = member;
-  member->next = set->members;
-  if (member->next != nullptr) member->next->previous = member;
-  set->members = member;
-  join(member);
-  return member;
-}
-
 // The socket's ring may serve another of its sets now.
 void hand_ring_on(Socket* socket, EpollSet* left) {
   if (!is_live(socket) || load(socket->program->ready_ring) != left->ring) return;
@@ -216,6 +190,32 @@ bool epoll_start() {
   sets = static_cast<EpollSet*>(reserve(sizeof(EpollSet) * max_sets));
   slab = static_cast<Member*>(reserve(sizeof(Member) * max_members));
   return sets != nullptr && slab != nullptr;
+}
+
+Member* add_member(EpollSet* set, Object* object, int fd, const epoll_event& event) {
+  Member* member = slab_free;
+  if (member != nullptr) {
+    slab_free = member->next;
+  } else if (slab_used < max_members) {
+    member = &slab[slab_used++];
+  } else {
+    return nullptr;
+  }
+  *member = Member{};
+  member->set = set;
+  member->object = object;
+  member->fd = fd;
+  member->events = event.events;
+  member->data = event.data;
+  member->force = true;
+  Member*& first = first_of(object);
+  member->next_of_object = first;
+  first = member;
+  member->next = set->members;
+  if (member->next != nullptr) member->next->previous = member;
+  set->members = member;
+  join(member);
+  return member;
 }
 
 void list_ready(Member* member) {
@@ -388,6 +388,11 @@ void rename_kicks(int from, int to) {
   }
 }
 
+void share_sets() {
+  MembersGuard guard;
+  for (u32 i = 0; i < sets_used; ++i) store(sets[i].host_shared, true);
+}
+
 void forget_rings() {
   for (u32 i = 0; i < sets_used; ++i) {
     sets[i].arena = nullptr;
@@ -396,11 +401,7 @@ void forget_rings() {
   }
 }
 
-int cob_epoll_create1(int flags) {
-  long fd = raw::call(SYS_epoll_create1, flags);
-  if (fd < 0) return static_cast<int>(libc_result(fd));
-  int number = fresh(static_cast<int>(fd));
-  MembersGuard guard;
+EpollSet* new_set() {
   EpollSet* set = nullptr;
   if (free_sets != 0) {
     set = &sets[free_sets - 1];
@@ -408,11 +409,21 @@ int cob_epoll_create1(int flags) {
   } else if (sets_used < max_sets) {
     set = &sets[sets_used++];
   } else {
-    return number;  // a set for host members only
+    return nullptr;
   }
   *set = EpollSet{};
   set->kind = Kind::epoll;
   store(set->references, 1U);
+  return set;
+}
+
+int cob_epoll_create1(int flags) {
+  long fd = raw::call(SYS_epoll_create1, flags);
+  if (fd < 0) return static_cast<int>(libc_result(fd));
+  int number = fresh(static_cast<int>(fd));
+  MembersGuard guard;
+  EpollSet* set = new_set();
+  if (set == nullptr) return number;  // a set for host members only
   install(number, object_of(set));
   return number;
 }
@@ -423,6 +434,9 @@ int cob_epoll_ctl(int number, int operation, int fd, epoll_event* event) {
   if (is_hidden(fd) || is_hidden(number)) return fail(EBADF);
   EpollSet* set = lookup_epoll(number);
   Object* object = lookup(fd);
+  if (set == nullptr && object != nullptr && operation == EPOLL_CTL_ADD) {
+    set = adopt_set(number, false);
+  }
   if (set == nullptr) {
     if (object == nullptr || object->kind == Kind::epoll) {
       return static_cast<int>(

@@ -41,7 +41,8 @@ struct EpollSet : Object {
   Member* ready_last;
   Member* scan_first;
   Member* parents;   // this set as a member of others
-  u32 host_members;  // at least as many as there are
+  u32 host_members;  // at least as many as we know of
+  bool host_shared;  // by fork: another program may add some
   u32 host_waiters;  // threads inside the host's epoll_wait for lack of cob members
   u32 sleepers;
   u32 changes;  // atomic: members added or re-armed here or below; a waiter looks at the set anew
@@ -49,8 +50,21 @@ struct EpollSet : Object {
   i64 next_host_check_ns;
 };
 
+// The host's set must be looked at.
+inline bool has_host_members(const EpollSet* set) {
+  return load(set->host_members) != 0 || load(set->host_shared);
+}
+
 bool epoll_start();
+// A set without members, one reference; null: out of sets. REQUIRES: the lock.
+EpollSet* new_set();
+// Null: out of members. REQUIRES: the lock.
+Member* add_member(EpollSet* set, Object* object, int fd, const epoll_event& event);
 void end_epoll_set(EpollSet* set);
+// A host epoll set that came by exec (`members_too`) or SCM_RIGHTS becomes one of ours
+// (epoll_exec.cc). Null: it is none, or out of sets.
+EpollSet* adopt_set(int number, bool members_too);
+void adopt_sets_at_start();
 
 class MembersGuard {
  public:
@@ -85,7 +99,9 @@ void disarm_set(EpollSet* set, Thread* thread, int depth = 0);
 // lock.
 Arena* arena_under(EpollSet* set, int depth = 0);
 void rename_kicks(int from, int to);  // a hidden number moved (give_up_number)
-// Forked child: rings are gone with the arenas.
+// Around a fork: the host's sets are both programs' now; in the child rings are gone with the
+// arenas.
+void share_sets();
 void forget_rings();
 
 }  // namespace cob::shim

@@ -44,6 +44,8 @@ u32 look(Member* member, int depth) {
 
 // Delivers from one member. True: an event was written.
 bool deliver(Member* member, epoll_event& out) {
+  // The first look at a shared socket makes its seat climb, and that counts as a change.
+  if (member->object->kind == Kind::socket) climb(reinterpret_cast<Socket*>(member->object));
   u32 change = member_change(member);
   u32 events = look(member, 0);
   if (events == 0) {
@@ -110,7 +112,7 @@ struct SetWait {
 
 bool host_ready(SetWait* wait) {
   EpollSet* set = wait->set;
-  if (load(set->host_members) == 0) return false;
+  if (!has_host_members(set)) return false;
   i64 now = now_ns();
   if (now < load(set->next_host_check_ns)) return false;
   store(set->next_host_check_ns, now + host_idle_check_ns);
@@ -146,7 +148,7 @@ int rest(SetWait wait, i64 deadline_ns, const sigset_t* mask, u32 seen, u32 brea
     disarm_set(static_cast<SetWait*>(context)->set, t);
   };
   condition.host = host;
-  condition.hosts = load(set->host_members) != 0 || set->scan_first != nullptr ? 1 : 0;
+  condition.hosts = has_host_members(set) || set->scan_first != nullptr ? 1 : 0;
   if (condition.hosts == 0) condition.host = nullptr;
   condition.mask = mask;
   Arena* arena = nullptr;
@@ -197,7 +199,7 @@ int mixed_wait(EpollSet* set, const Wait& w) {
   for (;;) {
     int n = 0;
     const SetWait wait{set, w.number, acquire(set->changes)};
-    if (load(set->host_members) != 0) {
+    if (has_host_members(set)) {
       i64 now = now_ns();
       if (now >= load(set->next_host_check_ns)) {
         store(set->next_host_check_ns, now + host_check_ns);
@@ -210,7 +212,7 @@ int mixed_wait(EpollSet* set, const Wait& w) {
       return n;
     }
     if (w.poll_only) {
-      if (load(set->host_members) != 0) n = collect_host(set, w.number, w.events, w.most);
+      if (has_host_members(set)) n = collect_host(set, w.number, w.events, w.most);
       if (n == 0) {
         if (set->arena != nullptr) check_death(set->arena);
         timed_yield();  // the kernel may share our core

@@ -114,6 +114,18 @@ Socket* with_token(u64 token) {
   return search.found;
 }
 
+bool is_eventfd(int fd) { return names_file(fd, "anon_inode:[eventfd]"); }
+
+struct Entry {  // linux_dirent64
+  u64 inode;
+  i64 offset;
+  u16 bytes;
+  u8 type;
+  char name[1];
+};
+
+}  // namespace
+
 // 0 or an errno.
 int adopt_token(Arena* arena, int fd, u64 token) {
   if (Socket* known = with_token(token)) {
@@ -132,28 +144,33 @@ int adopt_token(Arena* arena, int fd, u64 token) {
   int flags = raw::fcntl(fd, F_GETFL);
   socket->status_flags = flags > 0 ? flags & O_NONBLOCK : 0;
   take_place(socket, arena, reply.value[0]);
+  recall_for_host(socket);
   install(fd, object_of(socket));
   return 0;
 }
 
-bool is_eventfd(int fd) {
-  char path[32];
-  char target[40];
-  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-  long n = raw::call(SYS_readlinkat, AT_FDCWD, raw::at(path), raw::at(target), sizeof target);
-  constexpr char name[] = "anon_inode:[eventfd]";
-  return n == sizeof name - 1 && __builtin_memcmp(target, name, sizeof name - 1) == 0;
+// 0 or an errno: the kernel knows the socket, and others may come to share it.
+int share_for_passing(Socket* socket, int fd) {
+  settle(socket);
+  if (socket->stage == Stage::dead) return ENETDOWN;
+  const int error = open_in_kernel(socket);
+  if (error != 0) return error;
+  // Who gets it has no copy of what was set, as a forked child has.
+  if (socket->inherited_flags) recall(socket);
+  share(socket, fd);
+  remember(socket);
+  return 0;
 }
 
-struct Entry {  // linux_dirent64
-  u64 inode;
-  i64 offset;
-  u16 bytes;
-  u8 type;
-  char name[1];
-};
-
-}  // namespace
+int call_publish(Socket* socket, u16 flags) {
+  Call c{.op = Op::publish};
+  c.flags = flags;
+  c.a[0] = 1;
+  c.a[1] = socket->slot;
+  c.a[2] = socket->placeholder.token;
+  const Reply reply = call_kernel(socket->arena, c);
+  return reply.result < 0 ? -reply.result : 0;
+}
 
 void adopt_inherited(Arena* arena) {
   if (!g.inherited) return;
@@ -180,6 +197,7 @@ void adopt_at_start(bool attached_before) {
   int directory = static_cast<int>(raw::call(SYS_openat, AT_FDCWD, raw::at("/proc/self/fd"),
                                              O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   Arena* arena = nullptr;
+  bool any_set = false;
   if (directory >= 0) {
     alignas(8) char buffer[4'096];
     for (;;) {
@@ -191,7 +209,11 @@ void adopt_at_start(bool attached_before) {
         int fd = 0;
         const char* digit = entry->name;
         for (; *digit >= '0' && *digit <= '9'; ++digit) fd = fd * 10 + (*digit - '0');
-        if (digit == entry->name || !is_eventfd(fd)) continue;
+        if (digit == entry->name) continue;
+        if (!is_eventfd(fd)) {
+          any_set = any_set || names_file(fd, "anon_inode:[eventpoll]");
+          continue;
+        }
         u64 token = read_token(fd);
         if (token == 0) continue;
         if (arena == nullptr) arena = attach();
@@ -202,6 +224,7 @@ void adopt_at_start(bool attached_before) {
   }
   if (arena == nullptr && attached_before) arena = attach();
   if (arena != nullptr) tell_adopted(arena);
+  if (any_set) adopt_sets_at_start();
 }
 
 // ---- fork
@@ -222,6 +245,7 @@ void before_fork(ForkPlan& plan) {
 
 void after_fork_parent(ForkPlan& plan, bool) {
   unlock_after_fork();
+  share_sets();
   if (plan.child_end >= 0) close_hidden(plan.child_end);
   critical_leave();
 }
@@ -243,6 +267,7 @@ void after_fork_child(ForkPlan& plan) {
       },
       &may_claim);
   forget_arenas();
+  share_sets();
   forget_rings();
   forget_pool();
   close_all_hidden_but(g.attach_right, plan.child_end);
@@ -264,19 +289,9 @@ struct Publishing {
   int error;
 };
 
-int publish_socket(Socket* socket, int fd, u16 flags) {
-  settle(socket);
-  if (socket->stage == Stage::dead) return ENETDOWN;
-  int error = open_in_kernel(socket);
-  if (error != 0) return error;
-  share(socket, fd);
-  Call c{.op = Op::publish};
-  c.flags = flags;
-  c.a[0] = 1;
-  c.a[1] = socket->slot;
-  c.a[2] = socket->placeholder.token;
-  Reply reply = call_kernel(socket->arena, c);
-  return reply.result < 0 ? -reply.result : 0;
+int publish_socket(Socket* socket, int fd) {
+  const int error = share_for_passing(socket, fd);
+  return error != 0 ? error : call_publish(socket, 0);
 }
 
 }  // namespace
@@ -290,40 +305,12 @@ int publish_for_exec(bool close_on_exec_too) {
         auto* p = static_cast<Publishing*>(context);
         if (object->kind != Kind::socket) return true;
         if (!p->close_on_exec_too && (raw::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0) return true;
-        int error = publish_socket(reinterpret_cast<Socket*>(object), fd, 0);
+        int error = publish_socket(reinterpret_cast<Socket*>(object), fd);
         if (error != 0) p->error = error;
         return true;
       },
       &publishing);
   return publishing.error;
-}
-
-int publish(int fd) {
-  constexpr u16 in_flight = 1;
-  Socket* socket = lookup_socket(fd);
-  return socket == nullptr ? 0 : publish_socket(socket, fd, in_flight);
-}
-
-int adopt_arrived(int fd) {
-  fresh(fd);
-  if (!attached() || !is_eventfd(fd)) return 0;
-  u64 token = read_token(fd);
-  if (token == 0) return 0;
-  Arena* arena = attach();
-  if (arena == nullptr) return ENETDOWN;
-  Socket* known = with_token(token);
-  const int error = adopt_token(arena, fd, token);
-  if (known != nullptr &&
-      known->arena != nullptr) {  // no adoption: what was under way for it is over
-    constexpr u16 arrived = 2;
-    Call c{.op = Op::publish};
-    c.flags = arrived;
-    c.a[0] = 1;
-    c.a[1] = known->slot;
-    c.a[2] = token;
-    call_kernel(known->arena, c);
-  }
-  return error;
 }
 
 void keep_liveness_across_exec(bool keep) {
@@ -348,8 +335,8 @@ u32 environment_entry(char* buffer, u32 size, int liveness) {
                (liveness == liveness_own && arena != nullptr && !arena->is_dead()) ||
                (liveness == liveness_own && g.inherited);
   int number = liveness == liveness_own ? g.liveness : liveness;
-  int n = snprintf(buffer, size, "%s=%d:%d:%u%s", environment_name, g.attach_right, number,
-                   g.kernel, holds ? ":1" : "");
+  int n = snprintf(buffer, size, "%s=%d:%d:%u:%u%s", environment_name, g.attach_right, number,
+                   g.kernel, g.cob_address, holds ? ":1" : "");
   return n < 0 ? 0 : static_cast<u32>(n);
 }
 

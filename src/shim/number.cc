@@ -12,6 +12,7 @@ int cob_close(int fd) {
   if (is_hidden(fd)) return fail(EBADF);
   if (!is_cob(fd)) return real_close(fd);
   Critical critical;
+  drop_left_pins(__builtin_frame_address(0));
   Object* object = take_out(fd);
   int result = raw::close(fd);
   if (object != nullptr) drop(object);
@@ -23,6 +24,7 @@ int cob_close_range(unsigned first, unsigned last, int flags) {
   constexpr int known = static_cast<int>(CLOSE_RANGE_CLOEXEC | CLOSE_RANGE_UNSHARE);
   if ((flags & ~known) != 0) return fail(EINVAL);
   Critical critical;
+  drop_left_pins(__builtin_frame_address(0));
   if ((flags & static_cast<int>(CLOSE_RANGE_CLOEXEC)) == 0) {
     u32 high = table_high();
     for (u32 fd = first; fd < high && fd <= last; ++fd) {
@@ -69,6 +71,7 @@ int duplicate_onto(int from, int to, int flags) {
     return static_cast<int>(libc_result(raw::dup3(from, to, flags)));
   }
   Critical critical;
+  drop_left_pins(__builtin_frame_address(0));
   Object* object = hold(from);
   Object* replaced = take_out(to);
   int result = 0;

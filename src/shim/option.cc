@@ -35,22 +35,6 @@ void post_keep_alive(Socket* socket) {
               static_cast<u32>(socket->keep_probes));
 }
 
-void keep_for_host(Socket* socket, int level, int name, const void* value, socklen_t length) {
-  if (socket->stage != Stage::undecided || length > sizeof(KeptOption::value)) return;
-  u32 at = 0;
-  while (at < socket->option_count &&
-         (socket->option[at].level != level || socket->option[at].name != name)) {
-    ++at;
-  }
-  if (at == kept_options) return;
-  if (at == socket->option_count) ++socket->option_count;
-  KeptOption& kept = socket->option[at];
-  kept.level = level;
-  kept.name = name;
-  kept.bytes = length;
-  memcpy(kept.value, value, length);
-}
-
 int set_time(i64& time_ns, const void* value, socklen_t length) {
   timeval t{};
   if (length < sizeof t) return EINVAL;
@@ -405,6 +389,7 @@ int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t len
   }
   Guard guard(socket->lock);
   settle(socket);
+  if (socket->inherited_flags) recall(socket);
   int number = 0;
   int error = 0;
   if (value != nullptr && length >= sizeof number) memcpy(&number, value, sizeof number);
@@ -423,6 +408,7 @@ int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t len
   }
   if (error != 0) return fail(error);
   keep_for_host(socket, level, name, value, length);
+  if (socket->inherited_flags) remember(socket);
   return 0;
 }
 
@@ -435,6 +421,9 @@ int cob_getsockopt(int fd, int level, int name, void* value, socklen_t* length) 
   if (value == nullptr || length == nullptr) return fail(EFAULT);
   Guard guard(socket->lock);
   settle(socket);
+  const bool passing =
+      (level == SOL_SOCKET && name == SO_ERROR) || (level == IPPROTO_TCP && name == TCP_INFO);
+  if (socket->inherited_flags && !passing) recall(socket);
   int error = ENOPROTOOPT;
   if (level == SOL_SOCKET) {
     error = get_socket_level(socket, name, value, length);

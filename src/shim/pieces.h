@@ -35,6 +35,10 @@ class Pieces {
     });
   }
 
+  void skip(size_t bytes) {
+    each(bytes, [](u8*, size_t) {});
+  }
+
  private:
   template <typename Step>
   void each(size_t bytes, Step step) {

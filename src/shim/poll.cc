@@ -109,6 +109,23 @@ int gather(PollWait* w) {
   return total;
 }
 
+// What is held over the sleep is the thread's for that time: a handler may leave it by longjmp.
+class PinAll {
+ public:
+  explicit PinAll(const PollWait& w) : thread_(own_thread()) {
+    drop_left_pins(this);
+    for (nfds_t i = 0; i < w.count; ++i)
+      if (w.object[i] != nullptr && pin(thread_, w.object[i], this)) ++pins_;
+  }
+  ~PinAll() { unpin(thread_, this, pins_); }
+  PinAll(const PinAll&) = delete;
+  PinAll& operator=(const PinAll&) = delete;
+
+ private:
+  Thread* thread_;
+  u32 pins_ = 0;
+};
+
 int mixed_poll(PollWait& w, i64 deadline_ns, const sigset_t* mask) {
   u32 seen = signals_seen();
   u32 breaking = signals_breaking();
@@ -127,6 +144,7 @@ int mixed_poll(PollWait& w, i64 deadline_ns, const sigset_t* mask) {
     Arena* arena = current_arena();
     if (arena != nullptr && arena->is_dead()) arena = nullptr;
     if (arena == nullptr) condition.host = w.host;
+    const PinAll pinned(w);
     switch (wait_for(arena, condition, {deadline_ns, true}, seen, breaking)) {
       case Woken::timeout:
         return gather(&w);

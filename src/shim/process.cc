@@ -68,10 +68,12 @@ class Exec {
  public:
   explicit Exec(char* const* envp) : environment(envp, liveness_own) {
     publish_for_exec(false);
+    leave_sets_to_image();
     keep_liveness_across_exec(true);
   }
   ~Exec() {
     const int saved = errno;
+    take_sets_back();
     keep_liveness_across_exec(false);
     errno = saved;
   }

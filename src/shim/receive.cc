@@ -34,8 +34,9 @@ bool walk(const Arena* arena, u32& chunk, u32& offset, u64 bytes, Pieces* pieces
   return true;
 }
 
-// REQUIRES: the seat. Bytes taken; 0: end of file; -errno.
-ssize_t take(Socket* socket, size_t bytes, Pieces* pieces, bool peek) {
+// REQUIRES: the seat. Bytes taken; 0: end of file; -errno. `first`: the call has none yet; else an
+// error ends it, and stays for the next (as in Linux).
+ssize_t take(Socket* socket, size_t bytes, Pieces* pieces, bool peek, bool first) {
   const KernelSocket* kernel = socket->kernel;
   if (!begun(socket)) return -EAGAIN;
   u8 flags = acquire(kernel->flags);
@@ -45,6 +46,7 @@ ssize_t take(Socket* socket, size_t bytes, Pieces* pieces, bool peek) {
     if (bytes == 0 && unread != 0) return 0;
     // After the peer's FIN (which EPIPE tells) reading gives the end, whatever came later.
     if (load(kernel->error) == EPIPE) return 0;
+    if (!first && ((flags & flag_reset) != 0 || load(kernel->error) != 0)) return 0;
     int error = (flags & flag_reset) != 0 || load(kernel->error) != 0 ? take_error(socket) : 0;
     if (error != 0) return -error;
     if ((flags & (flag_peer_closed | flag_reset)) != 0 || socket->peer_shut_read) return 0;
@@ -77,8 +79,7 @@ ssize_t take(Socket* socket, size_t bytes, Pieces* pieces, bool peek) {
 }
 
 // The seat is the kernel's. -ERESTART: it came back to us.
-ssize_t take_shared(Socket* socket, size_t bytes, Pieces* pieces, bool peek) {
-  if (socket->peer_shut_read) return 0;
+ssize_t take_shared(Socket* socket, size_t bytes, Pieces* pieces, bool peek, bool first) {
   if (bytes == 0) {
     if ((readiness(socket, POLLIN) & POLLIN) == 0) return -EAGAIN;
     if ((acquire(socket->kernel->flags) & flag_shared) == 0) return -ERESTART;
@@ -89,7 +90,7 @@ ssize_t take_shared(Socket* socket, size_t bytes, Pieces* pieces, bool peek) {
   constexpr u32 chunks_in_reply = 12;
   size_t most = static_cast<size_t>(chunks_in_reply) * receive_chunk_payload;
   c.a[0] = bytes < most ? bytes : most;
-  c.a[1] = peek ? 1 : 0;
+  c.a[1] = (peek ? 1 : 0) | (first ? 0 : 2);
   Critical critical;
   Reply reply = call_on(socket, c);
   socket->climbed = true;
@@ -114,15 +115,16 @@ ssize_t take_shared(Socket* socket, size_t bytes, Pieces* pieces, bool peek) {
   return reply.result;
 }
 
-ssize_t try_take(Socket* socket, int fd, size_t bytes, Pieces* pieces, bool peek, bool& moved) {
+ssize_t try_take(Socket* socket, int fd, size_t bytes, Pieces* pieces, bool peek, bool first,
+                 bool& moved) {
   switch (enter_seat(socket, fd)) {
     case Turn::mine: {
-      ssize_t n = take(socket, bytes, pieces, peek);
+      ssize_t n = take(socket, bytes, pieces, peek, first);
       leave_seat(socket);
       return n;
     }
     case Turn::shared: {
-      ssize_t n = take_shared(socket, bytes, pieces, peek);
+      ssize_t n = take_shared(socket, bytes, pieces, peek, first);
       moved = n == -ERESTART;
       return n;
     }
@@ -162,7 +164,8 @@ ssize_t receive(const Receive& r) {
     Socket* socket = lookup_socket(r.fd);
     if (socket == nullptr) return done > 0 ? done : -ENOTSOCK;
     bool moved = false;
-    ssize_t n = try_take(socket, r.fd, static_cast<size_t>(wanted - done), into, peek, moved);
+    ssize_t n =
+        try_take(socket, r.fd, static_cast<size_t>(wanted - done), into, peek, done == 0, moved);
     if (moved) continue;
     if (n >= 0) {
       done += n;

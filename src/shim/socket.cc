@@ -223,6 +223,12 @@ Reply call_on(Socket* socket, Call& c) {
   return call_kernel(socket->arena, c);
 }
 
+// shutdown(2), here or in a program that shares it.
+static bool listening_ended(const Socket* socket) {
+  return is_live(socket) && begun(socket) &&
+         acquire(socket->kernel->state) == SocketState::undecided;
+}
+
 bool settle(Socket* socket) {
   if (socket->stage == Stage::undecided && socket->arena != nullptr && is_live(socket)) {
     // Another program that shares it may have decided.
@@ -232,6 +238,11 @@ bool settle(Socket* socket) {
         state != SocketState::free) {
       publish_word(socket->stage, Stage::stream);
     }
+  } else if (socket->stage == Stage::listener && listening_ended(socket)) {
+    if (socket->local_port == 0) socket->bound = false;
+    // What was offered and not looked at was taken back.
+    publish_word(socket->program->consumed, acquire(socket->kernel->received));
+    publish_word(socket->stage, Stage::undecided);
   }
   if (socket->stage != Stage::inherited) return socket->stage != Stage::dead;
   attach();  // adopts all that is inherited
@@ -260,9 +271,7 @@ u32 widen(u32 events) {
 
 u32 shared_readiness(Socket* socket) {
   if (!socket->climbed) {
-    Call c{.op = Op::use};
-    socket->climbed = true;
-    call_on(socket, c);
+    climb_slow(socket);
     if ((acquire(socket->kernel->flags) & flag_shared) == 0) return ~0U;
   }
   u32 events = load(socket->kernel->events);
@@ -302,6 +311,13 @@ u32 stream_readiness(const Socket* socket, u8 flags, u32 interest) {
 
 }  // namespace
 
+void climb_slow(Socket* socket) {
+  if (!is_live(socket) || !begun(socket) || socket->stage != Stage::stream) return;
+  Call c{.op = Op::use};
+  socket->climbed = true;
+  call_on(socket, c);
+}
+
 void want_offers(Socket* listener) {
   if (listener->want_accept) return;
   listener->want_accept = true;
@@ -318,7 +334,7 @@ u32 readiness(Socket* socket, u32 interest) {
   }
   if (!begun(socket)) return 0;
   if (socket->stage == Stage::listener) {
-    if ((acquire(socket->kernel->flags) & flag_reset) != 0) return out_bits | POLLHUP;
+    if (listening_ended(socket)) return out_bits | POLLHUP;
     want_offers(socket);
     return acquire(socket->kernel->received) != load(socket->program->consumed) ? in_bits : 0;
   }
@@ -378,6 +394,7 @@ Turn enter_seat(Socket* socket, int fd) {
     if (socket->stage == Stage::undecided || socket->stage == Stage::listener || arena == nullptr) {
       return Turn::not_connected;
     }
+    (void)thread_for(arena);  // registering waits for the kernel: not with the seat
     ProgramSocket* line = socket->program;
     if ((acquire(socket->kernel->flags) & flag_shared) != 0 && begun(socket)) [[unlikely]] {
       return lookup_socket(fd) == socket ? Turn::shared : Turn::moved;

@@ -89,6 +89,14 @@ void leave_slot(Socket* socket);
 // Tells the kernel what was set before the slot began.
 void post_options(Socket* socket);
 
+// memory.cc: what was set on it goes to the kernel, and comes from there; the last also for the
+// host socket that an undecided one may become. REQUIRES: the kernel knows the socket.
+void remember(Socket* socket);
+void recall(Socket* socket);
+void recall_for_host(Socket* socket);
+// Set on the host socket in its place, should it become one.
+void keep_for_host(Socket* socket, int level, int name, const void* value, u32 length);
+
 // Makes a forked child's socket usable; false: it stays dead.
 bool settle(Socket* socket);
 
@@ -114,6 +122,13 @@ inline bool nonblocking_at(const Socket* socket, int fd) {
   return flags >= 0 && (flags & O_NONBLOCK) != 0;
 }
 
+// The first use of a socket whose seat is the kernel's by now; else nothing.
+void climb_slow(Socket* socket);
+inline void climb(Socket* socket) {
+  if (socket->arena == nullptr || socket->climbed) return;
+  if ((acquire(socket->kernel->flags) & call::flag_shared) != 0) [[unlikely]]
+    climb_slow(socket);
+}
 // Readiness as poll(2) numbers it (with POLLRDNORM, POLLWRNORM). Asks for an announcement of send
 // space when `interest` has POLLOUT and there is none. May settle and climb an inherited socket.
 u32 readiness(Socket* socket, u32 interest);
@@ -143,20 +158,18 @@ inline void leave_seat(Socket* socket) {
   critical_leave();
 }
 
-// A reference held over a blocked call; survives cancellation (dropped at the thread's end).
+// A reference held over a blocked call; survives cancellation and longjmp (dropped by the thread's
+// next call that blocks or closes, or at its end).
 class Pin {
  public:
   explicit Pin(Object* object) : object_(object), thread_(own_thread()) {
+    drop_left_pins(this);
     __atomic_add_fetch(&object->references, 1, __ATOMIC_RELAXED);
-    if (thread_->pins < pins_a_thread && !thread_->shared)
-      thread_->pin[thread_->pins++] = object;
-    else
-      thread_ = nullptr;
+    pinned_ = pin(thread_, object, this);
   }
   ~Pin() {
     Critical critical;
-    if (thread_ != nullptr) --thread_->pins;
-    drop(object_);
+    if (!pinned_ || unpin(thread_, this, 1) == 1) drop(object_);
   }
   Pin(const Pin&) = delete;
   Pin& operator=(const Pin&) = delete;
@@ -164,6 +177,7 @@ class Pin {
  private:
   Object* object_;
   Thread* thread_;
+  bool pinned_;
 };
 
 // Threads come and go on one word (ProgramSocket::read_waiter or write_waiter) without a lock.

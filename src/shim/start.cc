@@ -18,11 +18,12 @@ namespace {
 
 const char* command_name = "";
 
-// "<attach right>:<liveness>:<kernel>[:1]"
+// "<attach right>:<liveness>:<kernel>:<address>[:1]"
 struct Entry {
   int attach_right = -1;
   int liveness = -1;
   u32 kernel = 0;
+  u32 cob_address = 0;
   bool attached_before = false;
 };
 
@@ -33,6 +34,8 @@ bool parse(const char* text, Entry& entry) {
   entry.liveness = static_cast<int>(strtol(end + 1, &end, 10));
   if (*end != ':') return false;
   entry.kernel = static_cast<u32>(strtoul(end + 1, &end, 10));
+  if (*end != ':') return false;
+  entry.cob_address = static_cast<u32>(strtoul(end + 1, &end, 10));
   entry.attached_before = strcmp(end, ":1") == 0;
   return *end == 0 || entry.attached_before;
 }
@@ -64,6 +67,7 @@ void shim_start() {
   raw::fcntl(g.attach_right, F_SETFD, 0);
   if (is_unix_socket(entry.liveness)) g.liveness = make_hidden(entry.liveness);
   g.kernel = entry.kernel;
+  g.cob_address = entry.cob_address;
   strncpy(g.command, command_name, sizeof g.command - 1);
   adopt_at_start(entry.attached_before);
 }

@@ -14,6 +14,7 @@ struct State {
   int liveness =
       -1;  // hidden; our socket to the kernel, handed over by `cob run` or a parent; -1: none yet
   u32 kernel = 0;          // the kernel we want
+  u32 cob_address = 0;     // host byte order; known before the first attach, and when it fails
   u64 ticket = 0;          // forked child: what we may claim, 0: nothing
   bool inherited = false;  // some sockets wait for adoption by handle
   Arena* current = nullptr;
@@ -21,6 +22,7 @@ struct State {
   i64 contested_time_ns = 0;   // how long the last contested period was
   i64 apart_until_ns = 0;      // atomic; kernel and program: yields do not hand the core over
   i64 next_attach_ns = 0;      // do not ask the supervisor again before
+  bool attach_failed = false;  // the last time that it was tried; atomic
   char command[44] = {};
 };
 

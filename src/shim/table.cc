@@ -2,6 +2,8 @@
 
 #include "shim/table.h"
 
+#include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -44,6 +46,14 @@ void* reserve(size_t bytes) {
   long at = raw::call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return at < 0 && at >= -4095 ? nullptr : reinterpret_cast<void*>(at);
+}
+
+bool names_file(int fd, const char* name) {
+  char path[32];
+  char target[40];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  const long n = raw::call(SYS_readlinkat, AT_FDCWD, raw::at(path), raw::at(target), sizeof target);
+  return n == static_cast<long>(strlen(name)) && memcmp(target, name, strlen(name)) == 0;
 }
 
 bool table_start() {

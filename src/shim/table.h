@@ -80,6 +80,8 @@ void give_up_number(int fd);
 // In a forked child: closes every hidden descriptor but `keep_a` and `keep_b`.
 void close_all_hidden_but(int keep_a, int keep_b);
 
+// True if the number is open on what /proc/self/fd calls so.
+bool names_file(int fd, const char* name);
 void* reserve(size_t bytes);  // zeroed memory, untouched pages cost nothing; null when exhausted
 
 }  // namespace cob::shim

@@ -23,7 +23,7 @@ bool have_key;
 
 void end_thread(void* value) {
   auto* thread = static_cast<Thread*>(value);
-  while (thread->pins > 0) drop(thread->pin[--thread->pins]);
+  while (thread->pins > 0) drop(thread->pin[--thread->pins].object);
   Guard guard(threads_lock);
   store(thread_signals.doorbell, 0);
   this_thread = nullptr;
@@ -84,6 +84,71 @@ int introduce(Arena* arena, Thread* thread) {
 }
 
 }  // namespace
+
+namespace {
+
+// Where the calling thread's alternate signal stack lies, and whether it runs on it.
+struct AlternateStack {
+  AlternateStack() { raw::call(SYS_sigaltstack, 0, raw::at(&stack)); }
+  bool runs() const { return (stack.ss_flags & SS_ONSTACK) != 0; }
+  bool has(const void* frame) const {
+    const auto* at = static_cast<const char*>(frame);
+    const auto* from = static_cast<const char*>(stack.ss_sp);
+    return (stack.ss_flags & SS_DISABLE) == 0 && at >= from && at < from + stack.ss_size;
+  }
+  stack_t stack{};
+};
+
+}  // namespace
+
+bool pin(Thread* thread, Object* object, const void* frame) {
+  if (thread->shared) return false;
+  Critical critical;
+  if (thread->pins == thread->pin_room) {
+    const u32 room = thread->pin_room == 0 ? 256 : thread->pin_room * 2;
+    auto* grown = static_cast<Pinned*>(reserve(room * sizeof(Pinned)));
+    if (grown == nullptr) return false;
+    for (u32 i = 0; i < thread->pins; ++i) grown[i] = thread->pin[i];
+    if (thread->pin != nullptr)
+      raw::call(SYS_munmap, raw::at(thread->pin), thread->pin_room * sizeof(Pinned));
+    thread->pin = grown;
+    thread->pin_room = room;
+  }
+  thread->pin[thread->pins++] = {object, frame};
+  return true;
+}
+
+u32 unpin(Thread* thread, const void* frame, u32 count) {
+  Critical critical;
+  u32 found = 0;
+  for (u32 i = thread->pins; i > 0 && found < count; --i) {
+    if (thread->pin[i - 1].frame != frame) continue;
+    ++found;
+    for (u32 j = i; j < thread->pins; ++j) thread->pin[j - 1] = thread->pin[j];
+    --thread->pins;
+  }
+  return found;
+}
+
+void drop_left_pins(Thread* thread, const void* frame) {
+  Critical critical;
+  const AlternateStack other;
+  for (u32 i = thread->pins; i > 0; --i) {
+    const Pinned pinned = thread->pin[i - 1];
+    const bool here = other.has(pinned.frame) == other.has(frame);
+    const bool left = here ? pinned.frame < frame : !other.runs();
+    if (!left) continue;
+    for (u32 j = i; j < thread->pins; ++j) thread->pin[j - 1] = thread->pin[j];
+    --thread->pins;
+    drop(pinned.object);
+  }
+  if (thread->pins > 0) return;
+  // Nor does it sleep in any of them.
+  store(thread->sleeping, 0U);
+  store(thread_signals.doorbell, 0);
+  if (thread->arena != nullptr && !thread->arena->is_dead())
+    store(thread->arena->program->armed[thread->index].armed, 0U);
+}
 
 void threads_start() {
   have_key = pthread_key_create(&at_exit, end_thread) == 0;
@@ -154,7 +219,7 @@ void forget_threads() {
   for (Thread& thread : threads) {
     thread.arena = nullptr;
     thread.bell = thread.nudge = -1;
-    thread.chunks = thread.pins = 0;
+    thread.chunks = thread.pins = 0;  // their references are counted anew
     thread.sleeping = 0;
     thread.taken = &thread == self;
   }

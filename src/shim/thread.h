@@ -10,7 +10,12 @@
 namespace cob::shim {
 
 inline constexpr u32 chunks_a_thread = 32;
-inline constexpr u32 pins_a_thread = 8;
+
+// What a blocked call holds, known by the stack frame of the call.
+struct Pinned {
+  Object* object;
+  const void* frame;
+};
 
 struct alignas(64) Thread {
   Arena* arena;  // registered with this one
@@ -22,8 +27,8 @@ struct alignas(64) Thread {
   u32 would_block;  // calls in a row that found nothing
   u32 chunks;
   u32 chunk[chunks_a_thread];  // send chunks of `arena`
-  Object* pin[pins_a_thread];  // what blocked calls hold; dropped at the thread's end
-  u32 pins;
+  Pinned* pin;                 // what blocked calls hold; dropped at the thread's end
+  u32 pins, pin_room;
   u32 sleeping;  // atomic; 1: in or about to enter its wait
 };
 
@@ -42,6 +47,18 @@ inline Thread* thread_for(Arena* arena) {
 }
 // The calling thread whether or not there is an arena; for waits.
 Thread* own_thread();
+// A reference that the caller hands over for the time of a blocked call. False: not noted, it stays
+// the caller's alone (the shared index, or out of memory).
+bool pin(Thread* thread, Object* object, const void* frame);
+// The call is over: the latest `count` that `frame` pinned. How many were still there.
+u32 unpin(Thread* thread, const void* frame, u32 count);
+// Drops what calls left by longjmp held: their frames lay below `frame`.
+void drop_left_pins(Thread* thread, const void* frame);
+inline void drop_left_pins(const void* frame) {
+  if (this_thread != nullptr && this_thread->pins != 0) [[unlikely]]
+    drop_left_pins(this_thread, frame);
+}
+
 Thread* thread_at(u32 index);
 void ring_sleeping_threads();  // whoever is in or about to enter its wait looks again
 void threads_start();

@@ -223,7 +223,7 @@ static void do_duplicate(void) {
   const unsigned how = pick(4);
   struct stat status = {0};
   if (fstat(from, &status) == 0 && !S_ISSOCK(status.st_mode))
-    return; /* a copy of a set would outlive an exec */
+    return; /* after an exec a copy of a set is a set of its own on cob */
   if (how == 0) result = CALL(dup(from));
   if (how == 1) result = CALL(dup2(from, to));
   if (how == 2) result = CALL(dup3(from, to, O_CLOEXEC));
@@ -241,12 +241,25 @@ static void do_close(void) {
 }
 
 static void do_shutdown(void) {
-  /* SHUT_RD is left out: Linux aborts a connection shut both ways when data still comes, cob lets
-   * it be. */
-  const int fd = slot_fd(), how = SHUT_WR;
-  int listening = 0; /* a listener shut down: Linux may listen on it again, cob ends it */
+  const int fd = slot_fd(), how = (int)pick(3);
+  int listening = 0;
   socklen_t length = sizeof listening;
-  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 && listening != 0) return;
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0 && listening != 0) {
+    const long ended = CALL(shutdown(fd, how));
+    const int error = errno;
+    settle();
+    const long again = CALL(listen(fd, 16)); /* on another port, if bind named none */
+    say("shutdown listener %d %d -> %s listen %s", fd, how, outcome(ended, error),
+        outcome(again, errno));
+    if (how != SHUT_WR) {
+      struct sockaddr_in address = {0};
+      length = sizeof address;
+      getsockname(fd, (struct sockaddr*)&address, &length);
+      s.listening_port = address.sin_port;
+      s.pending = 0;
+    }
+    return;
+  }
   struct sockaddr_in peer; /* an unconnected one: Linux remembers it, cob within one image only */
   length = sizeof peer;
   if (fcntl(fd, F_GETFD) >= 0 && getpeername(fd, (struct sockaddr*)&peer, &length) < 0 &&
@@ -291,11 +304,10 @@ static void do_options(void) {
   } option[] = {{SOL_SOCKET, SO_ERROR},     {SOL_SOCKET, SO_TYPE},      {SOL_SOCKET, SO_ACCEPTCONN},
                 {SOL_SOCKET, SO_KEEPALIVE}, {IPPROTO_TCP, TCP_NODELAY}, {SOL_SOCKET, SO_REUSEADDR}};
   const int fd = slot_fd();
-  const unsigned which = pick(
-      6); /* what was set is read back in programs/receive_flags.c: cob keeps it within one image */
+  const unsigned which = pick(6);
   int value = (int)pick(2);
   socklen_t length = sizeof value;
-  if (which >= 3) {
+  if (which >= 3 && pick(2) != 0) {
     const long result =
         CALL(setsockopt(fd, option[which].level, option[which].name, &value, length));
     say("setsockopt %d %u %d -> %s", fd, which, value, outcome(result, errno));
@@ -364,7 +376,7 @@ static int compare_events(const void* a, const void* b) {
 static void do_epoll(void) {
   const unsigned how = pick(6);
   if (how == 0) {
-    const long fd = CALL(epoll_create1(EPOLL_CLOEXEC)); /* nor do they outlive an exec */
+    const long fd = CALL(epoll_create1(pick(2) != 0 ? EPOLL_CLOEXEC : 0));
     say("epoll_create -> %s", outcome(fd, errno));
     if (fd >= 0) put((int)fd);
     return;

@@ -1,5 +1,5 @@
-/* An epoll set made before fork: parent and child see the same members, as nginx's and uWSGI's
- * workers rely on at their start; each then makes a set of its own (epoll(7), fork(2)). */
+/* Sockets made before fork and an epoll set made in the child: both sides go on using them, as
+ * nginx's and uWSGI's workers rely on at their start (epoll(7), fork(2)). */
 #include "trap.h"
 
 int main(void) {

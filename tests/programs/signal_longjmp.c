@@ -19,13 +19,47 @@ static void* answer(void* unused) {
   return NULL;
 }
 
+/* A socket left so, by whichever call, is closed when it is closed; also from a handler on a stack
+ * of its own. */
+static void closes(int how) {
+  int pair[2];
+  tcp_pair(pair);
+  if (sigsetjmp(back, 1) == 0) {
+    const struct itimerval timer = {{0, 0}, {0, 20000}};
+    CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+    struct pollfd wait = {pair[0], POLLIN, 0};
+    char byte;
+    if (how == 0) recv(pair[0], &byte, 1, 0);
+    if (how == 1) poll(&wait, 1, -1);
+    if (how == 2) {
+      fd_set in;
+      FD_ZERO(&in);
+      FD_SET(pair[0], &in);
+      select(pair[0] + 1, &in, NULL, NULL, NULL);
+    }
+    CHECK(!"the call returned");
+  }
+  close(pair[0]);
+  expect_end(pair[1]);
+  close(pair[1]);
+}
+
 int main(void) {
+  static char stack[65536];
   int pair[2];
   struct sockaddr_in address;
+  struct sigaction action = {.sa_handler = handler};
+  CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+  for (int how = 0; how < 3; ++how) closes(how);
+  const stack_t other = {.ss_sp = stack, .ss_size = sizeof stack};
+  CHECK(sigaltstack(&other, NULL) == 0);
+  action.sa_flags = SA_ONSTACK;
+  CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+  for (int how = 0; how < 3; ++how) closes(how);
+  action.sa_flags = 0;
   const int listener = listen_any(&address);
   tcp_pair(pair);
   peer = pair[1];
-  struct sigaction action = {.sa_handler = handler};
   CHECK(sigaction(SIGALRM, &action, NULL) == 0);
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, answer, NULL) == 0);

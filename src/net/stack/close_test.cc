@@ -34,6 +34,21 @@ TEST_F(Close, Rfc9293_3_6_ActiveCloseEndsInTimeWaitFor60s) {
   EXPECT_EQ(stack->next_deadline(), Time::never());
 }
 
+TEST_F(Close, DataForASocketShutBothWaysIsAnsweredWithAReset) {
+  establish();
+  stack->shutdown_receive(connection().id);
+  send({.seq = 101, .ack = 1, .data = "one"});
+  EXPECT_EQ(connection().received, "one");  // shut for reading only: it still comes
+  after(ms(200));
+  expect({.seq = 1, .ack = 104});
+  stack->shutdown_send(connection().id);
+  expect({.fin = true, .seq = 1, .ack = 104});
+  send({.seq = 104, .ack = 2, .data = "two"});
+  expect({.rst = true, .seq = 2, .ack = 104});
+  EXPECT_EQ(connection().error, ECONNRESET);
+  EXPECT_EQ(connection().received, "one");
+}
+
 TEST_F(Close, Rfc9293_3_6_PassiveClose) {
   establish();
   send({.fin = true, .seq = 101, .ack = 1, .data = "end"});

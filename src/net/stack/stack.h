@@ -169,6 +169,9 @@ class Stack {
   virtual void set_limits(TcbId tcb, const TcbLimits& limits) = 0;
   // SHUT_WR: a FIN follows the bytes announced so far. Data still arrives.
   virtual void shutdown_send(TcbId tcb) = 0;
+  // SHUT_RD: data still arrives, but once the send side is shut too it is answered with RST, and
+  // the connection fails with ECONNRESET (RFC 1122 section 4.2.2.13, Linux tcp_rcv_state_process).
+  virtual void shutdown_receive(TcbId tcb) = 0;
   // close(2): as shutdown_send, and data that arrives from now on is answered with RST (RFC
   // 9293 3.10.4, Linux tcp_close). The layer keeps the send buffer until on_closed or on_error.
   // FIN_WAIT_2 is bounded by 60 s, as Linux's orphans.

@@ -56,6 +56,7 @@ enum TcbFlag : u32 {
   flag_retransmit_due = 1u << 23,  // the first unacknowledged segment goes again at the next flush
   flag_consumed = 1u << 24,        // the layer made room: a window update may be due
   flag_send_forced = 1u << 25,     // the override timer of RFC 9293 section 3.8.6.2.1 expired
+  flag_receive_shut = 1u << 26,    // shutdown_receive() was called
 };
 
 // What retransmit_deadline stands for.

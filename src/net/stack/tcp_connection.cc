@@ -195,6 +195,10 @@ void TcpStack::shutdown_send(TcbId id) {
   touch(*t);
 }
 
+void TcpStack::shutdown_receive(TcbId id) {
+  if (Tcb* t = table_.get(id)) t->set(flag_receive_shut);
+}
+
 void TcpStack::close(TcbId id) {
   Tcb* t = table_.get(id);
   if (t == nullptr) return;

@@ -257,8 +257,8 @@ bool TcpStack::offer_refused(Tcb& t) {
   return alive(t, id);
 }
 
-// Data for a closed socket (RFC 9293 section 3.10.4, Linux tcp_rcv_state_process): nobody will read
-// it.
+// Data for a socket that is closed, or shut both ways (RFC 9293 section 3.10.4, Linux
+// tcp_rcv_state_process): nobody will read it.
 void TcpStack::refuse_data(Tcb& t) {
   emit_reset(t);
   fail(t, ECONNRESET);
@@ -289,7 +289,8 @@ void TcpStack::receive_text(Tcb& t, const TcpSegment& s) {
     fin = false;
     t.set(flag_ack_now);
   }
-  if (!payload.empty() && t.has(flag_closed)) return refuse_data(t);
+  const bool shut = t.has(flag_closed) || (t.has(flag_receive_shut) && t.has(flag_fin_queued));
+  if (!payload.empty() && shut) return refuse_data(t);
   if (sequence != t.receive_next) {  // RFC 5681 section 4.2: a duplicate ACK at once, one a segment
     const bool kept = reassembly_.insert(cold, sequence, payload);
     if (fin && kept) {

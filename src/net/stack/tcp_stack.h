@@ -58,6 +58,7 @@ class TcpStack final : public Stack {
   void set_keep_alive(TcbId tcb, bool on, Duration idle, Duration interval, u32 probes) override;
   void set_limits(TcbId tcb, const TcbLimits& limits) override;
   void shutdown_send(TcbId tcb) override;
+  void shutdown_receive(TcbId tcb) override;
   void close(TcbId tcb) override;
   void abort(TcbId tcb) override;
   void route_lost(Route route) override;

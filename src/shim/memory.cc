@@ -1,0 +1,119 @@
+// What was set on a socket, kept with its description in the kernel for the programs that come to
+// share it or to have it after this one: exec, fork, SCM_RIGHTS. Model: a program that has a socket
+// alone has the truth in its Socket; once it may be shared, changes go to the kernel, which is
+// asked before every look. A forked child has a copy, which is right while the kernel was told
+// nothing. Any thread; the socket's lock, or nobody else knows it.
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#include "shim/socket.h"
+
+namespace cob::shim {
+
+using namespace call;
+
+namespace {
+
+constexpr u64 low_half = 0xffff'ffff;
+
+u64 pair_of(i32 low, i32 high) {
+  return static_cast<u32>(low) | static_cast<u64>(static_cast<u32>(high)) << 32;
+}
+i32 low_of(u64 word) { return static_cast<i32>(word & low_half); }
+i32 high_of(u64 word) { return static_cast<i32>(word >> 32); }
+
+u64 bits_of(const Socket* s) {
+  return (s->reuse_address ? 1U : 0U) | (s->reuse_port ? 2U : 0U) | (s->no_delay ? 4U : 0U) |
+         (s->cork ? 8U : 0U) | (s->keep_alive ? 16U : 0U) | (s->linger_on ? 32U : 0U) |
+         (s->quick_ack ? 64U : 0U) | (s->protocol != 0 ? 128U : 0U) |
+         static_cast<u64>(s->keep_idle) << 16 | static_cast<u64>(s->keep_interval) << 32 |
+         static_cast<u64>(s->keep_probes) << 48;
+}
+
+void set_bits(Socket* s, u64 bits) {
+  s->reuse_address = (bits & 1) != 0;
+  s->reuse_port = (bits & 2) != 0;
+  s->no_delay = (bits & 4) != 0;
+  s->cork = (bits & 8) != 0;
+  s->keep_alive = (bits & 16) != 0;
+  s->linger_on = (bits & 32) != 0;
+  s->quick_ack = (bits & 64) != 0;
+  s->protocol = (bits & 128) != 0 ? IPPROTO_TCP : 0;
+  s->keep_idle = static_cast<u16>(bits >> 16);
+  s->keep_interval = static_cast<u16>(bits >> 32);
+  s->keep_probes = static_cast<u8>(bits >> 48);
+}
+
+void keep_number(Socket* socket, int level, int name, int value) {
+  keep_for_host(socket, level, name, &value, sizeof value);
+}
+
+}  // namespace
+
+void keep_for_host(Socket* socket, int level, int name, const void* value, u32 length) {
+  if (socket->stage != Stage::undecided || length > sizeof(KeptOption::value)) return;
+  u32 at = 0;
+  while (at < socket->option_count &&
+         (socket->option[at].level != level || socket->option[at].name != name)) {
+    ++at;
+  }
+  if (at == kept_options) return;
+  if (at == socket->option_count) ++socket->option_count;
+  KeptOption& kept = socket->option[at];
+  kept.level = level;
+  kept.name = name;
+  kept.bytes = length;
+  memcpy(kept.value, value, length);
+}
+
+void remember(Socket* socket) {
+  if (!is_live(socket)) return;
+  Call c{.op = Op::remember};
+  c.a[0] = bits_of(socket);
+  c.a[1] = pair_of(socket->send_buffer, socket->receive_buffer);
+  c.a[2] = pair_of(socket->linger_seconds, static_cast<i32>(socket->low_water));
+  c.a[3] = pair_of(socket->defer_accept, socket->user_timeout);
+  c.a[4] = static_cast<u64>(socket->receive_timeout_ns);
+  c.a[5] = static_cast<u64>(socket->send_timeout_ns);
+  post_on(socket, c);
+}
+
+void recall(Socket* socket) {
+  if (!is_live(socket)) return;
+  Call c{.op = Op::recall};
+  const Reply reply = call_on(socket, c);
+  if (reply.result != 1) return;
+  set_bits(socket, reply.value[0]);
+  socket->send_buffer = low_of(reply.value[1]);
+  socket->receive_buffer = high_of(reply.value[1]);
+  socket->linger_seconds = low_of(reply.value[2]);
+  socket->low_water = static_cast<u32>(high_of(reply.value[2]));
+  socket->defer_accept = low_of(reply.value[3]);
+  socket->user_timeout = high_of(reply.value[3]);
+  socket->receive_timeout_ns = static_cast<i64>(reply.value[4]);
+  socket->send_timeout_ns = static_cast<i64>(reply.value[5]);
+}
+
+void recall_for_host(Socket* socket) {
+  recall(socket);
+  if (socket->stage != Stage::undecided) return;
+  if (socket->reuse_address) keep_number(socket, SOL_SOCKET, SO_REUSEADDR, 1);
+  if (socket->reuse_port) keep_number(socket, SOL_SOCKET, SO_REUSEPORT, 1);
+  if (socket->keep_alive) keep_number(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
+  if (socket->no_delay) keep_number(socket, IPPROTO_TCP, TCP_NODELAY, 1);
+  // Linux doubles what it is given.
+  if (socket->send_buffer != 0) {
+    keep_number(socket, SOL_SOCKET, SO_SNDBUF, socket->send_buffer / 2);
+  }
+  if (socket->receive_buffer != 0) {
+    keep_number(socket, SOL_SOCKET, SO_RCVBUF, socket->receive_buffer / 2);
+  }
+  if (socket->linger_on) {
+    const struct linger l{1, socket->linger_seconds};
+    keep_for_host(socket, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+  }
+}
+
+}  // namespace cob::shim

@@ -1,0 +1,131 @@
+// sendfile: a file's bytes into send chunks. sendfile(2); docs/calls.md, "Sending". Model: a read
+// may wait for a disk, and who has a socket's seat keeps others waiting: so the file is read into
+// chunks first, as many bytes as the socket seems to have room for; then the seat is entered for
+// the post alone. What the socket did not take is read again. Any thread.
+
+#include <sys/sendfile.h>
+
+#include "shim/send.h"
+
+namespace cob::shim {
+
+using namespace call;
+
+namespace {
+
+struct File {
+  int fd;
+  off_t position;
+};
+
+// Fills chunks from the file's position on. Bytes, 0 at the file's end, -errno.
+ssize_t read_chunks(Arena* arena, const File& file, size_t most, Filled& filled) {
+  const u32 got = take_post_chunks(arena, most, filled.chunk);
+  if (got == 0) return -EAGAIN;
+  iovec part[chunks_in_post];
+  size_t left = most;
+  for (u32 i = 0; i < got; ++i) {
+    part[i] = {arena->program->chunk[filled.chunk[i]], left < chunk_bytes ? left : chunk_bytes};
+    left -= part[i].iov_len;
+  }
+  const long n = got == 1 ? raw::pread(file.fd, part[0].iov_base, part[0].iov_len, file.position)
+                          : raw::call(SYS_preadv, file.fd, raw::at(part), got, file.position, 0);
+  if (n > 0) {
+    filled.bytes = static_cast<size_t>(n);
+    filled.chunks = chunks_for(filled.bytes);
+  }
+  give_post_chunks(arena, filled.chunk + filled.chunks, got - filled.chunks);
+  return n;
+}
+
+// How much to read ahead of the seat; 0: look with the seat first.
+size_t room_ahead(Socket* socket) {
+  if (acquire(socket->stage) != Stage::stream || !is_live(socket) || !begun(socket)) return 0;
+  constexpr size_t most = size_t{chunks_in_post} * chunk_bytes;
+  if ((acquire(socket->kernel->flags) & flag_shared) != 0) return most;
+  const u32 room = room_for(socket);
+  return room < most ? room : most;
+}
+
+// REQUIRES: the seat. What was read goes out, as far as there is room.
+ssize_t post_read(Socket* socket, Arena* arena, const Filled& filled, ssize_t read, bool more,
+                  bool first) {
+  const int error = refused(socket, first);
+  const u32 room = error == 0 ? room_or_ask(socket) : 0;
+  if (error != 0 || room == 0 || filled.bytes == 0 || socket->arena != arena) {
+    give_post_chunks(arena, filled.chunk, filled.chunks);
+    if (error != 0) return -error;
+    if (room == 0) return -EAGAIN;
+    return filled.bytes == 0 && read != -ERESTART ? read : -ERESTART;
+  }
+  const size_t bytes = filled.bytes < room ? filled.bytes : room;
+  if (!post_chunks(socket, filled, bytes, more || bytes < filled.bytes)) return -ECONNRESET;
+  return static_cast<ssize_t>(bytes);
+}
+
+// One post's worth: bytes, 0 at the file's end, -errno.
+ssize_t send_part(Socket* socket, int out, const File& file, size_t bytes, bool first) {
+  Critical critical;
+  Arena* arena = acquire(socket->arena);
+  Filled filled;
+  size_t ahead = room_ahead(socket);
+  if (ahead > bytes) ahead = bytes;
+  const ssize_t read = ahead > 0 ? read_chunks(arena, file, ahead, filled) : -ERESTART;
+  const bool more = filled.bytes < bytes;
+  switch (enter_seat(socket, out)) {
+    case Turn::mine: {
+      const ssize_t n = post_read(socket, arena, filled, read, more, first);
+      leave_seat(socket);
+      return n;
+    }
+    case Turn::shared:
+      if (filled.bytes > 0 && socket->arena == arena) return call_chunks(socket, filled, more);
+      give_post_chunks(arena, filled.chunk, filled.chunks);
+      return read == -ERESTART || filled.bytes > 0 ? -ERESTART : read;
+    case Turn::not_connected:
+      return -EPIPE;
+    case Turn::dead:
+      return -ECONNRESET;
+    case Turn::moved:
+      break;
+  }
+  if (filled.chunks > 0) give_post_chunks(arena, filled.chunk, filled.chunks);
+  return -ERESTART;
+}
+
+ssize_t send_file(Socket* socket, int out, File& file, size_t bytes, bool first) {
+  size_t done = 0;
+  while (done < bytes) {
+    const ssize_t n = send_part(socket, out, file, bytes - done, first && done == 0);
+    if (n <= 0) return done > 0 ? static_cast<ssize_t>(done) : n;
+    file.position += n;
+    done += static_cast<size_t>(n);
+  }
+  return static_cast<ssize_t>(done);
+}
+
+}  // namespace
+
+ssize_t cob_sendfile(int out, int in, off_t* offset, size_t bytes) {
+  if (lookup_socket(in) != nullptr) return fail(EINVAL);
+  if (lookup_socket(out) == nullptr) {
+    return libc_result(raw::call(SYS_sendfile, out, in, raw::at(offset), static_cast<long>(bytes)));
+  }
+  File file{in, offset != nullptr ? *offset : raw::call(SYS_lseek, in, 0, SEEK_CUR)};
+  if (offset == nullptr && file.position < 0) {
+    return fail(file.position == -ESPIPE ? EINVAL : static_cast<int>(-file.position));
+  }
+  constexpr size_t most = 0x7ffff000;
+  const size_t total = bytes < most ? bytes : most;
+  const ssize_t n = send_by({out, total, 0}, [&](Socket* socket, size_t left) {
+    return send_file(socket, out, file, left, left == total);
+  });
+  if (n > 0 && offset != nullptr) *offset = file.position;
+  if (n > 0 && offset == nullptr) raw::call(SYS_lseek, in, file.position, SEEK_SET);
+  if (n == -ENOTSOCK) return fail(EBADF);
+  return libc_result(n);
+}
+
+ssize_t cob_splice(int, off_t*, int, off_t*, size_t, unsigned) { return fail(EINVAL); }
+
+}  // namespace cob::shim
