@@ -242,7 +242,8 @@ struct alignas(64) KernelArmed {  // kernel-written
 struct alignas(64) ThreadArmed {  // program-written
   u32 armed;                      // 1: the thread sleeps on its bell
   u32 resting;                    // 0: at work; else counts the looks of a wait that found nothing
-  u32 reserved[14];
+  u32 core;                       // 1 + the host's core where it waited last; 0: not known
+  u32 reserved[13];
 };
 
 struct alignas(64) RingConsumed {  // kernel-written, one a thread

@@ -179,7 +179,7 @@ void Kernel::show_resting(u32 looks) {
 
 bool Kernel::program_busy() const {
   return std::any_of(attached_.begin(), attached_.end(),
-                     [this](const Program* program) { return program->busy(now_); });
+                     [this](const Program* program) { return program->busy(now_, config_.core); });
 }
 
 // A sleep without a doorbell for peers, and for programs only when they rest or have posted much:

@@ -155,12 +155,14 @@ u32 Program::ring(Time now) {
   return rung;
 }
 
-bool Program::busy(Time now) const {
+bool Program::busy(Time now, i32 core) const {
   constexpr Duration of_late = Duration::milliseconds(1);
   const call::ProgramSide& theirs = arena_->theirs();
   for (u32 i = 0; i < threads_.size(); ++i) {
     if (!threads_[i].active || now - threads_[i].last_active > of_late) continue;
     if (load(theirs.armed[i].armed) != 0) continue;
+    const u32 its_core = load(theirs.armed[i].core);
+    if (its_core != 0 && its_core != static_cast<u32>(core + 1)) continue;
     const u32 resting = load(theirs.armed[i].resting);
     if (resting == 0 || resting == threads_[i].resting_when_told) return true;
   }

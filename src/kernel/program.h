@@ -94,9 +94,9 @@ class Program {
   // ring wakes the armed ones.
   void announce();
   u32 ring(Time now);  // returns doorbells rung
-  // True if a thread that was active of late (it may be blocked in the host otherwise) runs the
-  // program's own code, or will: it has not looked since something was announced to it.
-  bool busy(Time now) const;
+  // True if a thread on this core that was active of late (it may be blocked in the host otherwise)
+  // runs the program's own code, or will: it has not looked since something was announced to it.
+  bool busy(Time now, i32 core) const;
   void reply(u32 thread, u32 sequence, i32 result, const u64* values, u32 count);
 
   std::vector<Description*> unadopted;  // held for a child or a new image; each counts a reference

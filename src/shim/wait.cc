@@ -123,9 +123,7 @@ i64 timed_yield() {
 }
 
 bool on_core_of_kernel(const Arena* arena) {
-  unsigned core = 0;
-  return raw::call(SYS_getcpu, raw::at(&core), 0, 0) == 0 &&
-         static_cast<i32>(core) == load(arena->kernel->header.core);
+  return sched_getcpu() == load(arena->kernel->header.core);
 }
 
 // Awake, and at work or about to be: posts of ours lie before it.

@@ -5,6 +5,8 @@
 // waiting thread.
 #pragma once
 
+#include <sched.h>
+
 #include "shim/ring.h"
 
 namespace cob::shim {
@@ -32,7 +34,9 @@ class Patience {
 // Shows the kernel that this thread merely waits: the core need not be handed over to it.
 class Resting {
  public:
-  Resting(Arena* arena, u32 index) : word_(&arena->program->armed[index].resting) {}
+  Resting(Arena* arena, u32 index) : word_(&arena->program->armed[index].resting) {
+    store(arena->program->armed[index].core, static_cast<u32>(sched_getcpu() + 1));
+  }
   ~Resting() { store(*word_, 0U); }
   Resting(const Resting&) = delete;
   Resting& operator=(const Resting&) = delete;
