@@ -17,7 +17,7 @@ test: all
 	@tools/test.sh
 
 tidy: all
-	@tools/tidy.sh
+	@tests/tidy_test.py --thorough
 
 bench: all
 	@build/cob bench servers

@@ -116,6 +116,7 @@ Child& Child::operator=(Child&& other) noexcept {
 
 Outcome<Child> Child::spawn(const SpawnOptions& options) {
   std::vector<char*> argv;
+  argv.reserve(options.argv.size() + 1);
   for (const std::string& word : options.argv) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
   const char* path = options.output.empty() ? "/dev/null" : options.output.c_str();
@@ -274,7 +275,9 @@ std::string find_program(const std::string& name) {
   std::istringstream list(std::string(path != nullptr ? path : "/usr/bin:/bin") +
                           ":/usr/sbin:/sbin:/usr/local/sbin");
   for (std::string folder; std::getline(list, folder, ':');) {
-    const std::string full = folder + "/" + name;
+    std::string full = folder;
+    full += '/';
+    full += name;
     if (!folder.empty() && access(full.c_str(), X_OK) == 0) return full;
   }
   return "";

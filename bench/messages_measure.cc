@@ -151,16 +151,22 @@ struct Bare {
   bool take() { return in.take(head, scratch.data()) == Taken::one; }
 };
 
-Phase phase_of(const Shared& shared) { return __atomic_load_n(&shared.phase, __ATOMIC_ACQUIRE); }
+Phase load_phase(const Phase& word) {
+  Phase phase;
+  __atomic_load(&word, &phase, __ATOMIC_ACQUIRE);
+  return phase;
+}
+
+Phase phase_of(const Shared& shared) { return load_phase(shared.phase); }
 
 void reach(Shared& shared, Phase phase) {
-  __atomic_store_n(&shared.reached, phase, __ATOMIC_RELEASE);
+  __atomic_store(&shared.reached, &phase, __ATOMIC_RELEASE);
 }
 
 // The parent's side: returns when the child is there too.
 void enter(Shared& shared, Phase phase) {
-  __atomic_store_n(&shared.phase, phase, __ATOMIC_RELEASE);
-  while (__atomic_load_n(&shared.reached, __ATOMIC_ACQUIRE) != phase) {
+  __atomic_store(&shared.phase, &phase, __ATOMIC_RELEASE);
+  while (load_phase(shared.reached) != phase) {
   }
 }
 

@@ -1,5 +1,6 @@
 # One library a folder: cob_library(NAME DEPS ...) takes the folder's *.cc, leaves out *_test.cc, *_fuzz.cc and *_bench.cc,
-# and makes one GoogleTest executable of the *_test.cc. The DEPS are the design's arrows; tests/arrows_test.py holds the
+# and makes one GoogleTest executable of the *_test.cc, and of each *_fuzz.cc a libFuzzer binary (COB_FUZZ) or, under the
+# address sanitizer, a test of FUZZ_RUNS fixed inputs beyond its corpus (tests/fuzz/main.cc). The DEPS are the design's arrows; tests/arrows_test.py holds the
 # includes against them.
 
 add_library(cob_flags INTERFACE)
@@ -18,7 +19,7 @@ find_package(GTest REQUIRED)
 find_package(fmt REQUIRED)
 
 function(cob_library name)
-  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "FUZZ_RUNS" "DEPS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS *.cc)
   list(FILTER sources EXCLUDE REGEX "(_(test|fuzz|bench)|/main)\\.cc$")
   file(GLOB tests CONFIGURE_DEPENDS *_test.cc)
@@ -47,6 +48,16 @@ function(cob_library name)
       target_compile_options(${fuzzer} PRIVATE -fsanitize=fuzzer)
       target_link_options(${fuzzer} PRIVATE -fsanitize=fuzzer)
       set_target_properties(${fuzzer} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
+    endforeach()
+  elseif(COB_SANITIZE MATCHES "address")
+    foreach(source ${fuzzers})
+      get_filename_component(fuzzer ${source} NAME_WE)
+      add_executable(${fuzzer}_smoke ${source} ${PROJECT_SOURCE_DIR}/tests/fuzz/main.cc)
+      target_link_libraries(${fuzzer}_smoke PRIVATE cob_${name} cob_flags GTest::gtest)
+      set_target_properties(${fuzzer}_smoke PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
+      add_test(NAME fuzz.${fuzzer}
+        COMMAND ${fuzzer}_smoke ${CMAKE_CURRENT_SOURCE_DIR}/${fuzzer}.corpus ${ARG_FUZZ_RUNS})
+      set_tests_properties(fuzz.${fuzzer} PROPERTIES LABELS fuzz TIMEOUT 120)
     endforeach()
   endif()
 endfunction()

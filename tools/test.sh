@@ -7,22 +7,23 @@ failed=
 skipped=$(mktemp)
 trap 'rm -f "$skipped"' EXIT
 
-# sanitized PRESET REGEX TARGET...: builds the unit tests of the preset and runs those that match.
+# sanitized PRESET REGEX TARGET...: builds the unit tests (and the short runs of the fuzzers, under asan) of the preset and
+# runs those that match.
 sanitized() {
   preset=$1 regex=$2
   shift 2
   echo "=== $preset"
   cmake --preset "$preset" > "build-$preset.log" 2>&1 || { cat "build-$preset.log"; failed="$failed $preset"; return; }
   rm -f "build-$preset.log"
-  targets=$(cd "build-$preset" && ninja -t targets all | sed -n "s/^\([a-z_]*_test\): phony\$/\1/p" | grep -xE "$*" || true)
+  targets=$(cd "build-$preset" && ninja -t targets all | sed -n "s/^\([a-z_]*_\(test\|smoke\)\): phony\$/\1/p" | grep -xE "$*" || true)
   [ -n "$targets" ] || { echo "no unit tests match $*"; return; }
   cmake --build "build-$preset" --target $targets || { failed="$failed $preset-build"; return; }
-  (cd "build-$preset" && ctest --output-on-failure -L unit -R "$regex" -j 2) > "build-$preset/ctest.out" || failed="$failed $preset"
+  (cd "build-$preset" && ctest --output-on-failure -L 'unit|fuzz' -R "$regex" -j 2) > "build-$preset/ctest.out" || failed="$failed $preset"
   cat "build-$preset/ctest.out"
   sed -n "s/.*Test *#[0-9]*: \([^ ]*\) \.*\*\*\*Skipped.*/$preset \1/p" "build-$preset/ctest.out" >> "$skipped"
 }
 
-sanitized asan . '[a-z_]*_test'
+sanitized asan . '[a-z_]*_(test|smoke)'
 sanitized tsan '^unit\.(message|base|shim)$' '(message|base|shim)_test'
 
 if [ -s "$skipped" ]; then

@@ -19,7 +19,7 @@ namespace cob::cli {
 namespace {
 
 constexpr int reply_timeout_ms = 10'000;
-constexpr std::size_t max_reply_bytes = 64 * 1'024;
+constexpr std::size_t max_reply_bytes = std::size_t{64} * 1'024;
 
 bool wait_readable(FdRef socket, int timeout_ms) {
   pollfd wanted{socket.get(), POLLIN, 0};

@@ -8,7 +8,8 @@
 #include "cli/commands.h"
 #include "cli/failure.h"
 
-int main(int argc, char** argv) {
+// What is not a failure to tell (no memory) may end the process.
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   cob::cli::Context context;
   CLI::App app(
       "cob: many small kernels, one system. Unmodified programs use them through `cob run`.",

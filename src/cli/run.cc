@@ -74,6 +74,7 @@ int host_execve(const char* path, char* const* arguments) {
 // As execvp: a file without #! is the shell's.
 [[noreturn]] void become(const std::string& path, const std::vector<std::string>& program) {
   std::vector<char*> arguments;
+  arguments.reserve(program.size() + 1);
   for (const std::string& word : program) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
   host_execve(path.c_str(), arguments.data());

@@ -29,6 +29,7 @@ struct Sample {
 
 std::vector<Sample> sample(const CobView& view) {
   std::vector<Sample> samples;
+  samples.reserve(view.kernels.size());
   for (const KernelView& kernel : view.kernels)
     samples.push_back({kernel.read(), HostClock::read()});
   return samples;

@@ -60,11 +60,11 @@ void Arena::populate() {
   touch(&ours_->offers[0], page);
   touch(&ours_->ready[0], page);
   touch(&ours_->ready[1], page);
-  touch(&ours_->chunk[0], 64 * call::chunk_bytes);
+  touch(&ours_->chunk[0], std::size_t{64} * call::chunk_bytes);
   touch(theirs_, offsetof(call::ProgramSide, ring) + sizeof(theirs_->ring[0]));
   touch(&theirs_->socket[0], 2 * page);
   touch(&theirs_->socket[call::first_kernel_socket], 2 * page);
-  touch(&theirs_->chunk[0], 64 * call::chunk_bytes);
+  touch(&theirs_->chunk[0], std::size_t{64} * call::chunk_bytes);
 }
 
 u32 Arena::take_chunk() {
@@ -93,14 +93,18 @@ bool Arena::claim_send_chunk(u32 chunk) {
   return true;
 }
 
+void Arena::unclaim_send_chunk(u32 chunk) {
+  VERIFY(send_held_[chunk]);
+  send_held_[chunk] = false;
+  --send_chunks_held_;
+}
+
 const std::byte* Arena::send_chunk(u32 chunk) const {
   return reinterpret_cast<const std::byte*>(theirs_->chunk[chunk]);
 }
 
 void Arena::give_send_chunk(u32 chunk) {
-  VERIFY(send_held_[chunk]);
-  send_held_[chunk] = false;
-  --send_chunks_held_;
+  unclaim_send_chunk(chunk);
   // At most send_chunks are held at once, so the ring of that many entries cannot overflow for a
   // program that reads it; one that posts chunks it has not read back only overwrites its own.
   ours_->freed.chunk[freed_head_ % call::send_chunks] = chunk;

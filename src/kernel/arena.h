@@ -52,6 +52,7 @@ class Arena {
   // claim_send_chunk: false if the program named one that it had already given (a fault) or that
   // does not exist.
   bool claim_send_chunk(u32 chunk);
+  void unclaim_send_chunk(u32 chunk);  // as if it had not been claimed
   const std::byte* send_chunk(u32 chunk) const;
   void give_send_chunk(u32 chunk);
   u32 send_chunks_held() const { return send_chunks_held_; }
@@ -75,11 +76,13 @@ class Arena {
 // Pages of either side, each field of hostile memory read exactly once.
 template <typename T>
 T load(const T& word) {
-  return __atomic_load_n(&word, __ATOMIC_ACQUIRE);
+  T value;
+  __atomic_load(&word, &value, __ATOMIC_ACQUIRE);
+  return value;
 }
 template <typename T>
 void publish(T& word, std::type_identity_t<T> value) {
-  __atomic_store_n(&word, value, __ATOMIC_RELEASE);
+  __atomic_store(&word, &value, __ATOMIC_RELEASE);
 }
 
 }  // namespace cob::kernel

@@ -2,6 +2,7 @@
 // docs/calls.md, "Attach", "Deaths".
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <algorithm>
 #include <cstring>
@@ -13,14 +14,45 @@
 
 namespace cob::kernel {
 
+namespace {
+
+// A connected SOCK_SEQPACKET whose other end no kernel of this cob holds: a program that hands over
+// both ends of a pair (its own, say) would never be seen to end. The ends that kernels hold have
+// names, so that their peers can be told; unix(7), "Autobind feature".
+bool is_liveness_end(FdRef fd) {
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  auto* address = reinterpret_cast<sockaddr*>(&name);
+  if (::bind(fd.get(), address, sizeof name.sun_family) != 0 && errno != EINVAL)  // has one
+    return false;
+  int type = 0;
+  socklen_t bytes = sizeof type;
+  if (::getsockopt(fd.get(), SOL_SOCKET, SO_TYPE, &type, &bytes) != 0 || type != SOCK_SEQPACKET)
+    return false;
+  bytes = sizeof name;
+  return ::getpeername(fd.get(), address, &bytes) == 0 && name.sun_family == AF_UNIX &&
+         bytes == sizeof name.sun_family;
+}
+
+}  // namespace
+
+// 0: it could not be; closing the socket tells whoever holds its other end.
+u32 Kernel::add_program(u32 pid, Fd liveness) {
+  if (!is_liveness_end(liveness.ref())) return 0;
+  const u32 id = next_program_++;
+  if (watch(liveness.ref(), id).is_error()) return 0;
+  programs_.emplace(id, std::make_unique<Program>(id, pid, std::move(liveness)));
+  return id;
+}
+
 void Kernel::on_program(Program& program) {
   if (!program.dead) read_hellos(program);
 }
 
 // Reads what lies on the liveness socket; its end is the program's. One that sends without end has
-// no more of our time than the others. `until`: stops when that has come.
-void Kernel::read_hellos(Program& program, const Fd* until) {
-  for (int budget = until != nullptr ? 512 : 16; budget > 0; --budget) {
+// no more of our time than the others. `until`: stops when such a one has come.
+void Kernel::read_hellos(Program& program, call::Hello until) {
+  for (int budget = until != call::Hello{} ? 512 : 16; budget > 0; --budget) {
     std::byte bytes[sizeof(call::AttachRequest)] = {};
     auto received = receive_datagram(program.liveness(), bytes, Blocking::never);
     if (received.is_error() && received.error().code == EAGAIN) return;
@@ -36,6 +68,7 @@ void Kernel::read_hellos(Program& program, const Fd* until) {
         call::AttachRequest request;
         std::memcpy(&request, bytes, sizeof request);
         attach(program, request);
+        if (until == call::Hello{}) return;  // the costliest of hellos: one a turn
         break;
       }
       case call::Hello::thread: {
@@ -45,16 +78,16 @@ void Kernel::read_hellos(Program& program, const Fd* until) {
         break;
       }
       case call::Hello::child:
-        if (fds.size() == 1) program.child = std::move(fds[0]);
+        if (fds.size() == 1) program.child = add_program(program.pid(), std::move(fds[0]));
         break;
       case call::Hello::flight:
-        if (fds.size() == 1) program.flight = std::move(fds[0]);
+        if (fds.size() == 1 && is_liveness_end(fds[0].ref())) program.flight = std::move(fds[0]);
         break;
       default:
         fault(program, "unknown hello");
         return;
     }
-    if (program.dead || (until != nullptr && until->valid())) return;
+    if (program.dead || static_cast<call::Hello>(kind) == until) return;
   }
 }
 
@@ -121,6 +154,8 @@ void Kernel::attach(Program& program, const call::AttachRequest& request) {
       // adoption.
       drain(program);
       if (program.dead) return;
+    }
+    if (program.attached()) {  // a call may have read another attach, which failed
       let_go_all(program, true);
       std::erase(attached_, &program);
       sockets_->arena_orphaned(program.drop_arena());
@@ -154,6 +189,35 @@ void Kernel::let_go_all(Program& program, bool keep_descriptions) {
       sockets_->let_go(program, number, false);
     });
   }
+}
+
+// A description is sent by SCM_RIGHTS; the kernel's end of the pair that travels with it has come,
+// or comes before this call.
+i32 Kernel::begin_flight(Program& program, Description& sent) {
+  const u32 handle = sent.handle;
+  if (!program.flight.valid()) read_hellos(program, call::Hello::flight);
+  Fd end = std::move(program.flight);
+  if (program.dead || !end.valid()) return -EPROTO;
+  Description* d = sockets_->at_handle(handle);  // an exec among the hellos may have closed it
+  if (d == nullptr) return -EBADF;
+  if (flights_.size() >= max_flights || program.flights >= max_flights_a_program)
+    return -ETOOMANYREFS;
+  const u32 id = next_flight_++;
+  if (watch(end.ref(), event_flight | id).is_error()) return -ENOBUFS;
+  sockets_->retain(*d);
+  ++program.flights;
+  flights_.emplace(id, Flight{std::move(end), handle, program.id()});
+  return 0;
+}
+
+void Kernel::end_flight(u32 id) {
+  const auto found = flights_.find(id);
+  if (found == flights_.end()) return;
+  const Flight flight = std::move(found->second);
+  flights_.erase(found);
+  unwatch(flight.end.ref());
+  if (Program* sender = find(flight.sender)) --sender->flights;
+  if (Description* d = sockets_->at_handle(flight.handle)) sockets_->release(*d);
 }
 
 void Kernel::drop_unadopted(Program& program) {

@@ -22,7 +22,8 @@ std::size_t Kernel::take_calls(Program& program, u32 thread, std::size_t budget)
   if (program.faulty) return 0;
   std::size_t taken = 0;
   while (taken < budget) {
-    // Read anew each time: a call may have drained this ring or ended the program.
+    // Read anew each time: a call may have drained this ring, ended the program or its image.
+    if (thread >= program.threads().size()) break;
     Program::Thread& state = program.threads()[thread];
     const CallSlot& shared =
         program.arena().theirs().ring[thread][state.position % call::ring_slots];
@@ -40,11 +41,16 @@ std::size_t Kernel::take_calls(Program& program, u32 thread, std::size_t budget)
   return taken;
 }
 
-// All that was posted before: at most a full ring a thread. A program that goes on posting would
-// keep us here.
+// What lies in its rings now; a program that goes on posting meanwhile does not keep us. A call may
+// drain another program, and so on: bounded, for the stack is. Deeper than programs that keep the
+// protocol get, a seat is then taken before what its holder has posted.
 void Kernel::drain(Program& program) {
-  const std::size_t threads = program.threads().size();
-  for (u32 t = 0; t < threads && !program.dead; ++t) take_calls(program, t, call::ring_slots);
+  constexpr u32 deepest = 8;
+  if (draining_ == deepest) return;
+  ++draining_;
+  for (u32 t = 0; t < program.threads().size() && !program.dead; ++t)
+    take_calls(program, t, call::ring_slots);
+  --draining_;
 }
 
 void Kernel::execute(Program& program, u32 thread, const CallSlot& call) {
@@ -229,12 +235,10 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
 
 // The child's liveness socket has come, or comes before this call.
 Program* Kernel::add_child(Program& program) {
-  if (!program.child.valid()) read_hellos(program, &program.child);
-  if (!program.child.valid()) return nullptr;
-  const u32 id = next_program_;
-  add_program(program.pid(), std::move(program.child));
-  Program* child = find(id);
-  if (child != nullptr) child->set_identity(0, program.command());
+  if (program.child == 0) read_hellos(program, call::Hello::child);
+  Program* child = find(std::exchange(program.child, 0));
+  if (child == nullptr || program.dead || !program.attached()) return nullptr;
+  if (!child->attached()) child->set_identity(0, program.command());
   return child;
 }
 
@@ -258,13 +262,16 @@ i32 Kernel::fork_program(Program& program, u64* values) {
 
 // A program that cannot be attached is to have the connection; relay.h. Its liveness socket shows
 // its end.
-i32 Kernel::relay(Program& program, Description& d, u64 child_id, u64* values) {
+i32 Kernel::relay(Program& program, Description& wanted, u64 child_id, u64* values) {
+  const u32 handle = wanted.handle;
   Program* child = child_id == 0 ? add_child(program) : find(static_cast<u32>(child_id));
   if (child == nullptr) return -EPROTO;
+  Description* d = sockets_->at_handle(handle);  // an exec among the hellos may have closed it
+  if (d == nullptr) return -EBADF;
   if (child_id == 0) child->lent_by = program.id();
   if (child->lent_by != program.id()) return -EPERM;
   values[0] = child->id();
-  const auto lent = relays_->lend(d);
+  const auto lent = relays_->lend(*d);
   if (lent.is_error()) return -lent.error().code;
   const auto known = std::find(child->lent.begin(), child->lent.end(), lent.value().id);
   if (known == child->lent.end()) {

@@ -49,6 +49,12 @@ Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::E
   return {};
 }
 
+void Sockets::write_names(Description& d) {
+  for (const Holder& h : d.holders)
+    h.program->arena().ours().names[h.slot] = {d.local.address.value, d.remote.address.value,
+                                               d.local.port.value, d.remote.port.value, 0};
+}
+
 void Sockets::connect(Program& program, u32 number, net::Endpoint remote, net::Endpoint local) {
   Description& d = *program.slot(number).description;
   if (d.state != SocketState::undecided) return;

@@ -99,7 +99,8 @@ struct Description {
   u64 send_buffered = 0;         // bytes in pieces
 
   std::unique_ptr<ListenQueue> queue;  // a listener's
-  Description* listener_of = nullptr;  // a connection not accepted yet: its listener
+  Description* queue_of = nullptr;  // a connection that waits in a listener's queue: the listener
+  u32 offered_by = 0;               // a connection offered, not accepted: its listener's handle
 
   std::unique_ptr<std::array<u64, 6>> memory;  // Op::remember; the programs' own
 

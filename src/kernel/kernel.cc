@@ -4,6 +4,7 @@
 
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -20,7 +21,6 @@ namespace {
 
 constexpr std::size_t message_budget = 64, frame_budget = 128, call_budget = 64;
 constexpr Duration host_poll_interval = Duration::microseconds(500);
-constexpr Duration board_interval = Duration::milliseconds(5);
 
 // Each takes two descriptors at most.
 u32 most_relays() {
@@ -77,26 +77,32 @@ Result<void> Kernel::start() {
   return say_hello();
 }
 
-Kernel::~Kernel() = default;
+Kernel::~Kernel() {
+  if (board_ != nullptr) ::munmap(board_, sizeof *board_);
+}
+
+bool Kernel::turn(Time now) {
+  now_ = now;
+  ++loops_;
+  bool found_work = poll(now);
+  flush();
+  if (any_dead_) {
+    collect_dead();
+    found_work = true;  // what the dead let go is others' news
+  }
+  if (now >= next_board_) update_board(now);
+  return found_work;
+}
 
 Result<void> Kernel::run() {
-  bool found_work = false;
   Time yielded_at = Time::never();
   while (!stopping_) {
-    now_ = HostClock::read();
+    const Time now = HostClock::read();
     if (yielded_at != Time::never()) {
-      rest_.yielded(yielded_at, now_);
+      rest_.yielded(yielded_at, now);
       yielded_at = Time::never();
     }
-    ++loops_;
-    found_work = poll(now_);
-    flush();
-    if (any_dead_) {
-      collect_dead();
-      found_work = true;  // what the dead let go is others' news
-    }
-    if (now_ >= next_board_) update_board(now_);
-    if (found_work) {
+    if (turn(now)) {
       board_behind_ = true;
       if (fruitless_looks_ != 0) show_resting(0);
       rest_.worked(now_);
@@ -288,51 +294,6 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
 
 void Kernel::on_frame(std::span<const std::byte> frame, net::Route from, net::FrameFlags flags) {
   stack_->on_frame(frame, from, flags, now_);
-}
-
-namespace {
-
-// A program chose the descriptor: one of another kind may make us wait as soon as it is looked at.
-bool is_liveness_socket(FdRef fd) {
-  int domain = 0, type = 0;
-  socklen_t length = sizeof domain;
-  return ::getsockopt(fd.get(), SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 &&
-         domain == AF_UNIX && ::getsockopt(fd.get(), SOL_SOCKET, SO_TYPE, &type, &length) == 0 &&
-         type == SOCK_SEQPACKET;
-}
-
-}  // namespace
-
-i32 Kernel::begin_flight(Program& program, Description& d) {
-  if (!program.flight.valid()) read_hellos(program, &program.flight);
-  Fd end = std::move(program.flight);
-  if (!end.valid() || !is_liveness_socket(end.ref())) return -EPROTO;
-  if (flights_.size() >= max_flights || program.flights >= max_flights_a_program)
-    return -ETOOMANYREFS;
-  const u32 id = next_flight_++;
-  if (watch(end.ref(), event_flight | id).is_error()) return -ENOBUFS;
-  sockets_->retain(d);
-  ++program.flights;
-  flights_.emplace(id, Flight{std::move(end), d.handle, program.id()});
-  return 0;
-}
-
-void Kernel::end_flight(u32 id) {
-  const auto found = flights_.find(id);
-  if (found == flights_.end()) return;
-  const Flight flight = std::move(found->second);
-  flights_.erase(found);
-  unwatch(flight.end.ref());
-  if (Program* sender = find(flight.sender)) --sender->flights;
-  if (Description* d = sockets_->at_handle(flight.handle)) sockets_->release(*d);
-}
-
-void Kernel::add_program(u32 pid, Fd liveness) {
-  if (!is_liveness_socket(liveness.ref())) return;
-  const u32 id = next_program_++;
-  auto program = std::make_unique<Program>(id, pid, std::move(liveness));
-  if (watch(program->liveness(), id).is_error()) return;  // closing it tells the program
-  programs_.emplace(id, std::move(program));
 }
 
 }  // namespace cob::kernel

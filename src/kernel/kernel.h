@@ -28,6 +28,10 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
 
   // Until the supervisor says shutdown or goes.
   Result<void> run();
+  // One turn of the loop; true if it found work. For tests that drive a kernel in simulated time.
+  bool turn(Time now);
+  // When a turn has work at the latest, unless a message, frame or call comes before.
+  Time next_deadline() const;
 
  private:
   static constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32,
@@ -54,7 +58,6 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Result<void> watch(FdRef fd, u64 event);
   // Before closing what others may hold too: their copies would keep the watch.
   void unwatch(FdRef fd);
-  Time next_deadline() const;
 
   // control.cc
   void on_supervisor();
@@ -62,11 +65,11 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Result<void> open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell);
   void lose_peer(KernelId peer);
   void report_peer(KernelId peer);
-  void add_program(u32 pid, Fd liveness);
+  u32 add_program(u32 pid, Fd liveness);
 
   // attach.cc
   void on_program(Program& program);
-  void read_hellos(Program& program, const Fd* until = nullptr);  // ... it is there
+  void read_hellos(Program& program, call::Hello until = {});
   void add_thread(Program& program, u32 index);
   void attach(Program& program, const call::AttachRequest& request);
   Result<void> give_arena(Program& program);
@@ -141,6 +144,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Time next_board_;
   bool board_behind_ = false;  // something may have changed since it was written
   bool stopping_ = false;
+  u32 draining_ = 0;  // depth
   u64 loops_ = 0, idle_loops_ = 0, yields_ = 0, sleeps_ = 0, naps_ = 0, calls_ = 0, faults_ = 0,
       bells_ = 0;
   u32 arms_ = 1;  // tells the sleeps apart: a program rings once a sleep

@@ -140,7 +140,7 @@ void Sockets::end_queue(Description& d) {
   pending.insert(pending.end(), d.queue->deferred.begin(), d.queue->deferred.end());
   d.queue->deferred.clear();
   for (Description* waiting : pending) {
-    waiting->listener_of = nullptr;
+    waiting->queue_of = nullptr;
     waiting->deferred = false;
     waiting->linger_reset = true;
     release(*waiting);
@@ -228,7 +228,7 @@ void Sockets::on_incoming(net::ListenerId listener, net::TcbId tcb) {
   d.remote = info.value().remote;
   ListenerGroup& group = found->second;
   Description& parent = *group.members[group.turn++ % group.members.size()];
-  d.listener_of = &parent;
+  d.queue_of = &parent;
   d.accept_counted = true;
   // accept(2): socket options of the listener are inherited.
   d.no_delay = parent.no_delay;
@@ -258,7 +258,7 @@ void Sockets::defer(Description& connection, Description& listener) {
 }
 
 void Sockets::undefer(Description& connection) {
-  Description& listener = *connection.listener_of;
+  Description& listener = *connection.queue_of;
   connection.deferred = false;
   std::erase(listener.queue->deferred, &connection);
   listener.queue->pending.push_back(&connection);
@@ -308,8 +308,10 @@ void Sockets::settle(Description&, Holder& holder) {
 
 void Sockets::mark_accepted(Description& connection) {
   connection.accept_counted = false;
-  connection.listener_of = nullptr;
-  if (connection.tcb != net::no_tcb) stack_->accepted(connection.tcb);
+  connection.offered_by = 0;
+  // Its listener may have been closed behind a program that said it had looked at the offer.
+  if (connection.tcb != net::no_tcb && !stack_->accepted(connection.tcb))
+    fail(connection, ECONNRESET);
 }
 
 bool Sockets::offer_to(Description& listener, Holder& holder, Description& connection) {
@@ -328,7 +330,8 @@ bool Sockets::offer_to(Description& listener, Holder& holder, Description& conne
   publish(line.received, line.received + 1);
   ++line.change;
   program.touch(holder.slot);
-  connection.listener_of = &listener;
+  connection.queue_of = nullptr;
+  connection.offered_by = listener.handle;
   if (listener.holders.size() > 1) offers_check_ = std::min(offers_check_, now_ + offer_patience);
   return true;
 }
@@ -379,6 +382,12 @@ void Sockets::take_offers_back(Description& listener, Holder& holder) {
     if (!program.slot_open(number)) continue;
     u32 expected = call::seat_offered;
     Description& d = *program.slot(number).description;
+    // The slot may be another's by now, and its seat word says what the program likes.
+    if (d.offered_by != listener.handle) continue;
+    if (d.references > 1) {  // passed on
+      mark_accepted(d);
+      continue;
+    }
     if (!__atomic_compare_exchange_n(&program.theirs(number).seat, &expected,
                                      static_cast<u32>(call::seat_away), false, __ATOMIC_SEQ_CST,
                                      __ATOMIC_RELAXED)) {
@@ -386,10 +395,10 @@ void Sockets::take_offers_back(Description& listener, Holder& holder) {
       continue;
     }
     retain(d);  // the queue's again
-    d.listener_of = nullptr;
+    d.offered_by = 0;
     const bool counted =
         std::exchange(d.accept_counted, false);  // not accepted: merely gone from here
-    take_unread(d);
+    if (d.seat >= 0) take_unread(d);
     let_go(program, number, false);
     d.accept_counted = counted;
     ++counters_.offers_taken_back;
@@ -397,7 +406,7 @@ void Sockets::take_offers_back(Description& listener, Holder& holder) {
       release(d);
       continue;
     }
-    d.listener_of = &listener;
+    d.queue_of = &listener;
     listener.queue->pending.push_front(&d);
   }
   mark_busy(listener);

@@ -103,8 +103,8 @@ class Program {
   u32 flights = 0;                      // of its sending, under way
   std::vector<u32> lent;                // relays of a program that cannot be attached; relay.h
   u32 lent_by = 0;                      // the program that started it
-  Fd child;                             // the liveness socket of a child about to be forked
-  Fd flight;                            // the kernel's end of a pair about to travel
+  u32 child = 0;  // the program that `fork` is about to make of what it holds; 0: none announced
+  Fd flight;      // the kernel's end of a pair about to travel
   Fd doorbell;  // an eventfd that the program rings and may do anything to: never read nor written
   bool dead = false;
   bool faulty = false;  // broke the protocol: to be ended

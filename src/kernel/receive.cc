@@ -134,7 +134,9 @@ std::size_t Sockets::on_data(net::TcbId tcb, u64 cookie, std::span<const std::by
 
 void Sockets::consumed(Program& program, u32 number) {
   Description& d = *program.slot(number).description;
-  if (d.seat < 0 || d.holders[static_cast<std::size_t>(d.seat)].program != &program) return;
+  if (d.seat < 0) return;
+  const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
+  if (h.program != &program || h.slot != number) return;
   const u64 newly = take_consumed(d);
   call::KernelSocket& line = program.ours(number);
   if (line.received == d.consumed) {

@@ -89,6 +89,10 @@ bool Sockets::take_seat(Description& d, Program& caller, u32 number, u32 thread,
     return true;  // its own seat: the call is merely slow
   const u32 handle = d.handle;
   if (!claim_seat(d)) {
+    // A thread waits for one call at a time.
+    std::erase_if(d.parked, [&](const ParkedCall& parked) {
+      return parked.program == caller.id() && parked.thread == thread;
+    });
     d.parked.push_back({.program = caller.id(), .thread = thread, .slot = call});
     return false;
   }

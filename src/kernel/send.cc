@@ -30,9 +30,16 @@ bool Sockets::take_pieces(Program& program, Description& d, const call::CallSlot
   total = std::min(total, limit);
   *taken = 0;
   Arena& arena = program.arena();
+  const auto chunk_at = [&](u32 i) {
+    return static_cast<u32>(call.a[1 + i / 2] >> (i % 2 == 0 ? 0 : 32));
+  };
+  for (u32 i = 0; u64{i} * call::chunk_bytes < total; ++i) {
+    if (arena.claim_send_chunk(chunk_at(i))) continue;
+    while (i > 0) arena.unclaim_send_chunk(chunk_at(--i));
+    return false;
+  }
   for (u32 i = 0; *taken < total; ++i) {
-    const u32 chunk = static_cast<u32>(call.a[1 + i / 2] >> (i % 2 == 0 ? 0 : 32));
-    if (!arena.claim_send_chunk(chunk)) return false;
+    const u32 chunk = chunk_at(i);
     const u64 part = std::min<u64>(total - *taken, call::chunk_bytes);
     if (d.pieces_taken > 0 && d.pieces_taken == d.pieces.size()) {
       d.pieces.clear();

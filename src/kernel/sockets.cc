@@ -75,7 +75,7 @@ void Sockets::close_now(Description& d, bool reset) {
     free_description(d);
     return;
   }
-  if (reset || unread || d.state == SocketState::connecting || d.listener_of != nullptr) {
+  if (reset || unread || d.state == SocketState::connecting || d.accept_counted) {
     stack_->abort(d.tcb);
     d.tcb = net::no_tcb;
     free_description(d);
@@ -225,12 +225,6 @@ void Sockets::write_flags(Description& d) {
   touch_holders(d);
 }
 
-void Sockets::write_names(Description& d) {
-  for (const Holder& h : d.holders)
-    h.program->arena().ours().names[h.slot] = {d.local.address.value, d.remote.address.value,
-                                               d.local.port.value, d.remote.port.value, 0};
-}
-
 u32 Sockets::shared_events(const Description& d) const {
   u32 events = 0;
   const bool reset = (d.flags & call::flag_reset) != 0;
@@ -250,11 +244,11 @@ u32 Sockets::shared_events(const Description& d) const {
 void Sockets::fail(Description& d, int error) {
   d.tcb = net::no_tcb;
   drop_pieces(d, d.send_buffered);
-  if (d.listener_of != nullptr && d.references == 1 && d.holders.empty()) {
+  if (d.queue_of != nullptr) {
     // Nobody was offered it: it leaves the queue unseen.
-    std::erase(d.listener_of->queue->pending, &d);
-    std::erase(d.listener_of->queue->deferred, &d);
-    d.listener_of = nullptr;
+    std::erase(d.queue_of->queue->pending, &d);
+    std::erase(d.queue_of->queue->deferred, &d);
+    d.queue_of = nullptr;
     d.references = 0;
     free_description(d);
     return;

@@ -132,6 +132,8 @@ TEST_F(OneKernel, ABusySeatIsWaitedFor) {
   call::CallSlot use{};
   use.op = call::Op::use;
   EXPECT_FALSE(sockets_.take_seat(d, child, number, 0, use));
+  EXPECT_FALSE(
+      sockets_.take_seat(d, child, number, 0, use));  // a thread that asks again waits once
   EXPECT_EQ(b.theirs(c.server).seat, call::seat_busy | call::seat_wanted);
   b.theirs(c.server).seat = call::seat_idle;
   sockets_.released(b, c.server);

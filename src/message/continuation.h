@@ -37,7 +37,7 @@ class Continuation {
     }
   }
   // REQUIRES: placed. Leaves the callable in place: clear() it afterwards.
-  void run(Result<const std::byte*> reply) { run_(storage_, std::move(reply)); }
+  void run(Result<const std::byte*> reply) { run_(storage_, reply); }
   void clear() {
     if (auto destroy = std::exchange(destroy_, nullptr)) destroy(storage_);
   }

@@ -34,7 +34,7 @@ void Requests::finish(Entry& entry, Result<const std::byte*> reply) {
   if (entry.state == State::waiting) {
     stop_waiting(entry);
     entry.state = State::abandoned;  // not free while its continuation runs
-    entry.continuation.run(std::move(reply));
+    entry.continuation.run(reply);
     entry.continuation.clear();
   }
   entry.state = State::free;

@@ -29,7 +29,7 @@ void unmap(Arena* arena) {
   if (arena->program != nullptr)
     raw::call(SYS_munmap, raw::at(arena->program), sizeof(ProgramSide));
   if (arena->owner != nullptr) {
-    raw::call(SYS_munmap, raw::at(arena->owner), sizeof(Socket*) * max_sockets);
+    raw::call(SYS_munmap, raw::at(static_cast<void*>(arena->owner)), sizeof(Socket*) * max_sockets);
     raw::call(SYS_munmap, raw::at(arena->free_slots), sizeof(u32) * first_kernel_socket);
     raw::call(SYS_munmap, raw::at(arena->spare_chunks), sizeof(u32) * send_chunks);
   }

@@ -10,23 +10,29 @@ namespace cob::shim {
 
 template <typename T>
 inline T load(const T& word) {
-  return __atomic_load_n(&word, __ATOMIC_RELAXED);
+  T value;
+  __atomic_load(&word, &value, __ATOMIC_RELAXED);
+  return value;
 }
 template <typename T>
 inline T acquire(const T& word) {
-  return __atomic_load_n(&word, __ATOMIC_ACQUIRE);
+  T value;
+  __atomic_load(&word, &value, __ATOMIC_ACQUIRE);
+  return value;
 }
 template <typename T, typename V>
 inline void store(T& word, V value) {
-  __atomic_store_n(&word, static_cast<T>(value), __ATOMIC_RELAXED);
+  T stored = static_cast<T>(value);
+  __atomic_store(&word, &stored, __ATOMIC_RELAXED);
 }
 template <typename T, typename V>
 inline void publish_word(T& word, V value) {
-  __atomic_store_n(&word, static_cast<T>(value), __ATOMIC_RELEASE);
+  T stored = static_cast<T>(value);
+  __atomic_store(&word, &stored, __ATOMIC_RELEASE);
 }
 template <typename T>
 inline bool change_if(T& word, T from, T to) {
-  return __atomic_compare_exchange_n(&word, &from, to, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+  return __atomic_compare_exchange(&word, &from, &to, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 inline void full_fence() {
 #if defined(__SANITIZE_THREAD__)

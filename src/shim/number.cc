@@ -21,10 +21,11 @@ int cob_close(int fd) {
 
 int cob_close_range(unsigned first, unsigned last, int flags) {
   if (first > last) return fail(EINVAL);
-  if ((flags & ~(CLOSE_RANGE_CLOEXEC | CLOSE_RANGE_UNSHARE)) != 0) return fail(EINVAL);
+  constexpr int known = static_cast<int>(CLOSE_RANGE_CLOEXEC | CLOSE_RANGE_UNSHARE);
+  if ((flags & ~known) != 0) return fail(EINVAL);
   Critical critical;
   drop_left_pins(__builtin_frame_address(0));
-  if ((flags & CLOSE_RANGE_CLOEXEC) == 0) {
+  if ((flags & static_cast<int>(CLOSE_RANGE_CLOEXEC)) == 0) {
     u32 high = table_high();
     for (u32 fd = first; fd < high && fd <= last; ++fd) {
       int number = static_cast<int>(fd);

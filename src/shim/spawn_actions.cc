@@ -14,19 +14,21 @@ namespace {
 
 enum class Action : int { close = 0, dup2, open, chdir, fchdir, closefrom, set_foreground };
 
+struct Dup {
+  int from, to;
+};
+struct Open {
+  int fd;
+  const char* path;
+  int flags;
+  mode_t mode;
+};
 struct Record {
   Action action;
   union {
     int fd;  // close, fchdir, closefrom's first, set_foreground
-    struct {
-      int from, to;
-    } dup;
-    struct {
-      int fd;
-      const char* path;
-      int flags;
-      mode_t mode;
-    } open;
+    Dup dup;
+    Open open;
     const char* path;
   };
 };

@@ -110,7 +110,8 @@ bool pin(Thread* thread, Object* object, const void* frame) {
     if (grown == nullptr) return false;
     for (u32 i = 0; i < thread->pins; ++i) grown[i] = thread->pin[i];
     if (thread->pin != nullptr)
-      raw::call(SYS_munmap, raw::at(thread->pin), thread->pin_room * sizeof(Pinned));
+      raw::call(SYS_munmap, raw::at(thread->pin),
+                static_cast<long>(thread->pin_room * sizeof(Pinned)));
     thread->pin = grown;
     thread->pin_room = room;
   }

@@ -40,6 +40,7 @@ long fork_by_clone(const long (&argument)[6]) {
 
 // The vector of an execl: its size is counted first, then it is filled; `list` ends behind the
 // null.
+// NOLINTBEGIN(bugprone-macro-parentheses)
 #define COB_GATHER(vector, first, last)                                               \
   va_list list;                                                                       \
   va_start(list, last);                                                               \
@@ -50,6 +51,7 @@ long fork_by_clone(const long (&argument)[6]) {
   auto** vector = static_cast<char**>(__builtin_alloca((count + 1) * sizeof(char*))); \
   vector[0] = const_cast<char*>(first);                                               \
   for (size_t at = 1; at <= count; ++at) vector[at] = va_arg(list, char*)
+// NOLINTEND(bugprone-macro-parentheses)
 
 COB_EXPORT int glue_execl(const char* path, const char* argument, ...) __asm__("execl");
 int glue_execl(const char* path, const char* argument, ...) {

@@ -146,8 +146,9 @@ class Stack {
   virtual ListenerInfo info(ListenerId listener) const = 0;
   // Stops listening; handshakes in progress and connections not yet accepted() are reset.
   virtual void close_listener(ListenerId listener) = 0;
-  // The connection left the listener's queue: it no longer counts against the backlog.
-  virtual void accepted(TcbId tcb) = 0;
+  // The connection left the listener's queue: it no longer counts against the backlog. False: it is
+  // gone, reset with its listener.
+  virtual bool accepted(TcbId tcb) = 0;
 
   // Starts an active open; the SYN leaves at the next poll. EADDRINUSE if the 4-tuple is taken (a
   // TIME_WAIT entry is reused by RFC 6191 when its timestamp allows), ENOBUFS when the table is

@@ -4,34 +4,12 @@
 #include <cstdlib>
 
 #include "net/stack/script.h"
+#include "sim/fuzz_input.h"
 
 using namespace cob;
 using namespace cob::net;
 
 namespace {
-
-class Input {
- public:
-  Input(const u8* data, std::size_t size) : data_(data), size_(size) {}
-  bool empty() const { return size_ == 0; }
-  u8 byte() {
-    if (size_ == 0) return 0;
-    --size_;
-    return *data_++;
-  }
-  u16 word() { return static_cast<u16>(byte() << 8 | byte()); }
-  std::span<const std::byte> take(std::size_t n) {
-    n = std::min(n, size_);
-    const std::span s(reinterpret_cast<const std::byte*>(data_), n);
-    data_ += n;
-    size_ -= n;
-    return s;
-  }
-
- private:
-  const u8* data_;
-  std::size_t size_;
-};
 
 constexpr Ipv4Address us{0x0a00'0001};
 constexpr Route peer = Route::inside(KernelId(1));
@@ -39,7 +17,7 @@ constexpr Route peer = Route::inside(KernelId(1));
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
-  Input in(data, size);
+  sim::FuzzInput in(data, size);
   CaptureDevice device;
   TestLayer layer;
   sim::SimulatedClock clock;

@@ -92,9 +92,10 @@ void TcpStack::close_listener(ListenerId id) {
   l->open = false;
 }
 
-void TcpStack::accepted(TcbId id) {
+bool TcpStack::accepted(TcbId id) {
   Tcb* t = table_.get(id);
   if (t != nullptr && t->has(flag_in_accept_queue)) unlink_child(*t);
+  return t != nullptr;
 }
 
 void TcpStack::on_listen_segment(u32 slot, const FlowKey& key, const TcpSegment& s, Route from,

@@ -46,7 +46,7 @@ class TcpStack final : public Stack {
   void set_max_segment(ListenerId listener, u16 bytes) override;
   ListenerInfo info(ListenerId listener) const override;
   void close_listener(ListenerId listener) override;
-  void accepted(TcbId tcb) override;
+  bool accepted(TcbId tcb) override;
 
   Result<TcbId> connect(const ConnectOptions& options) override;
   void set_cookie(TcbId tcb, u64 cookie) override;

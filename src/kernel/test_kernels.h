@@ -1,0 +1,239 @@
+// For tests and fuzzers: two kernels of one cob in this process, driven in simulated time, and
+// programs that the test plays. Model: the test is the supervisor (it introduces the kernels to
+// each other) and the programs (it writes their side of the arena as a shim would, or as none
+// would); nothing runs but by turns(). One thread. Test code only.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#include <array>
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "base/doorbell.h"
+#include "base/passing.h"
+#include "kernel/kernel.h"
+
+namespace cob::kernel::test {
+
+inline constexpr u32 cob_address = 0x0a4d0001;
+
+// A program: its liveness socket and, once attached, both sides of its arena.
+class Played {
+ public:
+  explicit Played(Fd liveness) : liveness_(std::move(liveness)) {}
+  ~Played() { unmap(); }
+  Played(const Played&) = delete;
+  Played& operator=(const Played&) = delete;
+
+  FdRef liveness() const { return liveness_.ref(); }
+  void die() { liveness_.reset(); }
+  bool attached() const { return ours_ != nullptr; }
+  const call::KernelSide& ours() const { return *ours_; }
+  call::ProgramSide& theirs() { return *theirs_; }
+  const call::KernelSocket& line(u32 slot) const { return ours_->socket[slot]; }
+  call::ProgramSocket& own_line(u32 slot) { return theirs_->socket[slot]; }
+  const call::ThreadReply& reply(u32 thread = 0) const { return ours_->reply[thread]; }
+
+  void ask_to_attach() {
+    call::AttachRequest request{};
+    request.kind = static_cast<u32>(call::Hello::attach);
+    request.version = call::protocol_version;
+    request.pid = 7;
+    std::strcpy(request.command, "played");
+    (void)send_struct(liveness_.ref(), request, {}, Blocking::never);
+  }
+  void ask_for_thread(u32 index) {
+    const call::ThreadRequest thread{.kind = static_cast<u32>(call::Hello::thread),
+                                     .thread = index};
+    (void)send_struct(liveness_.ref(), thread, {}, Blocking::never);
+  }
+  // Takes the kernel's answers; false: it ended the program.
+  bool take_answers() {
+    while (liveness_.valid()) {
+      std::byte bytes[64];
+      auto got = receive_datagram(liveness_.ref(), bytes, Blocking::never);
+      if (got.is_error()) return got.error().code == EAGAIN;
+      if (got.value().bytes == 0) return false;
+      if (got.value().descriptors.size() == 3) map(got.value().descriptors);
+    }
+    return false;
+  }
+
+  // False: the ring is full.
+  bool post(call::CallSlot call, u32 thread = 0) {
+    u32& position = position_[thread];
+    if (position - load(ours_->consumed[thread].consumed) >= call::ring_slots) return false;
+    call::CallSlot& slot = theirs_->ring[thread][position % call::ring_slots];
+    call.sequence = slot.sequence;
+    slot = call;
+    publish(slot.sequence, ++position);
+    return true;
+  }
+  bool answered(u32 thread = 0) const {
+    return load(ours_->reply[thread].sequence) == position_[thread];
+  }
+  static constexpr u32 threads = 4;
+
+ private:
+  void map(const std::vector<Fd>& fds) {
+    unmap();
+    void* ours = ::mmap(nullptr, sizeof(call::KernelSide), PROT_READ, MAP_SHARED, fds[0].get(), 0);
+    void* theirs = ::mmap(nullptr, sizeof(call::ProgramSide), PROT_READ | PROT_WRITE, MAP_SHARED,
+                          fds[1].get(), 0);
+    VERIFY(ours != MAP_FAILED && theirs != MAP_FAILED);
+    ours_ = static_cast<const call::KernelSide*>(ours);
+    theirs_ = static_cast<call::ProgramSide*>(theirs);
+    position_ = {};
+  }
+  void unmap() {
+    if (ours_ != nullptr) ::munmap(const_cast<call::KernelSide*>(ours_), sizeof *ours_);
+    if (theirs_ != nullptr) ::munmap(theirs_, sizeof *theirs_);
+    ours_ = nullptr;
+    theirs_ = nullptr;
+  }
+
+  Fd liveness_;
+  const call::KernelSide* ours_ = nullptr;
+  call::ProgramSide* theirs_ = nullptr;
+  std::array<u32, call::max_threads> position_{};
+};
+
+class TwoKernels {
+ public:
+  TwoKernels() {
+    for (u16 k = 0; k < 2; ++k) {
+      auto [mine, kernels] = seqpacket_pair().release_value();
+      Node& node = nodes_[k];
+      node.supervisor = std::move(mine);
+      message::Config config;
+      config.kernel = k;
+      config.kernels = 2;
+      config.epoch = 1;
+      config.address = cob_address;
+      config.prefix_bits = 24;
+      node.kernel = Kernel::create(config, std::move(kernels)).release_value();
+      std::byte bytes[64];
+      auto hello = receive_datagram(node.supervisor.ref(), bytes, Blocking::never).release_value();
+      VERIFY(hello.descriptors.size() == 1);
+      void* board =
+          ::mmap(nullptr, sizeof(Board), PROT_READ, MAP_SHARED, hello.descriptors[0].get(), 0);
+      VERIFY(board != MAP_FAILED);
+      node.board = static_cast<const Board*>(board);
+    }
+    introduce();
+    turns(60);
+    VERIFY(board(0).heartbeat_ns != 0);
+  }
+  ~TwoKernels() {
+    for (Node& node : nodes_) ::munmap(const_cast<Board*>(node.board), sizeof *node.board);
+  }
+  TwoKernels(const TwoKernels&) = delete;
+  TwoKernels& operator=(const TwoKernels&) = delete;
+
+  Time now() const { return now_; }
+  const Board& board(u16 kernel) const { return *nodes_[kernel].board; }
+
+  void turns(u32 count = 1, Duration each = Duration::microseconds(20)) {
+    for (u32 i = 0; i < count; ++i) {
+      now_ = now_ + each;
+      for (Node& node : nodes_) node.kernel->turn(now_);
+    }
+  }
+  // Turns, and leaps to the next deadline when nothing happens, until `done` or for `patience`.
+  template <typename F>
+  bool until(F done, Duration patience = Duration::seconds(60)) {
+    const Time end = now_ + patience;
+    for (u32 i = 0; i < 20'000 && now_ < end; ++i) {
+      turns(4);
+      if (done()) return true;
+      if (i % 16 != 15) continue;
+      turns(1, Duration::milliseconds(6));                      // boards are written every 5 ms
+      Time next = std::min(end, now_ + Duration::seconds(10));  // host descriptors have no deadline
+      for (Node& node : nodes_) next = std::min(next, node.kernel->next_deadline());
+      now_ = std::max(now_, next);
+    }
+    return done();
+  }
+
+  // The kernel's end of a fresh liveness socket goes to the kernel.
+  std::unique_ptr<Played> newcomer(u16 kernel) {
+    auto [mine, theirs] = seqpacket_pair().release_value();
+    const message::Simple hand{.kind = static_cast<u32>(message::ControlKind::program), .value = 7};
+    const FdRef end[] = {theirs.ref()};
+    send_struct(nodes_[kernel].supervisor.ref(), hand, end).release_value();
+    host_turn();
+    return std::make_unique<Played>(std::move(mine));
+  }
+  std::unique_ptr<Played> attached(u16 kernel, u32 threads = 1) {
+    auto program = newcomer(kernel);
+    attach(*program, threads);
+    return program;
+  }
+  void attach(Played& program, u32 threads = 1) {
+    program.ask_to_attach();
+    for (u32 t = 0; t < threads; ++t) program.ask_for_thread(t);
+    host_turn();
+    (void)program.take_answers();
+  }
+  // Host descriptors are looked at every 500 us only.
+  void host_turn() { turns(2, Duration::microseconds(600)); }
+
+  // Posts and waits for the answer; -ETIMEDOUT: none came.
+  i32 call(Played& program, const call::CallSlot& call, u32 thread = 0) {
+    if (!until([&] { return program.post(call, thread); })) return -ETIMEDOUT;
+    const bool came = until([&] { return program.answered(thread); }, Duration::seconds(10));
+    return came ? program.reply(thread).result : -ETIMEDOUT;
+  }
+
+ private:
+  struct Node {
+    std::unique_ptr<Kernel> kernel;
+    Fd supervisor;
+    const Board* board = nullptr;
+  };
+
+  // As the supervisor does: both are told of each other and get their ends of the doorbells between
+  // them, then each gets the memory that the other writes for it.
+  void introduce() {
+    const std::array doorbells = {make_doorbell().release_value(), make_doorbell().release_value()};
+    for (u16 k = 0; k < 2; ++k) {
+      const message::Simple appeared{.kind = static_cast<u32>(message::ControlKind::peer_appeared),
+                                     .value = 1u - k,
+                                     .epoch = 1};
+      const FdRef ends[] = {doorbells[1 - k].button.ref(), doorbells[k].bell.ref()};
+      send_struct(nodes_[k].supervisor.ref(), appeared, ends).release_value();
+    }
+    host_turn();
+    for (u16 k = 0; k < 2; ++k) {
+      message::LinkNotice link;
+      const auto got =
+          receive_datagram(nodes_[k].supervisor.ref(), std::as_writable_bytes(std::span(&link, 1)),
+                           Blocking::never)
+              .release_value();
+      VERIFY(got.descriptors.size() == 1);
+      const message::LinkNotice up{.kind = static_cast<u32>(message::ControlKind::peer_up),
+                                   .peer = k,
+                                   .peer_epoch = 1,
+                                   .own_epoch = 1};
+      const FdRef fds[] = {got.descriptors[0].ref()};
+      send_struct(nodes_[1 - k].supervisor.ref(), up, fds).release_value();
+    }
+    host_turn();
+  }
+
+  Time now_{1'000'000'000};
+  std::array<Node, 2> nodes_;
+};
+
+inline call::CallSlot slot_call(call::Op op, u32 socket = 0, u32 generation = 0) {
+  call::CallSlot call{};
+  call.op = op;
+  call.socket = socket;
+  call.generation = generation;
+  return call;
+}
+
+}  // namespace cob::kernel::test

@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""clang-tidy-19 finds nothing in the sources, by .clang-tidy. A file is looked at again only when it, a header that it
+includes, its compile command or the checks changed: stamps of what was clean lie in the build tree. Arguments: files
+to look at instead of all; --thorough: with the costly checks, which take ten times as long and have findings that
+need a reader (`make tidy`)."""
+import concurrent.futures
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = pathlib.Path(os.environ.get("COB_BUILD", ROOT / "build")).resolve()
+TIDY = "clang-tidy-19"
+INCLUDE = re.compile(rb'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+THOROUGH = ["--checks=clang-analyzer-*,-clang-analyzer-optin.performance.Padding,performance-unnecessary-value-param"]
+JOBS = min(2, os.cpu_count() or 1)
+
+
+def sources():
+    files = sorted(p for top in ("src", "bench") for p in (ROOT / top).rglob("*.cc"))
+    return [p for p in files if not re.search(r"_(test|fuzz)\.cc$", p.name)]
+
+
+def commands():
+    """The compile command of each source file."""
+    entries = json.loads((BUILD / "compile_commands.json").read_text())
+    return {pathlib.Path(e["file"]): e["command"] for e in entries}
+
+
+def with_headers(path, seen):
+    """`path` and the headers of the tree that it includes, into `seen`."""
+    if path in seen:
+        return
+    seen[path] = content = path.read_bytes()
+    for name in INCLUDE.findall(content):
+        for base in (path.parent, ROOT / "src", ROOT, BUILD / "src" / "shim"):
+            header = base / name.decode()
+            if header.is_file():
+                with_headers(header.resolve(), seen)
+                break
+
+
+def digest(path, command, common):
+    seen = {}
+    with_headers(path, seen)
+    total = hashlib.sha256(common + command.encode())
+    for each in sorted(seen):
+        total.update(str(each).encode() + b"\0" + seen[each])
+    return total.hexdigest()
+
+
+def check(path, command, common, extra):
+    """None: clean before; else (exit status, output)."""
+    stamp = BUILD / "tidy" / (str(path.relative_to(ROOT)).replace("/", "+") + (".thorough" if extra else ".clean"))
+    wanted = digest(path, command, common)
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return None
+    done = subprocess.run([TIDY, "-p", str(BUILD), "--quiet", *extra, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True)
+    if done.returncode == 0:
+        stamp.parent.mkdir(exist_ok=True)
+        stamp.write_text(wanted)
+    return done.returncode, done.stdout
+
+
+def main():
+    if shutil.which(TIDY) is None:
+        print(f"SKIPPED style.tidy: {TIDY} is not installed (tools/packages.txt)")
+        return 77
+    known = commands()
+    extra = THOROUGH if "--thorough" in sys.argv else []
+    files = [pathlib.Path(a).resolve() for a in sys.argv[1:] if a != "--thorough"] or sources()
+    version = subprocess.run([TIDY, "--version"], stdout=subprocess.PIPE).stdout
+    common = version + (ROOT / ".clang-tidy").read_bytes()
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        results = list(pool.map(lambda p: check(p, known.get(p, ""), common, extra), files))
+    bad, told = 0, set()
+    for result in results:
+        if result is None or result[0] == 0:
+            continue
+        bad += 1
+        # A finding in a header comes with every file that includes it: told once.
+        for finding in re.split(r"^(?=\S+:\d+:\d+: (?:error|warning):)", result[1], flags=re.MULTILINE):
+            if finding not in told:
+                print(finding.replace(str(ROOT) + "/", ""), end="")
+                told.add(finding)
+    unknown = [p for p in files if p not in known]
+    for path in unknown:
+        print(f"not built, so not checked as it is compiled: {path.relative_to(ROOT)}")
+    looked = sum(r is not None for r in results)
+    print(f"{len(files)} files, {looked} looked at, {bad} with findings")
+    return 1 if bad or unknown else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
