@@ -119,7 +119,7 @@ struct Description {
     kept_taken += bytes;
     if (kept_taken == kept.size()) {
       clear_kept();
-    } else if (kept_taken >= 64 * 1024 && kept_taken >= kept.size() / 2) {
+    } else if (kept_taken >= std::size_t{64} * 1024 && kept_taken >= kept.size() / 2) {
       kept.erase(kept.begin(), kept.begin() + static_cast<std::ptrdiff_t>(kept_taken));
       kept_taken = 0;
     }

@@ -11,7 +11,7 @@
 
 namespace cob::kernel {
 
-inline constexpr std::size_t own_chunk_bytes = 16 * 1024;
+inline constexpr std::size_t own_chunk_bytes = std::size_t{16} * 1024;
 
 class OwnChunks {
  public:

@@ -21,8 +21,10 @@ class Relays final {
  public:
   // What an epoll event of a relay carries beside its id.
   static constexpr u64 event_mark = u64{4} << 32;
-  static constexpr std::size_t send_limit = 256 * 1024;  // bytes a relay may have under way
-  static constexpr std::size_t budget = 64 * 1024;       // bytes a relay and direction, each turn
+  static constexpr std::size_t send_limit =
+      std::size_t{256} * 1024;  // bytes a relay may have under way
+  static constexpr std::size_t budget =
+      std::size_t{64} * 1024;  // bytes a relay and direction, each turn
 
   // `events`: the epoll set of the loop. `most`: reaction when full: those that no program is
   // known to use end, then ENFILE.

@@ -111,13 +111,8 @@ int set_socket_level(Socket* socket, int name, int value, const void* raw_value,
     case SO_RCVLOWAT:
       store(socket->low_water, low_water(socket, value));
       return 0;
-    case SO_TYPE:
-    case SO_ERROR:
-    case SO_DOMAIN:
-    case SO_PROTOCOL:
-    case SO_ACCEPTCONN:
-      return ENOPROTOOPT;
-    default:
+    default:  // also those that are only read: SO_TYPE, SO_ERROR, SO_DOMAIN, SO_PROTOCOL,
+              // SO_ACCEPTCONN
       return ENOPROTOOPT;
   }
 }
