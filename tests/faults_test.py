@@ -77,7 +77,7 @@ class KernelDeaths(harness.CobTest):
         self.assertLess(seconds, 1)
 
     def wait_for_sleep(self, cob, program):
-        """Until the program sleeps in ppoll(2), as waits for a kernel do."""
+        """Until the program sleeps in ppoll(2) or epoll_pwait2(2), as waits for a kernel do."""
         syscall = pathlib.Path(f"/proc/{program.pid}/syscall")
         harness.wait_until(lambda: syscall.read_text().split()[0] in ("271", "441"), what="the program's sleep")
 

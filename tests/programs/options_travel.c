@@ -50,19 +50,6 @@ static void expect_all(int fd, int plus) {
   CHECK(timeout.tv_sec == 11 + plus && timeout.tv_usec / 10000 == 25);
 }
 
-static void send_right(int channel, int fd) {
-  char control[CMSG_SPACE(sizeof(int))] = {0}, byte = 'r';
-  struct iovec part = {&byte, 1};
-  struct msghdr message = {
-      .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-  struct cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  CHECK(sendmsg(channel, &message, 0) == 1);
-}
-
 static int receive_right(int channel) {
   char control[CMSG_SPACE(sizeof(int))] = {0}, byte;
   struct iovec part = {&byte, 1};

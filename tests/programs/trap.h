@@ -160,3 +160,17 @@ static inline void pause_ms(int ms) {
   while (nanosleep(&t, &t) < 0 && errno == EINTR) {
   }
 }
+
+/* One byte with one descriptor by SCM_RIGHTS. */
+static inline void send_right(int channel, int fd) {
+  char control[CMSG_SPACE(sizeof(int))] = {0}, byte = 'r';
+  struct iovec part = {&byte, 1};
+  struct msghdr message = {
+      .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+  struct cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  CHECK(sendmsg(channel, &message, 0) == 1);
+}
