@@ -534,7 +534,14 @@ class RunTest(CliTest):
 
     def test_default_is_the_kernel_with_fewest_programs(self):
         cob = self.cob(cores=",".join(map(str, (usable_cores() * 2)[:2])))
+        kernels = [k["pid"] for k in cob.kernels()]
+        for pid in kernels:  # all four are placed before any is attached
+            os.kill(pid, signal.SIGSTOP)
         programs = [cob.start("sleep", "60") for _ in range(4)]
+        for program in programs:
+            wait_until(lambda pid=program.pid: pathlib.Path(f"/proc/{pid}/comm").read_text() == "sleep\n")
+        for pid in kernels:
+            os.kill(pid, signal.SIGCONT)
         wait_until(lambda: len(cob.ps()) == 4)
         self.assertEqual([k["now"]["programs"] for k in cob.kernels()], [2, 2])
         on_first = {p["pid"] for p in cob.ps() if p["kernel"] == 0}

@@ -104,6 +104,7 @@ Result<void> KernelSlot::spawn(Time now) {
 Result<void> KernelSlot::start_process(Time now) {
   auto [ours, theirs] = TRY(seqpacket_pair());
   ++plan_.config.epoch;
+  programs_sent_ = 0;
   TRY(send_struct(ours.ref(), plan_.config));
   const pid_t supervisor = ::getpid();
   const pid_t child = ::fork();

@@ -54,6 +54,13 @@ class KernelSlot {
     const auto bytes = std::as_bytes(std::span(&value, 1));
     return send_bytes({bytes.begin(), bytes.end()}, std::move(descriptors));
   }
+  // As send(): gives the kernel a program, which attaches soon.
+  Result<void> send_program(const message::Simple& program, std::vector<Fd> descriptors) {
+    TRY(send(program, std::move(descriptors)));
+    ++programs_sent_;
+    return {};
+  }
+  u64 programs_sent() const { return programs_sent_; }  // in this epoch
   void flush();
   bool has_queued() const { return !queue_.empty(); }
 
@@ -92,6 +99,7 @@ class KernelSlot {
   std::deque<Time> deaths_;  // of the last 10 s
   Time deadline_ = Time::never();
   Time running_since_;
+  u64 programs_sent_ = 0;
 };
 
 }  // namespace cob::cli

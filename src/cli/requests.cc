@@ -27,12 +27,15 @@ namespace {
 
 nlohmann::json refusal(std::string text) { return {{"ok", false}, {"error", std::move(text)}}; }
 
+// Those that the kernel knows, and those that it has been sent and does not know yet: of programs
+// that start at the same time none has attached when the next is placed.
 u64 programs_on(const KernelSlot& kernel) {
-  u64 programs = 0;
-  const auto offset = static_cast<off_t>(offsetof(kernel::Board, programs_attached));
-  return ::pread(kernel.board().get(), &programs, sizeof(programs), offset) == sizeof(programs)
-             ? programs
-             : 0;
+  u64 counts[2] = {};  // introduced, known
+  static_assert(offsetof(kernel::Board, programs_known) ==
+                offsetof(kernel::Board, programs_introduced) + sizeof(u64));
+  const auto offset = static_cast<off_t>(offsetof(kernel::Board, programs_introduced));
+  if (::pread(kernel.board().get(), counts, sizeof counts, offset) != sizeof counts) return 0;
+  return counts[1] + (kernel.programs_sent() - counts[0]);
 }
 
 }  // namespace
@@ -171,7 +174,7 @@ Supervisor::Reply Supervisor::answer_attach(const nlohmann::json& request, pid_t
   program.epoch = kernel->epoch();
   std::vector<Fd> passed;
   passed.push_back(std::move(kernel_end));
-  if (kernel->send(program, std::move(passed)).is_error())
+  if (kernel->send_program(program, std::move(passed)).is_error())
     return {refusal("the kernel does not take new programs"), {}, {}};
   last_attach_[kernel->id()] = now_;
   Reply reply{{{"ok", true},
@@ -208,7 +211,7 @@ void Supervisor::on_attach_again() {
     program.kind = std::to_underlying(message::ControlKind::program);
     program.value = datagram.sender > 0 ? static_cast<u32>(datagram.sender) : request.pid;
     program.epoch = kernel.epoch();
-    if (kernel.send(program, std::move(datagram.descriptors)).is_error()) {
+    if (kernel.send_program(program, std::move(datagram.descriptors)).is_error()) {
       log(fmt::format("kernel {} does not take new programs; one was turned away", kernel.id()));
     }
   }

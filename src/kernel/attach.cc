@@ -106,7 +106,6 @@ void Kernel::add_thread(Program& program, u32 index) {
       bell = std::move(doorbell.value().bell);
     }
     reply.result = 0;
-    tables_changed_ = true;
   }
   const FdRef fds[] = {bell.ref()};
   if (bell.valid() && !send_struct(program.liveness(), reply, fds, Blocking::never).is_error())
@@ -163,7 +162,6 @@ void Kernel::attach(Program& program, const call::AttachRequest& request) {
     const auto* text = request.command;
     program.set_identity(request.pid, std::string(text, ::strnlen(text, sizeof request.command)));
     done = give_arena(program);
-    tables_changed_ = true;
   }
   if (done.is_error()) {
     COB_LOG(warn, "kernel {}: program {} not attached: {}", config_.kernel, request.pid,
@@ -233,7 +231,6 @@ void Kernel::end(Program& program) {
   if (program.dead) return;
   program.dead = true;
   any_dead_ = true;
-  tables_changed_ = true;
   if (program.attached()) {
     let_go_all(program, false);
     std::erase(attached_, &program);

@@ -67,6 +67,9 @@ void Kernel::update_board(Time now) {
   b.connections = s.connections;
   b.time_wait = s.time_wait;
   b.programs_attached = attached_.size();
+  b.programs_introduced = introduced_;
+  b.programs_known = static_cast<u64>(std::count_if(programs_.begin(), programs_.end(),
+                                                    [](const auto& p) { return !p.second->dead; }));
   b.descriptions = sockets_->open_count();
   b.bytes_in = sockets_->counters().bytes_in;
   b.bytes_out = sockets_->counters().bytes_out;

@@ -43,7 +43,7 @@ struct BoardPeer {
 
 struct Board {
   u32 magic = 0x626f6172;
-  u32 version = 2;
+  u32 version = 3;
   u32 pid = 0;
   u32 epoch = 0;
   u16 kernel = 0;
@@ -60,6 +60,8 @@ struct Board {
   u64 active_opens = 0, passive_opens = 0, accept_overflows = 0;
   u64 connections = 0, time_wait = 0;           // now
   u64 programs_attached = 0, descriptions = 0;  // now
+  u64 programs_introduced = 0;                  // by the supervisor
+  u64 programs_known = 0;                       // now, attached or about to be
   u64 bytes_in = 0, bytes_out = 0;              // stream bytes to and from programs
   u64 faults = 0;                               // programs or peers dropped for a broken protocol
   u64 asleep = 0;                               // 1: armed and sleeping

@@ -92,6 +92,7 @@ void Kernel::on_supervisor() {
         lose_peer(KernelId(static_cast<u16>(simple.value)));
         break;
       case ControlKind::program:
+        ++introduced_;
         if (fds.size() == 1) {
           add_program(simple.value, std::move(fds[0]));
         } else {

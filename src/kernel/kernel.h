@@ -132,7 +132,6 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   std::vector<Program*> attached_;
   u32 next_program_ = 1;
   bool any_dead_ = false;
-  bool tables_changed_ = true;
   std::unique_ptr<Arena> spare_arena_;
 
   Rest rest_;
@@ -145,7 +144,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   bool board_behind_ = false;  // something may have changed since it was written
   bool stopping_ = false;
   u32 draining_ = 0;  // depth
-  u64 loops_ = 0, idle_loops_ = 0, yields_ = 0, sleeps_ = 0, naps_ = 0, calls_ = 0, faults_ = 0,
+  u64 loops_ = 0, idle_loops_ = 0, yields_ = 0, sleeps_ = 0, naps_ = 0, calls_ = 0, faults_ = 0, introduced_ = 0,
       bells_ = 0;
   u32 arms_ = 1;  // tells the sleeps apart: a program rings once a sleep
 };
