@@ -48,8 +48,8 @@ struct Shared {
   alignas(128) Slot back;
   alignas(4096) Slot ring_there[message_slots];
   alignas(4096) Slot ring_back[message_slots];
-  alignas(64) u32 consumed_there;
-  alignas(64) u32 consumed_back;
+  alignas(64) le<u32> consumed_there;
+  alignas(64) le<u32> consumed_back;
 };
 
 class Process {
@@ -140,13 +140,13 @@ struct Bare {
   MessageWriter out;
   MessageReader in;
   Slot head{};
-  std::array<std::byte, max_message_bytes> scratch{};
+  std::array<std::byte, max_payload_bytes> scratch{};
   std::array<std::byte, Slot::first_payload> payload{};
 
   void send() {
     while (out.room(1, message_slots) != Room::yes) {
     }
-    out.write(MessageKind::one_way, Note::type, 0, 0, payload);
+    out.write({.type = Note::type}, payload);
   }
   bool take() { return in.take(head, scratch.data()) == Taken::one; }
 };

@@ -113,7 +113,7 @@ void Kernel::update_tables() {
     b.peer[k] = {};
     if (!link.connected || k == config_.kernel) continue;
     b.peer[k] = {.connected = 1,
-                 .message_lines = link.messages_out.unread(),
+                 .message_lines = link.normal.out.unread(),
                  .frames = link.frames_out.unread()};
   }
   publish(b.tables_sequence, b.tables_sequence + 1);

@@ -134,10 +134,10 @@ TEST(Rings, TwoThreadsOnOneMapping) {
   MessageWriter::prepare(std::span<Slot, message_slots>(memory->slot));
   FrameWriter::prepare(std::span<FrameEntry, frame_entries>(memory->entry));
   std::thread reader([&] {
-    MessageReader messages(memory->slot, &memory->state.messages_consumed);
+    MessageReader messages(memory->slot, &memory->state.normal_consumed);
     FrameReader frames(memory->entry, memory->pool_area, &memory->state.frames_consumed);
     Slot head;
-    alignas(64) std::byte scratch[max_message_bytes];
+    alignas(64) std::byte scratch[max_payload_bytes];
     for (u32 taken = 0, framed = 0; taken < total || framed < total;) {
       const Taken one = messages.take(head, scratch);
       ASSERT_NE(one, Taken::fault);
@@ -162,14 +162,14 @@ TEST(Rings, TwoThreadsOnOneMapping) {
       if (one == Taken::nothing && two == Taken::nothing) std::this_thread::yield();
     }
   });
-  MessageWriter messages(memory->slot, &memory->state.messages_consumed);
+  MessageWriter messages(memory->slot, &memory->state.normal_consumed);
   FrameWriter frames(memory->entry, memory->pool_area, &memory->state.frames_consumed);
   std::array<std::byte, 300> bytes;
   for (u32 sent = 0, framed = 0; sent < total || framed < total;) {
     bool idle = true;
     if (sent < total && messages.room(lines_for(sent % 300), message_slots) == Room::yes) {
       bytes.fill(static_cast<std::byte>(sent));
-      messages.write(MessageKind::one_way, Note::type, sent, 0, std::span(bytes).first(sent % 300));
+      messages.write({.type = Note::type, .tag = sent}, std::span(bytes).first(sent % 300));
       ++sent;
       idle = false;
     }

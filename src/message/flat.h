@@ -17,6 +17,18 @@ namespace cob::message {
 using MessageType = Distinct<struct MessageTypeTag, u16>;
 inline constexpr std::size_t message_types = 256;
 
+// Urgent messages overtake normal ones; a message type says which it is.
+enum class Priority : u8 { normal, urgent };
+
+template <typename T>
+constexpr Priority priority_of = [] {
+  if constexpr (requires { T::priority; }) {
+    return T::priority;
+  } else {
+    return Priority::normal;
+  }
+}();
+
 // A little-endian integer or enum, aligned to its size on every ISA. Converts from and to T.
 template <typename T>
   requires(std::is_integral_v<T> && !std::is_same_v<T, bool>) || std::is_enum_v<T>

@@ -28,6 +28,7 @@ void FrameWriter::refresh() {
 
 std::span<std::byte> FrameWriter::reserve(std::size_t bytes) {
   VERIFY(bytes > 0 && bytes <= max_frame_bytes);
+  if (entries_ == nullptr) return {};
   const auto wanted = static_cast<u32>(bytes);
   if (head_ >= look_at_) refresh();
   u32 offset = next_ - credited_ < frame_entries ? place(wanted) : no_room;

@@ -24,7 +24,8 @@ class FrameWriter {
   }
 
   // A buffer of `bytes` in the pool, or an empty span if there is no room. REQUIRES: 0 < bytes <=
-  // max_frame_bytes. Reserving again without a commit gives the first buffer up.
+  // max_frame_bytes. Always empty without a ring. Reserving again without a commit gives the first
+  // buffer up.
   std::span<std::byte> reserve(std::size_t bytes);
   // REQUIRES: 0 < bytes <= the reserved size.
   void commit(std::size_t bytes, u32 flags);
@@ -35,6 +36,7 @@ class FrameWriter {
   }
   // Frames that the reader has not given back.
   u32 unread() const {
+    if (consumed_ == nullptr) return 0;
     const u32 frames = next_ - load_acquire(*consumed_);
     return frames <= frame_entries ? frames : frame_entries;
   }
@@ -78,11 +80,13 @@ class FrameReader {
       : entries_(entries), pool_(pool), consumed_(consumed) {}
 
   bool empty() const {
-    return load_relaxed(entries_[next_ & mask].sequence) == next_ + 1 - frame_entries;
+    return entries_ == nullptr ||
+           load_relaxed(entries_[next_ & mask].sequence) == next_ + 1 - frame_entries;
   }
 
   // The next frame; its bytes stay valid until release().
   Taken take(Frame& frame) {
+    if (entries_ == nullptr) return Taken::nothing;
     const FrameEntry& shared = entries_[next_ & mask];
     const u32 sequence = load_acquire(shared.sequence);
     if (sequence != next_ + 1)

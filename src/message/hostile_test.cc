@@ -35,27 +35,62 @@ struct Hostile : testing::Test {
 };
 
 TEST_F(Hostile, SequenceFromNowhere) {
-  put({.sequence = 500, .tag = 0, .type = 1, .length = 8, .kind = 0, .error = 0, .payload = {}});
+  put({.sequence = 500,
+       .tag = 0,
+       .type = 1,
+       .length = 8,
+       .kind = 0,
+       .flags = 0,
+       .detail = 0,
+       .payload = {}});
   expect_cut_off();
 }
 
 TEST_F(Hostile, LengthOfAnotherType) {
-  put({.sequence = 1, .tag = 0, .type = 1, .length = 16, .kind = 0, .error = 0, .payload = {}});
+  put({.sequence = 1,
+       .tag = 0,
+       .type = 1,
+       .length = 16,
+       .kind = 0,
+       .flags = 0,
+       .detail = 0,
+       .payload = {}});
   expect_cut_off();
 }
 
 TEST_F(Hostile, LengthBeyondAnyMessage) {
-  put({.sequence = 1, .tag = 0, .type = 4, .length = 0xffff, .kind = 0, .error = 0, .payload = {}});
+  put({.sequence = 1,
+       .tag = 0,
+       .type = 4,
+       .length = 0xffff,
+       .kind = 0,
+       .flags = 0,
+       .detail = 0,
+       .payload = {}});
   expect_cut_off();
 }
 
 TEST_F(Hostile, TypeBeyondTheTable) {
-  put({.sequence = 1, .tag = 0, .type = 0xfffe, .length = 8, .kind = 0, .error = 0, .payload = {}});
+  put({.sequence = 1,
+       .tag = 0,
+       .type = 0xfffe,
+       .length = 8,
+       .kind = 0,
+       .flags = 0,
+       .detail = 0,
+       .payload = {}});
   expect_cut_off();
 }
 
 TEST_F(Hostile, KindUnknown) {
-  put({.sequence = 1, .tag = 0, .type = 1, .length = 8, .kind = 9, .error = 0, .payload = {}});
+  put({.sequence = 1,
+       .tag = 0,
+       .type = 1,
+       .length = 8,
+       .kind = 9,
+       .flags = 0,
+       .detail = 0,
+       .payload = {}});
   expect_cut_off();
 }
 
@@ -65,13 +100,21 @@ TEST_F(Hostile, RunWithAMissingLine) {
        .type = 4,
        .length = sizeof(Page),
        .kind = 0,
-       .error = 0,
+       .flags = 0,
+       .detail = 0,
        .payload = {}});
   expect_cut_off();
 }
 
 TEST_F(Hostile, ReplyNobodyAskedFor) {
-  put({.sequence = 1, .tag = 0, .type = 3, .length = 8, .kind = 2, .error = 0, .payload = {}});
+  put({.sequence = 1,
+       .tag = 0,
+       .type = 3,
+       .length = 8,
+       .kind = 2,
+       .flags = 0,
+       .detail = 0,
+       .payload = {}});
   expect_cut_off();
 }
 
@@ -79,7 +122,14 @@ TEST_F(Hostile, ReplyOfTheWrongType) {
   int code = 0;
   ASSERT_TRUE((b->request<Ask, Answer>(a.id, Ask{}, Time::never(),
                                        [&](Result<Answer> r) { code = r.error().code; })));
-  put({.sequence = 1, .tag = 0, .type = 1, .length = 8, .kind = 2, .error = 0, .payload = {}});
+  put({.sequence = 1,
+       .tag = 0,
+       .type = 1,
+       .length = 8,
+       .kind = 2,
+       .flags = 0,
+       .detail = 0,
+       .payload = {}});
   expect_cut_off();
   EXPECT_EQ(code, EPROTO);
 }
@@ -91,8 +141,14 @@ TEST_F(Hostile, AnswersARequestOfAnotherKernel) {
   int code = 0;
   ASSERT_TRUE((b3->request<Ask, Answer>(
       c3.id, Ask{}, Time::never(), [&](Result<Answer> r) { code = r ? -1 : r.error().code; })));
-  a3->links().find(b3.id)->out->slot[0] = {
-      .sequence = 1, .tag = 0, .type = 3, .length = 8, .kind = 2, .error = 0, .payload = {}};
+  a3->links().find(b3.id)->out->slot[0] = {.sequence = 1,
+                                           .tag = 0,
+                                           .type = 3,
+                                           .length = 8,
+                                           .kind = 2,
+                                           .flags = 0,
+                                           .detail = 0,
+                                           .payload = {}};
   b3->poll({}, 10);
   EXPECT_EQ(b3->take_faulted(), a3.id);
   EXPECT_EQ(code, 0);
@@ -100,7 +156,7 @@ TEST_F(Hostile, AnswersARequestOfAnotherKernel) {
 }
 
 TEST_F(Hostile, CreditsNeverSent) {
-  memory->state.messages_consumed = 5'000;
+  memory->state.normal_consumed = 5'000;
   while (b->send(a.id, Note{})) {
   }
   EXPECT_EQ(b->take_faulted(), a.id);
@@ -109,7 +165,14 @@ TEST_F(Hostile, CreditsNeverSent) {
 // Asks far more than its share of reply room and never takes a reply.
 TEST_F(Hostile, FloodOfRequests) {
   for (u32 i = 0; i < 3 * message_slots && b->connected(a.id); ++i) {
-    put({.sequence = i + 1, .tag = i, .type = 2, .length = 8, .kind = 1, .error = 0, .payload = {}},
+    put({.sequence = i + 1,
+         .tag = i,
+         .type = 2,
+         .length = 8,
+         .kind = 1,
+         .flags = 0,
+         .detail = 0,
+         .payload = {}},
         i % message_slots);
     b->poll({}, 100);
   }
@@ -119,7 +182,7 @@ TEST_F(Hostile, FloodOfRequests) {
 
 // `a` does all it can to the bell that `b` rings: fills it, empties it, lets writes to it block.
 TEST_F(Hostile, ASleeperCannotBlockWhoRingsIt) {
-  const int bell = a->links().find(b.id)->doorbell.bell.get();
+  const int bell = a->links().find(b.id)->coherent->doorbell().bell.get();
   const u64 nearly_full = ~u64{0} - 1;
   (void)::fcntl(bell, F_SETFL, 0);
   EXPECT_LT(::write(bell, &nearly_full, sizeof nearly_full), 0);
@@ -138,7 +201,7 @@ TEST_F(Hostile, AButtonSpoiltByItsHolderSilencesNobodyElse) {
   End a3(0, 3), b3(1, 3), c3(2, 3);
   connect(a3, b3);
   connect(c3, b3);
-  const int button = a3->links().find(b3.id)->doorbell.button.get();
+  const int button = a3->links().find(b3.id)->coherent->doorbell().button.get();
   const u64 nearly_full = ~u64{0} - 1;
   ASSERT_EQ(::write(button, &nearly_full, sizeof nearly_full), 8);
   ASSERT_EQ(::fcntl(button, F_SETFL, 0), 0);

@@ -5,21 +5,6 @@
 #include <algorithm>
 
 namespace cob::message {
-namespace {
-
-constexpr std::size_t pool_prefault = 256U << 10;
-
-// Fills fresh, zeroed memory before anybody else sees it.
-LinkMemory* initialise(const Mapping& mapping, const LinkHeader& header) {
-  mapping.populate(0, offsetof(LinkMemory, pool_area) + pool_prefault);
-  auto* memory = new (mapping.data()) LinkMemory;  // no initialiser: the pool stays untouched
-  memory->header = header;
-  MessageWriter::prepare(std::span<Slot, message_slots>(memory->slot));
-  FrameWriter::prepare(std::span<FrameEntry, frame_entries>(memory->entry));
-  return memory;
-}
-
-}  // namespace
 
 Result<std::unique_ptr<Links>> Links::create(KernelId self, u32 own_epoch, u16 kernels) {
   if (self.value >= kernels) return Error::of(EINVAL, "kernel id beyond the number of kernels");
@@ -35,13 +20,16 @@ Result<std::unique_ptr<Links>> Links::create(KernelId self, u32 own_epoch, u16 k
 }
 
 Result<void> Links::open_self() {
+  own_memory_ = TRY(Mapping::anonymous(sizeof(LinkMemory) + default_bulk_bytes));
+  LinkMemory* memory = initialise(own_memory_, LinkHeader{});
   Link& link = *links_[self_.value];
-  link.outbound = TRY(Mapping::anonymous(sizeof(LinkMemory)));
-  link.out = initialise(link.outbound, LinkHeader{});
-  link.in = link.out;
   link.peer_epoch = own_epoch_;
-  link.outbound_open = true;
-  connect_if_complete(link);
+  connect(link, {.out = memory,
+                 .in = memory,
+                 .out_bulk_bytes = default_bulk_bytes,
+                 .in_bulk_bytes = default_bulk_bytes,
+                 .hold = nullptr,
+                 .bulk = memory->bulk()});
   return {};
 }
 
@@ -49,47 +37,80 @@ void Links::know(MessageType type, u64 schema) {
   VERIFY(type.value > 0 && type.value < message_types);
   VERIFY(schema_[type.value] == 0 || schema_[type.value] == schema);  // two types of one number
   schema_[type.value] = schema;
-  for (const auto& link : links_) VERIFY(link->peer == self_.value || !link->outbound_open);
+  for (const auto& link : links_) VERIFY(link->transport == nullptr);
   links_[self_.value]->known[type.value / 64] |= u64{1} << (type.value % 64);
 }
 
-Result<Fd> Links::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell) {
+LinkHeader Links::header_for(KernelId peer) const {
+  return {.magic = LinkHeader::magic_value,
+          .version = LinkHeader::layout_version,
+          .from = self_.value,
+          .to = peer.value,
+          .from_epoch = own_epoch_,
+          .to_epoch = 0,
+          .reserved = 0,
+          .bulk_bytes = 0,
+          .schema = schema_};
+}
+
+Result<CoherentTransport*> Links::coherent(KernelId peer) {
   Link* link = find(peer);
   if (link == nullptr || peer == self_) return Error::of(EINVAL, "no such peer kernel");
-  if (link->outbound_open) return Error::of(EEXIST, "link is already open");
-  SharedMemory memory = TRY(create_memory("cob-link", sizeof(LinkMemory), Writers::creator));
-  link->out = initialise(memory.mapping, LinkHeader{.magic = LinkHeader::magic_value,
-                                                    .version = LinkHeader::layout_version,
-                                                    .from = self_.value,
-                                                    .to = peer.value,
-                                                    .from_epoch = own_epoch_,
-                                                    .to_epoch = peer_epoch,
-                                                    .slots = message_slots,
-                                                    .entries = frame_entries,
-                                                    .pool = pool_bytes,
-                                                    .schema = schema_});
-  link->outbound = std::move(memory.mapping);
-  link->outbound_open = true;
-  link->doorbell = std::move(doorbell);
-  link->peer_epoch = peer_epoch;
-  connect_if_complete(*link);
-  return std::move(memory.fd);
+  if (link->coherent != nullptr) return link->coherent;
+  if (link->transport != nullptr) return Error::of(EBUSY, "the link has another transport");
+  auto transport = std::make_unique<CoherentTransport>();
+  transport->start(header_for(peer));
+  link->coherent = transport.get();
+  link->transport = std::move(transport);
+  return link->coherent;
+}
+
+Result<Fd> Links::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell, u64 bulk_bytes) {
+  if (bulk_bytes > max_bulk_bytes || bulk_bytes % 4'096 != 0)
+    return Error::of(EINVAL, "bulk area is not whole pages, or too large");
+  CoherentTransport* transport = TRY(coherent(peer));
+  if (transport->opened()) return Error::of(EEXIST, "link is already open");
+  Fd memory = TRY(transport->open(peer_epoch, bulk_bytes, std::move(doorbell)));
+  Link& link = *find(peer);
+  link.peer_epoch = peer_epoch;
+  if (const LinkEnds* ends = transport->ends()) connect(link, *ends);
+  return memory;
 }
 
 Result<void> Links::peer_up(KernelId peer, u32 peer_epoch, Fd outbound) {
+  CoherentTransport* transport = TRY(coherent(peer));
+  if (transport->accepted()) return Error::of(EEXIST, "peer is already up");
+  TRY(transport->accept(std::move(outbound)));
+  Link& link = *find(peer);
+  auto examined = examine(link, transport->in().header, peer_epoch, transport->in_bulk_bytes());
+  if (examined.is_error()) {
+    transport->refuse();
+    return examined;
+  }
+  if (const LinkEnds* ends = transport->ends()) connect(link, *ends);
+  return {};
+}
+
+Result<void> Links::add_transport(KernelId peer, std::unique_ptr<Transport> transport) {
   Link* link = find(peer);
   if (link == nullptr || peer == self_) return Error::of(EINVAL, "no such peer kernel");
-  if (link->in != nullptr) return Error::of(EEXIST, "peer is already up");
-  Mapping mapping =
-      TRY(map_foreign(outbound.ref(), sizeof(LinkMemory), Writers::creator, Access::read));
-  const auto* memory = reinterpret_cast<const LinkMemory*>(mapping.data());
+  if (link->transport != nullptr) return Error::of(EEXIST, "the link has a transport");
+  if (epoll_.valid()) TRY(transport->watch(epoll_));
+  transport->start(header_for(peer));
+  link->transport = std::move(transport);
+  link->publishes = true;
+  driven_.push_back(link);
+  return {};
+}
+
+Result<void> Links::examine(Link& link, const LinkHeader& shared, u32 peer_epoch, u64 bulk_bytes) {
   LinkHeader header;
-  copy_once(&header, &memory->header, sizeof header);
+  copy_once(&header, &shared, sizeof header);
   if (header.magic != LinkHeader::magic_value || header.version != LinkHeader::layout_version ||
-      header.slots != message_slots || header.entries != frame_entries || header.pool != pool_bytes)
+      header.bulk_bytes != bulk_bytes)
     return Error::of(EPROTO, "link memory of another layout");
-  if (header.from != peer.value || header.to != self_.value || header.from_epoch != peer_epoch ||
-      header.to_epoch != own_epoch_)
+  if (header.from != link.peer || header.to != self_.value || header.to_epoch != own_epoch_ ||
+      header.from_epoch == 0 || (peer_epoch != 0 && header.from_epoch != peer_epoch))
     return Error::of(EPROTO, "link memory of another kernel or epoch");
   std::array<u64, message_types / 64> known{};
   for (std::size_t type = 1; type < message_types; ++type) {
@@ -98,40 +119,82 @@ Result<void> Links::peer_up(KernelId peer, u32 peer_epoch, Fd outbound) {
     if (theirs != schema_[type]) return Error::of(EPROTO, "peer has another schema of a message");
     known[type / 64] |= u64{1} << (type % 64);
   }
-  link->known = known;
-  link->in = memory;
-  link->inbound = std::move(mapping);
-  link->peer_epoch = peer_epoch;
-  connect_if_complete(*link);
+  link.known = known;
+  link.peer_epoch = header.from_epoch;
   return {};
 }
 
-void Links::connect_if_complete(Link& link) {
-  if (link.out == nullptr || link.in == nullptr) return;
-  link.messages_out = MessageWriter(link.out->slot, &link.in->state.messages_consumed);
-  link.messages_in = MessageReader(link.in->slot, &link.out->state.messages_consumed);
-  link.frames_out =
-      FrameWriter(link.out->entry, link.out->pool_area, &link.in->state.frames_consumed);
-  link.frames_in =
-      FrameReader(link.in->entry, link.in->pool_area, &link.out->state.frames_consumed);
+void Links::connect(Link& link, const LinkEnds& ends) {
+  link.ends = ends;
+  link.out = ends.out;
+  link.in = ends.in;
+  LinkState& ours = ends.out->state;
+  const LinkState& theirs = ends.in->state;
+  link.normal = {.out = MessageWriter(ends.out->slot, &theirs.normal_consumed),
+                 .in = MessageReader(ends.in->slot, &ours.normal_consumed)};
+  link.urgent = {.out = UrgentWriter(ends.out->urgent, &theirs.urgent_consumed),
+                 .in = UrgentReader(ends.in->urgent, &ours.urgent_consumed)};
+  if (link.publishes) {  // frames are for kernels that share pages
+    link.frames_out = FrameWriter();
+    link.frames_in = FrameReader();
+  } else {
+    link.frames_out = FrameWriter(ends.out->entry, ends.out->pool_area, &theirs.frames_consumed);
+    link.frames_in = FrameReader(ends.in->entry, ends.in->pool_area, &ours.frames_consumed);
+  }
   link.generation = ++generations_;
   link.connected = true;
-  store_relaxed(link.out->state.armed, armed_ ? armed_bit : 0);
+  store_relaxed(ours.armed, armed_ ? armed_bit : 0);
   active_.push_back(&link);
 }
 
-void Links::disconnect(Link& link) {
+void Links::disconnect(Link& link, const Error& why) {
   std::erase(active_, &link);
   std::erase(touched_, &link);
-  link.connected = link.faulted = link.outbound_open = link.starved = false;
+  link.connected = link.faulted = link.starved = false;
   link.touched = 0;
-  link.reserved_reply_lines = 0;
   link.generation = ++generations_;
   link.in = nullptr;
   link.out = nullptr;
-  link.inbound.reset();
-  link.outbound.reset();
-  link.doorbell = {};
+  link.ends = {};
+  if (link.coherent != nullptr) {
+    link.coherent = nullptr;
+    link.transport.reset();
+  } else if (link.transport != nullptr && link.transport->ends() != nullptr) {
+    link.transport->end(why);
+  }
+}
+
+Link* Links::drive_all(Time now) {
+  for (Link* link : driven_) {
+    Transport& transport = *link->transport;
+    transport.poll(now);
+    const LinkEnds* ends = transport.ends();
+    if (link->out != nullptr && (ends == nullptr || transport.session() != link->session)) {
+      link->connected = false;
+      return link;
+    }
+    if (link->out != nullptr || ends == nullptr) continue;
+    const auto examined = examine(*link, ends->in->header, 0, ends->in_bulk_bytes);
+    if (examined.is_error()) {
+      transport.end(examined.error());
+      continue;
+    }
+    link->session = transport.session();
+    connect(*link, *ends);
+  }
+  return nullptr;
+}
+
+Time Links::next_deadline() const {
+  Time next = Time::never();
+  for (const Link* link : driven_) next = std::min(next, link->transport->next_deadline());
+  return next;
+}
+
+Result<void> Links::watch(FdRef epoll) {
+  epoll_ = epoll;
+  for (Link* link : driven_) TRY(link->transport->watch(epoll));
+  return {};
 }
 
 void Links::fault(Link& link) {
@@ -159,7 +222,9 @@ Link* Links::next_faulted() {
 // argument.
 void Links::flush_touched() {
   for (Link* link : touched_) {
-    if (link->connected) link->frames_out.publish();
+    if (!link->connected) continue;
+    link->frames_out.publish();
+    if (link->publishes) link->transport->publish();
   }
   full_fence();
   for (Link* link : touched_) {
@@ -168,22 +233,20 @@ void Links::flush_touched() {
     const u32 armed = load_relaxed(link->in->state.armed);
     if (armed == 0) [[likely]]
       continue;
-    if ((touched & touched_data) != 0 || (armed & starved_bit) != 0) ring(*link);
+    if (link->transport == nullptr) continue;
+    if ((touched & touched_data) == 0 && (armed & starved_bit) == 0) continue;
+    ++link->counters.doorbells;
+    link->transport->ring();
   }
   touched_.clear();
-}
-
-void Links::ring(Link& link) {
-  if (!link.doorbell.button.valid()) return;
-  ++link.counters.doorbells;
-  cob::ring(link.doorbell.button.ref());
 }
 
 void Links::set_armed(bool armed) {
   if (armed) {
     for (Link* link : active_) {  // a sleeper keeps no peer guessing
-      if (link->messages_in.uncredited() == 0) continue;
-      link->messages_in.publish_credits();
+      if (link->normal.in.uncredited() + link->urgent.in.uncredited() == 0) continue;
+      link->normal.in.publish_credits();
+      link->urgent.in.publish_credits();
       touch(*link, touched_credits);
     }
     flush();
@@ -192,6 +255,7 @@ void Links::set_armed(bool armed) {
   for (Link* link : active_) {
     const u32 word = armed ? armed_bit | (link->starved ? starved_bit : 0) : 0;
     store_relaxed(link->out->state.armed, word);
+    if (link->publishes) link->transport->set_armed(armed);
   }
   if (armed) full_fence();
 }
@@ -199,10 +263,13 @@ void Links::set_armed(bool armed) {
 bool Links::anything_pending() const {
   if (any_faulted_) return true;
   for (const Link* link : active_) {
-    if (!link->messages_in.empty() || !link->frames_in.empty()) return true;
-    if (link->starved && link->messages_out.credits_changed()) return true;
+    if (!link->normal.in.empty() || !link->urgent.in.empty()) return true;
+    if (!link->publishes && !link->frames_in.empty()) return true;
+    if (link->starved && (link->normal.out.credits_changed() || link->urgent.out.credits_changed()))
+      return true;
   }
-  return false;
+  return std::any_of(driven_.begin(), driven_.end(),
+                     [](const Link* link) { return link->transport->pending(); });
 }
 
 }  // namespace cob::message

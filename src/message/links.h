@@ -1,18 +1,19 @@
-// Links: a kernel's coherent links to the others of its island: memories, rings, doorbells.
-// Model: two LinkMemory a link, one each way; decision 3's doorbell serves messages and frames; the
-// link to oneself is one private memory for both directions. Owned by the kernel's loop.
+// Links: a kernel's links to the others, whatever transport carries them; publishing and waking.
+// Model: rings over a session's two memories (link_layout.h); decision 3's doorbell serves messages
+// and frames; the link to oneself is one private memory for both directions. Owned by the kernel's
+// loop.
 #pragma once
 
 #include <memory>
 #include <span>
 #include <vector>
 
-#include "base/doorbell.h"
-#include "base/fd.h"
 #include "base/memory.h"
 #include "base/result.h"
+#include "message/coherent.h"
 #include "message/frame_ring.h"
 #include "message/message_ring.h"
+#include "message/transport.h"
 
 namespace cob::message {
 
@@ -29,26 +30,36 @@ struct LinkCounters {
 inline constexpr u8 touched_data = 1;     // something to publish
 inline constexpr u8 touched_credits = 2;  // room given back, for which the peer may sleep
 
+// The two message rings' ends of one priority, and what is reserved in them.
+template <u32 slots>
+struct Lane {
+  static constexpr u32 half = slots / 2;  // for requests and one-way messages; the rest for replies
+
+  RingWriter<slots> out;
+  RingReader<slots> in;
+  u32 reserved_reply_lines = 0;  // in the peer's ring, for our outstanding requests
+};
+
 struct Link {
   u16 peer = 0;
   u32 peer_epoch = 0;
   u32 generation = 0;  // of this incarnation, unique within the Links
-  bool outbound_open = false;
+  u64 session = 0;     // of a transport that opens them by itself
   bool connected = false;
   bool faulted = false;
-  u8 touched = 0;                // since the last flush: touched_* bits
-  bool starved = false;          // a send found no room: the peer shall ring when it has taken some
-  u32 reserved_reply_lines = 0;  // in the peer's ring, for our outstanding requests
-  MessageWriter messages_out;
+  bool starved = false;    // a send found no room: the peer shall ring when it has taken some
+  bool publishes = false;  // the transport wants publish(): the peer does not see our pages
+  u8 touched = 0;          // since the last flush: touched_* bits
+  Lane<message_slots> normal;
+  Lane<urgent_slots> urgent;
   FrameWriter frames_out;
-  MessageReader messages_in;
   FrameReader frames_in;
-  Doorbell
-      doorbell;  // the button rings the peer, the bell is rung by it; none for the link to oneself
-  Mapping outbound, inbound;
   const LinkMemory* in = nullptr;
   LinkMemory* out = nullptr;
   std::array<u64, message_types / 64> known{};  // types that both sides know, with the same schema
+  LinkEnds ends;
+  std::unique_ptr<Transport> transport;   // none for the link to oneself
+  CoherentTransport* coherent = nullptr;  // the same, if it is one
   LinkCounters counters;
 
   bool knows(MessageType type) const { return (known[type.value / 64] >> (type.value % 64)) & 1; }
@@ -56,6 +67,8 @@ struct Link {
 
 class Links {
  public:
+  static constexpr u64 default_bulk_bytes = 64U << 20;
+
   static Result<std::unique_ptr<Links>> create(KernelId self, u32 own_epoch, u16 kernels);
 
   KernelId self() const { return self_; }
@@ -66,15 +79,16 @@ class Links {
 
   // As the Messenger's functions of the same names; disconnecting what was there is the caller's
   // part.
-  Result<Fd> open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell);
+  Result<Fd> open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell, u64 bulk_bytes);
   Result<void> peer_up(KernelId peer, u32 peer_epoch, Fd outbound);
-  void disconnect(Link& link);
+  Result<void> add_transport(KernelId peer, std::unique_ptr<Transport> transport);
+  void disconnect(Link& link, const Error& why);
 
   // nullptr if there is no such kernel.
   Link* find(KernelId peer) {
     return peer.value < links_.size() ? links_[peer.value].get() : nullptr;
   }
-  // The connected ones, oneself included. Changed by peer_up() and disconnect() only.
+  // The connected ones, oneself included. Changed by peer_up(), drive() and disconnect() only.
   std::span<Link* const> active() const { return active_; }
 
   void touch(Link& link, u8 what) {
@@ -89,7 +103,15 @@ class Links {
   void set_armed(bool armed);
   bool anything_pending() const;
 
-  // Cuts a link whose peer broke the protocol; it stays in active() until collect_faulted().
+  // Lets the transports work that need it. A link whose session has ended is returned, one at a
+  // time, to be disconnected; nullptr when there is none.
+  Link* drive(Time now) { return driven_.empty() ? nullptr : drive_all(now); }
+  Time next_deadline() const;
+  // Puts what wakes a sleeper into `epoll`, for all transports added before and after. Not the
+  // bells of open_link(), which are the caller's to watch.
+  Result<void> watch(FdRef epoll);
+
+  // Cuts a link whose peer broke the protocol; it stays in active() until the Messenger drops it.
   void fault(Link& link);
   bool any_faulted() const { return any_faulted_; }
   // Called by the Messenger outside of any walk over active().
@@ -98,19 +120,28 @@ class Links {
  private:
   Links(KernelId self, u32 own_epoch) : self_(self), own_epoch_(own_epoch) {}
   Result<void> open_self();
-  void connect_if_complete(Link& link);
+  // The link's coherent transport, made if there is none. EINVAL, EBUSY.
+  Result<CoherentTransport*> coherent(KernelId peer);
+  LinkHeader header_for(KernelId peer) const;
+  // Checks the header that the peer has written, and finds what both sides know. `peer_epoch` 0:
+  // any.
+  Result<void> examine(Link& link, const LinkHeader& shared, u32 peer_epoch, u64 bulk_bytes);
+  void connect(Link& link, const LinkEnds& ends);
+  Link* drive_all(Time now);
   void flush_touched();
-  static void ring(Link& link);
 
   KernelId self_;
   u32 own_epoch_;
   u32 generations_ = 0;
   bool armed_ = false;
   bool any_faulted_ = false;
-  std::array<u64, message_types> schema_{};
+  std::array<le<u64>, message_types> schema_{};
+  Mapping own_memory_;  // of the link to oneself
+  FdRef epoll_;
   std::vector<std::unique_ptr<Link>> links_;
   std::vector<Link*> active_;
   std::vector<Link*> touched_;
+  std::vector<Link*> driven_;  // those with a transport that works by itself
 };
 
 }  // namespace cob::message

@@ -1,6 +1,7 @@
-// The message ring's two ends: runs of 64-byte lines with a sequence each, a run's first line last.
-// Model: SPSC, the slot says whether it is full (FastForward); credits every quarter ring; visible
-// at once: holding batches back was measured slower. One end a thread; nothing read is trusted.
+// A message ring's two ends: runs of 64-byte lines with a sequence each, a run's first line last.
+// Model: SPSC, the line says whether it is full (FastForward); credits every quarter ring; visible
+// at once: holding batches back was measured slower. Why it is safe: docs/messaging.md, 3.
+// One end a thread; nothing read is trusted.
 #pragma once
 
 #include <span>
@@ -12,15 +13,26 @@ namespace cob::message {
 
 enum class Room { yes, no, fault };
 
-class MessageWriter {
+// What a run's first line says beside the payload.
+struct MessageHead {
+  MessageKind kind = MessageKind::one_way;
+  u8 flags = 0;
+  MessageType type{0};
+  u32 tag = 0;
+  u16 detail = 0;
+};
+
+// Writes only, and only single words of at most 8 bytes, so the lines may lie behind a bus.
+template <u32 slots>
+class RingWriter {
  public:
-  MessageWriter() = default;
-  // `consumed`: the reader's credit word. The slots are prepared by prepare().
-  MessageWriter(Slot* slots, const u32* consumed) : slots_(slots), consumed_(consumed) {}
+  RingWriter() = default;
+  // `consumed`: the reader's credit word. The lines are prepared by prepare().
+  RingWriter(Slot* lines, const le<u32>* consumed) : lines_(lines), consumed_(consumed) {}
 
   // Gives every line of fresh memory its sequence of "one lap ago".
-  static void prepare(std::span<Slot, message_slots> slots) {
-    for (u32 i = 0; i < message_slots; ++i) slots[i].sequence = i + 1 - message_slots;
+  static void prepare(std::span<Slot, slots> lines) {
+    for (u32 i = 0; i < slots; ++i) store_relaxed(lines[i].sequence, i + 1 - slots);
   }
 
   // Whether `lines` more fit while at most `limit` lines are in flight. fault: the reader's credit
@@ -37,41 +49,49 @@ class MessageWriter {
   // As the reader tells at this moment: it tells every quarter of the ring, and before it sleeps.
   u32 unread() const {
     const u32 lines = next_ - load_acquire(*consumed_);
-    return lines <= message_slots ? lines : message_slots;
+    return lines <= slots ? lines : slots;
   }
   bool credits_changed() const { return load_acquire(*consumed_) != credited_; }
 
   // REQUIRES: room for lines_for(bytes.size()). The reader sees it from now on.
-  [[gnu::always_inline]] inline void write(MessageKind kind, MessageType type, u32 tag, u16 error,
+  [[gnu::always_inline]] inline void write(const MessageHead& head,
                                            std::span<const std::byte> bytes) {
-    Slot& head = slots_[next_ & mask];
-    head.tag = tag;
-    head.type = type.value;
-    head.length = static_cast<u16>(bytes.size());
-    head.kind = static_cast<u16>(kind);
-    head.error = error;
+    Slot& first = lines_[next_ & mask];
+    Slot said;
+    said.type = head.type.value;
+    said.length = static_cast<u16>(bytes.size());
+    said.kind = static_cast<u8>(head.kind);
+    said.flags = head.flags;
+    said.detail = head.detail;
+    store_words(&first.type, reinterpret_cast<const std::byte*>(&said.type), 8);
     u32 lines = 1;
     if (bytes.size() <= Slot::first_payload) {
-      if (!bytes.empty()) std::memcpy(head.payload, bytes.data(), bytes.size());
+      store_words(first.payload, bytes.data(), bytes.size());
     } else {
-      std::memcpy(head.payload, bytes.data(), Slot::first_payload);
+      store_words(first.payload, bytes.data(), Slot::first_payload);
       lines = write_more(bytes.subspan(Slot::first_payload));
     }
-    store_release(head.sequence, next_ + 1);
+    store_relaxed(first.tag, head.tag);
+    store_release(first.sequence, next_ + 1);
     next_ += lines;
   }
 
  private:
-  static constexpr u32 mask = message_slots - 1;
+  static constexpr u32 mask = slots - 1;
 
   // The further lines of a run; they hide behind the head, which is published after them.
   u32 write_more(std::span<const std::byte> rest) {
+    constexpr std::size_t word = sizeof(u32);  // before the part that is aligned to 8
     u32 lines = 1;
     while (!rest.empty()) {
       const u32 index = next_ + lines;
-      Slot& slot = slots_[index & mask];
+      Slot& slot = lines_[index & mask];
       const std::size_t n = rest.size() < Slot::more_payload ? rest.size() : Slot::more_payload;
-      std::memcpy(reinterpret_cast<std::byte*>(&slot) + sizeof(u32), rest.data(), n);
+      u32 start = 0;
+      std::memcpy(&start, rest.data(), n < word ? n : word);
+      __atomic_store_n(reinterpret_cast<u32*>(&slot) + 1, start, __ATOMIC_RELAXED);
+      if (n > word)
+        store_words(reinterpret_cast<std::byte*>(&slot) + 2 * word, rest.data() + word, n - word);
       store_release(slot.sequence, index + 1);
       rest = rest.subspan(n);
       ++lines;
@@ -79,37 +99,36 @@ class MessageWriter {
     return lines;
   }
 
-  Slot* slots_ = nullptr;
-  const u32* consumed_ = nullptr;
+  Slot* lines_ = nullptr;
+  const le<u32>* consumed_ = nullptr;
   u32 next_ = 0;      // index of the next line to write
   u32 credited_ = 0;  // what the reader is known to have consumed; at most next_
 };
 
 enum class Taken { nothing, one, fault };
 
-class MessageReader {
+// Reads lines and writes only the credit word.
+template <u32 slots>
+class RingReader {
  public:
   // Consumed lines that the writer may not know of; it counts on the rest of the ring.
-  static constexpr u32 credit_every = message_slots / 4;
+  static constexpr u32 credit_every = slots / 4;
 
-  MessageReader() = default;
+  RingReader() = default;
   // `consumed`: our credit word, in memory that we write.
-  MessageReader(const Slot* slots, u32* consumed) : slots_(slots), consumed_(consumed) {}
+  RingReader(const Slot* lines, le<u32>* consumed) : lines_(lines), consumed_(consumed) {}
 
-  bool empty() const {
-    return load_relaxed(slots_[next_ & mask].sequence) == next_ + 1 - message_slots;
-  }
+  bool empty() const { return load_relaxed(lines_[next_ & mask].sequence) == next_ + 1 - slots; }
 
-  // Copies the next message: its first line to `head`, the whole of a longer one also to `scratch`
-  // (max_message_bytes). Only the form is checked: sequence, length, kind.
+  // Copies the next message: its first line to `head`, the whole payload of a longer one also to
+  // `scratch` (max_payload_bytes). Only the form is checked: sequence, length, kind.
   [[gnu::always_inline]] inline Taken take(Slot& head, std::byte* scratch) {
-    const Slot& slot = slots_[next_ & mask];
+    const Slot& slot = lines_[next_ & mask];
     const u32 sequence = load_acquire(slot.sequence);
     if (sequence != next_ + 1) [[likely]]
-      return sequence == next_ + 1 - message_slots ? Taken::nothing : Taken::fault;
+      return sequence == next_ + 1 - slots ? Taken::nothing : Taken::fault;
     copy_once(&head, &slot, sizeof(Slot));
-    if (head.length > max_message_bytes || head.kind > static_cast<u16>(MessageKind::error))
-        [[unlikely]]
+    if (head.length > max_payload_bytes || head.kind > last_message_kind) [[unlikely]]
       return Taken::fault;
     u32 lines = 1;
     if (head.length > Slot::first_payload) {
@@ -127,9 +146,11 @@ class MessageReader {
   }
   // Counts publications; a change tells the owner that a starved writer may be waiting for it.
   u32 published() const { return published_; }
+  // Index of the next line to take.
+  u32 next() const { return next_; }
 
  private:
-  static constexpr u32 mask = message_slots - 1;
+  static constexpr u32 mask = slots - 1;
 
   // Returns the lines of the whole run, 0 if a further line is not there: an honest writer
   // published it before the head.
@@ -139,7 +160,7 @@ class MessageReader {
     u32 lines = 1;
     while (done < head.length) {
       const u32 index = next_ + lines;
-      const Slot& slot = slots_[index & mask];
+      const Slot& slot = lines_[index & mask];
       if (load_acquire(slot.sequence) != index + 1) return 0;
       const std::size_t left = head.length - done;
       const std::size_t n = left < Slot::more_payload ? left : Slot::more_payload;
@@ -150,10 +171,15 @@ class MessageReader {
     return lines;
   }
 
-  const Slot* slots_ = nullptr;
-  u32* consumed_ = nullptr;
+  const Slot* lines_ = nullptr;
+  le<u32>* consumed_ = nullptr;
   u32 next_ = 0;
   u32 published_ = 0;
 };
+
+using MessageWriter = RingWriter<message_slots>;
+using MessageReader = RingReader<message_slots>;
+using UrgentWriter = RingWriter<urgent_slots>;
+using UrgentReader = RingReader<urgent_slots>;
 
 }  // namespace cob::message

@@ -6,15 +6,7 @@
 
 namespace cob::message {
 
-// Why a reply always has room. Ring j->i has L lines. j sends other messages only while at most L/2
-// lines are in flight, as far as j knows. i has requests outstanding only while the lines of their
-// replies, plus the lines that i has consumed without saying so, are at most L/2; what i has said
-// before a request j sees with the request. When j writes a reply, each line in flight is a
-// non-reply (at most L/2), or belongs to a reply that i had counted: in all at most L. A request
-// that timed out keeps its reservation until its reply comes. A peer that breaks this finds itself
-// cut off.
 namespace {
-constexpr u32 reply_lines_limit = message_slots / 2;
 constexpr std::size_t least_share = 16;  // messages of one peer a poll, whatever the budget
 }  // namespace
 
@@ -22,7 +14,9 @@ AnyReplyToken::AnyReplyToken(AnyReplyToken&& other) noexcept
     : messenger_(std::exchange(other.messenger_, nullptr)),
       generation_(other.generation_),
       tag_(other.tag_),
-      peer_(other.peer_) {}
+      peer_(other.peer_),
+      reply_lines_(other.reply_lines_),
+      priority_(other.priority_) {}
 
 AnyReplyToken& AnyReplyToken::operator=(AnyReplyToken&& other) noexcept {
   if (this != &other) {
@@ -31,6 +25,8 @@ AnyReplyToken& AnyReplyToken::operator=(AnyReplyToken&& other) noexcept {
     generation_ = other.generation_;
     tag_ = other.tag_;
     peer_ = other.peer_;
+    reply_lines_ = other.reply_lines_;
+    priority_ = other.priority_;
   }
   return *this;
 }
@@ -41,13 +37,14 @@ AnyReplyToken::~AnyReplyToken() {
 
 void AnyReplyToken::fail(int code) {
   VERIFY(valid() && code > 0);
-  messenger_->write_reply(*this, MessageKind::error, MessageType(0), code, {});
+  messenger_->write_reply(*this, {.kind = MessageKind::error, .detail = static_cast<u16>(code)},
+                          {});
   messenger_ = nullptr;
 }
 
 void AnyReplyToken::answer_bytes(MessageType type, std::span<const std::byte> bytes) {
   VERIFY(valid());
-  messenger_->write_reply(*this, MessageKind::reply, type, 0, bytes);
+  messenger_->write_reply(*this, {.kind = MessageKind::reply, .type = type}, bytes);
   messenger_ = nullptr;
 }
 
@@ -57,18 +54,19 @@ Result<std::unique_ptr<Messenger>> Messenger::create(KernelId self, u32 own_epoc
 
 Messenger::~Messenger() = default;
 
-void Messenger::add_handler(MessageType type, MessageKind kind, std::size_t bytes,
-                            std::move_only_function<void(Received&)> run) {
+void Messenger::add_handler(MessageType type, MessageKind kind, Priority priority,
+                            std::size_t bytes, std::move_only_function<void(Received&)> run) {
   Handler& handler = handlers_[type.value];
   VERIFY(!handler.run);  // one handler a type
   handler.run = std::move(run);
   handler.bytes = static_cast<u16>(bytes);
   handler.kind = kind;
+  handler.priority = priority;
 }
 
-Result<Fd> Messenger::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell) {
+Result<Fd> Messenger::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell, u64 bulk_bytes) {
   TRY(make_way(peer, peer_epoch));
-  return links_->open_link(peer, peer_epoch, std::move(doorbell));
+  return links_->open_link(peer, peer_epoch, std::move(doorbell), bulk_bytes);
 }
 
 Result<void> Messenger::peer_up(KernelId peer, u32 peer_epoch, Fd outbound) {
@@ -81,8 +79,7 @@ Result<void> Messenger::make_way(KernelId peer, u32 peer_epoch) {
   VERIFY(!polling_);
   Link* link = links_->find(peer);
   if (link == nullptr || peer == links_->self()) return Error::of(EINVAL, "no such peer kernel");
-  if (link->out == nullptr && link->in == nullptr) return {};
-  if (link->peer_epoch == peer_epoch) return {};
+  if (link->coherent == nullptr || link->peer_epoch == peer_epoch) return {};
   if (static_cast<i32>(peer_epoch - link->peer_epoch) < 0)
     return Error::of(ESTALE, "a later epoch of this kernel is known");
   drop(*link, Error::of(ECONNRESET, "kernel has ended"));
@@ -93,7 +90,7 @@ void Messenger::peer_down(KernelId peer, u32 epoch) {
   VERIFY(!polling_);
   Link* link = links_->find(peer);
   if (link == nullptr || peer == links_->self() || link->peer_epoch != epoch) return;
-  if (link->out == nullptr && link->in == nullptr) return;
+  if (link->transport == nullptr) return;
   drop(*link, Error::of(ECONNRESET, "kernel has ended"));
 }
 
@@ -108,7 +105,8 @@ u32 Messenger::peer_epoch(KernelId peer) const {
 }
 
 void Messenger::drop(Link& link, Error why) {
-  links_->disconnect(link);
+  links_->disconnect(link, why);
+  link.normal.reserved_reply_lines = link.urgent.reserved_reply_lines = 0;
   requests_.finish_all_of(link.peer, why);
 }
 
@@ -139,6 +137,7 @@ Error Messenger::no_room(Link& link, Room room) {
   return Error::of(EAGAIN, "message ring is full");
 }
 
+template <Priority priority>
 Result<Requests::Entry*> Messenger::begin_request(KernelId to, MessageType request,
                                                   MessageType reply, std::size_t request_bytes,
                                                   std::size_t reply_bytes, Time deadline,
@@ -146,49 +145,76 @@ Result<Requests::Entry*> Messenger::begin_request(KernelId to, MessageType reque
   Link* link = links_->find(to);
   TRY(check_send(link, request));
   TRY(check_send(link, reply));
-  TRY(find_room(*link, lines_for(request_bytes)));
+  TRY(find_room<priority>(*link, lines_for(request_bytes)));
+  auto& ring = lane<priority>(*link);
   const u32 lines = lines_for(reply_bytes);
-  if (link->reserved_reply_lines + link->messages_in.uncredited() + lines > reply_lines_limit) {
-    link->messages_in.publish_credits();
+  if (ring.reserved_reply_lines + ring.in.uncredited() + lines > ring.half) {
+    ring.in.publish_credits();
     links_->touch(*link, touched_credits);
   }
-  if (requests_.full() || link->reserved_reply_lines + lines > reply_lines_limit) {
+  if (requests_.full() || ring.reserved_reply_lines + lines > ring.half) {
     ++link->counters.messages_full;
     return Error::of(EAGAIN, "too many requests outstanding");
   }
-  link->reserved_reply_lines += lines;
+  ring.reserved_reply_lines += lines;
   Requests::Entry& entry = requests_.add(deadline, tag);
   entry.peer = link->peer;
   entry.reply_type = reply.value;
   entry.reply_bytes = static_cast<u16>(reply_bytes);
   entry.reply_lines = static_cast<u16>(lines);
+  entry.priority = priority;
   return &entry;
 }
+template Result<Requests::Entry*> Messenger::begin_request<Priority::normal>(
+    KernelId, MessageType, MessageType, std::size_t, std::size_t, Time, u32&);
+template Result<Requests::Entry*> Messenger::begin_request<Priority::urgent>(
+    KernelId, MessageType, MessageType, std::size_t, std::size_t, Time, u32&);
 
-void Messenger::write_reply(const AnyReplyToken& token, MessageKind kind, MessageType type,
-                            int error, std::span<const std::byte> bytes) {
+// There is room: docs/messaging.md, 3. Unless the peer broke the rule, or the handler answers with
+// more than was reserved.
+void Messenger::write_reply(const AnyReplyToken& token, const MessageHead& head,
+                            std::span<const std::byte> bytes) {
   Link& link = *links_->find(KernelId(token.peer_));
   if (!link.connected || link.generation != token.generation_) return;
-  if (link.messages_out.room(lines_for(bytes.size()), message_slots) != Room::yes) {
-    links_->fault(link);
-    return;
+  MessageHead said = head;
+  said.tag = token.tag_;
+  const u32 lines = lines_for(bytes.size());
+  VERIFY(lines == 1 || lines <= token.reply_lines_);
+  const auto put = [&]<Priority priority>() {
+    if (lane<priority>(link).out.room(lines, 2 * lane<priority>(link).half) == Room::yes) {
+      write<priority>(link, said, bytes);
+    } else {
+      links_->fault(link);
+    }
+  };
+  if (token.priority_ == Priority::urgent) {
+    put.operator()<Priority::urgent>();
+  } else {
+    put.operator()<Priority::normal>();
   }
-  write(link, kind, type, token.tag_, static_cast<u16>(error), bytes);
 }
 
 std::size_t Messenger::poll(Time now, std::size_t budget) {
   VERIFY(!polling_);
+  while (Link* ended = links_->drive(now)) [[unlikely]]
+    drop(*ended, ended->transport->why_down());
   polling_ = true;
-  if (now >= next_deadline()) expire(now);
+  if (now >= requests_.next_deadline()) expire(now);
   const auto active = links_->active();
   const std::size_t n = active.size();
   std::size_t delivered = 0;
+  for (Link* link : active) {
+    if (!link->urgent.in.empty()) [[unlikely]]
+      delivered += drain<Priority::urgent>(*link, least_share);
+  }
   if (first_ >= n) first_ = 0;
   for (std::size_t i = 0; i < n && delivered < budget; ++i) {
     const std::size_t at = first_ + i < n ? first_ + i : first_ + i - n;
-    if (active[at]->messages_in.empty() && !active[at]->starved) continue;
+    Link& link = *active[at];
+    if (link.starved && credits_changed(link)) link.starved = false;
+    if (link.normal.in.empty()) continue;
     const std::size_t share = std::max(least_share, budget / n);
-    delivered += drain(*active[at], std::min(share, budget - delivered));
+    delivered += drain<Priority::normal>(link, std::min(share, budget - delivered));
   }
   if (delivered > 0) ++first_;
   polling_ = false;
@@ -197,13 +223,14 @@ std::size_t Messenger::poll(Time now, std::size_t budget) {
   return delivered;
 }
 
+template <Priority priority>
 std::size_t Messenger::drain(Link& link, std::size_t budget) {
-  if (link.starved && link.messages_out.credits_changed()) link.starved = false;
   alignas(cache_line_bytes) Slot head;
+  auto& ring = lane<priority>(link);
   std::size_t delivered = 0;
-  const u32 credits = link.messages_in.published();
+  const u32 credits = ring.in.published();
   while (delivered < budget && link.connected) {
-    const Taken taken = link.messages_in.take(head, scratch_);
+    const Taken taken = ring.in.take(head, scratch_);
     if (taken == Taken::nothing) break;
     if (taken == Taken::fault) {
       links_->fault(link);
@@ -211,46 +238,49 @@ std::size_t Messenger::drain(Link& link, std::size_t budget) {
     }
     ++delivered;
     link.counters.bytes_in += head.length;
-    if (!deliver(link, head, head.length <= Slot::first_payload ? head.payload : scratch_)) {
+    const std::byte* bytes = head.length <= Slot::first_payload ? head.payload : scratch_;
+    if (!deliver<priority>(link, head, bytes)) {
       links_->fault(link);
       break;
     }
   }
   link.counters.messages_in += delivered;
-  if (link.messages_in.published() != credits) links_->touch(link, touched_credits);
+  if (ring.in.published() != credits) links_->touch(link, touched_credits);
   return delivered;
 }
 
 // False: the message breaks the protocol.
+template <Priority priority>
 bool Messenger::deliver(Link& link, const Slot& head, const std::byte* bytes) {
   const auto kind = static_cast<MessageKind>(head.kind);
   if (kind == MessageKind::reply || kind == MessageKind::error)
-    return deliver_reply(link, head, bytes);
+    return deliver_reply<priority>(link, head, bytes);
   const MessageType type(head.type);
-  if (head.type >= message_types || !link.knows(type)) return false;
+  if (head.type >= message_types || !link.knows(type) || head.flags != 0) return false;
   Handler& handler = handlers_[head.type];
   if (handler.kind != kind || !handler.run) [[unlikely]] {
     ++link.counters.messages_unhandled;
-    if (kind == MessageKind::request) AnyReplyToken(*this, link, head.tag).fail(ENOSYS);
+    if (kind == MessageKind::request) AnyReplyToken(*this, link, head, priority).fail(ENOSYS);
     return true;
   }
-  if (head.length != handler.bytes) return false;
+  if (head.length != handler.bytes || handler.priority != priority) return false;
   Received received{KernelId(link.peer), bytes, {}};
-  if (kind == MessageKind::request) received.token = AnyReplyToken(*this, link, head.tag);
+  if (kind == MessageKind::request) received.token = AnyReplyToken(*this, link, head, priority);
   handler.run(received);
   return true;
 }
 
+template <Priority priority>
 bool Messenger::deliver_reply(Link& link, const Slot& head, const std::byte* bytes) {
   Requests::Entry* entry = requests_.find(head.tag);
-  if (entry == nullptr || entry->peer != link.peer) return false;
-  const bool is_error = head.kind == static_cast<u16>(MessageKind::error);
-  if (is_error ? head.error == 0 || head.length != 0
+  if (entry == nullptr || entry->peer != link.peer || entry->priority != priority) return false;
+  const bool is_error = head.kind == static_cast<u8>(MessageKind::error);
+  if (is_error ? head.detail == 0 || head.length != 0
                : head.type != entry->reply_type || head.length != entry->reply_bytes)
     return false;
-  link.reserved_reply_lines -= entry->reply_lines;
+  lane<priority>(link).reserved_reply_lines -= entry->reply_lines;
   if (is_error) {
-    requests_.finish(*entry, Error::of(head.error, "answered with an error"));
+    requests_.finish(*entry, Error::of(head.detail, "answered with an error"));
   } else {
     requests_.finish(*entry, bytes);
   }
@@ -259,7 +289,7 @@ bool Messenger::deliver_reply(Link& link, const Slot& head, const std::byte* byt
 
 void Messenger::expire(Time now) {
   // Bounded: a continuation may request anew with a deadline already past.
-  for (u32 n = requests_.waiting(); n > 0 && now >= next_deadline(); --n)
+  for (u32 n = requests_.waiting(); n > 0 && now >= requests_.next_deadline(); --n)
     requests_.abandon(requests_.earliest(), Error::of(ETIMEDOUT, "no reply in time"));
 }
 

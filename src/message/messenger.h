@@ -33,14 +33,21 @@ class AnyReplyToken {
 
  protected:
   friend class Messenger;
-  AnyReplyToken(Messenger& messenger, const Link& link, u32 tag)
-      : messenger_(&messenger), generation_(link.generation), tag_(tag), peer_(link.peer) {}
+  AnyReplyToken(Messenger& messenger, const Link& link, const Slot& head, Priority priority)
+      : messenger_(&messenger),
+        generation_(link.generation),
+        tag_(head.tag),
+        peer_(link.peer),
+        reply_lines_(head.detail),
+        priority_(priority) {}
   void answer_bytes(MessageType type, std::span<const std::byte> bytes);
 
   Messenger* messenger_ = nullptr;
   u32 generation_ = 0;
   u32 tag_ = 0;
   u16 peer_ = 0;
+  u16 reply_lines_ = 0;  // that the requester has reserved
+  Priority priority_ = Priority::normal;
 };
 
 template <FlatMessage Reply>
@@ -71,7 +78,7 @@ class Messenger {
     requires std::is_invocable_r_v<void, Handler&, KernelId, const M&>
   void on(Handler handler) {
     know<M>();
-    add_handler(M::type, MessageKind::one_way, sizeof(M),
+    add_handler(M::type, MessageKind::one_way, priority_of<M>, sizeof(M),
                 [h = std::move(handler)](Received& r) mutable { h(r.from, as<M>(r.bytes)); });
   }
   template <FlatMessage Request, FlatMessage Reply, typename Handler>
@@ -80,7 +87,7 @@ class Messenger {
   void on(Handler handler) {
     know<Request>();
     know<Reply>();
-    add_handler(Request::type, MessageKind::request, sizeof(Request),
+    add_handler(Request::type, MessageKind::request, priority_of<Request>, sizeof(Request),
                 [h = std::move(handler)](Received& r) mutable {
                   ReplyToken<Reply> token(std::move(r.token));
                   if constexpr (std::is_invocable_v<Handler&, KernelId, const Request&>) {
@@ -106,11 +113,17 @@ class Messenger {
   // the supervisor. What a former epoch of the peer left is dropped as by peer_down(). EEXIST if
   // this epoch's is already open. `doorbell`: its button rings the peer, its bell is rung by the
   // peer and kept here while the link lasts; without one both ends spin.
-  Result<Fd> open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell = {});
+  Result<Fd> open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell = {},
+                       u64 bulk_bytes = Links::default_bulk_bytes);
   // The memory that the peer writes for us has come. Connected as soon as open_link() has been
   // called too, in either order. EPROTO, EPERM, EMSGSIZE if the memory is not what it should be;
   // the peer stays unconnected.
   Result<void> peer_up(KernelId peer, u32 peer_epoch, Fd outbound);
+  // A peer that is reached in another way, and found by the transport itself, whenever it is there
+  // and in whatever epoch. EEXIST if it has a transport.
+  Result<void> add_transport(KernelId peer, std::unique_ptr<Transport> transport) {
+    return links_->add_transport(peer, std::move(transport));
+  }
   // Outstanding requests fail with ECONNRESET, unsent and unread messages are discarded. An `epoch`
   // other than the present one is ignored.
   void peer_down(KernelId peer, u32 epoch);
@@ -126,7 +139,8 @@ class Messenger {
   // here.
   template <FlatMessage M>
   Result<void> send(KernelId to, const M& message) {
-    return send_bytes(to, M::type, std::as_bytes(std::span<const M, 1>(&message, 1)));
+    return send_bytes<priority_of<M>>(to, M::type,
+                                      std::as_bytes(std::span<const M, 1>(&message, 1)));
   }
   // Runs `continuation(Result<Reply>)` exactly once, from a later poll() or peer_down(), unless an
   // error is returned. ETIMEDOUT at `deadline`; the handler's own error; ENOSYS if the peer has no
@@ -135,8 +149,9 @@ class Messenger {
     requires std::is_invocable_v<F&, Result<Reply>>
   Result<void> request(KernelId to, const Request& message, Time deadline, F continuation) {
     u32 tag = 0;
-    Requests::Entry* entry = TRY(begin_request(to, Request::type, Reply::type, sizeof(Request),
-                                               sizeof(Reply), deadline, tag));
+    constexpr Priority priority = priority_of<Request>;
+    Requests::Entry* entry = TRY(begin_request<priority>(
+        to, Request::type, Reply::type, sizeof(Request), sizeof(Reply), deadline, tag));
     entry->continuation.place(
         [f = std::move(continuation)](Result<const std::byte*> reply) mutable {
           if (reply.is_error()) {
@@ -145,8 +160,12 @@ class Messenger {
             f(Result<Reply>(as<Reply>(reply.value())));
           }
         });
-    write(*links_->find(to), MessageKind::request, Request::type, tag, 0,
-          std::as_bytes(std::span<const Request, 1>(&message, 1)));
+    write<priority>(*links_->find(to),
+                    {.kind = MessageKind::request,
+                     .type = Request::type,
+                     .tag = tag,
+                     .detail = entry->reply_lines},
+                    std::as_bytes(std::span<const Request, 1>(&message, 1)));
     return {};
   }
 
@@ -154,7 +173,12 @@ class Messenger {
   // Delivers at most `budget` messages, fairly between peers, and fires the deadlines up to `now`;
   // returns how many messages it delivered.
   std::size_t poll(Time now, std::size_t budget);
-  Time next_deadline() const { return requests_.next_deadline(); }
+  Time next_deadline() const {
+    return std::min(requests_.next_deadline(), links_->next_deadline());
+  }
+  // Puts what wakes a sleeper into `epoll` (transports' sockets and bells; the bells given to
+  // open_link() are the caller's to watch). `epoll` must outlive the Messenger.
+  Result<void> watch(FdRef epoll) { return links_->watch(epoll); }
   // Owed after sending and before sleeping: publishes frames and rings the doorbells of sleepers. A
   // spinning peer sees a message already before.
   void flush() { links_->flush(); }
@@ -180,6 +204,7 @@ class Messenger {
     std::move_only_function<void(Received&)> run;
     u16 bytes = 0;
     MessageKind kind = MessageKind::one_way;
+    Priority priority = Priority::normal;
   };
 
   explicit Messenger(std::unique_ptr<Links> links) : links_(std::move(links)) {}
@@ -189,16 +214,24 @@ class Messenger {
     return *std::launder(reinterpret_cast<const M*>(bytes));
   }
   Result<void> make_way(KernelId peer, u32 peer_epoch);
-  void add_handler(MessageType type, MessageKind kind, std::size_t bytes,
+  void add_handler(MessageType type, MessageKind kind, Priority priority, std::size_t bytes,
                    std::move_only_function<void(Received&)> run);
+  template <Priority priority>
+  static auto& lane(Link& link) {
+    if constexpr (priority == Priority::urgent) {
+      return link.urgent;
+    } else {
+      return link.normal;
+    }
+  }
   // Inline, so that a message's size is a constant where it is copied.
-  template <std::size_t bytes>
+  template <Priority priority, std::size_t bytes>
   Result<void> send_bytes(KernelId to, MessageType type,
                           std::span<const std::byte, bytes> message) {
     Link* link = links_->find(to);
     TRY(check_send(link, type));
-    TRY(find_room(*link, lines_for(bytes)));
-    write(*link, MessageKind::one_way, type, 0, 0, message);
+    TRY(find_room<priority>(*link, lines_for(bytes)));
+    write<priority>(*link, {.type = type}, message);
     return {};
   }
   [[gnu::always_inline]] inline Result<void> check_send(const Link* link, MessageType type) const {
@@ -208,29 +241,37 @@ class Messenger {
       return Error::of(EOPNOTSUPP, "message type is not known on both sides");
     return {};
   }
-  // Half of the ring is for requests and one-way messages, the other half for the replies that the
-  // peer has reserved.
+  template <Priority priority>
   [[gnu::always_inline]] inline Result<void> find_room(Link& link, u32 lines) {
-    const Room room = link.messages_out.room(lines, message_slots / 2);
+    auto& ring = lane<priority>(link);
+    const Room room = ring.out.room(lines, ring.half);
     if (room != Room::yes) [[unlikely]]
       return no_room(link, room);
     return {};
   }
-  [[gnu::always_inline]] inline void write(Link& link, MessageKind kind, MessageType type, u32 tag,
-                                           u16 error, std::span<const std::byte> bytes) {
-    link.messages_out.write(kind, type, tag, error, bytes);
+  template <Priority priority>
+  [[gnu::always_inline]] inline void write(Link& link, const MessageHead& head,
+                                           std::span<const std::byte> bytes) {
+    lane<priority>(link).out.write(head, bytes);
     links_->touch(link, touched_data);
     ++link.counters.messages_out;
     link.counters.bytes_out += bytes.size();
   }
   Error no_room(Link& link, Room room);
+  static bool credits_changed(const Link& link) {
+    return link.normal.out.credits_changed() || link.urgent.out.credits_changed();
+  }
+  template <Priority priority>
   Result<Requests::Entry*> begin_request(KernelId to, MessageType request, MessageType reply,
                                          std::size_t request_bytes, std::size_t reply_bytes,
                                          Time deadline, u32& tag);
-  void write_reply(const AnyReplyToken& token, MessageKind kind, MessageType type, int error,
+  void write_reply(const AnyReplyToken& token, const MessageHead& head,
                    std::span<const std::byte> bytes);
+  template <Priority priority>
   std::size_t drain(Link& link, std::size_t budget);
+  template <Priority priority>
   bool deliver(Link& link, const Slot& head, const std::byte* bytes);
+  template <Priority priority>
   bool deliver_reply(Link& link, const Slot& head, const std::byte* bytes);
   void expire(Time now);
   void drop(Link& link, Error why);
@@ -242,7 +283,7 @@ class Messenger {
   std::vector<KernelId> faulted_;
   std::size_t first_ = 0;  // where the next poll starts among the active links
   bool polling_ = false;
-  alignas(cache_line_bytes) std::byte scratch_[max_message_bytes];
+  alignas(cache_line_bytes) std::byte scratch_[max_payload_bytes];
 };
 
 }  // namespace cob::message

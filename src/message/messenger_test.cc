@@ -267,7 +267,7 @@ TEST(Messenger, ANewEpochGetsFreshMemoryAndTheOldOneIsFencedOff) {
   a->peer_down(old_b.id, 1);
   End new_b(1, 2, 2);
   connect(a, new_b);
-  ring(old_b->links().find(a.id)->doorbell.button.ref());
+  ring(old_b->links().find(a.id)->coherent->doorbell().button.ref());
   epoll_event event;
   EXPECT_EQ(::epoll_wait(a.bells.get(), &event, 1, 0), 0);  // nor is it heard
   ASSERT_TRUE(old_b->send(a.id, Note{1'000}));              // a late writer

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "message/continuation.h"
+#include "message/flat.h"
 
 namespace cob::message {
 
@@ -28,6 +29,7 @@ class Requests {
     u16 reply_lines = 0;
     u16 generation = 0;
     u16 heap_index = 0;
+    Priority priority = Priority::normal;
     u16 next_free = 0;
     State state = State::free;
     Continuation continuation;
