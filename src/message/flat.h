@@ -174,7 +174,6 @@ inline constexpr Priority priority_of = detail::find_priority<T>();
 template <typename T>
 inline constexpr std::size_t max_tail_of = detail::find_max_tail<T>();
 
-// To see why a type is refused: static_assert(flat_problem<T>() == Problem::none).
 template <typename T>
 consteval Problem flat_problem() {
   constexpr Problem layout = detail::struct_problem<T>();
@@ -202,13 +201,25 @@ consteval Problem flat_problem() {
   }
 }
 
+// Each rule by itself, so that a compiler's refusal of a type names the rule.
+template <Problem problem, typename T>
+concept Without = flat_problem<T>() != problem;
+
 // A struct of le<>, f32le, f64le, Flag, u8, std::byte, std::array of those, and structs of those.
 template <typename T>
-concept FlatStruct = detail::struct_problem<T>() == Problem::none;
+concept FlatStruct =
+    Without<Problem::not_trivially_copyable, T> && Without<Problem::not_standard_layout, T> &&
+    Without<Problem::not_an_aggregate, T> && Without<Problem::number_of_members, T> &&
+    Without<Problem::c_array_or_base, T> && Without<Problem::bit_field, T> &&
+    Without<Problem::kind_of_member, T> && Without<Problem::padding, T> &&
+    Without<Problem::alignment, T>;
 
 // A flat struct that names its type and, with its tail, has at most `max_message_bytes`.
 template <typename T>
-concept FlatMessage = flat_problem<T>() == Problem::none;
+concept FlatMessage =
+    FlatStruct<T> && Without<Problem::too_large, T> && Without<Problem::type_is_missing, T> &&
+    Without<Problem::type_out_of_range, T> && Without<Problem::priority_is_no_constant, T> &&
+    Without<Problem::max_tail_is_no_constant, T>;
 
 namespace detail {
 
@@ -245,8 +256,9 @@ void read_message(std::span<const std::byte> bytes, T& out) {
   if (bytes.size() >= sizeof(T)) [[likely]] {
     std::memcpy(&out, bytes.data(), sizeof(T));
   } else {
-    out = T{};
-    if (!bytes.empty()) std::memcpy(&out, bytes.data(), bytes.size());
+    std::array<std::byte, sizeof(T)> whole{};  // not T{}: a member's default is the sender's
+    if (!bytes.empty()) std::memcpy(whole.data(), bytes.data(), bytes.size());
+    out = std::bit_cast<T>(whole);
   }
 }
 
