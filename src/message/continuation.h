@@ -12,6 +12,8 @@
 
 namespace cob::message {
 
+struct Arrival;  // messenger.h
+
 class Continuation {
  public:
   static constexpr std::size_t capacity = 64;
@@ -21,7 +23,7 @@ class Continuation {
   Continuation& operator=(const Continuation&) = delete;
   ~Continuation() { clear(); }
 
-  // `f` is called as f(Result<const std::byte*>): the reply's bytes, valid during the call only.
+  // `f` is called as f(Result<Arrival*>): what came, valid during the call only.
   template <typename F>
   void place(F&& f) {
     using Callable = std::decay_t<F>;
@@ -29,7 +31,7 @@ class Continuation {
     static_assert(alignof(Callable) <= alignof(std::max_align_t));
     clear();
     ::new (static_cast<void*>(storage_)) Callable(std::forward<F>(f));
-    run_ = [](void* at, Result<const std::byte*> reply) {
+    run_ = [](void* at, Result<Arrival*> reply) {
       (*std::launder(static_cast<Callable*>(at)))(std::move(reply));
     };
     if constexpr (!std::is_trivially_destructible_v<Callable>) {
@@ -37,13 +39,13 @@ class Continuation {
     }
   }
   // REQUIRES: placed. Leaves the callable in place: clear() it afterwards.
-  void run(Result<const std::byte*> reply) { run_(storage_, reply); }
+  void run(Result<Arrival*> reply) { run_(storage_, reply); }
   void clear() {
     if (auto destroy = std::exchange(destroy_, nullptr)) destroy(storage_);
   }
 
  private:
-  void (*run_)(void*, Result<const std::byte*>) = nullptr;
+  void (*run_)(void*, Result<Arrival*>) = nullptr;
   void (*destroy_)(void*) = nullptr;
   alignas(std::max_align_t) std::byte storage_[capacity];
 };

@@ -8,7 +8,7 @@
 #include <cstddef>
 
 #include "base/types.h"
-#include "message/flat.h"
+#include "message/schema.h"
 
 namespace cob::message {
 
@@ -66,6 +66,8 @@ constexpr u32 lines_for(std::size_t length) {
 // With tail and loan.
 inline constexpr std::size_t max_payload_bytes = max_message_bytes + sizeof(LoanReference);
 inline constexpr u32 max_lines = lines_for(max_payload_bytes);
+// An urgent one, its tail included: 16 lines.
+inline constexpr std::size_t max_urgent_bytes = Slot::first_payload + 15 * Slot::more_payload;
 
 // The same sequence rule over `frame_entries`. Only on coherent links.
 struct FrameEntry {
@@ -87,10 +89,9 @@ struct LinkHeader {
   le<u16> to;
   le<u32> from_epoch;
   le<u32> to_epoch;
-  le<u32> reserved;
+  le<u32> points;      // how many of `point` count
   le<u64> bulk_bytes;  // of the bulk area that follows the LinkMemory; whole pages
-  // schema_hash() of the types that `from` knows, 0 for others.
-  std::array<le<u64>, message_types> schema;
+  std::array<SchemaPoint, max_schema_points> point;  // what `from` knows
 };
 
 // `starved` beside `armed` asks the peer to ring also when it has freed room for messages.

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "base/log.h"
+
 namespace cob::message {
 
 Result<std::unique_ptr<Links>> Links::create(KernelId self, u32 own_epoch, u16 kernels) {
@@ -33,24 +35,21 @@ Result<void> Links::open_self() {
   return {};
 }
 
-void Links::know(MessageType type, u64 schema) {
-  VERIFY(type.value > 0 && type.value < message_types);
-  VERIFY(schema_[type.value] == 0 || schema_[type.value] == schema);  // two types of one number
-  schema_[type.value] = schema;
+void Links::know_bytes(MessageType type, std::size_t bytes) {
   for (const auto& link : links_) VERIFY(link->transport == nullptr);
-  links_[self_.value]->known[type.value / 64] |= u64{1} << (type.value % 64);
+  links_[self_.value]->agreed.bytes[type.value] = static_cast<u16>(bytes);
 }
 
 LinkHeader Links::header_for(KernelId peer) const {
-  return {.magic = LinkHeader::magic_value,
-          .version = LinkHeader::layout_version,
-          .from = self_.value,
-          .to = peer.value,
-          .from_epoch = own_epoch_,
-          .to_epoch = 0,
-          .reserved = 0,
-          .bulk_bytes = 0,
-          .schema = schema_};
+  LinkHeader header{};
+  header.magic = LinkHeader::magic_value;
+  header.version = LinkHeader::layout_version;
+  header.from = self_.value;
+  header.to = peer.value;
+  header.from_epoch = own_epoch_;
+  header.points = static_cast<u32>(schema_.points().size());
+  std::ranges::copy(schema_.points(), header.point.begin());
+  return header;
 }
 
 Result<CoherentTransport*> Links::coherent(KernelId peer) {
@@ -112,14 +111,12 @@ Result<void> Links::examine(Link& link, const LinkHeader& shared, u32 peer_epoch
   if (header.from != link.peer || header.to != self_.value || header.to_epoch != own_epoch_ ||
       header.from_epoch == 0 || (peer_epoch != 0 && header.from_epoch != peer_epoch))
     return Error::of(EPROTO, "link memory of another kernel or epoch");
-  std::array<u64, message_types / 64> known{};
-  for (std::size_t type = 1; type < message_types; ++type) {
-    const u64 theirs = header.schema[type];
-    if (theirs == 0 || schema_[type] == 0) continue;
-    if (theirs != schema_[type]) return Error::of(EPROTO, "peer has another schema of a message");
-    known[type / 64] |= u64{1} << (type % 64);
-  }
-  link.known = known;
+  if (header.points > max_schema_points)
+    return Error::of(EPROTO, "link memory with too many schemas");
+  link.agreed = TRY(agree(schema_, std::span(header.point).first(header.points)));
+  for (const MessageType type : link.agreed.conflicts)
+    COB_LOG(warn, "kernel {}: kernel {} has another schema of message type {}", self_.value,
+            link.peer, type.value);
   link.peer_epoch = header.from_epoch;
   return {};
 }
@@ -141,6 +138,9 @@ void Links::connect(Link& link, const LinkEnds& ends) {
     link.frames_out = FrameWriter(ends.out->entry, ends.out->pool_area, &theirs.frames_consumed);
     link.frames_in = FrameReader(ends.in->entry, ends.in->pool_area, &ours.frames_consumed);
   }
+  link.lender = std::make_shared<Lender>(ends);
+  link.borrower = std::make_shared<Borrower>(*this, link, ends);
+  link.cancels = 0;
   link.generation = ++generations_;
   link.connected = true;
   store_relaxed(ours.armed, armed_ ? armed_bit : 0);
@@ -156,6 +156,9 @@ void Links::disconnect(Link& link, const Error& why) {
   link.in = nullptr;
   link.out = nullptr;
   link.ends = {};
+  link.lender.reset();
+  if (link.borrower != nullptr) link.borrower->end();
+  link.borrower.reset();
   if (link.coherent != nullptr) {
     link.coherent = nullptr;
     link.transport.reset();
@@ -265,8 +268,7 @@ bool Links::anything_pending() const {
   for (const Link* link : active_) {
     if (!link->normal.in.empty() || !link->urgent.in.empty()) return true;
     if (!link->publishes && !link->frames_in.empty()) return true;
-    if (link->starved && (link->normal.out.credits_changed() || link->urgent.out.credits_changed()))
-      return true;
+    if (link->starved && link->room_has_come()) return true;
   }
   return std::any_of(driven_.begin(), driven_.end(),
                      [](const Link* link) { return link->transport->pending(); });

@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "message/coherent.h"
 #include "message/frame_ring.h"
+#include "message/loan.h"
 #include "message/message_ring.h"
 #include "message/transport.h"
 
@@ -56,13 +57,21 @@ struct Link {
   FrameReader frames_in;
   const LinkMemory* in = nullptr;
   LinkMemory* out = nullptr;
-  std::array<u64, message_types / 64> known{};  // types that both sides know, with the same schema
+  SchemaAgreement agreed;  // what both sides know
+  std::shared_ptr<Lender> lender;
+  std::shared_ptr<Borrower> borrower;
+  std::array<u32, 64> cancelled{};  // tags of the peer's requests, the latest that it cancelled
+  u32 cancels = 0;                  // how many it cancelled; 0: `cancelled` is empty
   LinkEnds ends;
   std::unique_ptr<Transport> transport;   // none for the link to oneself
   CoherentTransport* coherent = nullptr;  // the same, if it is one
   LinkCounters counters;
 
-  bool knows(MessageType type) const { return (known[type.value / 64] >> (type.value % 64)) & 1; }
+  // Does not count what the peer lets us have back.
+  bool room_has_come() const {
+    return normal.out.credits_changed() || urgent.out.credits_changed() ||
+           lender->returned_changed();
+  }
 };
 
 class Links {
@@ -74,8 +83,12 @@ class Links {
   KernelId self() const { return self_; }
   u16 kernels() const { return static_cast<u16>(links_.size()); }
 
-  // The schema table for links opened from now on. REQUIRES: no link is open.
-  void know(MessageType type, u64 schema);
+  // For links opened from now on. REQUIRES: no link is open.
+  template <FlatMessage M>
+  void know() {
+    schema_.add<M>();
+    know_bytes(M::type, sizeof(M));
+  }
 
   // As the Messenger's functions of the same names; disconnecting what was there is the caller's
   // part.
@@ -120,6 +133,7 @@ class Links {
  private:
   Links(KernelId self, u32 own_epoch) : self_(self), own_epoch_(own_epoch) {}
   Result<void> open_self();
+  void know_bytes(MessageType type, std::size_t bytes);
   // The link's coherent transport, made if there is none. EINVAL, EBUSY.
   Result<CoherentTransport*> coherent(KernelId peer);
   LinkHeader header_for(KernelId peer) const;
@@ -135,7 +149,7 @@ class Links {
   u32 generations_ = 0;
   bool armed_ = false;
   bool any_faulted_ = false;
-  std::array<le<u64>, message_types> schema_{};
+  SchemaTable schema_;
   Mapping own_memory_;  // of the link to oneself
   FdRef epoll_;
   std::vector<std::unique_ptr<Link>> links_;

@@ -10,58 +10,19 @@ namespace {
 constexpr std::size_t least_share = 16;  // messages of one peer a poll, whatever the budget
 }  // namespace
 
-AnyReplyToken::AnyReplyToken(AnyReplyToken&& other) noexcept
-    : messenger_(std::exchange(other.messenger_, nullptr)),
-      generation_(other.generation_),
-      tag_(other.tag_),
-      peer_(other.peer_),
-      reply_lines_(other.reply_lines_),
-      priority_(other.priority_) {}
-
-AnyReplyToken& AnyReplyToken::operator=(AnyReplyToken&& other) noexcept {
-  if (this != &other) {
-    if (valid()) fail(ECANCELED);
-    messenger_ = std::exchange(other.messenger_, nullptr);
-    generation_ = other.generation_;
-    tag_ = other.tag_;
-    peer_ = other.peer_;
-    reply_lines_ = other.reply_lines_;
-    priority_ = other.priority_;
-  }
-  return *this;
-}
-
-AnyReplyToken::~AnyReplyToken() {
-  if (valid()) fail(ECANCELED);
-}
-
-void AnyReplyToken::fail(int code) {
-  VERIFY(valid() && code > 0);
-  messenger_->write_reply(*this, {.kind = MessageKind::error, .detail = static_cast<u16>(code)},
-                          {});
-  messenger_ = nullptr;
-}
-
-void AnyReplyToken::answer_bytes(MessageType type, std::span<const std::byte> bytes) {
-  VERIFY(valid());
-  messenger_->write_reply(*this, {.kind = MessageKind::reply, .type = type}, bytes);
-  messenger_ = nullptr;
-}
-
 Result<std::unique_ptr<Messenger>> Messenger::create(KernelId self, u32 own_epoch, u16 kernels) {
   return std::unique_ptr<Messenger>(new Messenger(TRY(Links::create(self, own_epoch, kernels))));
 }
 
 Messenger::~Messenger() = default;
 
-void Messenger::add_handler(MessageType type, MessageKind kind, Priority priority,
-                            std::size_t bytes, std::move_only_function<void(Received&)> run) {
-  Handler& handler = handlers_[type.value];
-  VERIFY(!handler.run);  // one handler a type
-  handler.run = std::move(run);
-  handler.bytes = static_cast<u16>(bytes);
-  handler.kind = kind;
-  handler.priority = priority;
+void Messenger::add_handler(const MessageHead& head, Handler handler,
+                            std::move_only_function<void(Arrival&)> run) {
+  Handler& place = handlers_[head.type.value];
+  VERIFY(!place.run);  // one handler a type
+  place = std::move(handler);
+  place.run = std::move(run);
+  place.kind = head.kind;
 }
 
 Result<Fd> Messenger::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell, u64 bulk_bytes) {
@@ -127,6 +88,13 @@ void Messenger::collect_faulted() {
   }
 }
 
+Error Messenger::unknown(const Link& link, MessageType type) {
+  const auto& conflicts = link.agreed.conflicts;
+  if (std::find(conflicts.begin(), conflicts.end(), type) != conflicts.end())
+    return Error::of(EPROTONOSUPPORT, "peer has another schema of this message type");
+  return Error::of(EOPNOTSUPP, "message type is not known on both sides");
+}
+
 Error Messenger::no_room(Link& link, Room room) {
   if (room == Room::fault) {
     links_->fault(link);
@@ -137,52 +105,110 @@ Error Messenger::no_room(Link& link, Room room) {
   return Error::of(EAGAIN, "message ring is full");
 }
 
-template <Priority priority>
-Result<Requests::Entry*> Messenger::begin_request(KernelId to, MessageType request,
-                                                  MessageType reply, std::size_t request_bytes,
-                                                  std::size_t reply_bytes, Time deadline,
-                                                  u32& tag) {
+Result<Buffer> Messenger::allocate(KernelId to, u64 bytes) {
   Link* link = links_->find(to);
-  TRY(check_send(link, request));
-  TRY(check_send(link, reply));
-  TRY(find_room<priority>(*link, lines_for(request_bytes)));
-  auto& ring = lane<priority>(*link);
-  const u32 lines = lines_for(reply_bytes);
+  if (link == nullptr || !link->connected) return Error::of(ENETDOWN, "kernel is not connected");
+  if (bytes == 0 || bytes > link->lender->capacity())
+    return Error::of(EMSGSIZE, "buffer is larger than the link's bulk area, or empty");
+  if (!collect_loans(*link)) return Error::of(ENETDOWN, "kernel broke the message protocol");
+  const u64 offset = link->lender->allocate(bytes);
+  if (offset == ExtentAllocator::none) return no_room(*link, Room::no);
+  return Buffer(link->lender, offset, bytes);
+}
+
+bool Messenger::collect_loans(Link& link) {
+  if (link.lender->collect()) return true;
+  links_->fault(link);
+  return false;
+}
+
+Result<void> Messenger::check_loan(Link& link, const Buffer& buffer) {
+  VERIFY(buffer.valid());
+  if (buffer.lender_ != link.lender)
+    return Error::of(EXDEV, "buffer belongs to another link, or to a former session");
+  if (link.lender->can_lend()) return {};
+  if (!collect_loans(link)) return Error::of(ENETDOWN, "kernel broke the message protocol");
+  if (!link.lender->can_lend()) return no_room(link, Room::no);
+  return {};
+}
+
+std::span<const std::byte> Messenger::assemble(Link& link, std::span<const std::byte> bytes,
+                                               const With& with, u8& flags) {
+  std::byte* at = std::ranges::copy(bytes, assembled_).out;
+  at = std::ranges::copy(with.tail, at).out;
+  if (with.lend != nullptr) {
+    Buffer& buffer = *with.lend;
+    const LoanReference reference = link.lender->lend(buffer.offset_, buffer.bytes_);
+    if (link.publishes) link.transport->lend(buffer.offset_, buffer.bytes_);
+    buffer.lender_.reset();
+    at = std::ranges::copy(std::as_bytes(std::span(&reference, 1)), at).out;
+    flags |= flag_loan;
+  }
+  return {assembled_, at};
+}
+
+template <Priority priority>
+Result<Requests::Entry*> Messenger::begin_request(Link& link, MessageType reply,
+                                                  const Beside& beside, Time deadline,
+                                                  RequestId& id) {
+  auto& ring = lane<priority>(link);
+  const u32 lines = lines_for(link.agreed.bytes[reply.value] + beside.max_tail +
+                              (beside.lends ? sizeof(LoanReference) : 0));
   if (ring.reserved_reply_lines + ring.in.uncredited() + lines > ring.half) {
     ring.in.publish_credits();
-    links_->touch(*link, touched_credits);
+    links_->touch(link, touched_credits);
   }
   if (requests_.full() || ring.reserved_reply_lines + lines > ring.half) {
-    ++link->counters.messages_full;
+    ++link.counters.messages_full;
     return Error::of(EAGAIN, "too many requests outstanding");
   }
   ring.reserved_reply_lines += lines;
-  Requests::Entry& entry = requests_.add(deadline, tag);
-  entry.peer = link->peer;
+  Requests::Entry& entry = requests_.add(deadline, id.tag);
+  entry.peer = link.peer;
   entry.reply_type = reply.value;
-  entry.reply_bytes = static_cast<u16>(reply_bytes);
   entry.reply_lines = static_cast<u16>(lines);
+  entry.reply_max_tail = static_cast<u16>(beside.max_tail);
+  entry.reply_lends = beside.lends;
   entry.priority = priority;
   return &entry;
 }
-template Result<Requests::Entry*> Messenger::begin_request<Priority::normal>(
-    KernelId, MessageType, MessageType, std::size_t, std::size_t, Time, u32&);
-template Result<Requests::Entry*> Messenger::begin_request<Priority::urgent>(
-    KernelId, MessageType, MessageType, std::size_t, std::size_t, Time, u32&);
+template Result<Requests::Entry*> Messenger::begin_request<Priority::normal>(Link&, MessageType,
+                                                                             const Beside&, Time,
+                                                                             RequestId&);
+template Result<Requests::Entry*> Messenger::begin_request<Priority::urgent>(Link&, MessageType,
+                                                                             const Beside&, Time,
+                                                                             RequestId&);
 
-// There is room: docs/messaging.md, 3. Unless the peer broke the rule, or the handler answers with
-// more than was reserved.
-void Messenger::write_reply(const AnyReplyToken& token, const MessageHead& head,
-                            std::span<const std::byte> bytes) {
+bool Messenger::cancel(RequestId id) {
+  Requests::Entry* entry = requests_.find(id.tag);
+  if (entry == nullptr || entry->state != Requests::State::waiting) return false;
+  Link& link = *links_->find(KernelId(entry->peer));
+  const MessageHead head{.kind = MessageKind::cancel, .tag = id.tag};
+  if (entry->priority == Priority::urgent) {
+    if (find_room<Priority::urgent>(link, 1)) write<Priority::urgent>(link, head, {});
+  } else {
+    if (find_room<Priority::normal>(link, 1)) write<Priority::normal>(link, head, {});
+  }
+  requests_.abandon(*entry, Error::of(ECANCELED, "request was cancelled"));
+  return true;
+}
+
+// There is room: docs/messaging.md, 3. Unless the peer broke the rule, or reserved for a shorter
+// tail than ours.
+Result<void> Messenger::write_reply(const AnyReplyToken& token, const MessageHead& head,
+                                    std::span<const std::byte> bytes, const With& with) {
   Link& link = *links_->find(KernelId(token.peer_));
-  if (!link.connected || link.generation != token.generation_) return;
+  if (!link.connected || link.generation != token.generation_) return {};
+  const u32 lines = lines_for(length_of(bytes.size(), with));
+  if (lines > 1 && lines > token.reply_lines_)
+    return Error::of(EMSGSIZE, "reply is longer than the requester expects");
+  if (with.lend != nullptr) TRY(check_loan(link, *with.lend));
+  forget_cancel(link, token.tag_);
   MessageHead said = head;
   said.tag = token.tag_;
-  const u32 lines = lines_for(bytes.size());
-  VERIFY(lines == 1 || lines <= token.reply_lines_);
   const auto put = [&]<Priority priority>() {
     if (lane<priority>(link).out.room(lines, 2 * lane<priority>(link).half) == Room::yes) {
-      write<priority>(link, said, bytes);
+      write_with<priority>(link, said, bytes, with);
     } else {
       links_->fault(link);
     }
@@ -191,6 +217,26 @@ void Messenger::write_reply(const AnyReplyToken& token, const MessageHead& head,
     put.operator()<Priority::urgent>();
   } else {
     put.operator()<Priority::normal>();
+  }
+  return {};
+}
+
+void Messenger::note_cancel(Link& link, u32 tag) {
+  link.cancelled[link.cancels % link.cancelled.size()] = tag;
+  ++link.cancels;
+}
+
+bool Messenger::is_cancelled(const Link& link, u32 tag) {
+  const std::size_t n = std::min<std::size_t>(link.cancels, link.cancelled.size());
+  return std::find(link.cancelled.begin(), link.cancelled.begin() + static_cast<i64>(n), tag) !=
+         link.cancelled.begin() + static_cast<i64>(n);
+}
+
+void Messenger::forget_cancel(Link& link, u32 tag) {
+  if (link.cancels == 0) [[likely]]
+    return;
+  for (u32& one : link.cancelled) {
+    if (one == tag) one = ~tag;
   }
 }
 
@@ -211,7 +257,7 @@ std::size_t Messenger::poll(Time now, std::size_t budget) {
   for (std::size_t i = 0; i < n && delivered < budget; ++i) {
     const std::size_t at = first_ + i < n ? first_ + i : first_ + i - n;
     Link& link = *active[at];
-    if (link.starved && credits_changed(link)) link.starved = false;
+    if (link.starved && link.room_has_come()) link.starved = false;
     if (link.normal.in.empty()) continue;
     const std::size_t share = std::max(least_share, budget / n);
     delivered += drain<Priority::normal>(link, std::min(share, budget - delivered));
@@ -255,35 +301,70 @@ bool Messenger::deliver(Link& link, const Slot& head, const std::byte* bytes) {
   const auto kind = static_cast<MessageKind>(head.kind);
   if (kind == MessageKind::reply || kind == MessageKind::error)
     return deliver_reply<priority>(link, head, bytes);
-  const MessageType type(head.type);
-  if (head.type >= message_types || !link.knows(type) || head.flags != 0) return false;
+  if (kind == MessageKind::cancel) {
+    note_cancel(link, head.tag);
+    return head.length == 0;
+  }
+  if (head.type >= message_types || link.agreed.bytes[head.type] == 0) return false;
   Handler& handler = handlers_[head.type];
-  if (handler.kind != kind || !handler.run) [[unlikely]] {
+  const bool handled = handler.kind == kind && handler.run;
+  if (handled && handler.priority != priority) return false;
+  bool too_long = false;
+  auto arrival = take_apart(link, head, bytes, handled ? handler.beside : any_beside, too_long);
+  if (!arrival) return false;
+  if (kind == MessageKind::request) {
+    forget_cancel(link, head.tag);
+    arrival->token = AnyReplyToken(*this, link, head, priority);
+  }
+  if (!handled || too_long) [[unlikely]] {
     ++link.counters.messages_unhandled;
-    if (kind == MessageKind::request) AnyReplyToken(*this, link, head, priority).fail(ENOSYS);
+    if (arrival->token.valid()) arrival->token.fail(handled ? EMSGSIZE : ENOSYS);
     return true;
   }
-  if (head.length != handler.bytes || handler.priority != priority) return false;
-  Received received{KernelId(link.peer), bytes, {}};
-  if (kind == MessageKind::request) received.token = AnyReplyToken(*this, link, head, priority);
-  handler.run(received);
+  handler.run(*arrival);
   return true;
+}
+
+std::optional<Arrival> Messenger::take_apart(Link& link, const Slot& head, const std::byte* bytes,
+                                             const Beside& beside, bool& too_long) {
+  const std::size_t fixed = link.agreed.bytes[head.type];
+  std::size_t length = head.length;
+  std::optional<Arrival> arrival(std::in_place);
+  arrival->incoming.from = KernelId(link.peer);
+  if (head.flags != 0) [[unlikely]] {
+    LoanReference reference;
+    if (head.flags != flag_loan || !beside.lends || length < sizeof reference) return std::nullopt;
+    length -= sizeof reference;
+    std::memcpy(&reference, bytes + length, sizeof reference);
+    if (!link.borrower->acceptable(reference)) return std::nullopt;
+    arrival->incoming.loan = Loan(link.borrower, reference.id, link.borrower->borrow(reference));
+  }
+  if (length < fixed) return std::nullopt;
+  arrival->bytes = {bytes, fixed};
+  arrival->incoming.tail = {bytes + fixed, length - fixed};
+  too_long = length - fixed > beside.max_tail;
+  if (too_long && beside.max_tail == 0) return std::nullopt;
+  return arrival;
 }
 
 template <Priority priority>
 bool Messenger::deliver_reply(Link& link, const Slot& head, const std::byte* bytes) {
   Requests::Entry* entry = requests_.find(head.tag);
   if (entry == nullptr || entry->peer != link.peer || entry->priority != priority) return false;
-  const bool is_error = head.kind == static_cast<u8>(MessageKind::error);
-  if (is_error ? head.detail == 0 || head.length != 0
-               : head.type != entry->reply_type || head.length != entry->reply_bytes)
-    return false;
-  lane<priority>(link).reserved_reply_lines -= entry->reply_lines;
-  if (is_error) {
+  if (head.kind == static_cast<u8>(MessageKind::error)) {
+    if (head.detail == 0 || head.length != 0 || head.flags != 0) return false;
+    lane<priority>(link).reserved_reply_lines -= entry->reply_lines;
     requests_.finish(*entry, Error::of(head.detail, "answered with an error"));
-  } else {
-    requests_.finish(*entry, bytes);
+    return true;
   }
+  if (head.type != entry->reply_type) return false;
+  bool too_long = false;
+  auto arrival =
+      take_apart(link, head, bytes,
+                 {.max_tail = entry->reply_max_tail, .lends = entry->reply_lends}, too_long);
+  if (!arrival || too_long) return false;
+  lane<priority>(link).reserved_reply_lines -= entry->reply_lines;
+  requests_.finish(*entry, &*arrival);
   return true;
 }
 

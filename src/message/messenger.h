@@ -1,65 +1,35 @@
-// Messenger: typed messages and requests between the kernels of an island, over its Links.
+// Messenger: typed messages and requests between kernels, over its Links. docs/messaging.md.
 // Model: run to completion: send() and request() write, flush() rings sleepers, poll() delivers and
 // fires deadlines; no room is EAGAIN, a reply's room is reserved. Owned by the kernel's loop.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
 
 #include "base/clock.h"
+#include "message/kernel_set.h"
 #include "message/links.h"
+#include "message/reply_token.h"
 #include "message/requests.h"
 
 namespace cob::message {
 
-class Messenger;
-
-// The right and the duty to answer one request, once. Unanswered at its end it answers ECANCELED.
-// Must not outlive the Messenger. After the requester's death answering does nothing.
-class AnyReplyToken {
- public:
-  AnyReplyToken() = default;
-  AnyReplyToken(AnyReplyToken&& other) noexcept;
-  AnyReplyToken& operator=(AnyReplyToken&& other) noexcept;
-  AnyReplyToken(const AnyReplyToken&) = delete;
-  AnyReplyToken& operator=(const AnyReplyToken&) = delete;
-  ~AnyReplyToken();
-
-  bool valid() const { return messenger_ != nullptr; }
-  KernelId requester() const { return KernelId(peer_); }
-  // Answers with an error; `code` is a Linux errno. REQUIRES: valid().
-  void fail(int code);
-
- protected:
-  friend class Messenger;
-  AnyReplyToken(Messenger& messenger, const Link& link, const Slot& head, Priority priority)
-      : messenger_(&messenger),
-        generation_(link.generation),
-        tag_(head.tag),
-        peer_(link.peer),
-        reply_lines_(head.detail),
-        priority_(priority) {}
-  void answer_bytes(MessageType type, std::span<const std::byte> bytes);
-
-  Messenger* messenger_ = nullptr;
-  u32 generation_ = 0;
-  u32 tag_ = 0;
-  u16 peer_ = 0;
-  u16 reply_lines_ = 0;  // that the requester has reserved
-  Priority priority_ = Priority::normal;
+// One outstanding request, to cancel it by.
+struct RequestId {
+  u32 tag = 0;
 };
 
-template <FlatMessage Reply>
-class ReplyToken : public AnyReplyToken {
- public:
-  ReplyToken() = default;
-  explicit ReplyToken(AnyReplyToken&& token) : AnyReplyToken(std::move(token)) {}
-  // REQUIRES: valid(). The token is spent.
-  void answer(const Reply& reply) {
-    answer_bytes(Reply::type, std::as_bytes(std::span<const Reply, 1>(&reply, 1)));
-  }
-};
+template <typename Handler, typename M>
+concept HandlesOneWay = std::is_invocable_r_v<void, Handler&, KernelId, const M&> ||
+                        std::is_invocable_r_v<void, Handler&, Incoming&, const M&>;
+template <typename Handler, typename Request, typename Reply>
+concept HandlesRequest =
+    std::is_invocable_r_v<Result<Reply>, Handler&, KernelId, const Request&> ||
+    std::is_invocable_r_v<Result<Reply>, Handler&, Incoming&, const Request&> ||
+    std::is_invocable_r_v<void, Handler&, KernelId, const Request&, ReplyToken<Reply>> ||
+    std::is_invocable_r_v<void, Handler&, Incoming&, const Request&, ReplyToken<Reply>>;
 
 class Messenger {
  public:
@@ -72,40 +42,52 @@ class Messenger {
   // on<M>([](KernelId from, const M&) -> void).
   // on<Req, Rep>([](KernelId from, const Req&) -> Result<Rep>), or
   // on<Req, Rep>([](KernelId from, const Req&, ReplyToken<Rep>) -> void) to answer later.
+  // Where a tail or a loan may come, Incoming& in place of KernelId.
   // The message is a private copy, valid during the call. Handlers and continuations may send and
   // request, but may not call poll(), peer_up() or peer_down().
   template <FlatMessage M, typename Handler>
-    requires std::is_invocable_r_v<void, Handler&, KernelId, const M&>
+    requires HandlesOneWay<Handler, M>
   void on(Handler handler) {
     know<M>();
-    add_handler(M::type, MessageKind::one_way, priority_of<M>, sizeof(M),
-                [h = std::move(handler)](Received& r) mutable { h(r.from, as<M>(r.bytes)); });
+    add_handler({.kind = MessageKind::one_way, .type = M::type}, handler_of<M>(),
+                [h = std::move(handler)](Arrival& a) mutable {
+                  M room;
+                  h(from_of<Handler, M>(a), as_message<M>(a, room));
+                });
   }
   template <FlatMessage Request, FlatMessage Reply, typename Handler>
-    requires std::is_invocable_r_v<Result<Reply>, Handler&, KernelId, const Request&> ||
-             std::is_invocable_r_v<void, Handler&, KernelId, const Request&, ReplyToken<Reply>>
+    requires HandlesRequest<Handler, Request, Reply>
   void on(Handler handler) {
     know<Request>();
     know<Reply>();
-    add_handler(Request::type, MessageKind::request, priority_of<Request>, sizeof(Request),
-                [h = std::move(handler)](Received& r) mutable {
-                  ReplyToken<Reply> token(std::move(r.token));
-                  if constexpr (std::is_invocable_v<Handler&, KernelId, const Request&>) {
-                    Result<Reply> reply = h(r.from, as<Request>(r.bytes));
-                    if (reply.is_error()) {
-                      token.fail(reply.error().code);
-                    } else {
-                      token.answer(reply.value());
-                    }
-                  } else {
-                    h(r.from, as<Request>(r.bytes), std::move(token));
-                  }
-                });
+    add_handler(
+        {.kind = MessageKind::request, .type = Request::type}, handler_of<Request>(),
+        [h = std::move(handler)](Arrival& a) mutable {
+          Request room;
+          const Request& request = as_message<Request>(a, room);
+          ReplyToken<Reply> token(std::move(a.token));
+          using Token = ReplyToken<Reply>;
+          if constexpr (std::is_invocable_v<Handler&, KernelId, const Request&, Token>) {
+            h(a.incoming.from, request, std::move(token));
+          } else if constexpr (std::is_invocable_v<Handler&, Incoming&, const Request&, Token>) {
+            h(a.incoming, request, std::move(token));
+          } else {
+            Result<Reply> reply = h(from_of<Handler, Request>(a), request);
+            if (reply.is_error()) {
+              token.fail(reply.error().code);
+            } else {
+              token.answer(reply.value());
+            }
+          }
+        });
   }
   // A type that this kernel only sends, or only receives as a reply.
   template <FlatMessage M>
   void know() {
-    links_->know(M::type, schema_hash<M>());
+    static_assert(
+        priority_of<M> == Priority::normal || sizeof(M) + max_tail_of<M> <= max_urgent_bytes,
+        "an urgent message is short");
+    links_->know<M>();
   }
 
   // --- Peers.
@@ -135,39 +117,88 @@ class Messenger {
   std::optional<KernelId> take_faulted();
 
   // --- Sending. To oneself too. ENETDOWN: not connected. EAGAIN: no room now (poll, then retry).
-  // EOPNOTSUPP: the peer does not know the type, or with another schema, or know() was not called
-  // here.
+  // EOPNOTSUPP: not known to the peer, or know() was not called here. EPROTONOSUPPORT: the peer has
+  // another schema of it. EMSGSIZE: the tail is longer than the type allows.
   template <FlatMessage M>
   Result<void> send(KernelId to, const M& message) {
-    return send_bytes<priority_of<M>>(to, M::type,
-                                      std::as_bytes(std::span<const M, 1>(&message, 1)));
+    return send_bytes<priority_of<M>>(to, M::type, bytes_of(message));
   }
-  // Runs `continuation(Result<Reply>)` exactly once, from a later poll() or peer_down(), unless an
-  // error is returned. ETIMEDOUT at `deadline`; the handler's own error; ENOSYS if the peer has no
-  // handler. At most 64 bytes of captures.
-  template <FlatMessage Request, FlatMessage Reply, typename F>
-    requires std::is_invocable_v<F&, Result<Reply>>
-  Result<void> request(KernelId to, const Request& message, Time deadline, F continuation) {
-    u32 tag = 0;
-    constexpr Priority priority = priority_of<Request>;
-    Requests::Entry* entry = TRY(begin_request<priority>(
-        to, Request::type, Reply::type, sizeof(Request), sizeof(Reply), deadline, tag));
-    entry->continuation.place(
-        [f = std::move(continuation)](Result<const std::byte*> reply) mutable {
-          if (reply.is_error()) {
-            f(Result<Reply>(reply.error()));
-          } else {
-            f(Result<Reply>(as<Reply>(reply.value())));
-          }
-        });
-    write<priority>(*links_->find(to),
-                    {.kind = MessageKind::request,
-                     .type = Request::type,
-                     .tag = tag,
-                     .detail = entry->reply_lines},
-                    std::as_bytes(std::span<const Request, 1>(&message, 1)));
+  // With a tail, and with a buffer of allocate(`to`, ...) if M::may_lend.
+  template <FlatMessage M>
+  Result<void> send(KernelId to, const M& message, const With& with) {
+    static_assert(max_tail_of<M> > 0 || lends<M>, "the type has neither tail nor loan");
+    Link* link = links_->find(to);
+    TRY(check_send(link, M::type));
+    TRY(check_with<M>(*link, with));
+    TRY(find_room<priority_of<M>>(*link, lines_for(length_of(sizeof(M), with))));
+    write_with<priority_of<M>>(*link, {.type = M::type}, bytes_of(message), with);
     return {};
   }
+  // To each of `to`, as send(). Returns those that it was not sent to; one without room does not
+  // hold up the others. Why not: send() to it says.
+  template <FlatMessage M>
+  KernelSet multicast(const KernelSet& to, const M& message, std::span<const std::byte> tail = {}) {
+    KernelSet missed;
+    to.for_each([&](KernelId kernel) {
+      const auto sent = tail.empty() ? send(kernel, message) : send_tail(kernel, message, tail);
+      if (sent.is_error()) missed.add(kernel);
+    });
+    return missed;
+  }
+  // Runs `continuation(Result<Reply>)`, or `continuation(Result<Reply>, Incoming&)` where a tail or
+  // a loan may come, exactly once, from a later poll(), cancel() or peer_down(), unless an error is
+  // returned. ETIMEDOUT at `deadline`; ECANCELED; the handler's own error; ENOSYS if the peer has
+  // no handler. At most 64 bytes of captures. The reply travels with the request's priority.
+  template <FlatMessage Request, FlatMessage Reply, typename F>
+    requires std::is_invocable_v<F&, Result<Reply>> ||
+             std::is_invocable_v<F&, Result<Reply>, Incoming&>
+  Result<RequestId> request(KernelId to, const Request& message, Time deadline, F continuation) {
+    return request<Request, Reply>(to, message, With{}, deadline, std::move(continuation));
+  }
+  template <FlatMessage Request, FlatMessage Reply, typename F>
+    requires std::is_invocable_v<F&, Result<Reply>> ||
+             std::is_invocable_v<F&, Result<Reply>, Incoming&>
+  Result<RequestId> request(KernelId to, const Request& message, const With& with, Time deadline,
+                            F continuation) {
+    constexpr Priority priority = priority_of<Request>;
+    static_assert(
+        priority == Priority::normal || sizeof(Reply) + max_tail_of<Reply> <= max_urgent_bytes,
+        "the reply to an urgent request is short");
+    Link* link = links_->find(to);
+    TRY(check_send(link, Request::type));
+    TRY(check_send(link, Reply::type));
+    TRY(check_with<Request>(*link, with));
+    TRY(find_room<priority>(*link, lines_for(length_of(sizeof(Request), with))));
+    RequestId id;
+    Requests::Entry* entry = TRY(begin_request<priority>(
+        *link, Reply::type, {.max_tail = max_tail_of<Reply>, .lends = lends<Reply>}, deadline, id));
+    entry->continuation.place([f = std::move(continuation)](Result<Arrival*> arrival) mutable {
+      Reply room;
+      Incoming none;
+      Incoming& incoming = arrival.is_error() ? none : arrival.value()->incoming;
+      Result<Reply> reply = arrival.is_error()
+                                ? Result<Reply>(arrival.error())
+                                : Result<Reply>(as_message<Reply>(*arrival.value(), room));
+      if constexpr (std::is_invocable_v<F&, Result<Reply>>) {
+        f(std::move(reply));
+      } else {
+        f(std::move(reply), incoming);
+      }
+    });
+    write_with<priority>(*link,
+                         {.kind = MessageKind::request,
+                          .type = Request::type,
+                          .tag = id.tag,
+                          .detail = entry->reply_lines},
+                         bytes_of(message), with);
+    return id;
+  }
+  // Ends the request now: its continuation runs with ECANCELED, the peer is told if there is room,
+  // and a late reply is dropped. False if it has already ended.
+  bool cancel(RequestId id);
+  // A buffer of `bytes` to fill and to lend to `to`. EAGAIN: no room until the peer gives back;
+  // EMSGSIZE: more than the link's bulk area; ENETDOWN.
+  Result<Buffer> allocate(KernelId to, u64 bytes);
 
   // --- The loop.
   // Delivers at most `budget` messages, fairly between peers, and fires the deadlines up to `now`;
@@ -195,27 +226,48 @@ class Messenger {
  private:
   friend class AnyReplyToken;
 
-  struct Received {
-    KernelId from;
-    const std::byte* bytes;
-    AnyReplyToken token;
+  // What may come beside a type's struct.
+  struct Beside {
+    std::size_t max_tail = 0;
+    bool lends = false;
   };
   struct Handler {
-    std::move_only_function<void(Received&)> run;
-    u16 bytes = 0;
+    std::move_only_function<void(Arrival&)> run;
+    Beside beside;
     MessageKind kind = MessageKind::one_way;
     Priority priority = Priority::normal;
   };
+  // Of a message that nobody handles.
+  static constexpr Beside any_beside{.max_tail = max_message_bytes, .lends = true};
+
+  template <FlatMessage M>
+  static constexpr Handler handler_of() {
+    return {.run = {},
+            .beside = {.max_tail = max_tail_of<M>, .lends = lends<M>},
+            .priority = priority_of<M>};
+  }
+  // Whom or with what: as the handler wants it.
+  template <typename Handler, typename M>
+  static decltype(auto) from_of(Arrival& arrival) {
+    if constexpr (std::is_invocable_v<Handler&, KernelId, const M&>) {
+      return KernelId(arrival.incoming.from);
+    } else {
+      return (arrival.incoming);
+    }
+  }
+  template <FlatMessage M>
+  static std::span<const std::byte, sizeof(M)> bytes_of(const M& message) {
+    return std::as_bytes(std::span<const M, 1>(&message, 1));
+  }
+  static std::size_t length_of(std::size_t bytes, const With& with) {
+    return bytes + with.tail.size() + (with.lend != nullptr ? sizeof(LoanReference) : 0);
+  }
 
   explicit Messenger(std::unique_ptr<Links> links) : links_(std::move(links)) {}
 
-  template <typename M>
-  static const M& as(const std::byte* bytes) {
-    return *std::launder(reinterpret_cast<const M*>(bytes));
-  }
   Result<void> make_way(KernelId peer, u32 peer_epoch);
-  void add_handler(MessageType type, MessageKind kind, Priority priority, std::size_t bytes,
-                   std::move_only_function<void(Received&)> run);
+  void add_handler(const MessageHead& head, Handler handler,
+                   std::move_only_function<void(Arrival&)> run);
   template <Priority priority>
   static auto& lane(Link& link) {
     if constexpr (priority == Priority::urgent) {
@@ -237,8 +289,8 @@ class Messenger {
   [[gnu::always_inline]] inline Result<void> check_send(const Link* link, MessageType type) const {
     if (link == nullptr || !link->connected) [[unlikely]]
       return Error::of(ENETDOWN, "kernel is not connected");
-    if (!link->knows(type)) [[unlikely]]
-      return Error::of(EOPNOTSUPP, "message type is not known on both sides");
+    if (link->agreed.bytes[type.value] == 0) [[unlikely]]
+      return unknown(*link, type);
     return {};
   }
   template <Priority priority>
@@ -257,22 +309,57 @@ class Messenger {
     ++link.counters.messages_out;
     link.counters.bytes_out += bytes.size();
   }
-  Error no_room(Link& link, Room room);
-  static bool credits_changed(const Link& link) {
-    return link.normal.out.credits_changed() || link.urgent.out.credits_changed();
+  template <FlatMessage M>
+  Result<void> check_with(Link& link, const With& with) {
+    if (with.tail.size() > max_tail_of<M>) [[unlikely]]
+      return Error::of(EMSGSIZE, "tail is longer than its type allows");
+    if (with.lend == nullptr) return {};
+    VERIFY(lends<M>);
+    return check_loan(link, *with.lend);
+  }
+  template <FlatMessage M>
+  Result<void> send_tail(KernelId to, const M& message, std::span<const std::byte> tail) {
+    if constexpr (max_tail_of<M> > 0) {
+      return send(to, message, With{.tail = tail});
+    } else {
+      return Error::of(EMSGSIZE, "the type has no tail");
+    }
   }
   template <Priority priority>
-  Result<Requests::Entry*> begin_request(KernelId to, MessageType request, MessageType reply,
-                                         std::size_t request_bytes, std::size_t reply_bytes,
-                                         Time deadline, u32& tag);
-  void write_reply(const AnyReplyToken& token, const MessageHead& head,
-                   std::span<const std::byte> bytes);
+  void write_with(Link& link, const MessageHead& head, std::span<const std::byte> bytes,
+                  const With& with) {
+    if (with.tail.empty() && with.lend == nullptr) [[likely]] {
+      write<priority>(link, head, bytes);
+    } else {
+      MessageHead said = head;
+      const auto whole = assemble(link, bytes, with, said.flags);
+      write<priority>(link, said, whole);
+    }
+  }
+  static Error unknown(const Link& link, MessageType type);
+  Error no_room(Link& link, Room room);
+  Result<void> check_loan(Link& link, const Buffer& buffer);
+  // Struct, tail and loan in one piece, in `assembled_`; lends the buffer.
+  std::span<const std::byte> assemble(Link& link, std::span<const std::byte> bytes,
+                                      const With& with, u8& flags);
+  template <Priority priority>
+  Result<Requests::Entry*> begin_request(Link& link, MessageType reply, const Beside& beside,
+                                         Time deadline, RequestId& id);
+  Result<void> write_reply(const AnyReplyToken& token, const MessageHead& head,
+                           std::span<const std::byte> bytes, const With& with);
   template <Priority priority>
   std::size_t drain(Link& link, std::size_t budget);
   template <Priority priority>
   bool deliver(Link& link, const Slot& head, const std::byte* bytes);
   template <Priority priority>
   bool deliver_reply(Link& link, const Slot& head, const std::byte* bytes);
+  // What is in `bytes`; nullopt: it breaks the protocol. `too_long`: the tail, for this side.
+  std::optional<Arrival> take_apart(Link& link, const Slot& head, const std::byte* bytes,
+                                    const Beside& beside, bool& too_long);
+  bool collect_loans(Link& link);  // false: link cut
+  static void note_cancel(Link& link, u32 tag);
+  static bool is_cancelled(const Link& link, u32 tag);
+  static void forget_cancel(Link& link, u32 tag);
   void expire(Time now);
   void drop(Link& link, Error why);
   void collect_faulted();
@@ -284,6 +371,7 @@ class Messenger {
   std::size_t first_ = 0;  // where the next poll starts among the active links
   bool polling_ = false;
   alignas(cache_line_bytes) std::byte scratch_[max_payload_bytes];
+  alignas(cache_line_bytes) std::byte assembled_[max_payload_bytes];
 };
 
 }  // namespace cob::message

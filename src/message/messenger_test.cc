@@ -314,13 +314,20 @@ TEST(Messenger, RefusesForeignMemory) {
   EXPECT_EQ(code(duplicate(good)), EEXIST);
 }
 
-TEST(Messenger, RefusesAnotherSchema) {
+TEST(Messenger, AnotherSchemaIsUnusableAndTheRestGoesOn) {
   static_assert(schema_hash<Thing>() != schema_hash<OtherThing>());
   End a(0), b(1);
+  u64 notes = 0;
   a->know<Thing>();
   b->know<OtherThing>();
-  Fd memory = b->open_link(a.id, 1).release_value();
-  EXPECT_EQ(a->peer_up(b.id, 1, std::move(memory)).error().code, EPROTO);
+  b->on<Note>([&](KernelId, const Note&) { ++notes; });
+  connect(a, b);
+  EXPECT_EQ(a->send(b.id, Thing{}).error().code, EPROTONOSUPPORT);
+  EXPECT_EQ(b->send(a.id, OtherThing{}).error().code, EPROTONOSUPPORT);
+  ASSERT_TRUE(a->send(b.id, Note{}));
+  b->poll({}, 10);
+  EXPECT_EQ(notes, 1u);
+  EXPECT_TRUE(b->connected(a.id));
 }
 
 TEST(Messenger, PollIsFairBetweenPeers) {

@@ -30,7 +30,7 @@ Requests::Entry* Requests::find(u32 tag) {
   return entry.state != State::free && entry.generation == tag >> 16 ? &entry : nullptr;
 }
 
-void Requests::finish(Entry& entry, Result<const std::byte*> reply) {
+void Requests::finish(Entry& entry, Result<Arrival*> reply) {
   if (entry.state == State::waiting) {
     stop_waiting(entry);
     entry.state = State::abandoned;  // not free while its continuation runs

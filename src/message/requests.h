@@ -25,8 +25,9 @@ class Requests {
     Time deadline;
     u16 peer = 0;
     u16 reply_type = 0;
-    u16 reply_bytes = 0;
-    u16 reply_lines = 0;
+    u16 reply_lines = 0;     // reserved
+    u16 reply_max_tail = 0;  // bytes
+    bool reply_lends = false;
     u16 generation = 0;
     u16 heap_index = 0;
     Priority priority = Priority::normal;
@@ -45,7 +46,7 @@ class Requests {
   // The entry that `tag` names, waiting or abandoned, or nullptr.
   Entry* find(u32 tag);
   // Frees `entry`; runs its continuation if it was waiting. The continuation may add() others.
-  void finish(Entry& entry, Result<const std::byte*> reply);
+  void finish(Entry& entry, Result<Arrival*> reply);
   // Runs the continuation with `why`, but keeps the entry. REQUIRES: waiting.
   void abandon(Entry& entry, Error why);
   // finish() for every entry of `peer`.
