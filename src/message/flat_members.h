@@ -22,9 +22,8 @@ struct AnyMember {
 // The members up to the first that is a C array or a base; max_members + 1 for any more.
 template <typename T, typename... Members>
 consteval std::size_t count_members() {
-  if constexpr (sizeof...(Members) > max_members) {
-    return sizeof...(Members);
-  } else if constexpr (requires { T(Members{}..., AnyMember<T>{}); }) {
+  if constexpr (sizeof...(Members) <= max_members &&
+                requires { T(Members{}..., AnyMember<T>{}); }) {
     return count_members<T, Members..., AnyMember<T>>();
   } else {
     return sizeof...(Members);
@@ -39,7 +38,8 @@ consteval bool takes_in_braces(std::index_sequence<index...>) {
 // Whether T has a C array or a base with members: only there one initialiser more fits in braces.
 template <typename T>
 consteval bool elides_braces() {
-  return takes_in_braces<T>(std::make_index_sequence<count_members<T>() + 1>{});
+  return count_members<T>() <= max_members &&
+         takes_in_braces<T>(std::make_index_sequence<count_members<T>() + 1>{});
 }
 
 template <typename... T>
