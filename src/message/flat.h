@@ -116,11 +116,9 @@ consteval Problem struct_problem() {
     return Problem::not_standard_layout;
   } else if constexpr (!std::is_aggregate_v<T> || std::is_array_v<T> || std::is_union_v<T>) {
     return Problem::not_an_aggregate;
-  } else if constexpr (count_members<T>() > max_members) {
-    return Problem::number_of_members;
   } else if constexpr (elides_braces<T>()) {
     return Problem::c_array_or_base;
-  } else if constexpr (count_members<T>() == 0) {
+  } else if constexpr (count_members<T>() == 0 || count_members<T>() > max_members) {
     return Problem::number_of_members;
   } else if constexpr (MemberTypes<T>::bytes > sizeof(T)) {
     return Problem::bit_field;

@@ -1,6 +1,6 @@
-// The types of an aggregate's members, in order, found when compiled.
+// An aggregate's members, in order: their number, their types, and each of them for a function.
 // Model: parenthesised initialisation counts members, because it never elides braces; structured
-// bindings name them. Nothing here runs.
+// bindings name them. Found when compiled.
 #pragma once
 
 #include <cstddef>
@@ -22,9 +22,8 @@ struct AnyMember {
 // The members up to the first that is a C array or a base; max_members + 1 for any more.
 template <typename T, typename... Members>
 consteval std::size_t count_members() {
-  if constexpr (sizeof...(Members) > max_members) {
-    return sizeof...(Members);
-  } else if constexpr (requires { T(Members{}..., AnyMember<T>{}); }) {
+  if constexpr (sizeof...(Members) <= max_members &&
+                requires { T(Members{}..., AnyMember<T>{}); }) {
     return count_members<T, Members..., AnyMember<T>>();
   } else {
     return sizeof...(Members);
@@ -39,7 +38,8 @@ consteval bool takes_in_braces(std::index_sequence<index...>) {
 // Whether T has a C array or a base with members: only there one initialiser more fits in braces.
 template <typename T>
 consteval bool elides_braces() {
-  return takes_in_braces<T>(std::make_index_sequence<count_members<T>() + 1>{});
+  return count_members<T>() <= max_members &&
+         takes_in_braces<T>(std::make_index_sequence<count_members<T>() + 1>{});
 }
 
 template <typename... T>
@@ -48,13 +48,15 @@ struct Types {
   static constexpr std::size_t bytes = (0 + ... + sizeof(T));
 };
 
-#define COB_FLAT_MEMBERS(n, ...)                                                  \
-  if constexpr (count == n) {                                                     \
-    const auto& [__VA_ARGS__] = value;                                            \
-    return []<typename... M>(const M&...) { return Types<M...>{}; }(__VA_ARGS__); \
+#define COB_FLAT_MEMBERS(n, ...)       \
+  if constexpr (count == n) {          \
+    const auto& [__VA_ARGS__] = value; \
+    return function(__VA_ARGS__);      \
   } else
-template <typename T>
-constexpr auto member_types(const T& value) {
+// Calls `function` with all members of `value`.
+// REQUIRES: T is an aggregate with 1 to max_members members, neither C arrays nor bases.
+template <typename T, typename F>
+constexpr auto with_members(const T& value, F&& function) {
   constexpr std::size_t count = count_members<T>();
   COB_FLAT_MEMBERS(1, a)
   COB_FLAT_MEMBERS(2, a, b)
@@ -80,12 +82,17 @@ constexpr auto member_types(const T& value) {
   COB_FLAT_MEMBERS(22, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v)
   COB_FLAT_MEMBERS(23, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w)
   COB_FLAT_MEMBERS(24, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x)
-  return Types<>{};
+  static_assert(count >= 1 && count <= max_members);
 }
 #undef COB_FLAT_MEMBERS
 
-// REQUIRES: T is an aggregate with 1 to max_members members, neither C arrays nor bases.
+struct TypesOf {
+  template <typename... M>
+  constexpr Types<M...> operator()(const M&...) const {
+    return {};
+  }
+};
 template <typename T>
-using MemberTypes = decltype(member_types(std::declval<const T&>()));
+using MemberTypes = decltype(with_members(std::declval<const T&>(), TypesOf{}));
 
 }  // namespace cob::message::detail

@@ -164,6 +164,10 @@ struct Members25 {
   static constexpr MessageType type{1};
   u8 a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y;
 };
+struct Members30 {
+  static constexpr MessageType type{1};
+  u8 a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y, z, aa, bb, cc, dd;
+};
 static_assert(refused<CArray>(Problem::c_array_or_base));
 static_assert(refused<CArrayLater>(Problem::c_array_or_base));
 static_assert(refused<CArrayOfOne>(Problem::c_array_or_base));
@@ -184,6 +188,7 @@ static_assert(!FlatStruct<Of<le<u32>, Either>>);
 static_assert(refused<Aligned>(Problem::alignment));
 static_assert(FlatMessage<Members24>);
 static_assert(refused<Members25>(Problem::number_of_members));
+static_assert(refused<Members30>(Problem::number_of_members));
 static_assert(refused<int>(Problem::not_an_aggregate));
 static_assert(refused<le<u32>>(Problem::not_an_aggregate));
 static_assert(refused<int[2]>(Problem::not_an_aggregate));

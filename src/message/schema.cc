@@ -8,8 +8,9 @@ namespace cob::message {
 
 namespace {
 
+// REQUIRES: points of one type.
 bool same(const SchemaPoint& a, const SchemaPoint& b) {
-  return a.type == b.type && a.bytes == b.bytes && a.hash == b.hash;
+  return a.bytes == b.bytes && a.hash == b.hash;
 }
 
 // The points of one type.

@@ -149,6 +149,13 @@ TEST(Schema, OneConflictLeavesTheRestUsable) {
   EXPECT_EQ(agreed.bytes, bytes);
 }
 
+TEST(Schema, AHashAtAnotherSizeIsAConflict) {
+  const std::vector<SchemaPoint> theirs{{1, 8, 0, schema_hash<First<1>>()}};
+  const SchemaAgreement agreed = agree(table_of<First<1>>(), theirs).release_value();
+  EXPECT_EQ(agreed.bytes[1], 0);
+  EXPECT_THAT(agreed.conflicts, ElementsAre(MessageType(1)));
+}
+
 TEST(Schema, EmptyTablesShareNothing) {
   const SchemaTable none, one = table_of<First<1>>();
   const std::array<u16, message_types> nothing{};
