@@ -272,6 +272,8 @@ std::size_t Messenger::poll(Time now, std::size_t budget) {
 template <Priority priority>
 std::size_t Messenger::drain(Link& link, std::size_t budget) {
   alignas(cache_line_bytes) Slot head;
+  Arrival arrival;
+  arrival.incoming.from = KernelId(link.peer);
   auto& ring = lane<priority>(link);
   std::size_t delivered = 0;
   const u32 credits = ring.in.published();
@@ -285,7 +287,7 @@ std::size_t Messenger::drain(Link& link, std::size_t budget) {
     ++delivered;
     link.counters.bytes_in += head.length;
     const std::byte* bytes = head.length <= Slot::first_payload ? head.payload : scratch_;
-    if (!deliver<priority>(link, head, bytes)) {
+    if (!deliver<priority>(link, head, bytes, arrival)) {
       links_->fault(link);
       break;
     }
@@ -295,12 +297,12 @@ std::size_t Messenger::drain(Link& link, std::size_t budget) {
   return delivered;
 }
 
-// False: the message breaks the protocol.
+// False: the message breaks the protocol. `arrival` is blank before and after.
 template <Priority priority>
-bool Messenger::deliver(Link& link, const Slot& head, const std::byte* bytes) {
+bool Messenger::deliver(Link& link, const Slot& head, const std::byte* bytes, Arrival& arrival) {
   const auto kind = static_cast<MessageKind>(head.kind);
   if (kind == MessageKind::reply || kind == MessageKind::error)
-    return deliver_reply<priority>(link, head, bytes);
+    return deliver_reply<priority>(link, head, bytes, arrival);
   if (kind == MessageKind::cancel) {
     note_cancel(link, head.tag);
     return head.length == 0;
@@ -309,46 +311,44 @@ bool Messenger::deliver(Link& link, const Slot& head, const std::byte* bytes) {
   Handler& handler = handlers_[head.type];
   const bool handled = handler.kind == kind && handler.run;
   if (handled && handler.priority != priority) return false;
-  bool too_long = false;
-  auto arrival = take_apart(link, head, bytes, handled ? handler.beside : any_beside, too_long);
-  if (!arrival) return false;
+  const Parts parts = take_apart(link, head, bytes, handled ? handler.beside : any_beside, arrival);
+  if (parts == Parts::broken) return false;
   if (kind == MessageKind::request) {
     forget_cancel(link, head.tag);
-    arrival->token = AnyReplyToken(*this, link, head, priority);
+    arrival.token = AnyReplyToken(*this, link, head, priority);
   }
-  if (!handled || too_long) [[unlikely]] {
+  if (handled && parts == Parts::whole) [[likely]] {
+    handler.run(arrival);
+  } else {
     ++link.counters.messages_unhandled;
-    if (arrival->token.valid()) arrival->token.fail(handled ? EMSGSIZE : ENOSYS);
-    return true;
+    if (arrival.token.valid()) arrival.token.fail(handled ? EMSGSIZE : ENOSYS);
   }
-  handler.run(*arrival);
+  arrival.incoming.loan.reset();
   return true;
 }
 
-std::optional<Arrival> Messenger::take_apart(Link& link, const Slot& head, const std::byte* bytes,
-                                             const Beside& beside, bool& too_long) {
+// What is in `bytes`, into `arrival`.
+Messenger::Parts Messenger::take_apart(Link& link, const Slot& head, const std::byte* bytes,
+                                       const Beside& beside, Arrival& arrival) {
   const std::size_t fixed = link.agreed.bytes[head.type];
   std::size_t length = head.length;
-  std::optional<Arrival> arrival(std::in_place);
-  arrival->incoming.from = KernelId(link.peer);
   if (head.flags != 0) [[unlikely]] {
     LoanReference reference;
-    if (head.flags != flag_loan || !beside.lends || length < sizeof reference) return std::nullopt;
+    if (head.flags != flag_loan || !beside.lends || length < sizeof reference) return Parts::broken;
     length -= sizeof reference;
     std::memcpy(&reference, bytes + length, sizeof reference);
-    if (!link.borrower->acceptable(reference)) return std::nullopt;
-    arrival->incoming.loan = Loan(link.borrower, reference.id, link.borrower->borrow(reference));
+    if (!link.borrower->acceptable(reference)) return Parts::broken;
+    arrival.incoming.loan = Loan(link.borrower, reference.id, link.borrower->borrow(reference));
   }
-  if (length < fixed) return std::nullopt;
-  arrival->bytes = {bytes, fixed};
-  arrival->incoming.tail = {bytes + fixed, length - fixed};
-  too_long = length - fixed > beside.max_tail;
-  if (too_long && beside.max_tail == 0) return std::nullopt;
-  return arrival;
+  if (length < fixed || (length > fixed && beside.max_tail == 0)) return Parts::broken;
+  arrival.bytes = {bytes, fixed};
+  arrival.incoming.tail = {bytes + fixed, length - fixed};
+  return length - fixed > beside.max_tail ? Parts::tail_too_long : Parts::whole;
 }
 
 template <Priority priority>
-bool Messenger::deliver_reply(Link& link, const Slot& head, const std::byte* bytes) {
+bool Messenger::deliver_reply(Link& link, const Slot& head, const std::byte* bytes,
+                              Arrival& arrival) {
   Requests::Entry* entry = requests_.find(head.tag);
   if (entry == nullptr || entry->peer != link.peer || entry->priority != priority) return false;
   if (head.kind == static_cast<u8>(MessageKind::error)) {
@@ -358,13 +358,11 @@ bool Messenger::deliver_reply(Link& link, const Slot& head, const std::byte* byt
     return true;
   }
   if (head.type != entry->reply_type) return false;
-  bool too_long = false;
-  auto arrival =
-      take_apart(link, head, bytes,
-                 {.max_tail = entry->reply_max_tail, .lends = entry->reply_lends}, too_long);
-  if (!arrival || too_long) return false;
+  const Beside beside{.max_tail = entry->reply_max_tail, .lends = entry->reply_lends};
+  if (take_apart(link, head, bytes, beside, arrival) != Parts::whole) return false;
   lane<priority>(link).reserved_reply_lines -= entry->reply_lines;
-  requests_.finish(*entry, &*arrival);
+  requests_.finish(*entry, &arrival);
+  arrival.incoming.loan.reset();
   return true;
 }
 

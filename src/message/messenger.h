@@ -350,12 +350,12 @@ class Messenger {
   template <Priority priority>
   std::size_t drain(Link& link, std::size_t budget);
   template <Priority priority>
-  bool deliver(Link& link, const Slot& head, const std::byte* bytes);
+  bool deliver(Link& link, const Slot& head, const std::byte* bytes, Arrival& arrival);
   template <Priority priority>
-  bool deliver_reply(Link& link, const Slot& head, const std::byte* bytes);
-  // What is in `bytes`; nullopt: it breaks the protocol. `too_long`: the tail, for this side.
-  std::optional<Arrival> take_apart(Link& link, const Slot& head, const std::byte* bytes,
-                                    const Beside& beside, bool& too_long);
+  bool deliver_reply(Link& link, const Slot& head, const std::byte* bytes, Arrival& arrival);
+  enum class Parts { whole, tail_too_long, broken };
+  Parts take_apart(Link& link, const Slot& head, const std::byte* bytes, const Beside& beside,
+                   Arrival& arrival);
   bool collect_loans(Link& link);  // false: link cut
   static void note_cancel(Link& link, u32 tag);
   static bool is_cancelled(const Link& link, u32 tag);
