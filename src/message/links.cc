@@ -4,13 +4,17 @@
 
 #include <algorithm>
 
+#include "base/log.h"
+
 namespace cob::message {
 
-Result<std::unique_ptr<Links>> Links::create(KernelId self, u32 own_epoch, u16 kernels) {
+Result<std::unique_ptr<Links>> Links::create(KernelId self, u32 own_epoch, u16 kernels,
+                                             std::span<std::byte> stats) {
   if (self.value >= kernels) return Error::of(EINVAL, "kernel id beyond the number of kernels");
-  std::unique_ptr<Links> links(new Links(self, own_epoch));
+  std::unique_ptr<Links> links(
+      new Links(self, own_epoch, TRY(StatsPage::create(self, own_epoch, kernels, stats))));
   for (u16 i = 0; i < kernels; ++i) {
-    links->links_.push_back(std::make_unique<Link>());
+    links->links_.push_back(std::make_unique<Link>(links->stats_.of(KernelId(i))));
     links->links_.back()->peer = i;
   }
   links->active_.reserve(kernels);
@@ -80,8 +84,12 @@ Result<Fd> Links::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell, u6
 Result<void> Links::peer_up(KernelId peer, u32 peer_epoch, Fd outbound) {
   CoherentTransport* transport = TRY(coherent(peer));
   if (transport->accepted()) return Error::of(EEXIST, "peer is already up");
-  TRY(transport->accept(std::move(outbound)));
   Link& link = *find(peer);
+  if (const auto accepted = transport->accept(std::move(outbound)); accepted.is_error()) {
+    refuse(link,
+           accepted.error().code == EMSGSIZE ? Refusal::wrong_size : Refusal::unsealed_memory);
+    return accepted;
+  }
   auto examined = examine(link, transport->in().header, peer_epoch, transport->in_bulk_bytes());
   if (examined.is_error()) {
     transport->refuse();
@@ -107,16 +115,25 @@ Result<void> Links::examine(Link& link, const LinkHeader& shared, u32 peer_epoch
   LinkHeader header;
   copy_once(&header, &shared, sizeof header);
   if (header.magic != LinkHeader::magic_value || header.version != LinkHeader::layout_version ||
-      header.bulk_bytes != bulk_bytes)
+      header.bulk_bytes != bulk_bytes) {
+    const bool version =
+        header.magic == LinkHeader::magic_value && header.version != LinkHeader::layout_version;
+    refuse(link, version ? Refusal::wrong_version : Refusal::wrong_layout);
     return Error::of(EPROTO, "link memory of another layout");
+  }
   if (header.from != link.peer || header.to != self_.value || header.to_epoch != own_epoch_ ||
-      header.from_epoch == 0 || (peer_epoch != 0 && header.from_epoch != peer_epoch))
+      header.from_epoch == 0 || (peer_epoch != 0 && header.from_epoch != peer_epoch)) {
+    refuse(link, Refusal::wrong_kernel);
     return Error::of(EPROTO, "link memory of another kernel or epoch");
+  }
   std::array<u64, message_types / 64> known{};
   for (std::size_t type = 1; type < message_types; ++type) {
     const u64 theirs = header.schema[type];
     if (theirs == 0 || schema_[type] == 0) continue;
-    if (theirs != schema_[type]) return Error::of(EPROTO, "peer has another schema of a message");
+    if (theirs != schema_[type]) {
+      refuse(link, Refusal::wrong_schema);
+      return Error::of(EPROTO, "peer has another schema of a message");
+    }
     known[type / 64] |= u64{1} << (type % 64);
   }
   link.known = known;
@@ -143,6 +160,11 @@ void Links::connect(Link& link, const LinkEnds& ends) {
   }
   link.generation = ++generations_;
   link.connected = true;
+  ++link.counters.sessions_begun;
+  link.counters.connected = 1;
+  link.counters.epoch = link.peer_epoch;
+  const auto kind = link.transport ? link.transport->kind() : TransportKind::self;
+  link.counters.transport = static_cast<u64>(kind);
   store_relaxed(ours.armed, armed_ ? armed_bit : 0);
   active_.push_back(&link);
 }
@@ -150,6 +172,8 @@ void Links::connect(Link& link, const LinkEnds& ends) {
 void Links::disconnect(Link& link, const Error& why) {
   std::erase(active_, &link);
   std::erase(touched_, &link);
+  if (link.out != nullptr) ++link.counters.sessions_ended;
+  link.counters.connected = 0;
   link.connected = link.faulted = link.starved = false;
   link.touched = 0;
   link.generation = ++generations_;
@@ -197,8 +221,14 @@ Result<void> Links::watch(FdRef epoll) {
   return {};
 }
 
-void Links::fault(Link& link) {
+void Links::refuse(Link& link, Refusal why) {
+  if (link.counters.refuse(why))
+    COB_LOG(warn, "kernel {}: refused kernel {}: {}", self_.value, link.peer, name_of(why));
+}
+
+void Links::fault(Link& link, Refusal why) {
   if (!link.connected) return;
+  refuse(link, why);
   link.connected = false;
   link.faulted = true;
   ++link.counters.faults;
@@ -235,7 +265,7 @@ void Links::flush_touched() {
       continue;
     if (link->transport == nullptr) continue;
     if ((touched & touched_data) == 0 && (armed & starved_bit) == 0) continue;
-    ++link->counters.doorbells;
+    ++link->counters.doorbells_rung;
     link->transport->ring();
   }
   touched_.clear();

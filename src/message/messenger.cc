@@ -48,8 +48,10 @@ void AnyReplyToken::answer_bytes(MessageType type, std::span<const std::byte> by
   messenger_ = nullptr;
 }
 
-Result<std::unique_ptr<Messenger>> Messenger::create(KernelId self, u32 own_epoch, u16 kernels) {
-  return std::unique_ptr<Messenger>(new Messenger(TRY(Links::create(self, own_epoch, kernels))));
+Result<std::unique_ptr<Messenger>> Messenger::create(KernelId self, u32 own_epoch, u16 kernels,
+                                                     std::span<std::byte> stats) {
+  return std::unique_ptr<Messenger>(
+      new Messenger(TRY(Links::create(self, own_epoch, kernels, stats))));
 }
 
 Messenger::~Messenger() = default;
@@ -107,7 +109,10 @@ u32 Messenger::peer_epoch(KernelId peer) const {
 void Messenger::drop(Link& link, Error why) {
   links_->disconnect(link, why);
   link.normal.reserved_reply_lines = link.urgent.reserved_reply_lines = 0;
-  requests_.finish_all_of(link.peer, why);
+  const Failure failure = why.code == EHOSTDOWN ? Failure::lease_ran_out
+                          : why.code == EPROTO  ? Failure::peer_broke
+                                                : Failure::peer_ended;
+  link.counters.failed[failure] += requests_.finish_all_of(link.peer, why);
 }
 
 std::optional<KernelId> Messenger::take_faulted() {
@@ -129,7 +134,7 @@ void Messenger::collect_faulted() {
 
 Error Messenger::no_room(Link& link, Room room) {
   if (room == Room::fault) {
-    links_->fault(link);
+    links_->fault(link, Refusal::bad_credit);
     return Error::of(ENETDOWN, "kernel broke the message protocol");
   }
   link.starved = true;
@@ -153,11 +158,13 @@ Result<Requests::Entry*> Messenger::begin_request(KernelId to, MessageType reque
     links_->touch(*link, touched_credits);
   }
   if (requests_.full() || ring.reserved_reply_lines + lines > ring.half) {
-    ++link->counters.messages_full;
+    ++link->counters.requests_full;
     return Error::of(EAGAIN, "too many requests outstanding");
   }
   ring.reserved_reply_lines += lines;
   Requests::Entry& entry = requests_.add(deadline, tag);
+  ++link->counters.requests_out;
+  entry.asked = now_;
   entry.peer = link->peer;
   entry.reply_type = reply.value;
   entry.reply_bytes = static_cast<u16>(reply_bytes);
@@ -180,11 +187,12 @@ void Messenger::write_reply(const AnyReplyToken& token, const MessageHead& head,
   said.tag = token.tag_;
   const u32 lines = lines_for(bytes.size());
   VERIFY(lines == 1 || lines <= token.reply_lines_);
+  ++(head.kind == MessageKind::error ? link.counters.errors_out : link.counters.answers_out);
   const auto put = [&]<Priority priority>() {
     if (lane<priority>(link).out.room(lines, 2 * lane<priority>(link).half) == Room::yes) {
       write<priority>(link, said, bytes);
     } else {
-      links_->fault(link);
+      links_->fault(link, Refusal::unreserved_room);
     }
   };
   if (token.priority_ == Priority::urgent) {
@@ -199,6 +207,8 @@ std::size_t Messenger::poll(Time now, std::size_t budget) {
   while (Link* ended = links_->drive(now)) [[unlikely]]
     drop(*ended, ended->transport->why_down());
   polling_ = true;
+  turn_ = now_ == Time::never() ? Duration{} : now - now_;
+  now_ = now;
   if (now >= requests_.next_deadline()) expire(now);
   const auto active = links_->active();
   const std::size_t n = active.size();
@@ -226,6 +236,7 @@ std::size_t Messenger::poll(Time now, std::size_t budget) {
 template <Priority priority>
 std::size_t Messenger::drain(Link& link, std::size_t budget) {
   alignas(cache_line_bytes) Slot head;
+  head.kind = 0;
   auto& ring = lane<priority>(link);
   std::size_t delivered = 0;
   const u32 credits = ring.in.published();
@@ -233,18 +244,20 @@ std::size_t Messenger::drain(Link& link, std::size_t budget) {
     const Taken taken = ring.in.take(head, scratch_);
     if (taken == Taken::nothing) break;
     if (taken == Taken::fault) {
-      links_->fault(link);
+      links_->fault(link, head.length > max_payload_bytes ? Refusal::bad_length
+                          : head.kind > last_message_kind ? Refusal::bad_kind
+                                                          : Refusal::bad_sequence);
       break;
     }
     ++delivered;
     link.counters.bytes_in += head.length;
     const std::byte* bytes = head.length <= Slot::first_payload ? head.payload : scratch_;
     if (!deliver<priority>(link, head, bytes)) {
-      links_->fault(link);
+      links_->fault(link, why_broken_);
       break;
     }
   }
-  link.counters.messages_in += delivered;
+  link.counters.messages_in[priority] += delivered;
   if (ring.in.published() != credits) links_->touch(link, touched_credits);
   return delivered;
 }
@@ -256,14 +269,17 @@ bool Messenger::deliver(Link& link, const Slot& head, const std::byte* bytes) {
   if (kind == MessageKind::reply || kind == MessageKind::error)
     return deliver_reply<priority>(link, head, bytes);
   const MessageType type(head.type);
-  if (head.type >= message_types || !link.knows(type) || head.flags != 0) return false;
+  if (head.type >= message_types || !link.knows(type)) return broken(Refusal::unknown_type);
+  if (head.flags != 0) return broken(Refusal::bad_form);
+  if (kind == MessageKind::request) ++link.counters.requests_in;
   Handler& handler = handlers_[head.type];
   if (handler.kind != kind || !handler.run) [[unlikely]] {
     ++link.counters.messages_unhandled;
     if (kind == MessageKind::request) AnyReplyToken(*this, link, head, priority).fail(ENOSYS);
     return true;
   }
-  if (head.length != handler.bytes || handler.priority != priority) return false;
+  if (head.length != handler.bytes) return broken(Refusal::bad_length);
+  if (handler.priority != priority) return broken(Refusal::bad_form);
   Received received{KernelId(link.peer), bytes, {}};
   if (kind == MessageKind::request) received.token = AnyReplyToken(*this, link, head, priority);
   handler.run(received);
@@ -273,11 +289,13 @@ bool Messenger::deliver(Link& link, const Slot& head, const std::byte* bytes) {
 template <Priority priority>
 bool Messenger::deliver_reply(Link& link, const Slot& head, const std::byte* bytes) {
   Requests::Entry* entry = requests_.find(head.tag);
-  if (entry == nullptr || entry->peer != link.peer || entry->priority != priority) return false;
+  if (entry == nullptr || entry->peer != link.peer || entry->priority != priority)
+    return broken(Refusal::unasked_reply);
   const bool is_error = head.kind == static_cast<u8>(MessageKind::error);
   if (is_error ? head.detail == 0 || head.length != 0
                : head.type != entry->reply_type || head.length != entry->reply_bytes)
-    return false;
+    return broken(Refusal::unasked_reply);
+  count_answer(link, *entry, is_error ? head.detail.get() : 0);
   lane<priority>(link).reserved_reply_lines -= entry->reply_lines;
   if (is_error) {
     requests_.finish(*entry, Error::of(head.detail, "answered with an error"));
@@ -287,10 +305,30 @@ bool Messenger::deliver_reply(Link& link, const Slot& head, const std::byte* byt
   return true;
 }
 
+void Messenger::count_answer(Link& link, const Requests::Entry& entry, int error) {
+  PeerStats& counters = link.counters;
+  if (entry.state != Requests::State::waiting) {
+    ++counters.answers_late;
+    return;
+  }
+  if (error == 0) [[likely]] {
+    ++counters.answered;
+  } else {
+    ++counters.failed[error == ENOSYS      ? Failure::no_handler
+                      : error == ECANCELED ? Failure::unanswered
+                                           : Failure::handler];
+  }
+  if (entry.asked != Time::never()) [[likely]]
+    counters.round_trips.record(now_ - entry.asked, turn_);
+}
+
 void Messenger::expire(Time now) {
   // Bounded: a continuation may request anew with a deadline already past.
-  for (u32 n = requests_.waiting(); n > 0 && now >= requests_.next_deadline(); --n)
-    requests_.abandon(requests_.earliest(), Error::of(ETIMEDOUT, "no reply in time"));
+  for (u32 n = requests_.waiting(); n > 0 && now >= requests_.next_deadline(); --n) {
+    Requests::Entry& late = requests_.earliest();
+    ++links_->find(KernelId(late.peer))->counters.failed[Failure::deadline];
+    requests_.abandon(late, Error::of(ETIMEDOUT, "no reply in time"));
+  }
 }
 
 }  // namespace cob::message
