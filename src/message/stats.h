@@ -165,6 +165,38 @@ struct alignas(cache_line_bytes) PeerStats {
 };
 static_assert(sizeof(PeerStats) == 5 * 64 + 3 * 64 + 64 + 128 * 8);
 
+// What only counts up, by name; beside it there are the counters by priority, failure and refusal.
+struct StatsField {
+  const char* name;
+  Counter PeerStats::* counter;
+};
+inline constexpr auto stats_fields = std::to_array<StatsField>({
+    {"bytes_out", &PeerStats::bytes_out},
+    {"bytes_in", &PeerStats::bytes_in},
+    {"requests_out", &PeerStats::requests_out},
+    {"requests_in", &PeerStats::requests_in},
+    {"requests_full", &PeerStats::requests_full},
+    {"answered", &PeerStats::answered},
+    {"answers_late", &PeerStats::answers_late},
+    {"answers_out", &PeerStats::answers_out},
+    {"errors_out", &PeerStats::errors_out},
+    {"messages_full", &PeerStats::messages_full},
+    {"messages_unhandled", &PeerStats::messages_unhandled},
+    {"doorbells_rung", &PeerStats::doorbells_rung},
+    {"doorbells_heard", &PeerStats::doorbells_heard},
+    {"sessions_begun", &PeerStats::sessions_begun},
+    {"sessions_ended", &PeerStats::sessions_ended},
+    {"faults", &PeerStats::faults},
+    {"frames_out", &PeerStats::frames_out},
+    {"frames_in", &PeerStats::frames_in},
+    {"frames_full", &PeerStats::frames_full},
+    {"loans_out", &PeerStats::loans_out},
+    {"loan_bytes_out", &PeerStats::loan_bytes_out},
+    {"loans_returned", &PeerStats::loans_returned},
+    {"loans_in", &PeerStats::loans_in},
+    {"loan_bytes_in", &PeerStats::loan_bytes_in},
+});
+
 struct alignas(cache_line_bytes) StatsHeader {
   static constexpr u32 magic_value = 0x73626f63;  // "cobs", and the byte order
   static constexpr u32 layout_version = 1;
