@@ -101,7 +101,7 @@ nlohmann::json describe(const message::RoundTrips& trips) {
           {"p50", trips.percentile(50)},
           {"p99", trips.percentile(99)},
           {"p99_9", trips.percentile(99.9)},
-          {"uncertainty", std::round(static_cast<double>(trips.turns_ns) / of)},
+          {"turn", std::round(static_cast<double>(trips.turns_ns) / of)},
           {"buckets", std::move(buckets)}};
 }
 
@@ -126,9 +126,10 @@ nlohmann::json describe_interval(const PeerStats& counted, double seconds) {
   rates["messages_in"] = rate(counted.messages_in);
   rates["failed"] = rate(counted.failed);
   rates["refused"] = rate(counted.refused);
-  return {{"seconds", seconds},
-          {"per_second", std::move(rates)},
-          {"round_trip_ns", describe(counted.round_trips)}};
+  nlohmann::json trips = describe(counted.round_trips);
+  trips.erase("max");  // it is known since the start only
+  return {
+      {"seconds", seconds}, {"per_second", std::move(rates)}, {"round_trip_ns", std::move(trips)}};
 }
 
 // `before`: null, or the same kernel some time ago.
@@ -266,10 +267,12 @@ void add_stats(CLI::App& app, Context& context) {
       "RUNG        times the peer slept and had to be woken; HEARD: times it woke this kernel\n"
       "REFUSED     what the peer sent or claimed and should not have; --json and the cob's log "
       "name the cause\n"
-      "P50 ...     microseconds from a request to its answer, by this kernel's own loop: it looks "
-      "at its clock\n"
-      "            once a turn, so that each may be off by a turn; --json: 'uncertainty', the "
-      "average turn");
+      "P50 ...     microseconds from a request to its answer, by the clock of this kernel's loop, "
+      "which it reads\n"
+      "            once a turn: each may be too long by the turn in which it was sent. --json: "
+      "'turn' "
+      "is the\n"
+      "            average one before an answer; 'buckets' are four for every power of two");
   command->callback([options, &context] { stats(context, *options); });
 }
 

@@ -100,7 +100,7 @@ struct RoundTrips {
   Counter sum_ns;
   Counter max_ns;
   // Sum of the turns before those that delivered, without those that slept: divided by the count,
-  // how far an average round trip may be off.
+  // about how far a round trip may be off.
   Counter turns_ns;
   Counter reserved[5];
   Counter bucket[buckets];
