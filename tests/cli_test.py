@@ -51,7 +51,7 @@ class UsageTest(CliTest):
     def test_names(self):
         for name, phrase in [("x" * 33, "at most 32"), ("a/b", "letters, digits"), ("..", "letters, digits"),
                              ("a b", "letters, digits"), ("ü", "letters, digits"), ("", "empty"), ("a\nb", "letters, digits")]:
-            for command in ("up", "ps", "status", "down"):
+            for command in ("up", "ps", "status", "stats", "down"):
                 with self.subTest(name=name, command=command):
                     self.expect(self.private.cli(command, "--name", name), 2, phrase)
             self.expect(self.private.cli("run", "--name", name, "--", "true"), 2, phrase)
@@ -113,7 +113,7 @@ class UsageTest(CliTest):
         self.assertIn("not up", json.loads(done.stdout)["error"])
 
     def test_not_up(self):
-        for command in ("ps", "status", "down"):
+        for command in ("ps", "status", "stats", "down"):
             self.expect(self.private.named(command), 1, f"cob '{self.private.name}' is not up; start it with: cob up")
         self.expect(self.private.run("true"), 1, "is not up")
         self.expect_untouched(self.private)
@@ -143,11 +143,23 @@ class UsageTest(CliTest):
         self.expect_untouched(self.private)
 
 
+class ForeignStatsTest(CliTest):
+    """Kernels whose statistics this command cannot read."""
+
+    def test_of_another_version(self):
+        self.expect(self.cob(kernels=1).named("stats"), 1, "kernel 0: the statistics are of another version than this reader")
+
+    def test_none(self):
+        cob = self.cob(kernels=1, environment={"COB_DOUBLE": "no-stats"})
+        self.expect(cob.named("stats"), 1, "kernel 0: no statistics there")
+        self.expect(cob.named("status"), 0)
+
+
 class HelpTest(CliTest):
     def test_every_command_teaches(self):
         cob = self.cob(up=False)
         listing = cob.cli("--help").stdout
-        for command in ("up", "run", "ps", "status", "down", "doctor", "completion"):
+        for command in ("up", "run", "ps", "status", "stats", "down", "doctor", "completion"):
             self.assertRegex(listing, rf"\n  {command} ")
             done = cob.cli(command, "--help")
             self.expect(done, 0, "Examples:", f"cob {command}")
@@ -183,7 +195,7 @@ class HelpTest(CliTest):
             done = subprocess.run(["bash", "--norc", "-c", setting], capture_output=True, text=True, env=cob.environment)
             self.assertEqual(done.stderr, "")
             return done.stdout.split()
-        self.assertLessEqual({"up", "run", "ps", "status", "down", "doctor", "bench"}, set(complete("cob")))
+        self.assertLessEqual({"up", "run", "ps", "status", "stats", "down", "doctor", "bench"}, set(complete("cob")))
         self.assertLessEqual({"--kernels", "--cores", "--ip", "--name", "--json"}, set(complete("cob", "up")))
         self.assertIn("true", complete("cob", "run", "-k", "1", "--"))
         self.assertEqual({"bash", "zsh"} - set(complete("cob", "completion")), set())

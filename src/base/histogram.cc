@@ -8,7 +8,7 @@
 namespace cob {
 
 void Histogram::merge(const Histogram& other) {
-  for (std::size_t i = 0; i < bucket_count; ++i) buckets_[i] += other.buckets_[i];
+  for (std::size_t i = 0; i < Scale::buckets; ++i) buckets_[i] += other.buckets_[i];
   count_ += other.count_;
   min_ = std::min(min_, other.min_);
   max_ = std::max(max_, other.max_);
@@ -21,9 +21,9 @@ u64 Histogram::percentile(double percent) const {
       std::ceil(static_cast<double>(count_) * std::clamp(percent, 0.0, 100.0) / 100);
   const u64 rank = std::max<u64>(1, static_cast<u64>(wanted));
   u64 seen = 0;
-  for (std::size_t i = 0; i < bucket_count; ++i) {
+  for (std::size_t i = 0; i < Scale::buckets; ++i) {
     seen += buckets_[i];
-    if (seen >= rank) return std::clamp(highest_of(i), min_, max_);
+    if (seen >= rank) return std::clamp(Scale::highest_of(i), min_, max_);
   }
   return max_;
 }

@@ -10,10 +10,29 @@
 
 namespace cob {
 
+// Buckets of a u64: one for each value below 2^bits, then 2^bits for every power of two.
+template <unsigned bits>
+struct LogLinear {
+  static constexpr std::size_t linear = std::size_t{1} << bits;
+  static constexpr std::size_t buckets = (64 - bits + 1) * linear;  // that cover all of a u64
+
+  static constexpr std::size_t bucket_of(u64 value) {
+    if (value < linear) return static_cast<std::size_t>(value);
+    const auto shift = static_cast<unsigned>(std::bit_width(value)) - bits - 1;
+    return (shift + 1) * linear + static_cast<std::size_t>((value >> shift) - linear);
+  }
+  // The highest value that lands in `bucket`.
+  static constexpr u64 highest_of(std::size_t bucket) {
+    if (bucket < linear) return bucket;
+    const auto shift = bucket / linear - 1;
+    return (((linear + bucket % linear) + 1) << shift) - 1;
+  }
+};
+
 class Histogram {
  public:
   void record(u64 value, u64 times = 1) {
-    buckets_[bucket_of(value)] += times;
+    buckets_[Scale::bucket_of(value)] += times;
     count_ += times;
     if (value > max_) max_ = value;
     if (value < min_) min_ = value;
@@ -31,22 +50,9 @@ class Histogram {
   u64 percentile(double percent) const;
 
  private:
-  static constexpr unsigned linear_bits = 5;
-  static constexpr std::size_t linear = std::size_t{1} << linear_bits;
-  static constexpr std::size_t bucket_count = (64 - linear_bits + 1) * linear;
+  using Scale = LogLinear<5>;
 
-  static constexpr std::size_t bucket_of(u64 value) {
-    if (value < linear) return static_cast<std::size_t>(value);
-    const auto shift = static_cast<unsigned>(std::bit_width(value)) - linear_bits - 1;
-    return (shift + 1) * linear + static_cast<std::size_t>((value >> shift) - linear);
-  }
-  static constexpr u64 highest_of(std::size_t bucket) {
-    if (bucket < linear) return bucket;
-    const auto shift = bucket / linear - 1;
-    return (((linear + bucket % linear) + 1) << shift) - 1;
-  }
-
-  std::array<u64, bucket_count> buckets_{};
+  std::array<u64, Scale::buckets> buckets_{};
   u64 count_ = 0;
   u64 min_ = UINT64_MAX;
   u64 max_ = 0;

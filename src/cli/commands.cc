@@ -24,6 +24,12 @@ void print_json(const nlohmann::json& value) {
   fmt::print("{}\n", value.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
+std::string format_count(double value) {
+  if (value >= 1e7) return fmt::format("{:.0f}M", value / 1e6);
+  if (value >= 1e4) return fmt::format("{:.0f}k", value / 1e3);
+  return fmt::format("{:.0f}", value);
+}
+
 std::string Table::text() const {
   std::vector<std::size_t> widths;
   std::vector<bool> numeric;

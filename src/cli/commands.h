@@ -24,6 +24,7 @@ void add_up(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 void add_ps(CLI::App& app, Context& context);
 void add_status(CLI::App& app, Context& context);
+void add_stats(CLI::App& app, Context& context);
 void add_down(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
@@ -39,6 +40,7 @@ void add_json_option(CLI::App& command, Context& context);
 void add_examples(CLI::App& command, std::string text);
 
 void print_json(const nlohmann::json& value);
+std::string format_count(double value);  // "9999", "10k", "10M"
 
 // Columns as wide as their widest cell, numbers to the right.
 class Table {

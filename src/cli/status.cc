@@ -143,12 +143,6 @@ nlohmann::json describe(const nlohmann::json& info, const Sample& before, const 
   return kernel;
 }
 
-std::string format_count(double value) {
-  if (value >= 1e7) return fmt::format("{:.0f}M", value / 1e6);
-  if (value >= 1e4) return fmt::format("{:.0f}k", value / 1e3);
-  return fmt::format("{:.0f}", value);
-}
-
 std::string format_uptime(i64 ms) {
   const i64 s = ms / 1'000;
   if (s < 60) return fmt::format("{}s", s);

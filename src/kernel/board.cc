@@ -1,7 +1,5 @@
 // Kernel, its board: counters and tables that `cob ps` and `cob status` read; see board.h.
 // memfd_create(2).
-#include <fcntl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,15 +14,9 @@ constexpr Duration board_interval = Duration::milliseconds(5);
 }
 
 Result<void> Kernel::create_board() {
-  board_fd_ = Fd(::memfd_create("cob-board", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!board_fd_.valid()) return Error::from_errno("memfd_create for the board");
-  if (::ftruncate(board_fd_.get(), sizeof(Board)) != 0) return Error::from_errno("ftruncate");
-  void* at = ::mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED, board_fd_.get(), 0);
-  if (at == MAP_FAILED) return Error::from_errno("mmap of the board");
-  if (::fcntl(board_fd_.get(), F_ADD_SEALS,
-              F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) != 0)
-    return Error::from_errno("sealing the board");
-  board_ = new (at) Board{};
+  const std::size_t bytes = stats_offset + message::StatsPage::bytes_for(config_.kernels);
+  board_memory_ = TRY(create_memory("cob-board", bytes, Writers::creator));
+  board_ = new (board_memory_.mapping.data()) Board{};
   board_->pid = static_cast<u32>(::getpid());
   board_->epoch = config_.epoch;
   board_->kernel = config_.kernel;
@@ -44,11 +36,11 @@ void Kernel::update_board(Time now) {
   b.calls = calls_;
   u64 in = 0, out = 0, full = 0, bells = bells_;
   for (u16 k = 0; k < config_.kernels; ++k) {
-    const message::LinkCounters& c = messenger_->counters(KernelId(k));
+    const message::PeerStats& c = messenger_->counters(KernelId(k));
     in += c.messages_in;
     out += c.messages_out;
-    full += c.messages_full;
-    bells += c.doorbells;
+    full += c.messages_full + c.requests_full;
+    bells += c.doorbells_rung;
   }
   b.messages_in = in;
   b.messages_out = out;

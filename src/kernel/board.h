@@ -1,7 +1,8 @@
 // Board: the read-only page set on which a kernel shows itself: state, load, counters, programs,
 // listeners. Model: one memfd a kernel, written by that kernel alone (F_SEAL_FUTURE_WRITE), read by
 // supervisor, peers and tools; each counter is one aligned word, the tables are guarded by a
-// sequence count (odd: being written). Written by the kernel's loop.
+// sequence count (odd: being written). Behind it, from stats_offset on, lies what the kernel counts
+// about each peer: message/stats.h. Written by the kernel's loop.
 #pragma once
 
 #include "base/types.h"
@@ -71,5 +72,7 @@ struct Board {
   BoardListener listener[board_listeners];
   BoardPeer peer[board_peers];  // by number
 };
+
+inline constexpr std::size_t stats_offset = (sizeof(Board) + 4'095) / 4'096 * 4'096;
 
 }  // namespace cob::kernel

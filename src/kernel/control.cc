@@ -19,12 +19,12 @@ Result<void> Kernel::say_hello() {
   const Simple hello{.kind = static_cast<u32>(ControlKind::hello),
                      .value = config_.kernel,
                      .epoch = config_.epoch};
-  const FdRef fds[] = {board_fd_.ref()};
+  const FdRef fds[] = {board_memory_.fd.ref()};
   return send_struct(supervisor_.ref(), hello, fds, Blocking::never);
 }
 
 Result<void> Kernel::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell) {
-  TRY(watch(doorbell.bell.ref(), event_doorbell));
+  TRY(watch(doorbell.bell.ref(), event_peer_doorbell | peer.value));
   const Fd outbound = TRY(messenger_->open_link(peer, peer_epoch, std::move(doorbell)));
   const LinkNotice link{.kind = static_cast<u32>(ControlKind::link),
                         .peer = peer.value,

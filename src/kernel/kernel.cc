@@ -52,8 +52,10 @@ Result<void> Kernel::start() {
   if (!events_.valid()) return Error::from_errno("epoll_create1");
   TRY(watch(supervisor_.ref(), event_supervisor));
 
+  TRY(create_board());
   messenger_ =
-      TRY(message::Messenger::create(KernelId(config_.kernel), config_.epoch, config_.kernels));
+      TRY(message::Messenger::create(KernelId(config_.kernel), config_.epoch, config_.kernels,
+                                     board_memory_.mapping.bytes().subspan(stats_offset)));
   directory_.attach(*messenger_);
   device_ = std::make_unique<net::InsideDevice>(messenger_->links());
   SocketsOptions options;
@@ -71,14 +73,9 @@ Result<void> Kernel::start() {
   stack_ = TRY(net::Stack::create(stack, *device_, *sockets_));
   sockets_->set_stack(*stack_);
   relays_ = std::make_unique<Relays>(*sockets_, events_.ref(), most_relays());
-  TRY(create_board());
   spare_arena_ = TRY(Arena::create());
   spare_arena_->populate();
   return say_hello();
-}
-
-Kernel::~Kernel() {
-  if (board_ != nullptr) ::munmap(board_, sizeof *board_);
 }
 
 bool Kernel::turn(Time now) {
@@ -243,7 +240,7 @@ void Kernel::sleep(Time now) {
 Result<void> Kernel::watch(FdRef fd, u64 event) {
   epoll_event wanted{};
   // Doorbells are edge-triggered, so that they need not be read.
-  wanted.events = event == event_doorbell ? EPOLLIN | EPOLLET
+  wanted.events = is_doorbell(event)      ? EPOLLIN | EPOLLET
                   : event >= event_flight ? 0  // its end is all that is looked for
                                           : EPOLLIN | EPOLLRDHUP;
   wanted.data.u64 = event;
@@ -274,8 +271,10 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
   bool work = false;
   for (int i = 0; i < count; ++i) {
     const u64 data = events[i].data.u64;
-    if (data == event_doorbell) continue;
-    if (data >= Relays::event_mark) {
+    if (is_doorbell(data)) {
+      if ((data & event_peer_doorbell) == event_peer_doorbell)
+        messenger_->heard(KernelId(static_cast<u16>(data)));
+    } else if (data >= Relays::event_mark) {
       relays_->on_event(static_cast<u32>(data));
       work = true;
     } else if (data >= event_flight) {

@@ -24,7 +24,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
  public:
   // `supervisor`: the SOCK_SEQPACKET pair on which the Config came.
   static Result<std::unique_ptr<Kernel>> create(const message::Config& config, Fd supervisor);
-  ~Kernel() override;
+  ~Kernel() override = default;
 
   // Until the supervisor says shutdown or goes.
   Result<void> run();
@@ -34,8 +34,10 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Time next_deadline() const;
 
  private:
-  static constexpr u64 event_doorbell = u64{1} << 32, event_supervisor = u64{2} << 32,
-                       event_flight = u64{3} << 32;                  // and its id
+  static constexpr u64 event_doorbell = u64{1} << 32,                // a program's
+      event_peer_doorbell = event_doorbell | u64{1} << 16,           // and the peer
+      event_supervisor = u64{2} << 32, event_flight = u64{3} << 32;  // and its id
+  static constexpr bool is_doorbell(u64 event) { return event >> 32 == event_doorbell >> 32; }
   static_assert(Relays::event_mark > (event_flight | 0xffff'ffff));  // relays look alike
 
   Kernel(const message::Config& config, Fd supervisor)
@@ -108,6 +110,8 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   message::Config config_;
   Fd supervisor_;
   Directory directory_;
+  SharedMemory board_memory_;  // before the messenger, which counts in it
+  Board* board_ = nullptr;
   std::unique_ptr<message::Messenger> messenger_;
   std::unique_ptr<net::InsideDevice> device_;
   std::unique_ptr<Sockets> sockets_;
@@ -125,8 +129,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   std::unordered_map<u32, Flight> flights_;
   u32 next_flight_ = 1;
 
-  Fd events_, board_fd_;
-  Board* board_ = nullptr;
+  Fd events_;
 
   std::unordered_map<u32, std::unique_ptr<Program>> programs_;
   std::vector<Program*> attached_;
@@ -144,8 +147,8 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   bool board_behind_ = false;  // something may have changed since it was written
   bool stopping_ = false;
   u32 draining_ = 0;  // depth
-  u64 loops_ = 0, idle_loops_ = 0, yields_ = 0, sleeps_ = 0, naps_ = 0, calls_ = 0, faults_ = 0, introduced_ = 0,
-      bells_ = 0;
+  u64 loops_ = 0, idle_loops_ = 0, yields_ = 0, sleeps_ = 0, naps_ = 0, calls_ = 0, faults_ = 0,
+      introduced_ = 0, bells_ = 0;
   u32 arms_ = 1;  // tells the sleeps apart: a program rings once a sleep
 };
 

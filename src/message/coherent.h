@@ -28,6 +28,7 @@ class CoherentTransport final : public Transport {
   }
   u64 in_bulk_bytes() const { return memory_->in.size() - sizeof(LinkMemory); }
 
+  TransportKind kind() const override { return TransportKind::coherent; }
   void start(const LinkHeader& mine) override { header_ = mine; }
   void poll(Time) override {}
   Time next_deadline() const override { return Time::never(); }

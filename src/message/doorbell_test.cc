@@ -28,19 +28,19 @@ TEST(Doorbell, RingsOnlyWhoIsArmed) {
   connect(a, b);
   ASSERT_TRUE(a->send(b.id, Note{}));
   a->flush();
-  EXPECT_EQ(a->counters(b.id).doorbells, 0u);
+  EXPECT_EQ(a->counters(b.id).doorbells_rung, 0u);
   b->poll({}, 10);
   b->set_armed(true);
   EXPECT_FALSE(b->anything_pending());
   ASSERT_TRUE(a->send(b.id, Note{}));
   a->flush();
   a->flush();
-  EXPECT_EQ(a->counters(b.id).doorbells, 1u);
+  EXPECT_EQ(a->counters(b.id).doorbells_rung, 1u);
   EXPECT_TRUE(b->anything_pending());
   b->set_armed(false);
   ASSERT_TRUE(a->send(b.id, Note{}));
   a->flush();
-  EXPECT_EQ(a->counters(b.id).doorbells, 1u);
+  EXPECT_EQ(a->counters(b.id).doorbells_rung, 1u);
 }
 
 TEST(Doorbell, CreditsWakeAStarvedSenderOnly) {
@@ -53,10 +53,10 @@ TEST(Doorbell, CreditsWakeAStarvedSenderOnly) {
   EXPECT_FALSE(a->anything_pending());
   b->poll({}, 10);
   b->flush();
-  EXPECT_EQ(b->counters(a.id).doorbells, 0u);  // no credits published yet
+  EXPECT_EQ(b->counters(a.id).doorbells_rung, 0u);  // no credits published yet
   b->poll({}, 1'000);
   b->flush();
-  EXPECT_EQ(b->counters(a.id).doorbells, 1u);
+  EXPECT_EQ(b->counters(a.id).doorbells_rung, 1u);
   EXPECT_TRUE(a->anything_pending());
   a->set_armed(false);
   a->poll({}, 10);

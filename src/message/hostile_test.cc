@@ -191,7 +191,7 @@ TEST_F(Hostile, ASleeperCannotBlockWhoRingsIt) {
     ASSERT_TRUE(b->send(a.id, Note{i}));
     b->flush();
   }
-  EXPECT_EQ(b->counters(a.id).doorbells, 100u);
+  EXPECT_EQ(b->counters(a.id).doorbells_rung, 100u);
   epoll_event event;
   EXPECT_EQ(::epoll_wait(a.bells.get(), &event, 1, 0), 1);
 }

@@ -8,11 +8,13 @@
 
 namespace cob::message {
 
-Result<std::unique_ptr<Links>> Links::create(KernelId self, u32 own_epoch, u16 kernels) {
+Result<std::unique_ptr<Links>> Links::create(KernelId self, u32 own_epoch, u16 kernels,
+                                             std::span<std::byte> stats) {
   if (self.value >= kernels) return Error::of(EINVAL, "kernel id beyond the number of kernels");
-  std::unique_ptr<Links> links(new Links(self, own_epoch));
+  StatsPage page = TRY(StatsPage::create(self, own_epoch, kernels, stats));
+  std::unique_ptr<Links> links(new Links(self, own_epoch, std::move(page)));
   for (u16 i = 0; i < kernels; ++i) {
-    links->links_.push_back(std::make_unique<Link>());
+    links->links_.push_back(std::make_unique<Link>(links->stats_.of(KernelId(i))));
     links->links_.back()->peer = i;
   }
   links->active_.reserve(kernels);
@@ -79,8 +81,12 @@ Result<Fd> Links::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell, u6
 Result<void> Links::peer_up(KernelId peer, u32 peer_epoch, Fd outbound) {
   CoherentTransport* transport = TRY(coherent(peer));
   if (transport->accepted()) return Error::of(EEXIST, "peer is already up");
-  TRY(transport->accept(std::move(outbound)));
   Link& link = *find(peer);
+  if (const auto accepted = transport->accept(std::move(outbound)); accepted.is_error()) {
+    refuse(link,
+           accepted.error().code == EMSGSIZE ? Refusal::wrong_size : Refusal::unsealed_memory);
+    return accepted;
+  }
   auto examined = examine(link, transport->in().header, peer_epoch, transport->in_bulk_bytes());
   if (examined.is_error()) {
     transport->refuse();
@@ -106,17 +112,32 @@ Result<void> Links::examine(Link& link, const LinkHeader& shared, u32 peer_epoch
   LinkHeader header;
   copy_once(&header, &shared, sizeof header);
   if (header.magic != LinkHeader::magic_value || header.version != LinkHeader::layout_version ||
-      header.bulk_bytes != bulk_bytes)
+      header.bulk_bytes != bulk_bytes) {
+    const bool version =
+        header.magic == LinkHeader::magic_value && header.version != LinkHeader::layout_version;
+    refuse(link, version ? Refusal::wrong_version : Refusal::wrong_layout);
     return Error::of(EPROTO, "link memory of another layout");
+  }
   if (header.from != link.peer || header.to != self_.value || header.to_epoch != own_epoch_ ||
-      header.from_epoch == 0 || (peer_epoch != 0 && header.from_epoch != peer_epoch))
+      header.from_epoch == 0 || (peer_epoch != 0 && header.from_epoch != peer_epoch)) {
+    refuse(link, Refusal::wrong_kernel);
     return Error::of(EPROTO, "link memory of another kernel or epoch");
-  if (header.points > max_schema_points)
+  }
+  if (header.points > max_schema_points) {
+    refuse(link, Refusal::wrong_layout);
     return Error::of(EPROTO, "link memory with too many schemas");
-  link.agreed = TRY(agree(schema_, std::span(header.point).first(header.points)));
-  for (const MessageType type : link.agreed.conflicts)
+  }
+  auto agreed = agree(schema_, std::span(header.point).first(header.points));
+  if (agreed.is_error()) {
+    refuse(link, Refusal::wrong_layout);
+    return agreed.error();
+  }
+  link.agreed = agreed.release_value();
+  for (const MessageType type : link.agreed.conflicts) {
+    refuse(link, Refusal::wrong_schema);
     COB_LOG(warn, "kernel {}: kernel {} has another schema of message type {}", self_.value,
             link.peer, type.value);
+  }
   link.peer_epoch = header.from_epoch;
   return {};
 }
@@ -143,6 +164,11 @@ void Links::connect(Link& link, const LinkEnds& ends) {
   link.cancels = 0;
   link.generation = ++generations_;
   link.connected = true;
+  ++link.counters.sessions_begun;
+  link.counters.connected = 1;
+  link.counters.epoch = link.peer_epoch;
+  const auto kind = link.transport ? link.transport->kind() : TransportKind::self;
+  link.counters.transport = static_cast<u64>(kind);
   store_relaxed(ours.armed, armed_ ? armed_bit : 0);
   active_.push_back(&link);
 }
@@ -150,6 +176,8 @@ void Links::connect(Link& link, const LinkEnds& ends) {
 void Links::disconnect(Link& link, const Error& why) {
   std::erase(active_, &link);
   std::erase(touched_, &link);
+  if (link.out != nullptr) ++link.counters.sessions_ended;
+  link.counters.connected = 0;
   link.connected = link.faulted = link.starved = false;
   link.touched = 0;
   link.generation = ++generations_;
@@ -200,8 +228,14 @@ Result<void> Links::watch(FdRef epoll) {
   return {};
 }
 
-void Links::fault(Link& link) {
+void Links::refuse(Link& link, Refusal why) {
+  if (link.counters.refuse(why))
+    COB_LOG(warn, "kernel {}: refused kernel {}: {}", self_.value, link.peer, name_of(why));
+}
+
+void Links::fault(Link& link, Refusal why) {
   if (!link.connected) return;
+  refuse(link, why);
   link.connected = false;
   link.faulted = true;
   ++link.counters.faults;
@@ -238,7 +272,7 @@ void Links::flush_touched() {
       continue;
     if (link->transport == nullptr) continue;
     if ((touched & touched_data) == 0 && (armed & starved_bit) == 0) continue;
-    ++link->counters.doorbells;
+    ++link->counters.doorbells_rung;
     link->transport->ring();
   }
   touched_.clear();

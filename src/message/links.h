@@ -14,19 +14,10 @@
 #include "message/frame_ring.h"
 #include "message/loan.h"
 #include "message/message_ring.h"
+#include "message/stats_page.h"
 #include "message/transport.h"
 
 namespace cob::message {
-
-struct LinkCounters {
-  u64 messages_out = 0, messages_in = 0;
-  u64 bytes_out = 0, bytes_in = 0;  // of messages, without heads
-  u64 messages_full = 0;            // sends refused with EAGAIN
-  u64 messages_unhandled = 0;       // received, but nobody registered for them
-  u64 frames_out = 0, frames_in = 0, frames_full = 0;
-  u64 doorbells = 0;  // rung
-  u64 faults = 0;     // links cut for a broken protocol
-};
 
 inline constexpr u8 touched_data = 1;     // something to publish
 inline constexpr u8 touched_credits = 2;  // room given back, for which the peer may sleep
@@ -42,6 +33,8 @@ struct Lane {
 };
 
 struct Link {
+  explicit Link(PeerStats& stats) : counters(stats) {}
+
   u16 peer = 0;
   u32 peer_epoch = 0;
   u32 generation = 0;  // of this incarnation, unique within the Links
@@ -65,7 +58,7 @@ struct Link {
   LinkEnds ends;
   std::unique_ptr<Transport> transport;   // none for the link to oneself
   CoherentTransport* coherent = nullptr;  // the same, if it is one
-  LinkCounters counters;
+  PeerStats& counters;
 
   // Does not count what the peer lets us have back.
   bool room_has_come() const {
@@ -78,7 +71,8 @@ class Links {
  public:
   static constexpr u64 default_bulk_bytes = 64U << 20;
 
-  static Result<std::unique_ptr<Links>> create(KernelId self, u32 own_epoch, u16 kernels);
+  static Result<std::unique_ptr<Links>> create(KernelId self, u32 own_epoch, u16 kernels,
+                                               std::span<std::byte> stats = {});
 
   KernelId self() const { return self_; }
   u16 kernels() const { return static_cast<u16>(links_.size()); }
@@ -125,13 +119,16 @@ class Links {
   Result<void> watch(FdRef epoll);
 
   // Cuts a link whose peer broke the protocol; it stays in active() until the Messenger drops it.
-  void fault(Link& link);
+  void fault(Link& link, Refusal why);
+  // Counts what a peer is refused for, and logs it once per cause.
+  void refuse(Link& link, Refusal why);
   bool any_faulted() const { return any_faulted_; }
   // Called by the Messenger outside of any walk over active().
   Link* next_faulted();
 
  private:
-  Links(KernelId self, u32 own_epoch) : self_(self), own_epoch_(own_epoch) {}
+  Links(KernelId self, u32 own_epoch, StatsPage stats)
+      : self_(self), own_epoch_(own_epoch), stats_(std::move(stats)) {}
   Result<void> open_self();
   void know_bytes(MessageType type, std::size_t bytes);
   // The link's coherent transport, made if there is none. EINVAL, EBUSY.
@@ -146,6 +143,7 @@ class Links {
 
   KernelId self_;
   u32 own_epoch_;
+  StatsPage stats_;
   u32 generations_ = 0;
   bool armed_ = false;
   bool any_faulted_ = false;

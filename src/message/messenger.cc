@@ -10,8 +10,10 @@ namespace {
 constexpr std::size_t least_share = 16;  // messages of one peer a poll, whatever the budget
 }  // namespace
 
-Result<std::unique_ptr<Messenger>> Messenger::create(KernelId self, u32 own_epoch, u16 kernels) {
-  return std::unique_ptr<Messenger>(new Messenger(TRY(Links::create(self, own_epoch, kernels))));
+Result<std::unique_ptr<Messenger>> Messenger::create(KernelId self, u32 own_epoch, u16 kernels,
+                                                     std::span<std::byte> stats) {
+  auto links = TRY(Links::create(self, own_epoch, kernels, stats));
+  return std::unique_ptr<Messenger>(new Messenger(std::move(links)));
 }
 
 Messenger::~Messenger() = default;
@@ -68,7 +70,10 @@ u32 Messenger::peer_epoch(KernelId peer) const {
 void Messenger::drop(Link& link, Error why) {
   links_->disconnect(link, why);
   link.normal.reserved_reply_lines = link.urgent.reserved_reply_lines = 0;
-  requests_.finish_all_of(link.peer, why);
+  const Failure failure = why.code == EHOSTDOWN ? Failure::lease_ran_out
+                          : why.code == EPROTO  ? Failure::peer_broke
+                                                : Failure::peer_ended;
+  link.counters.failed[failure] += requests_.finish_all_of(link.peer, why);
 }
 
 std::optional<KernelId> Messenger::take_faulted() {
@@ -97,7 +102,7 @@ Error Messenger::unknown(const Link& link, MessageType type) {
 
 Error Messenger::no_room(Link& link, Room room) {
   if (room == Room::fault) {
-    links_->fault(link);
+    links_->fault(link, Refusal::bad_credit);
     return Error::of(ENETDOWN, "kernel broke the message protocol");
   }
   link.starved = true;
@@ -117,8 +122,11 @@ Result<Buffer> Messenger::allocate(KernelId to, u64 bytes) {
 }
 
 bool Messenger::collect_loans(Link& link) {
-  if (link.lender->collect()) return true;
-  links_->fault(link);
+  const u32 lent = link.lender->lent();
+  const bool honest = link.lender->collect();
+  link.counters.loans_returned += lent - link.lender->lent();
+  if (honest) return true;
+  links_->fault(link, Refusal::bad_loan);
   return false;
 }
 
@@ -140,6 +148,8 @@ std::span<const std::byte> Messenger::assemble(Link& link, std::span<const std::
     Buffer& buffer = *with.lend;
     const LoanReference reference = link.lender->lend(buffer.offset_, buffer.bytes_);
     if (link.publishes) link.transport->lend(buffer.offset_, buffer.bytes_);
+    ++link.counters.loans_out;
+    link.counters.loan_bytes_out += buffer.bytes_;
     buffer.lender_.reset();
     at = std::ranges::copy(std::as_bytes(std::span(&reference, 1)), at).out;
     flags |= flag_loan;
@@ -159,11 +169,13 @@ Result<Requests::Entry*> Messenger::begin_request(Link& link, MessageType reply,
     links_->touch(link, touched_credits);
   }
   if (requests_.full() || ring.reserved_reply_lines + lines > ring.half) {
-    ++link.counters.messages_full;
+    ++link.counters.requests_full;
     return Error::of(EAGAIN, "too many requests outstanding");
   }
   ring.reserved_reply_lines += lines;
   Requests::Entry& entry = requests_.add(deadline, id.tag);
+  ++link.counters.requests_out;
+  entry.asked = now_;
   entry.peer = link.peer;
   entry.reply_type = reply.value;
   entry.reply_lines = static_cast<u16>(lines);
@@ -189,6 +201,7 @@ bool Messenger::cancel(RequestId id) {
   } else {
     if (find_room<Priority::normal>(link, 1)) write<Priority::normal>(link, head, {});
   }
+  ++link.counters.failed[Failure::cancelled];
   requests_.abandon(*entry, Error::of(ECANCELED, "request was cancelled"));
   return true;
 }
@@ -206,11 +219,12 @@ Result<void> Messenger::write_reply(const AnyReplyToken& token, const MessageHea
   forget_cancel(link, token.tag_);
   MessageHead said = head;
   said.tag = token.tag_;
+  ++(head.kind == MessageKind::error ? link.counters.errors_out : link.counters.answers_out);
   const auto put = [&]<Priority priority>() {
     if (lane<priority>(link).out.room(lines, 2 * lane<priority>(link).half) == Room::yes) {
       write_with<priority>(link, said, bytes, with);
     } else {
-      links_->fault(link);
+      links_->fault(link, Refusal::unreserved_room);
     }
   };
   if (token.priority_ == Priority::urgent) {
@@ -245,6 +259,8 @@ std::size_t Messenger::poll(Time now, std::size_t budget) {
   while (Link* ended = links_->drive(now)) [[unlikely]]
     drop(*ended, ended->transport->why_down());
   polling_ = true;
+  turn_ = now_ == Time::never() ? Duration{} : now - now_;
+  now_ = now;
   if (now >= requests_.next_deadline()) expire(now);
   const auto active = links_->active();
   const std::size_t n = active.size();
@@ -274,6 +290,7 @@ std::size_t Messenger::drain(Link& link, std::size_t budget) {
   alignas(cache_line_bytes) Slot head;
   Arrival arrival;
   arrival.incoming.from = KernelId(link.peer);
+  head.kind = 0;
   auto& ring = lane<priority>(link);
   std::size_t delivered = 0;
   const u32 credits = ring.in.published();
@@ -281,18 +298,20 @@ std::size_t Messenger::drain(Link& link, std::size_t budget) {
     const Taken taken = ring.in.take(head, scratch_);
     if (taken == Taken::nothing) break;
     if (taken == Taken::fault) {
-      links_->fault(link);
+      links_->fault(link, head.length > max_payload_bytes ? Refusal::bad_length
+                          : head.kind > last_message_kind ? Refusal::bad_kind
+                                                          : Refusal::bad_sequence);
       break;
     }
     ++delivered;
     link.counters.bytes_in += head.length;
     const std::byte* bytes = head.length <= Slot::first_payload ? head.payload : scratch_;
     if (!deliver<priority>(link, head, bytes, arrival)) {
-      links_->fault(link);
+      links_->fault(link, why_broken_);
       break;
     }
   }
-  link.counters.messages_in += delivered;
+  link.counters.messages_in[priority] += delivered;
   if (ring.in.published() != credits) links_->touch(link, touched_credits);
   return delivered;
 }
@@ -305,15 +324,17 @@ bool Messenger::deliver(Link& link, const Slot& head, const std::byte* bytes, Ar
     return deliver_reply<priority>(link, head, bytes, arrival);
   if (kind == MessageKind::cancel) {
     note_cancel(link, head.tag);
-    return head.length == 0;
+    return head.length == 0 || broken(Refusal::bad_length);
   }
-  if (head.type >= message_types || link.agreed.bytes[head.type] == 0) return false;
+  if (head.type >= message_types || link.agreed.bytes[head.type] == 0)
+    return broken(Refusal::unknown_type);
   Handler& handler = handlers_[head.type];
   const bool handled = handler.kind == kind && handler.run;
-  if (handled && handler.priority != priority) return false;
+  if (handled && handler.priority != priority) return broken(Refusal::bad_form);
   const Parts parts = take_apart(link, head, bytes, handled ? handler.beside : any_beside, arrival);
   if (parts == Parts::broken) return false;
   if (kind == MessageKind::request) {
+    ++link.counters.requests_in;
     forget_cancel(link, head.tag);
     arrival.token = AnyReplyToken(*this, link, head, priority);
   }
@@ -334,13 +355,24 @@ Messenger::Parts Messenger::take_apart(Link& link, const Slot& head, const std::
   std::size_t length = head.length;
   if (head.flags != 0) [[unlikely]] {
     LoanReference reference;
-    if (head.flags != flag_loan || !beside.lends || length < sizeof reference) return Parts::broken;
+    if (head.flags != flag_loan || !beside.lends || length < sizeof reference) {
+      why_broken_ = Refusal::bad_form;
+      return Parts::broken;
+    }
     length -= sizeof reference;
     std::memcpy(&reference, bytes + length, sizeof reference);
-    if (!link.borrower->acceptable(reference)) return Parts::broken;
+    if (!link.borrower->acceptable(reference)) {
+      why_broken_ = Refusal::bad_loan;
+      return Parts::broken;
+    }
+    ++link.counters.loans_in;
+    link.counters.loan_bytes_in += reference.bytes;
     arrival.incoming.loan = Loan(link.borrower, reference.id, link.borrower->borrow(reference));
   }
-  if (length < fixed || (length > fixed && beside.max_tail == 0)) return Parts::broken;
+  if (length < fixed || (length > fixed && beside.max_tail == 0)) {
+    why_broken_ = Refusal::bad_length;
+    return Parts::broken;
+  }
   arrival.bytes = {bytes, fixed};
   arrival.incoming.tail = {bytes + fixed, length - fixed};
   return length - fixed > beside.max_tail ? Parts::tail_too_long : Parts::whole;
@@ -350,26 +382,51 @@ template <Priority priority>
 bool Messenger::deliver_reply(Link& link, const Slot& head, const std::byte* bytes,
                               Arrival& arrival) {
   Requests::Entry* entry = requests_.find(head.tag);
-  if (entry == nullptr || entry->peer != link.peer || entry->priority != priority) return false;
+  if (entry == nullptr || entry->peer != link.peer || entry->priority != priority)
+    return broken(Refusal::unasked_reply);
   if (head.kind == static_cast<u8>(MessageKind::error)) {
-    if (head.detail == 0 || head.length != 0 || head.flags != 0) return false;
+    if (head.detail == 0 || head.length != 0 || head.flags != 0)
+      return broken(Refusal::unasked_reply);
+    count_answer(link, *entry, head.detail);
     lane<priority>(link).reserved_reply_lines -= entry->reply_lines;
     requests_.finish(*entry, Error::of(head.detail, "answered with an error"));
     return true;
   }
-  if (head.type != entry->reply_type) return false;
+  if (head.type != entry->reply_type) return broken(Refusal::unasked_reply);
   const Beside beside{.max_tail = entry->reply_max_tail, .lends = entry->reply_lends};
-  if (take_apart(link, head, bytes, beside, arrival) != Parts::whole) return false;
+  if (take_apart(link, head, bytes, beside, arrival) != Parts::whole)
+    return broken(Refusal::unasked_reply);
+  count_answer(link, *entry, 0);
   lane<priority>(link).reserved_reply_lines -= entry->reply_lines;
   requests_.finish(*entry, &arrival);
   arrival.incoming.loan.reset();
   return true;
 }
 
+void Messenger::count_answer(Link& link, const Requests::Entry& entry, int error) {
+  PeerStats& counters = link.counters;
+  if (entry.state != Requests::State::waiting) {
+    ++counters.answers_late;
+    return;
+  }
+  if (error == 0) [[likely]] {
+    ++counters.answered;
+  } else {
+    ++counters.failed[error == ENOSYS      ? Failure::no_handler
+                      : error == ECANCELED ? Failure::unanswered
+                                           : Failure::handler];
+  }
+  if (entry.asked != Time::never()) [[likely]]
+    counters.round_trips.record(now_ - entry.asked, turn_);
+}
+
 void Messenger::expire(Time now) {
   // Bounded: a continuation may request anew with a deadline already past.
-  for (u32 n = requests_.waiting(); n > 0 && now >= requests_.next_deadline(); --n)
-    requests_.abandon(requests_.earliest(), Error::of(ETIMEDOUT, "no reply in time"));
+  for (u32 n = requests_.waiting(); n > 0 && now >= requests_.next_deadline(); --n) {
+    Requests::Entry& late = requests_.earliest();
+    ++links_->find(KernelId(late.peer))->counters.failed[Failure::deadline];
+    requests_.abandon(late, Error::of(ETIMEDOUT, "no reply in time"));
+  }
 }
 
 }  // namespace cob::message

@@ -33,8 +33,11 @@ concept HandlesRequest =
 
 class Messenger {
  public:
-  // Kernel ids run from 0 to kernels - 1. `own_epoch` is this kernel's, from 1.
-  static Result<std::unique_ptr<Messenger>> create(KernelId self, u32 own_epoch, u16 kernels);
+  // Kernel ids run from 0 to kernels - 1. `own_epoch` is this kernel's, from 1. It counts in
+  // `stats`, StatsPage::bytes_for(kernels) that outlive it, for others to read; if empty, in
+  // private memory.
+  static Result<std::unique_ptr<Messenger>> create(KernelId self, u32 own_epoch, u16 kernels,
+                                                   std::span<std::byte> stats = {});
   // Continuations still waiting are destroyed unrun.
   ~Messenger();
 
@@ -215,12 +218,19 @@ class Messenger {
   void flush() { links_->flush(); }
   // Before sleeping: set_armed(true) (ends in a full fence), then anything_pending(), and sleep
   // only if it is false. After waking: set_armed(false).
-  void set_armed(bool armed) { links_->set_armed(armed); }
+  void set_armed(bool armed) {
+    if (armed) now_ = Time::never();
+    links_->set_armed(armed);
+  }
   bool anything_pending() const { return links_->anything_pending(); }
 
   Links& links() { return *links_; }
   // REQUIRES: peer < kernels.
-  const LinkCounters& counters(KernelId peer) const { return links_->find(peer)->counters; }
+  const PeerStats& counters(KernelId peer) const { return links_->find(peer)->counters; }
+  // The peer's bell has woken this kernel: for the counters.
+  void heard(KernelId peer) {
+    if (Link* link = links_->find(peer)) ++link->counters.doorbells_heard;
+  }
   u32 outstanding_requests() const { return requests_.waiting(); }
 
  private:
@@ -306,7 +316,7 @@ class Messenger {
                                            std::span<const std::byte> bytes) {
     lane<priority>(link).out.write(head, bytes);
     links_->touch(link, touched_data);
-    ++link.counters.messages_out;
+    ++link.counters.messages_out[priority];
     link.counters.bytes_out += bytes.size();
   }
   template <FlatMessage M>
@@ -360,6 +370,11 @@ class Messenger {
   static void note_cancel(Link& link, u32 tag);
   static bool is_cancelled(const Link& link, u32 tag);
   static void forget_cancel(Link& link, u32 tag);
+  bool broken(Refusal why) {
+    why_broken_ = why;
+    return false;
+  }
+  void count_answer(Link& link, const Requests::Entry& entry, int error);
   void expire(Time now);
   void drop(Link& link, Error why);
   void collect_faulted();
@@ -370,6 +385,9 @@ class Messenger {
   std::vector<KernelId> faulted_;
   std::size_t first_ = 0;  // where the next poll starts among the active links
   bool polling_ = false;
+  Refusal why_broken_{};      // set with each false of deliver()
+  Time now_ = Time::never();  // of the last poll; never(): asleep since, or none yet
+  Duration turn_;             // from the poll before to that one; 0: not known
   alignas(cache_line_bytes) std::byte scratch_[max_payload_bytes];
   alignas(cache_line_bytes) std::byte assembled_[max_payload_bytes];
 };

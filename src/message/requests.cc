@@ -51,10 +51,14 @@ void Requests::abandon(Entry& entry, Error why) {
   entry.continuation.clear();
 }
 
-void Requests::finish_all_of(u16 peer, Error why) {
+u32 Requests::finish_all_of(u16 peer, Error why) {
+  u32 failed = 0;
   for (u32 i = 0; i < capacity; ++i) {
-    if (entries_[i].state != State::free && entries_[i].peer == peer) finish(entries_[i], why);
+    if (entries_[i].state == State::free || entries_[i].peer != peer) continue;
+    if (entries_[i].state == State::waiting) ++failed;
+    finish(entries_[i], why);
   }
+  return failed;
 }
 
 void Requests::stop_waiting(Entry& entry) {

@@ -23,6 +23,7 @@ class Requests {
   };
   struct Entry {
     Time deadline;
+    Time asked;  // the loop's time; never(): not known
     u16 peer = 0;
     u16 reply_type = 0;
     u16 reply_lines = 0;     // reserved
@@ -31,8 +32,8 @@ class Requests {
     u16 generation = 0;
     u16 heap_index = 0;
     Priority priority = Priority::normal;
-    u16 next_free = 0;
     State state = State::free;
+    u16 next_free = 0;
     Continuation continuation;
   };
 
@@ -49,8 +50,8 @@ class Requests {
   void finish(Entry& entry, Result<Arrival*> reply);
   // Runs the continuation with `why`, but keeps the entry. REQUIRES: waiting.
   void abandon(Entry& entry, Error why);
-  // finish() for every entry of `peer`.
-  void finish_all_of(u16 peer, Error why);
+  // finish() for every entry of `peer`; returns how many were waiting.
+  u32 finish_all_of(u16 peer, Error why);
 
   Time next_deadline() const {
     return heap_.empty() ? Time::never() : entries_[heap_.front()].deadline;

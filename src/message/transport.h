@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 #include "message/link_layout.h"
+#include "message/stats.h"
 
 namespace cob::message {
 
@@ -31,6 +32,8 @@ class Transport {
   Transport& operator=(const Transport&) = delete;
   virtual ~Transport() = default;
 
+  // What statistics call it.
+  virtual TransportKind kind() const { return TransportKind::other; }
   // Called once, before all others. `mine` is the header of each session's `out`; its to_epoch is
   // the transport's to fill in.
   virtual void start(const LinkHeader& mine) = 0;

@@ -1,7 +1,8 @@
 // A kernel without a network stack: speaks message/control.h and shows a board, to test the
 // supervisor and the CLI. Its executable is named cob-kernel and chosen by COB_LIBEXEC. COB_DOUBLE
 // makes it misbehave, on the kernel that COB_DOUBLE_KERNEL names (default: every one): crash,
-// crash-once-up, mute, stubborn, gibberish, no-board, accuse. On its board, `connections` is the
+// crash-once-up, mute, stubborn, gibberish, no-board, no-stats, accuse; its statistics are of a
+// version to come. On its board, `connections` is the
 // number of peers whose memory it got, `programs_attached` that of living programs.
 #include <fcntl.h>
 #include <poll.h>
@@ -23,6 +24,7 @@
 #include "base/passing.h"
 #include "kernel/board.h"
 #include "message/control.h"
+#include "message/stats.h"
 
 namespace {
 
@@ -51,9 +53,17 @@ void show() {
 
 Fd make_board() {
   Fd memory(::memfd_create("board", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (::ftruncate(memory.get(), sizeof(cob::kernel::Board)) != 0) std::abort();
-  void* mapped = ::mmap(nullptr, sizeof(cob::kernel::Board), PROT_READ | PROT_WRITE, MAP_SHARED,
-                        memory.get(), 0);
+  const std::size_t bytes = misbehaves("no-stats")
+                                ? sizeof(cob::kernel::Board)
+                                : cob::kernel::stats_offset + sizeof(cob::message::StatsHeader);
+  if (::ftruncate(memory.get(), static_cast<off_t>(bytes)) != 0) std::abort();
+  void* mapped = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0);
+  if (bytes > cob::kernel::stats_offset) {
+    cob::message::StatsHeader stats;
+    stats.magic = cob::message::StatsHeader::magic_value;
+    ++stats.version;
+    std::memcpy(static_cast<std::byte*>(mapped) + cob::kernel::stats_offset, &stats, sizeof stats);
+  }
   ::fcntl(memory.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
   auto* fresh = new (mapped) cob::kernel::Board{};
   fresh->pid = static_cast<u32>(::getpid());

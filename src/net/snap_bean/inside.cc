@@ -17,7 +17,7 @@ std::span<std::byte> InsideDevice::reserve(Route to, std::size_t bytes) {
   }
   const std::span<std::byte> buffer = link->frames_out.reserve(bytes);
   if (buffer.empty()) {
-    if (link->frames_out.faulted()) links_.fault(*link);
+    if (link->frames_out.faulted()) links_.fault(*link, message::Refusal::bad_credit);
     ++link->counters.frames_full;
     ++counters_.dropped_full;
     return {};
@@ -62,7 +62,7 @@ std::size_t InsideDevice::take_burst(Link& link, std::size_t most, FrameSink& si
     const message::Taken result = link.frames_in.take(frame);
     if (result == message::Taken::nothing) break;
     if (result == message::Taken::fault) {
-      links_.fault(link);
+      links_.fault(link, message::Refusal::bad_frame);
       break;
     }
     ++taken;
