@@ -11,8 +11,8 @@ namespace cob::message {
 Result<std::unique_ptr<Links>> Links::create(KernelId self, u32 own_epoch, u16 kernels,
                                              std::span<std::byte> stats) {
   if (self.value >= kernels) return Error::of(EINVAL, "kernel id beyond the number of kernels");
-  std::unique_ptr<Links> links(
-      new Links(self, own_epoch, TRY(StatsPage::create(self, own_epoch, kernels, stats))));
+  StatsPage page = TRY(StatsPage::create(self, own_epoch, kernels, stats));
+  std::unique_ptr<Links> links(new Links(self, own_epoch, std::move(page)));
   for (u16 i = 0; i < kernels; ++i) {
     links->links_.push_back(std::make_unique<Link>(links->stats_.of(KernelId(i))));
     links->links_.back()->peer = i;

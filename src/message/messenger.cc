@@ -50,8 +50,8 @@ void AnyReplyToken::answer_bytes(MessageType type, std::span<const std::byte> by
 
 Result<std::unique_ptr<Messenger>> Messenger::create(KernelId self, u32 own_epoch, u16 kernels,
                                                      std::span<std::byte> stats) {
-  return std::unique_ptr<Messenger>(
-      new Messenger(TRY(Links::create(self, own_epoch, kernels, stats))));
+  auto links = TRY(Links::create(self, own_epoch, kernels, stats));
+  return std::unique_ptr<Messenger>(new Messenger(std::move(links)));
 }
 
 Messenger::~Messenger() = default;

@@ -308,7 +308,7 @@ TEST(Stats, PercentilesAreAtMostAQuarterAbove) {
   RoundTrips trips{};
   EXPECT_EQ(trips.percentile(50), 0u);
   for (i64 ns = 1; ns <= 1'000; ++ns) trips.record(Duration{ns}, {});
-  for (const u64 percent : {1, 10, 50, 90, 99}) {
+  for (const u64 percent : {1U, 10U, 50U, 90U, 99U}) {
     const u64 exact = percent * 10;
     EXPECT_GE(trips.percentile(static_cast<double>(percent)), exact);
     EXPECT_LE(trips.percentile(static_cast<double>(percent)), exact + exact / 4);
