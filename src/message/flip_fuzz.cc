@@ -89,7 +89,9 @@ class World {
   World() : victim_(make(victim_id, 1)), friend_(make(friend_id, 1)) {
     victim_->on<Note>([this](KernelId from, const Note& m) { take(from, m.number); });
     victim_->on<Page>([this](KernelId from, const Page& m) {
-      if (from == friend_id) VERIFY(m.bytes == filled<1000>(m.number));
+      volatile u8 seen = 0;
+      for (const u8 byte : m.bytes) seen = byte;  // all of it is there
+      VERIFY(from == liar_id || (m.bytes == filled<1000>(m.number) && seen == m.bytes.back()));
       take(from, m.number);
     });
     victim_->on<Private>([this](KernelId from, const Private& m) {
@@ -114,6 +116,8 @@ class World {
   void run(Input& input) {
     lives_ = 0;
     restart_liar();
+    const auto told = std::as_bytes(std::span(victim_->links().find(friend_id)->out, 1));
+    told_before_.assign(told.begin(), told.begin() + hot_bytes);
     while (!input.ended()) {
       step(input);
       if (victim_->take_faulted() == liar_id) VERIFY(!victim_->connected(liar_id));
@@ -125,9 +129,8 @@ class World {
 
  private:
   void step(Input& input) {
-    switch (const u8 choice = input.byte(); choice % 20) {
+    switch (const u8 choice = input.byte(); choice % 22) {
       case 0:
-        return from_liar(input);
       case 1:
         return from_liar(input);
       case 2:
@@ -166,8 +169,12 @@ class World {
         return kept_.clear();
       case 16:
         return flip(true, input);
-      default:
+      case 17:
         return flip(false, input);
+      case 18:
+        return splice(input.byte());
+      default:
+        return forge(input);
     }
   }
 
@@ -251,24 +258,59 @@ class World {
     const std::size_t at = low | static_cast<std::size_t>(input.byte()) << 16;
     return at % 8 == 7 ? at % memory_.size() : at / 8 % hot_bytes;
   }
-  // In a line that the liar has written in this life, or in the next one.
+  // A place in the line that the liar has written last, or not long ago, or in the one after it;
+  // mostly in its head.
   std::size_t at_written(Input& input) {
-    std::vector<std::size_t> lines;
-    for (std::size_t at = 0; at < hot_bytes; at += line) {
-      if (std::memcmp(&memory_[at], &fresh_[at], line) != 0) lines.push_back(at);
-    }
+    const std::vector<std::size_t> lines = lines_changed(memory_, fresh_);
     const std::size_t which = input.byte(), within = input.byte();
     if (lines.empty()) return within;
-    const std::size_t back = std::min<std::size_t>(which / 2, lines.size() - 1);
-    const std::size_t at = lines[lines.size() - 1 - back] + (which % 2) * line;
-    return (at + within % line) % hot_bytes;
+    const std::size_t back =
+        std::min<std::size_t>(which % 3 == 0 ? which / 3 : 0, lines.size() - 1);
+    const std::size_t at = lines[lines.size() - 1 - back] + (which >= 224 ? line : 0);
+    return (at + (within < 192 ? 4 + within % 12 : within % line)) % hot_bytes;
+  }
+  static std::vector<std::size_t> lines_changed(std::span<const std::byte> now,
+                                                const std::vector<std::byte>& before) {
+    std::vector<std::size_t> lines;
+    for (std::size_t at = 0; at < hot_bytes; at += line) {
+      if (std::memcmp(&now[at], &before[at], line) != 0) lines.push_back(at);
+    }
+    return lines;
   }
   void flip(bool anywhere, Input& input) {
     if (!liar_->connected(victim_id)) return;  // it has cut the victim off: its memory is gone
     const std::size_t at = anywhere ? at_anywhere(input) : at_written(input);
     const u8 how = input.byte();
     auto& target = reinterpret_cast<u8&>(memory_[at]);
-    target = how % 2 == 0 ? static_cast<u8>(target ^ (1U << (how / 2 % 8))) : input.byte();
+    if (how % 3 == 0) target = static_cast<u8>(target ^ (1U << (how / 3 % 8)));
+    if (how % 3 == 1) target = how / 3 % 8;
+    if (how % 3 == 2) target = input.byte();
+  }
+  // Into the line that the liar wrote last, four bytes of what the victim has sent to the friend: a
+  // tag, say, as a liar might guess it.
+  void splice(u8 which) {
+    if (!liar_->connected(victim_id)) return;
+    const auto told = std::as_bytes(std::span(victim_->links().find(friend_id)->out, 1));
+    const std::vector<std::size_t> own = lines_changed(memory_, fresh_);
+    const std::vector<std::size_t> others = lines_changed(told, told_before_);
+    if (own.empty() || others.empty()) return;
+    const std::size_t back = std::min<std::size_t>(which / 4, others.size() - 1);
+    const std::size_t within = 4 * (1 + which % 4);
+    std::memcpy(&memory_[own.back() + within], &told[others[others.size() - 1 - back] + within], 4);
+  }
+  // A message of the liar's, changed before the victim sees it.
+  void forge(Input& input) {
+    const u8 what = input.byte();
+    if (what % 2 == 0) {
+      from_liar(input);
+    } else {
+      ask(liar_id, 0);
+      if (what % 4 == 1) ask(friend_id, 0);
+      liar_->poll(now_, 64);
+    }
+    for (u32 i = 0; i <= what / 4U % 4U; ++i) flip(false, input);
+    if (what >= 128) splice(input.byte());
+    poll_victim(64);
   }
 
   // Everything of the friend's arrives; the liar ends; no request is left.
@@ -305,7 +347,7 @@ class World {
   std::vector<ReplyToken<Answer>> kept_;  // after victim_: ends before it
   u32 liar_epoch_ = 0, lives_ = 0;
   std::span<std::byte> memory_;  // what the liar writes for the victim
-  std::vector<std::byte> fresh_;
+  std::vector<std::byte> fresh_, told_before_;
 };
 
 }  // namespace
