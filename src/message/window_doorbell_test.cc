@@ -93,14 +93,18 @@ TEST_P(WindowSleep, NoWakeUpIsLostWhateverTheDelays) {
     const bool much = world.random() % 16 == 0;
     if (world.random() % 3 != 0) a.to_send += much ? 700 : world.random() % 4;
     if (world.random() % 3 != 0) b.to_send += much ? 700 : world.random() % 4;
-    // Programs wake a kernel that has something to send.
-    for (Sleeper* k : {&a, &b}) {
-      if (k->asleep && !k->starved && k->sent < k->to_send) k->until = world.now;
-    }
-    u64 steps = 0;
+    u64 steps = 0, more = world.random() % 12;
     while (true) {
       ASSERT_LT(++steps, 300'000u) << "they never come to rest";
       world.now = world.now + Duration::microseconds(static_cast<i64>(world.random() % 4));
+      if (more > 0 && world.random() % 6 == 0) {  // also while they are at it
+        --more;
+        ++(world.random() % 2 == 0 ? a : b).to_send;
+      }
+      // Programs wake a kernel that has something to send.
+      for (Sleeper* k : {&a, &b}) {
+        if (k->asleep && !k->starved && k->sent < k->to_send) k->until = world.now;
+      }
       if (world.random() % 3 != 0) a.step(world.now);
       one_by_one();
       if (world.random() % 3 != 0) b.step(world.now);
@@ -238,7 +242,8 @@ TEST(WindowThreads, AFullRingDrainsThroughSleepersWithoutLoss) {
       continue;
     }
     a.end->flush();
-    if (!a.turn()) a.rest();
+    a.rest();  // not after a turn: that may have found the room
+    a.turn();
   }
   a.end->flush();
   other.join();

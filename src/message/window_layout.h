@@ -27,7 +27,7 @@ inline constexpr u32 window_areas = 2;
 
 struct WindowControl {
   alignas(4'096) alignas(cache_line_bytes) le<u64> card[window_card_words];
-  // Low half of the other's nonce of this session, and a count, in the upper and the lower half.
+  // The low half of its writer's nonce of this session in the upper half; a count in the lower.
   alignas(cache_line_bytes) le<u64> heartbeat;
 };
 inline constexpr std::size_t window_card_nonce = 1;  // index of that word
