@@ -289,6 +289,7 @@ Result<WindowResult> measure_window(double seconds) {
   constexpr std::size_t turns = 15;
   const auto time = Duration::nanoseconds(static_cast<i64>(seconds * 1e9 / (2 * turns)));
   std::vector<std::array<Sample, 2>> samples;
+  samples.reserve(turns);
   for (std::size_t i = 0; i < turns; ++i) {
     samples.push_back({measure_turn(shared, *process.coherent, Turn::coherent, time),
                        measure_turn(shared, *process.window, Turn::window, time)});

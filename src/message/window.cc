@@ -140,7 +140,7 @@ void WindowTransport::negotiate(Time now) {
   const WindowCard before = offer_;
   if (offer_.nonce == 0) make_offer();
   if (offer_.nonce == 0) return;
-  if (heard && !(now < fenced_until_ && earlier(card.epoch, heard_epoch_))) {
+  if (heard) {
     if (card.nonce != offer_.accepted) {
       // What has been made ready for one session is not used for another.
       if (offer_.ready != 0) make_offer();

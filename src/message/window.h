@@ -82,7 +82,7 @@ class WindowTransport final : public Transport {
   Time next_beat_;                       // also when the peer's is looked at
   Time last_beat_;                       // ours
   Time last_heard_;                      // the peer's heartbeat changed
-  Time fenced_until_ = Time{INT64_MIN};  // earlier epochs of the peer are not heard
+  Time fenced_until_ = Time{INT64_MIN};  // earlier epochs of the peer are told to be silent
   Time reopen_ = Time{INT64_MIN};        // no offer before
   bool armed_ = false;
 };

@@ -195,14 +195,14 @@ TEST_P(Window, AnEarlierEpochThatWakesUpGivesWay) {
   for (int i = 0; i < 50; ++i) {
     old.turn();
     if (GetParam() == Carry::posted) world.wires(1).front()->deliver_all();
-    EXPECT_EQ(old.up(), false);
+    EXPECT_FALSE(old.up());
+    EXPECT_EQ(old.transport->why_down().code, ESTALE);
     ASSERT_TRUE(run(world, a, b, [&] { return a.up() && b.up(); }));
     world.now = world.now + window_lease / 16;
     a.turn();
     b.turn();
     world.carry_all();
   }
-  EXPECT_EQ(old.transport->why_down().code, ESTALE);
   EXPECT_EQ(a.transport->session(), session);
   EXPECT_EQ(b.transport->session(), 1u);
 }
@@ -242,6 +242,34 @@ TEST_P(Window, LateStoresOfTheLastSessionChangeNothing) {
   for (u64 i = 0; i < sent; ++i) ASSERT_EQ(b.notes[i], i);
   EXPECT_EQ(b.pages, 0u);
   EXPECT_EQ(b.transport->session(), session);
+}
+
+// The former kernel had opened a session that we had not, and written: its card among the rest.
+TEST_P(Window, LateStoresOfASessionThatOnlyTheOtherSideOpened) {
+  if (GetParam() == Carry::direct) GTEST_SKIP() << "no store is late";
+  WindowKernel b(world, 1);
+  WindowKernel old(world, 0, 1);
+  b.turn();
+  world.carry_all();
+  old.turn();
+  world.carry_all();
+  b.turn();
+  world.carry_all();
+  old.turn();
+  ASSERT_TRUE(old.up() && !b.up());
+  for (u64 i = 0; i < 50; ++i) ASSERT_TRUE(old->send(b.end.id, Note{1'000 + i}));
+  old->flush();
+  PostedWire& late = *world.wires(0).back();
+  WindowKernel a(world, 0, 2);
+  ASSERT_TRUE(run(world, a, b, [&] { return a.up() && b.up(); }));
+  u64 sent = 0;
+  while (late.under_way() > 0) {
+    late.deliver(20);
+    ASSERT_TRUE(a->send(b.end.id, Note{sent++}));
+    ASSERT_TRUE(run(world, a, b, [&] { return b.notes.size() == sent; }));
+  }
+  for (u64 i = 0; i < sent; ++i) ASSERT_EQ(b.notes[i], i);
+  EXPECT_EQ(b.transport->session(), 1u);
 }
 
 // Two sessions later the area is in use again: such stores are no messages of the new session. At
