@@ -41,8 +41,7 @@ void StreamTransport::admit(Arrived arrived) {
   const bool resumes = session_ != nullptr && epoch == peer_epoch_ &&
                        arrived.hello.session == session_->number &&
                        arrived.hello.to_epoch == header_.from_epoch;
-  if (session_ != nullptr && !resumes)
-    end_session(Error::of(ECONNRESET, "kernel has begun anew"));
+  if (session_ != nullptr && !resumes) end_session(Error::of(ECONNRESET, "kernel has begun anew"));
   connection_ = {.stream = std::move(arrived.stream),
                  .phase = Phase::open,
                  .greeting = {},
@@ -210,8 +209,8 @@ bool StreamTransport::refuse(Refusal refusal) {
 }
 
 void StreamTransport::lose_connection() {
-  const bool lasted = connection_.phase == Phase::live &&
-                      now_ - connection_.live_since >= options_.lease / 8;
+  const bool lasted =
+      connection_.phase == Phase::live && now_ - connection_.live_since >= options_.lease / 8;
   connection_ = {};
   if (!dials()) return;
   if (lasted) back_off_ = options_.least_back_off;

@@ -36,8 +36,8 @@ enum class RingName : u8 { normal = 0, urgent = 1 };
 //   +----+----+--------+----------------+------
 struct RecordHead {
   u8 kind;
-  u8 ring;          // of lines, else 0
-  le<u16> count;    // runs in lines, ids in credits, else 0
+  u8 ring;        // of lines, else 0
+  le<u16> count;  // runs in lines, ids in credits, else 0
   le<u32> bytes;
 };
 static_assert(sizeof(RecordHead) == 8);
@@ -61,10 +61,10 @@ struct Hello {
   le<u32> from_epoch;
   le<u32> to_epoch;  // 0: not known
   le<u32> reserved;
-  le<u64> instance;  // drawn by chance at each start: tells two that claim the same epoch apart
-  le<u64> attempt;   // of the dialer in this epoch, from 1; the listener repeats it
-  le<u64> session;   // dialer: that it has, or 0; listener: that this connection carries
-  le<u64> nonce;     // listener: to be repeated in the dialer's `open`
+  le<u64> instance;   // drawn by chance at each start: tells two that claim the same epoch apart
+  le<u64> attempt;    // of the dialer in this epoch, from 1; the listener repeats it
+  le<u64> session;    // dialer: that it has, or 0; listener: that this connection carries
+  le<u64> nonce;      // listener: to be repeated in the dialer's `open`
   Received received;  // in that session
 };
 static_assert(sizeof(Hello) == 96);
@@ -101,16 +101,16 @@ enum class Refusal : u8 {
   wrong_magic,
   wrong_version,
   wrong_cob,
-  wrong_kernel,   // not for us, not known here, or not the one that the key was for
-  second_peer,    // claims the number of a kernel that is another, or a later one
-  old_attempt,    // a connection older than the one we have, or a copy of it
-  bad_length,     // truncated or oversized
+  wrong_kernel,  // not for us, not known here, or not the one that the key was for
+  second_peer,   // claims the number of a kernel that is another, or a later one
+  old_attempt,   // a connection older than the one we have, or a copy of it
+  bad_length,    // truncated or oversized
   unknown_record,
-  bad_record,     // an index, offset, count or credit that cannot be
-  too_late,       // did not authenticate in time
-  too_many,       // waited longest among too many that have not authenticated
-  too_large,      // its bulk area
-  by_peer,        // we were turned away
+  bad_record,  // an index, offset, count or credit that cannot be
+  too_late,    // did not authenticate in time
+  too_many,    // waited longest among too many that have not authenticated
+  too_large,   // its bulk area
+  by_peer,     // we were turned away
 };
 inline constexpr std::size_t refusal_count = 15;
 const char* name_of(Refusal refusal);

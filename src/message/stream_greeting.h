@@ -1,6 +1,6 @@
 // StreamGreeting: hellos and `open` on a new stream, read byte for byte, so that the records behind
-// them stay in the stream. docs/messaging.md, 8. Model: one record after the other, of bounded size,
-// within a time that the owner sets. Owned by a listener or transport.
+// them stay in the stream. docs/messaging.md, 8. Model: one record after the other, of bounded
+// size, within a time that the owner sets. Owned by a listener or transport.
 #pragma once
 
 #include "message/byte_stream.h"

@@ -94,8 +94,7 @@ bool StreamListener::greet(Guest& guest, Time now) {
 
 void StreamListener::refuse(Guest& guest, Refusal refusal, u16 kernel) {
   refusals_.count(refusal, "a connection", kernel);
-  if (guest.stream->state() == ByteStream::State::open)
-    say_bye(*guest.stream, EPROTO, refusal);
+  if (guest.stream->state() == ByteStream::State::open) say_bye(*guest.stream, EPROTO, refusal);
 }
 
 }  // namespace cob::message

@@ -52,8 +52,8 @@ bool StreamReceiver::apply(StreamSender& sender) {
     if (rest.size() < body_bytes) break;
     begin_ += sizeof head + body_bytes;
     const auto body = rest.first(body_bytes);
-    refusal_ = bulk ? begin_piece(body, head.bytes - sizeof(Piece))
-                    : apply_record(head, body, sender);
+    refusal_ =
+        bulk ? begin_piece(body, head.bytes - sizeof(Piece)) : apply_record(head, body, sender);
     if (refusal_ != Refusal::none || bye_) return false;
     if (piece_.empty()) continue;
     const std::size_t n = std::min(piece_.size(), end_ - begin_);

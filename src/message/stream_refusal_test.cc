@@ -137,10 +137,8 @@ TEST_P(Strangers, MayNotBeginWithAnotherRecordOrLength) {
   {
     Stranger stranger(*dialer);
     ASSERT_TRUE(stranger.opened(pair));
-    const RecordHead head{.kind = static_cast<u8>(RecordKind::hello),
-                          .ring = 0,
-                          .count = 0,
-                          .bytes = 0x7fffffff};
+    const RecordHead head{
+        .kind = static_cast<u8>(RecordKind::hello), .ring = 0, .count = 0, .bytes = 0x7fffffff};
     (void)stranger.stream->write(bytes_of(head));
     stranger.stream->flush();
     EXPECT_EQ(stranger.refusal(pair), Refusal::bad_length);
@@ -201,6 +199,9 @@ TEST_P(Strangers, AreDroppedWhenTheyTakeTooLong) {
   for (int i = 0; i < 10; ++i) half_open.push_back(dialer->dial().release_value());
   Stranger half_a_hello(*dialer);
   ASSERT_TRUE(half_a_hello.opened(pair));
+  const RecordHead head{
+      .kind = static_cast<u8>(RecordKind::hello), .ring = 0, .count = 0, .bytes = sizeof(Hello)};
+  (void)half_a_hello.stream->write(bytes_of(head));
   (void)half_a_hello.stream->write(bytes_of(half_a_hello.hello).first(20));
   half_a_hello.stream->flush();
   ASSERT_TRUE(pair.until([&] { return pair.listener->greeting() == 11; }, 1'000));
@@ -254,9 +255,8 @@ TEST_P(Strangers, WithASessionCannotBreakTheFormat) {
     Credits credits;
     le<u32> id;
     le<u32> more;
-  } return_of_nothing{{.normal = 0, .urgent = 0, .bulk = 0, .returns = 2, .reserved = 0},
-                      max_loans,
-                      0};
+  } return_of_nothing{
+      {.normal = 0, .urgent = 0, .bulk = 0, .returns = 2, .reserved = 0}, max_loans, 0};
   expect_fault(Refusal::bad_record, RecordKind::credits, 0, 2, bytes_of(return_of_nothing));
   expect_fault(Refusal::bad_length, RecordKind::bulk, 0, 0, bytes_of(Piece{}));
   struct {

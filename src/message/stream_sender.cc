@@ -166,8 +166,7 @@ void StreamSender::compose_lines(RingName ring, Cursor<slots>& cursor, Allowed a
     cursor.next += lines;
     ++count;
   }
-  if (count > 0)
-    end_record(RecordKind::lines, ring, count, static_cast<std::size_t>(to - body));
+  if (count > 0) end_record(RecordKind::lines, ring, count, static_cast<std::size_t>(to - body));
 }
 
 void StreamSender::compose_credits(u64 bulk_received) {
@@ -182,11 +181,8 @@ void StreamSender::compose_credits(u64 bulk_received) {
   const std::size_t bytes = sizeof(Credits) + count * sizeof(u32);
   if (staged_ + sizeof(RecordHead) + bytes > full) return;
   std::byte* to = begin_record() + sizeof(RecordHead);
-  const Credits credits{.normal = normal,
-                        .urgent = urgent,
-                        .bulk = bulk_received,
-                        .returns = returns,
-                        .reserved = 0};
+  const Credits credits{
+      .normal = normal, .urgent = urgent, .bulk = bulk_received, .returns = returns, .reserved = 0};
   std::memcpy(to, &credits, sizeof credits);
   to += sizeof credits;
   for (u32 i = returns_said_; i != returns; ++i) {

@@ -77,8 +77,8 @@ class StreamSender {
 
   std::deque<Lend> lends_;  // that the peer has not acknowledged
   std::size_t next_lend_ = 0;
-  u64 lent_ = 0;         // bytes, ever
-  u64 bulk_sent_ = 0;    // of these
+  u64 lent_ = 0;       // bytes, ever
+  u64 bulk_sent_ = 0;  // of these
   u64 bulk_acknowledged_ = 0;
 
   // What a connection has been promised: the rest of staging_, then the rest of a piece.

@@ -54,8 +54,8 @@ void StreamTransport::poll(Time now) {
 }
 
 void StreamTransport::transfer() {
-  const std::size_t n = session_->receiver->pump(*connection_.stream, *session_->sender,
-                                                 options_.poll_bytes);
+  const std::size_t n =
+      session_->receiver->pump(*connection_.stream, *session_->sender, options_.poll_bytes);
   if (n > 0) heard_ = now_;
   counters_.bytes_in += n;
   if (session_->receiver->refusal() != Refusal::none) {

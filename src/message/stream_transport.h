@@ -45,8 +45,8 @@ class StreamTransport final : public Transport, private StreamHost {
   Result<void> watch(FdRef epoll) override;
 
   struct Counters {
-    u64 dials = 0;       // or accepted hellos
-    u64 connections = 0; // that came to carry a session
+    u64 dials = 0;        // or accepted hellos
+    u64 connections = 0;  // that came to carry a session
     u64 sessions = 0;
     u64 bytes_in = 0;  // received; by sessions
   };
@@ -117,8 +117,8 @@ class StreamTransport final : public Transport, private StreamHost {
 
   void end_session(const Error& why);
   void lose_connection();
-  bool refuse(Refusal refusal);    // a connection that is not live
-  void fault(Refusal refusal);     // a session
+  bool refuse(Refusal refusal);  // a connection that is not live
+  void fault(Refusal refusal);   // a session
 
   StreamOptions options_;
   Random random_;
@@ -131,12 +131,12 @@ class StreamTransport final : public Transport, private StreamHost {
   std::optional<Arrived> arrived_;
   Connection connection_;
   std::unique_ptr<Session> session_;
-  u64 sessions_ = 0;        // opened, ever
-  u64 session_numbers_ = 0; // listener: given out
+  u64 sessions_ = 0;         // opened, ever
+  u64 session_numbers_ = 0;  // listener: given out
   Error why_down_;
   bool may_begin_ = true;  // this poll has not seen a session
 
-  u64 attempt_ = 0;  // dialer: ours; listener: the highest of the peer's epoch
+  u64 attempt_ = 0;     // dialer: ours; listener: the highest of the peer's epoch
   u32 peer_epoch_ = 0;  // the latest
   u64 peer_instance_ = 0;
 

@@ -26,13 +26,15 @@ TEST_P(Streams, CarryMessagesAndRequestsBothWays) {
   u64 sent = 0;
   u64 answers = 0;
   for (u64 i = 0; i < 200; ++i) {
-    const auto asked = (*pair.end[1])->request<BigAsk, BigAnswer>(
-        KernelId(0), {.number = i, .bytes = {}}, Time::never(), [&, i](Result<BigAnswer> answer) {
-          ASSERT_TRUE(answer);
-          EXPECT_EQ(answer.value().number, i + 1);
-          EXPECT_EQ(answer.value().bytes[999], static_cast<u8>(i));
-          ++answers;
-        });
+    const auto asked =
+        (*pair.end[1])
+            ->request<BigAsk, BigAnswer>(KernelId(0), {.number = i, .bytes = {}}, Time::never(),
+                                         [&, i](Result<BigAnswer> answer) {
+                                           ASSERT_TRUE(answer);
+                                           EXPECT_EQ(answer.value().number, i + 1);
+                                           EXPECT_EQ(answer.value().bytes[999], static_cast<u8>(i));
+                                           ++answers;
+                                         });
     if (asked.is_error()) --i;
     pair.step();
   }
@@ -62,14 +64,15 @@ TEST_P(Streams, LoseAndDoubleNothingWhenConnectionsAreShot) {
   u64 there = 0, back = 0, answers = 0;
   int steps = 0;
   ASSERT_TRUE(pair.until([&] {
-    if (++steps % 400 == 0 && there < 20'000) pair.shoot();
-    for (int i = 0; i < 50; ++i) {
+    if (++steps % 150 == 0 && there < 20'000) pair.shoot();
+    for (int i = 0; i < 20; ++i) {
       if (there < 20'000 && (*pair.end[0])->send(KernelId(1), Note{there})) ++there;
       if (back < 20'000 && (*pair.end[1])->send(KernelId(0), Note{back})) ++back;
     }
     if (steps % 7 == 0 && there < 20'000)
-      (void)(*pair.end[0])->request<Ask, Answer>(KernelId(1), Ask{there}, Time::never(),
-                                                 [&](Result<Answer> a) { answers += bool(a); });
+      (void)(*pair.end[0])
+          ->request<Ask, Answer>(KernelId(1), Ask{there}, Time::never(),
+                                 [&](Result<Answer> a) { answers += bool(a); });
     return pair.end[1]->notes.size() == 20'000 && pair.end[0]->notes.size() == 20'000 &&
            (*pair.end[0])->outstanding_requests() == 0;
   }));
@@ -90,7 +93,7 @@ TEST_P(Streams, AreKeptAliveByHeartbeats) {
   EXPECT_TRUE(pair.both_up());
   EXPECT_EQ(pair.transport(0).session(), 1U);
   const u64 bytes = pair.transport(1).counters().bytes_in - before;
-  EXPECT_GT(bytes, 20 * 4 * 8U);  // eight a lease of two seconds, of eight bytes
+  EXPECT_GE(bytes, 20 * 4 * 8U);  // eight a lease of two seconds, of eight bytes
   EXPECT_LT(bytes, 20 * 8 * 8U);
   EXPECT_LE(pair.transport(0).next_deadline(), pair.now + Duration::milliseconds(250));
 }
@@ -101,9 +104,9 @@ TEST_P(Streams, EndWhenTheLeaseRunsOut) {
     ASSERT_TRUE(pair.until([&] { return pair.both_up(); }));
     StreamEnd& other = *pair.end[1 - silent];
     int failed = 0;
-    const auto asked = other->request<Ask, Answer>(
-        KernelId(static_cast<u16>(silent)), Ask{1}, Time::never(),
-        [&](Result<Answer> answer) { failed = answer.error().code; });
+    const auto asked =
+        other->request<Ask, Answer>(KernelId(static_cast<u16>(silent)), Ask{1}, Time::never(),
+                                    [&](Result<Answer> answer) { failed = answer.error().code; });
     ASSERT_TRUE(asked);
     pair.stopped[silent] = true;
     pair.run(Duration::milliseconds(1'900));
@@ -149,10 +152,10 @@ TEST_P(Streams, BeginAnewWithARestartedKernel) {
     const KernelId id(static_cast<u16>(restarted));
     int failed = 0;
     ASSERT_TRUE((*pair.end[other])->send(id, Note{1}));
-    const auto asked = (*pair.end[other])
-                           ->request<Ask, Answer>(
-                               id, Ask{1}, Time::never(),
-                               [&](Result<Answer> answer) { failed = answer.error().code; });
+    const auto asked =
+        (*pair.end[other])
+            ->request<Ask, Answer>(id, Ask{1}, Time::never(),
+                                   [&](Result<Answer> answer) { failed = answer.error().code; });
     ASSERT_TRUE(asked);
     if (restarted == 0) {
       pair.start_dialer(2);
@@ -191,7 +194,6 @@ TEST_P(Streams, WakeTheOneWhoSleeps) {
   EXPECT_EQ(sleeper.notes.size(), 1U);
 }
 
-// Each side closes at once what the other says of another's schema; both go on trying, ever less.
 TEST_P(Streams, BackOffFromAPeerThatEndsEachSession) {
   Pair pair(GetParam());
   ASSERT_TRUE(pair.until([&] { return pair.both_up(); }));

@@ -134,7 +134,8 @@ struct Pair {
     end[0].reset();
     end[0] = std::make_unique<StreamEnd>(0, 2, epoch);
     options.seed = ++seed;
-    end[0]->join(1, options, std::unique_ptr<StreamDialer>(std::make_unique<SpyDialer>(dialer(), dialed)));
+    end[0]->join(1, options,
+                 std::unique_ptr<StreamDialer>(std::make_unique<SpyDialer>(dialer(), dialed)));
   }
 
   void step(Duration by = Duration::microseconds(200)) {

@@ -60,12 +60,12 @@ Result<std::shared_ptr<TlsContext>> TlsContext::create(KernelId self, TlsOptions
   std::shared_ptr<TlsContext> made(new TlsContext(self, std::move(options)));
   SSL_CTX* context = made->context_ = SSL_CTX_new(TLS_method());
   BIO_METHOD* method = made->method_ = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "cob stream");
-  const bool right =
-      context != nullptr && method != nullptr &&
-      SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1 &&
-      SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION) == 1 &&
-      SSL_CTX_set_ciphersuites(context, suites()) == 1 &&
-      SSL_CTX_set1_groups_list(context, "X25519") == 1 && SSL_CTX_set_num_tickets(context, 0) == 1;
+  const bool right = context != nullptr && method != nullptr &&
+                     SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1 &&
+                     SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION) == 1 &&
+                     SSL_CTX_set_ciphersuites(context, suites()) == 1 &&
+                     SSL_CTX_set1_groups_list(context, "X25519") == 1 &&
+                     SSL_CTX_set_num_tickets(context, 0) == 1;
   if (!right) return Error::of(ENOTSUP, "OpenSSL does not offer TLS 1.3 as it is needed");
   SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION);
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
@@ -149,8 +149,8 @@ TlsStream::~TlsStream() { SSL_free(ssl_); }
 int TlsStream::bio_read(BIO* bio, char* to, int bytes) {
   auto& self = *static_cast<TlsStream*>(BIO_get_data(bio));
   BIO_clear_retry_flags(bio);
-  const std::size_t n = std::min(static_cast<std::size_t>(bytes),
-                                 self.received_end_ - self.received_begin_);
+  const std::size_t n =
+      std::min(static_cast<std::size_t>(bytes), self.received_end_ - self.received_begin_);
   if (n == 0) {
     BIO_set_retry_read(bio);
     return -1;
@@ -283,14 +283,13 @@ void TlsStream::flush() {
 }
 
 Result<std::unique_ptr<ByteStream>> TlsDialer::dial() {
-  return std::unique_ptr<ByteStream>(std::make_unique<TlsStream>(
-      context_, TRY(connect_socket(to_)), TlsStream::Side::dialing));
+  return std::unique_ptr<ByteStream>(
+      std::make_unique<TlsStream>(context_, TRY(connect_socket(to_)), TlsStream::Side::dialing));
 }
 
 Result<std::unique_ptr<TlsAcceptor>> TlsAcceptor::listen(std::shared_ptr<TlsContext> context,
                                                          const SocketAddress& at) {
-  return std::unique_ptr<TlsAcceptor>(
-      new TlsAcceptor(std::move(context), TRY(listen_socket(at))));
+  return std::unique_ptr<TlsAcceptor>(new TlsAcceptor(std::move(context), TRY(listen_socket(at))));
 }
 
 std::unique_ptr<ByteStream> TlsAcceptor::accept() {

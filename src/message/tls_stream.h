@@ -22,9 +22,9 @@ struct bio_method_st;
 namespace cob::message {
 
 struct TlsOptions {
-  std::string cob_name;           // part of the identity, with the kernel's number
-  std::array<u8, 32> key{};       // whoever has it may claim any kernel's number
-  u64 records_per_key = 1U << 22; // then it is updated: RFC 8446, 5.5 asks for it below 2^24.5
+  std::string cob_name;            // part of the identity, with the kernel's number
+  std::array<u8, 32> key{};        // whoever has it may claim any kernel's number
+  u64 records_per_key = 1U << 22;  // then it is updated: RFC 8446, 5.5 asks for it below 2^24.5
 };
 
 // Settings of all streams of one kernel.
@@ -86,7 +86,7 @@ class TlsStream final : public ByteStream {
   State state_ = State::opening;
   Error error_;
   std::optional<KernelId> peer_;
-  u64 records_ = 0;         // written under the present key
+  u64 records_ = 0;  // written under the present key
   u64 handshake_bytes_ = 0;
   bool drained_ = false;  // the last recv() got less than it asked for
   std::size_t received_begin_ = 0, received_end_ = 0;

@@ -64,8 +64,7 @@ class SimulatedStreams::Stream final : public ByteStream {
                     : network_.is_cut(connection_->dialer, connection_->acceptor);
   }
   void look() {
-    const bool ended =
-        in().chunks.empty() && in().end_due <= network_.clock_.now() && !held();
+    const bool ended = in().chunks.empty() && in().end_due <= network_.clock_.now() && !held();
     if (connection_->reset || ended) state_ = State::closed;
   }
 
@@ -174,7 +173,8 @@ std::size_t SimulatedStreams::write(Connection& connection, Pipe& pipe,
   if (n == 0) return 0;
   Time due = std::max(clock_.now() + delay(), pipe.last_due);
   if (faults_.bytes_per_second > 0)
-    due = due + Duration::nanoseconds(static_cast<i64>(n * 1'000'000'000 / faults_.bytes_per_second));
+    due =
+        due + Duration::nanoseconds(static_cast<i64>(n * 1'000'000'000 / faults_.bytes_per_second));
   if (random_.chance(faults_.stall_ppm)) {
     ++counters_.stalls;
     const auto stall = static_cast<u64>(faults_.stall.ns);

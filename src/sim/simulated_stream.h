@@ -63,7 +63,7 @@ class SimulatedStreams {
   struct Pipe {
     std::deque<Chunk> chunks;
     std::size_t bytes = 0;
-    Time last_due;     // nothing overtakes
+    Time last_due;                 // nothing overtakes
     Time end_due = Time::never();  // the writer has closed
   };
   struct Connection {
