@@ -178,11 +178,11 @@ void TlsStream::close(const Error& why) {
   error_ = why;
 }
 
-void TlsStream::close_as_openssl_says(int result) {
-  const int error = SSL_get_error(ssl_, result);
-  if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) return;
+// SSL_get_error() would look at the thread's error queue, which had to be emptied before each call.
+void TlsStream::close_as_openssl_says() {
+  if (SSL_want_read(ssl_)) return;
   ERR_clear_error();
-  if (error == SSL_ERROR_ZERO_RETURN) {
+  if ((SSL_get_shutdown(ssl_) & SSL_RECEIVED_SHUTDOWN) != 0 && state_ == State::open) {
     close(Error::of(ECONNRESET, "connection has ended"));
   } else if (state_ == State::opening) {
     close(Error::of(EACCES, "TLS handshake failed: another key, or none"));
@@ -209,14 +209,13 @@ ByteStream::State TlsStream::advance() {
 
 void TlsStream::shake_hands() {
   while (state_ == State::opening) {
-    ERR_clear_error();
     const int result = SSL_do_handshake(ssl_);
     if (result == 1) {
       const bool proven = SSL_session_reused(ssl_) == 1;  // by the pre-shared key
       state_ = State::open;
       if (!proven) close(Error::of(EACCES, "peer has not proven that it has the key"));
     } else {
-      close_as_openssl_says(result);
+      close_as_openssl_says();
     }
     flush();  // an alert, too
     if (state_ != State::opening) return;
@@ -231,7 +230,6 @@ void TlsStream::shake_hands() {
 std::size_t TlsStream::read(std::span<std::byte> into) {
   std::size_t done = 0;
   drained_ = false;
-  ERR_clear_error();  // what others have left
   while (state_ == State::open && done < into.size()) {
     if (received_begin_ == received_end_ && SSL_pending(ssl_) == 0 && (drained_ || !receive()))
       break;
@@ -241,7 +239,7 @@ std::size_t TlsStream::read(std::span<std::byte> into) {
       done += static_cast<std::size_t>(n);
       continue;
     }
-    close_as_openssl_says(n);
+    close_as_openssl_says();
   }
   return done;
 }
@@ -258,10 +256,9 @@ std::size_t TlsStream::write(std::span<const std::byte> from) {
       (void)SSL_key_update(ssl_, SSL_KEY_UPDATE_NOT_REQUESTED);  // goes before the next record
     }
     const int bytes = static_cast<int>(std::min(from.size() - done, record_bytes));
-    ERR_clear_error();
     const int n = SSL_write(ssl_, from.data() + done, bytes);
     if (n <= 0) {
-      close_as_openssl_says(n);
+      close_as_openssl_says();
       break;
     }
     done += static_cast<std::size_t>(n);
