@@ -3,6 +3,7 @@
 // One thread each.
 #include "bench/messages_socket.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -41,7 +42,7 @@ struct Note {
   std::array<le<u64>, 6> words;
 };
 
-enum class Phase : u32 { bare, messages, over };
+enum class Phase : u32 { bare, sleeping, messages, over };
 
 struct Shared {
   alignas(cache_line_bytes) u32 phase;
@@ -76,11 +77,24 @@ bool whole(StreamSocket& socket, std::span<std::byte> bytes, bool receiving) {
   return bytes.empty();
 }
 
+// REQUIRES: let_wait().
+bool received_sleeping(const StreamSocket& socket, std::span<std::byte> bytes) {
+  return ::recv(socket.descriptor().get(), bytes.data(), bytes.size(), MSG_WAITALL) ==
+         static_cast<ssize_t>(bytes.size());
+}
+
+// StreamSocket itself never waits, whatever the descriptor's mode.
+void let_wait(const StreamSocket& socket) {
+  const int fd = socket.descriptor().get();
+  (void)::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+}
+
 [[noreturn]] void run_child(Shared& shared, FdRef bare_listener,
                             std::unique_ptr<TlsAcceptor> acceptor) {
   pollfd wait{bare_listener.get(), POLLIN, 0};
   (void)::poll(&wait, 1, 10'000);
   StreamSocket bare(accept_socket(bare_listener), false);
+  let_wait(bare);
   auto listener =
       std::make_shared<StreamListener>(ListenerOptions{.self = KernelId(1)}, std::move(acceptor));
   auto messenger =
@@ -94,6 +108,10 @@ bool whole(StreamSocket& socket, std::span<std::byte> bytes, bool receiving) {
     if (phase == Phase::bare) {
       const std::size_t n = bare.receive(bytes);
       if (n > 0 && whole(bare, std::span(bytes).subspan(n), true)) (void)whole(bare, bytes, false);
+      continue;
+    }
+    if (phase == Phase::sleeping) {
+      if (received_sleeping(bare, bytes)) (void)whole(bare, bytes, false);
       continue;
     }
     messenger.value()->poll(HostClock::read(), 512);
@@ -121,6 +139,14 @@ class Meter {
     std::array<std::byte, 64> bytes{};
     return slice(bare_times_,
                  [&] { return whole(bare_, bytes, false) && whole(bare_, bytes, true); });
+  }
+  bool slice_sleeping() {
+    set(Phase::sleeping);
+    std::array<std::byte, 64> bytes{};
+    const auto once = [&] { return whole(bare_, bytes, false) && received_sleeping(bare_, bytes); };
+    const bool right = slice(sleeping_times_, once);
+    set(Phase::messages);
+    return right && once();  // the child has slept through the change
   }
   bool slice_typed() {
     set(Phase::messages);
@@ -170,6 +196,7 @@ class Meter {
     return static_cast<double>(bulk_bytes) / seconds(now - start);
   }
   const Histogram& bare() const { return bare_times_; }
+  const Histogram& sleeping() const { return sleeping_times_; }
   const Histogram& typed() const { return typed_times_; }
 
  private:
@@ -195,7 +222,7 @@ class Meter {
   Messenger& messenger_;
   Transport& transport_;
   StreamSocket& bare_;
-  Histogram bare_times_, typed_times_;
+  Histogram bare_times_, sleeping_times_, typed_times_;
 };
 
 RoundTrip round_trip(const Histogram& times) {
@@ -240,6 +267,7 @@ Result<SocketResult> measure_socket(double seconds) {
   StreamSocket bare = TRY(connect_socket(bare_address));
   while (!bare.established() && !bare.closed()) {
   }
+  let_wait(bare);
   auto made = std::make_unique<StreamTransport>(stream_options(2),
                                                 std::make_unique<TlsDialer>(ours, tls_address));
   Transport& transport = *made;
@@ -256,7 +284,7 @@ Result<SocketResult> measure_socket(double seconds) {
   Histogram batched, full, lent;  // a second
   const Time end = HostClock::read() + Duration::nanoseconds(static_cast<i64>(seconds * 1e9));
   do {
-    if (!meter.slice_bare() || !meter.slice_typed())
+    if (!meter.slice_bare() || !meter.slice_typed() || !meter.slice_sleeping())
       return Error::of(ECONNRESET, "a connection of the benchmark has ended");
     batched.record(static_cast<u64>(meter.slice_one_way(64)));
     full.record(static_cast<u64>(meter.slice_one_way(0)));
@@ -266,8 +294,10 @@ Result<SocketResult> measure_socket(double seconds) {
 
   SocketResult result;
   result.bare = round_trip(meter.bare());
+  result.sleeping = round_trip(meter.sleeping());
   result.typed = round_trip(meter.typed());
   result.typed_ratio = result.typed.p50_ns / result.bare.p50_ns;
+  result.typed_sleeping_ratio = result.typed.p50_ns / result.sleeping.p50_ns;
   result.one_way_batched_per_s = static_cast<double>(batched.percentile(50));
   result.one_way_full_per_s = static_cast<double>(full.percentile(50));
   result.lent_bytes_per_s = static_cast<double>(lent.percentile(50));

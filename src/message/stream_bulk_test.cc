@@ -158,6 +158,9 @@ TEST_F(Bulk, ReturnsOfLoansComeBackInOrder) {
 
 TEST_F(Bulk, OfTooManyPartsEndsTheSession) {
   for (std::size_t i = 0; i <= StreamSender::max_lends; ++i) a.transport->lend(0, 1);
+  EXPECT_NE(a.transport->ends(), nullptr);  // a poll ends it
+  EXPECT_TRUE(a.transport->pending());
+  a.transport->poll(now);
   EXPECT_EQ(a.transport->ends(), nullptr);
   EXPECT_EQ(a.transport->why_down().code, EPROTO);
 }

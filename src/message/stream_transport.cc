@@ -45,6 +45,7 @@ void StreamTransport::poll(Time now) {
     lose_connection();
   }
   polled_ = now;
+  if (std::exchange(overlent_, false) && session_ != nullptr) fault(Refusal::bad_record);
   if (arrived_.has_value()) admit(*std::exchange(arrived_, std::nullopt));
   if (dials() && connection_.phase == Phase::none && now >= next_dial_) dial();
   while (step()) {
@@ -101,7 +102,7 @@ Time StreamTransport::next_deadline() const {
 }
 
 bool StreamTransport::pending() const {
-  if (arrived_.has_value() || connection_.phase == Phase::ready) return true;
+  if (arrived_.has_value() || overlent_ || connection_.phase == Phase::ready) return true;
   return connection_.phase == Phase::live &&
          (session_->receiver->unfinished() || session_->sender->unfinished() ||
           connection_.stream->state() == ByteStream::State::closed);
@@ -121,7 +122,7 @@ void StreamTransport::publish() {
 void StreamTransport::lend(u64 offset, u64 bytes) {
   if (session_ == nullptr) return;
   VERIFY(offset <= options_.bulk_bytes && bytes <= options_.bulk_bytes - offset);
-  if (!session_->sender->lend(offset, bytes)) fault(Refusal::bad_record);
+  if (!session_->sender->lend(offset, bytes)) overlent_ = true;
 }
 
 void StreamTransport::end(const Error& why) {
@@ -134,7 +135,8 @@ void StreamTransport::end(const Error& why) {
 
 void StreamTransport::fault(Refusal refusal) {
   refusals_.count(refusal, "a session", header_.to);
-  if (session_->sender->whole()) say_bye(*connection_.stream, EPROTO, refusal);
+  if (connection_.phase == Phase::live && session_->sender->whole())
+    say_bye(*connection_.stream, EPROTO, refusal);
   end_session(Error::of(EPROTO, "kernel broke the format of the stream"));
   lose_connection();
 }
@@ -164,6 +166,7 @@ Result<void> StreamTransport::begin_session() {
 
 void StreamTransport::end_session(const Error& why) {
   why_down_ = why;
+  overlent_ = false;
   session_.reset();
 }
 

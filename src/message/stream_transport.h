@@ -135,6 +135,7 @@ class StreamTransport final : public Transport, private StreamHost {
   u64 session_numbers_ = 0;  // listener: given out
   Error why_down_;
   bool may_begin_ = true;  // this poll has not seen a session
+  bool overlent_ = false;  // the next poll ends the session
 
   u64 attempt_ = 0;     // dialer: ours; listener: the highest of the peer's epoch
   u32 peer_epoch_ = 0;  // the latest

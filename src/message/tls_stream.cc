@@ -39,6 +39,11 @@ const char* suites() {
                    : "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256";
 }
 
+// SSL_get_error() judges by what lies in the thread's queue. Emptying it is slower than looking.
+void forget_errors() {
+  if (ERR_peek_error() != 0) ERR_clear_error();
+}
+
 std::string identity_of(std::string_view cob_name, KernelId kernel) {
   return std::string(cob_name) + '/' + std::to_string(kernel.value);
 }
@@ -178,11 +183,11 @@ void TlsStream::close(const Error& why) {
   error_ = why;
 }
 
-// SSL_get_error() would look at the thread's error queue, which had to be emptied before each call.
-void TlsStream::close_as_openssl_says() {
-  if (SSL_want_read(ssl_)) return;
+void TlsStream::close_as_openssl_says(int result) {
+  const int error = SSL_get_error(ssl_, result);
+  if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) return;
   ERR_clear_error();
-  if ((SSL_get_shutdown(ssl_) & SSL_RECEIVED_SHUTDOWN) != 0 && state_ == State::open) {
+  if (error == SSL_ERROR_ZERO_RETURN) {
     close(Error::of(ECONNRESET, "connection has ended"));
   } else if (state_ == State::opening) {
     close(Error::of(EACCES, "TLS handshake failed: another key, or none"));
@@ -209,13 +214,14 @@ ByteStream::State TlsStream::advance() {
 
 void TlsStream::shake_hands() {
   while (state_ == State::opening) {
+    forget_errors();
     const int result = SSL_do_handshake(ssl_);
     if (result == 1) {
       const bool proven = SSL_session_reused(ssl_) == 1;  // by the pre-shared key
       state_ = State::open;
       if (!proven) close(Error::of(EACCES, "peer has not proven that it has the key"));
     } else {
-      close_as_openssl_says();
+      close_as_openssl_says(result);
     }
     flush();  // an alert, too
     if (state_ != State::opening) return;
@@ -234,12 +240,13 @@ std::size_t TlsStream::read(std::span<std::byte> into) {
     if (received_begin_ == received_end_ && SSL_pending(ssl_) == 0 && (drained_ || !receive()))
       break;
     const int asked = static_cast<int>(std::min<std::size_t>(into.size() - done, 1U << 30));
+    forget_errors();
     const int n = SSL_read(ssl_, into.data() + done, asked);
     if (n > 0) {
       done += static_cast<std::size_t>(n);
       continue;
     }
-    close_as_openssl_says();
+    close_as_openssl_says(n);
   }
   return done;
 }
@@ -256,9 +263,10 @@ std::size_t TlsStream::write(std::span<const std::byte> from) {
       (void)SSL_key_update(ssl_, SSL_KEY_UPDATE_NOT_REQUESTED);  // goes before the next record
     }
     const int bytes = static_cast<int>(std::min(from.size() - done, record_bytes));
+    forget_errors();
     const int n = SSL_write(ssl_, from.data() + done, bytes);
     if (n <= 0) {
-      close_as_openssl_says();
+      close_as_openssl_says(n);
       break;
     }
     done += static_cast<std::size_t>(n);

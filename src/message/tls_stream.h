@@ -78,7 +78,7 @@ class TlsStream final : public ByteStream {
   // Fills received_ by one recv(), if it is empty. False: nothing came.
   bool receive();
   void close(const Error& why);
-  void close_as_openssl_says();  // after a call that did not succeed
+  void close_as_openssl_says(int result);  // of a call that did not succeed
 
   std::shared_ptr<TlsContext> context_;
   StreamSocket socket_;
