@@ -167,6 +167,7 @@ std::optional<double> number(const std::string& text) {
 
 std::vector<std::string> peer_names() {
   std::vector<std::string> names;
+  names.reserve(peers.size());
   for (const Peer& peer : peers) names.emplace_back(peer.name);
   return names;
 }
@@ -206,6 +207,7 @@ std::vector<PeerResult> measure_peers(const PeerOptions& options, Interrupts& in
     }
   }
   std::vector<PeerResult> results;
+  results.reserve(rows.size());
   for (Row& row : rows) results.push_back(row.finish(options.rounds));
   return results;
 }

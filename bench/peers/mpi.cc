@@ -5,6 +5,7 @@
 #include <mpi.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 
@@ -91,7 +92,7 @@ class MpiEnd {
 
 // What the launcher needs to run on one machine, and the fastest of its ways there. Variables that
 // the user has set stay.
-void launch(char** argv) {
+void launch(int argc, char** argv) {
 #ifdef COB_PEER_OPEN_MPI
   const std::vector<const char*> launcher{
       "mpirun.openmpi", "--allow-run-as-root", "--host", "localhost:2", "-n", "2",
@@ -105,10 +106,10 @@ void launch(char** argv) {
   const char* const variables[][2] = {{"UCX_TLS", "posix,sysv,cma,self"}};
 #endif
   for (const auto& [name, value] : variables) ::setenv(name, value, 0);
-  std::vector<char*> words;
-  for (const char* word : launcher) words.push_back(const_cast<char*>(word));
-  for (; *argv != nullptr; ++argv) words.push_back(*argv);
-  words.push_back(nullptr);
+  std::vector<char*> words(launcher.size());
+  std::ranges::transform(launcher, words.begin(),
+                         [](const char* word) { return const_cast<char*>(word); });
+  words.insert(words.end(), argv, argv + argc + 1);  // and the null pointer
   ::execvp(words[0], words.data());
   fail(std::string(words[0]) + ": " + std::strerror(errno));
 }
@@ -140,6 +141,6 @@ int run_rank(int argc, char** argv) {
 }  // namespace cob::peers
 
 int main(int argc, char** argv) {
-  if (std::getenv(cob::peers::rank_variable) == nullptr) cob::peers::launch(argv);
+  if (std::getenv(cob::peers::rank_variable) == nullptr) cob::peers::launch(argc, argv);
   return cob::peers::run_rank(argc, argv);
 }
