@@ -1,7 +1,7 @@
 // Peer: Eclipse iceoryx 2.0, a publisher and a subscriber in each direction.
 // Messages are written and read in place, in chunks of RouDi's shared memory; the subscriber polls
-// take(), and a publisher waits for a slow one. RouDi, its daemon, is started and ended here: its
-// names are fixed, so nobody else's may run where this runs. iceoryx.io
+// hasData(), and a publisher waits for a slow one. RouDi, its daemon, is started and ended here:
+// its names are fixed, so nobody else's may run where this runs. iceoryx.io
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -19,13 +19,18 @@
 namespace cob::peers {
 namespace {
 
+// iceoryx's own default, its most, unless that were a gigabyte.
+std::size_t capacity(const Settings& settings) {
+  return settings.size > 65'536 ? settings.window() : iox::popo::SubscriberOptions().queueCapacity;
+}
+
 // One pool of chunks of this size: a window in each direction, and what ends hold meanwhile.
 class RouDi {
  public:
   explicit RouDi(const Settings& settings) : config_(socket_path("roudi.toml")) {
     std::ofstream(config_) << "[general]\nversion = 1\n[[segment]]\n[[segment.mempool]]\nsize = "
                            << (settings.size + 7) / 8 * 8
-                           << "\ncount = " << 2 * settings.window() + 32 << "\n";
+                           << "\ncount = " << 2 * capacity(settings) + 32 << "\n";
     starter_ = ::getpid();
     pid_ = ::fork();
     require(pid_ >= 0, "fork");
@@ -71,13 +76,13 @@ class IceoryxEnd {
   void flush() {}
 
   u64 receive() {
-    for (;;) {
-      auto taken = subscriber_.take();
-      if (taken.has_error()) continue;
-      const u64 number = read_stamp(taken.value(), size_);
-      subscriber_.release(taken.value());
-      return number;
+    while (!subscriber_.hasData()) {
     }
+    auto taken = subscriber_.take();
+    require(!taken.has_error(), "no message to take");
+    const u64 number = read_stamp(taken.value(), size_);
+    subscriber_.release(taken.value());
+    return number;
   }
 
  private:
@@ -92,7 +97,7 @@ class IceoryxEnd {
   }
   static iox::popo::SubscriberOptions subscriber_options(const Settings& settings) {
     iox::popo::SubscriberOptions options;
-    options.queueCapacity = settings.window();
+    options.queueCapacity = capacity(settings);
     options.queueFullPolicy = iox::popo::QueueFullPolicy::BLOCK_PRODUCER;
     return options;
   }

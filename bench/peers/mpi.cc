@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 
@@ -19,6 +20,8 @@ constexpr const char* rank_variable = "OMPI_COMM_WORLD_RANK";
 #else
 constexpr const char* rank_variable = "PMI_RANK";
 #endif
+
+constexpr int acknowledgement = 1;  // a tag
 
 class MpiEnd {
  public:
@@ -48,7 +51,10 @@ class MpiEnd {
     MPI_Send(data.data(), static_cast<int>(size_), MPI_BYTE, other_, 0, MPI_COMM_WORLD);
   }
 
+  // Eager sends are complete at once and would pile up at the receiver, which therefore
+  // acknowledges the window half by half.
   void post(u64 number) {
+    if (number != last && ++posted_ - acknowledged_ > out_.size()) receive_acknowledgement();
     Buffer& buffer = out_[next_out_];
     next_out_ = next_out_ + 1 == out_.size() ? 0 : next_out_ + 1;
     MPI_Wait(&buffer.request, MPI_STATUS_IGNORE);
@@ -58,6 +64,7 @@ class MpiEnd {
   }
 
   void flush() {
+    while (posted_ - acknowledged_ >= half_) receive_acknowledgement();
     for (Buffer& buffer : out_) MPI_Wait(&buffer.request, MPI_STATUS_IGNORE);
   }
 
@@ -68,6 +75,11 @@ class MpiEnd {
     MPI_Wait(&buffer.request, MPI_STATUS_IGNORE);
     const u64 number = read_stamp(buffer.data.data(), size_);
     post_receive(buffer);
+    if (number == last) {
+      streaming_ = true;
+    } else if (streaming_ && ++received_ % half_ == 0) {
+      MPI_Send(nullptr, 0, MPI_BYTE, other_, acknowledgement, MPI_COMM_WORLD);
+    }
     return number;
   }
 
@@ -76,6 +88,11 @@ class MpiEnd {
     MPI_Request request = MPI_REQUEST_NULL;
     std::vector<char> data;
   };
+
+  void receive_acknowledgement() {
+    MPI_Recv(nullptr, 0, MPI_BYTE, other_, acknowledgement, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    acknowledged_ += half_;
+  }
 
   void post_receive(Buffer& buffer) {
     MPI_Irecv(buffer.data.data(), static_cast<int>(size_), MPI_BYTE, other_, 0, MPI_COMM_WORLD,
@@ -88,24 +105,51 @@ class MpiEnd {
   std::vector<Buffer> in_;
   std::size_t next_out_ = 0;
   std::size_t next_in_ = 0;
+  // Messages of the stream: of the one that sends it, and of the one that receives it.
+  std::size_t half_ = std::max<std::size_t>(out_.size() / 2, 1);
+  std::size_t posted_ = 0;
+  std::size_t acknowledged_ = 0;
+  std::size_t received_ = 0;
+  bool streaming_ = false;
 };
 
-// What the launcher needs to run on one machine, and the fastest of its ways there. Variables that
-// the user has set stay.
-void launch(int argc, char** argv) {
+using Variables = std::vector<std::array<const char*, 2>>;
+
 #ifdef COB_PEER_OPEN_MPI
-  const std::vector<const char*> launcher{
-      "mpirun.openmpi", "--allow-run-as-root", "--host", "localhost:2", "-n", "2",
-      // We pin, a core a rank: Open MPI must neither pin nor yield.
-      "--bind-to", "none", "--mca", "mpi_yield_when_idle", "0", "--mca", "oob_tcp_if_include", "lo",
-      "--mca", "plm", "isolated"};
-  const char* const variables[][2] = {{"OMPI_MCA_pml", "ob1"}, {"OMPI_MCA_btl", "self,vader"}};
+const std::vector<const char*> launcher{
+    "mpirun.openmpi", "--allow-run-as-root", "--host", "localhost:2", "-n", "2",
+    // We pin, a core a rank: Open MPI must neither pin nor yield.
+    "--bind-to", "none", "--mca", "mpi_yield_when_idle", "0",
+    // Its own wires: no other host, no other network.
+    "--mca", "plm", "isolated", "--mca", "oob_tcp_if_include", "lo"};
+
+// Small messages are fastest over its own shared memory (vader), larger ones over UCX's.
+Variables fastest(std::size_t size) {
+  if (size < 1'024) {
+    return {{"OMPI_MCA_pml", "ob1"},
+            {"OMPI_MCA_btl", "self,vader"},
+            {"OMPI_MCA_btl_vader_single_copy_mechanism", "none"}};
+  }
+  return {{"OMPI_MCA_pml", "ucx"},
+          {"UCX_TLS", "posix,self"},
+          // Or it takes UCX only where it finds a fast network.
+          {"OMPI_MCA_opal_common_ucx_tls", "any"},
+          {"OMPI_MCA_opal_common_ucx_devices", "any"}};
+}
 #else
-  const std::vector<const char*> launcher{"mpirun.mpich", "-launcher", "fork", "-bind-to", "none",
-                                          "-iface",       "lo",        "-n",   "2"};
-  const char* const variables[][2] = {{"UCX_TLS", "posix,sysv,cma,self"}};
+const std::vector<const char*> launcher{"mpirun.mpich", "-launcher", "fork", "-bind-to", "none",
+                                        "-iface",       "lo",        "-n",   "2"};
+
+// Large messages have the lower latency over UCX's shared memory than over MPICH's own.
+Variables fastest(std::size_t size) {
+  if (size <= 65'536) return {{"UCX_TLS", "posix,sysv,cma,self"}};
+  return {{"MPIR_CVAR_NOLOCAL", "1"}, {"UCX_TLS", "posix,self"}};
+}
 #endif
-  for (const auto& [name, value] : variables) ::setenv(name, value, 0);
+
+// Becomes the launcher. Variables that the user has set stay.
+void launch(int argc, char** argv) {
+  for (const auto& [name, value] : fastest(parse(argc, argv).size)) ::setenv(name, value, 0);
   std::vector<char*> words(launcher.size());
   std::ranges::transform(launcher, words.begin(),
                          [](const char* word) { return const_cast<char*>(word); });
