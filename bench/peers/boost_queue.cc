@@ -53,7 +53,13 @@ class QueueEnd {
  private:
   // Leaves the mutex to the other end for a moment: faster than to try again at once.
   static void rest() {
-    for (int i = 0; i < 20; ++i) __builtin_ia32_pause();
+    for (int i = 0; i < 20; ++i) {
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#else
+      __asm__ volatile("" ::: "memory");
+#endif
+    }
   }
 
   using Queue = std::unique_ptr<ipc::message_queue>;

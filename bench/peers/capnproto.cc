@@ -84,5 +84,7 @@ void answer_calls(const Settings& settings, FdRef link) {
 
 int main(int argc, char** argv) {
   using namespace cob::peers;
-  return run_pair(parse(argc, argv), drive_calls, answer_calls);
+  const Settings settings = parse(argc, argv);
+  if (settings.size > std::size_t{48} << 20) unsupported("its readers stop at 64 MiB a message");
+  return run_pair(settings, drive_calls, answer_calls);
 }

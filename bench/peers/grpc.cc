@@ -81,6 +81,7 @@ class Client : public StreamEnd {
     const std::vector<char> address = receive_blob(link);
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_MINIMAL_STACK, 1);
+    arguments.SetMaxReceiveMessageSize(-1);  // 4 MiB are its default
     grpc::GenericStub stub(
         grpc::CreateCustomChannel(address.data(), grpc::InsecureChannelCredentials(), arguments));
     queue_ = std::make_unique<grpc::CompletionQueue>();
@@ -105,6 +106,7 @@ class Server : public StreamEnd {
     const std::string address = "unix:" + path_;
     builder.AddListeningPort(address, grpc::InsecureServerCredentials());
     builder.AddChannelArgument(GRPC_ARG_MINIMAL_STACK, 1);
+    builder.SetMaxReceiveMessageSize(-1);
     builder.RegisterAsyncGenericService(&service_);
     auto queue = builder.AddCompletionQueue();
     server_ = builder.BuildAndStart();
