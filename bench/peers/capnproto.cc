@@ -4,7 +4,6 @@
 // event loop without sleeping. One thread a process. capnproto.org/cxxrpc.html
 #include <capnp/rpc-twoparty.h>
 #include <kj/async-io.h>
-#include <sys/socket.h>
 
 #include "bench/peers/peer.h"
 #include "capnproto.capnp.h"
@@ -66,7 +65,7 @@ void drive_calls(const Settings& settings, FdRef link) {
     wait(request.send(), io.waitScope);
   });
   require(ping(last) == last, "the stream was not acknowledged");
-  ::shutdown(link.get(), SHUT_WR);
+  part(link, true);
 }
 
 void answer_calls(const Settings& settings, FdRef link) {

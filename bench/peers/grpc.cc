@@ -140,7 +140,7 @@ int run(int argc, char** argv) {
       parse(argc, argv),
       [](const Settings& settings, FdRef link) {
         drive(settings, *new Client(settings, link));
-        ::shutdown(link.get(), SHUT_WR);
+        part(link, true);
       },
       [](const Settings& settings, FdRef link) {
         auto& server = *new Server(settings, link);

@@ -117,12 +117,14 @@ int run(const Settings& settings) {
         iox::runtime::PoshRuntime::initRuntime("cob-peer-driver");
         IceoryxEnd end(same, link, true);
         drive(same, end);
+        part(link, true);
       },
       [](const Settings& same, FdRef link) {
         iox::runtime::PoshRuntime::initRuntime("cob-peer-answerer");
         {
           IceoryxEnd end(same, link, false);
           answer(same, end);
+          part(link, false);
         }
         std::exit(0);  // not run_pair()'s _exit(2): see above
       });

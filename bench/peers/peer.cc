@@ -142,18 +142,20 @@ void measure_round_trips(const Settings& settings, const std::function<u64(u64)>
 
 void Meter::look() {
   const Time now = HostClock::read();
-  if (first_ == Time{}) first_ = now;
-  look_at_ = next_ + row_;
-  if (now - first_ < warm_up_) return;
-  counted_from_ = next_;
-  from_ = now;
-  look_at_ = UINT64_MAX;
+  const bool first = from_ == Time{};
+  if (first) warm_ = now + warm_up_;
+  const bool warmed_up = now >= warm_;
+  if (first || warmed_up) {  // from the first on, should the time be over before it is warm
+    from_ = now;
+    counted_from_ = next_;
+  }
+  look_at_ = warmed_up ? UINT64_MAX : next_ + row_;
 }
 
 bool Meter::finish(u64 number) {
   require(number == last, "a message was lost, doubled or overtaken");
   const double seconds = static_cast<double>((HostClock::read() - from_).ns) * 1e-9;
-  require(from_ != Time{} && next_ > counted_from_, "too few messages arrived to count");
+  require(next_ > counted_from_ && seconds > 0, "too few messages arrived to count");
   const u64 messages = next_ - counted_from_;
   say(fmt::format("per_s={:.1f} messages={}\n", static_cast<double>(messages) / seconds, messages));
   return false;
@@ -190,6 +192,13 @@ int run_pair(const Settings& settings, const Role& driver, const Role& answerer)
   driver(settings, ours.ref());
   while (answerer_pid > 0) ::usleep(1'000);
   return 0;
+}
+
+void part(FdRef link, bool driver) {
+  ::shutdown(link.get(), SHUT_WR);
+  char byte = 0;
+  while (!driver && ::recv(link.get(), &byte, 1, 0) > 0) {
+  }
 }
 
 void send_blob(FdRef link, const void* data, std::size_t size) {

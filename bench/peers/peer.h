@@ -89,7 +89,8 @@ class Meter {
   u64 next_ = 0;
   u64 look_at_ = 0;  // while warming up
   u64 counted_from_ = 0;
-  Time first_{}, from_{};
+  Time warm_{};  // the end of the warm-up
+  Time from_{};
 };
 
 // Both phases of a system whose ends are alike. End has send(number), which may return once the
@@ -125,6 +126,9 @@ void answer(const Settings& settings, End& end) {
 using Role = std::function<void(const Settings&, FdRef link)>;
 int run_pair(const Settings& settings, const Role& driver, const Role& answerer);
 
+// The answerer's end must live until the driver has all: it waits here for the driver to say so.
+void part(FdRef link, bool driver);
+
 // For run_pair(): both ends are made by End(settings, link, is_driver).
 template <typename End>
 int run_ends(int argc, char** argv) {
@@ -133,10 +137,12 @@ int run_ends(int argc, char** argv) {
       [](const Settings& settings, FdRef link) {
         End end(settings, link, true);
         drive(settings, end);
+        part(link, true);
       },
       [](const Settings& settings, FdRef link) {
         End end(settings, link, false);
         answer(settings, end);
+        part(link, false);
       });
 }
 
