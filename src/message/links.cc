@@ -108,6 +108,13 @@ Result<void> Links::add_transport(KernelId peer, std::unique_ptr<Transport> tran
   return {};
 }
 
+void Links::remove_transport(Link& link) {
+  std::erase(driven_, &link);
+  link.transport.reset();
+  link.publishes = false;
+  link.session = 0;
+}
+
 Result<void> Links::examine(Link& link, const LinkHeader& shared, u32 peer_epoch, u64 bulk_bytes) {
   LinkHeader header;
   copy_once(&header, &shared, sizeof header);

@@ -89,6 +89,7 @@ class Links {
   Result<Fd> open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell, u64 bulk_bytes);
   Result<void> peer_up(KernelId peer, u32 peer_epoch, Fd outbound);
   Result<void> add_transport(KernelId peer, std::unique_ptr<Transport> transport);
+  void remove_transport(Link& link);  // REQUIRES: disconnected
   void disconnect(Link& link, const Error& why);
 
   // nullptr if there is no such kernel.

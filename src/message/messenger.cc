@@ -57,6 +57,16 @@ void Messenger::peer_down(KernelId peer, u32 epoch) {
   drop(*link, Error::of(ECONNRESET, "kernel has ended"));
 }
 
+Result<void> Messenger::remove_transport(KernelId peer) {
+  VERIFY(!polling_);
+  Link* link = links_->find(peer);
+  if (link == nullptr || link->transport == nullptr || link->coherent != nullptr)
+    return Error::of(ENOENT, "the link has no transport of its own");
+  drop(*link, Error::of(ECONNRESET, "kernel is no longer a peer"));
+  links_->remove_transport(*link);
+  return {};
+}
+
 bool Messenger::connected(KernelId peer) const {
   const Link* link = links_->find(peer);
   return link != nullptr && link->connected;

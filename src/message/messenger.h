@@ -109,6 +109,8 @@ class Messenger {
   Result<void> add_transport(KernelId peer, std::unique_ptr<Transport> transport) {
     return links_->add_transport(peer, std::move(transport));
   }
+  // Takes it away again, for another: the session ends as by peer_down(). ENOENT if there is none.
+  Result<void> remove_transport(KernelId peer);
   // Outstanding requests fail with ECONNRESET, unsent and unread messages are discarded. An `epoch`
   // other than the present one is ignored.
   void peer_down(KernelId peer, u32 epoch);

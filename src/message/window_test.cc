@@ -394,6 +394,62 @@ TEST(WindowMemory, TheHostRefusesTheOwnHalfToItsReader) {
   EXPECT_NE(::ftruncate(memory.get(), 4'096), 0);
 }
 
+// A hostile peer can make a right check for any card: what it says about our own stores is bounded.
+TEST(WindowCards, AreReadOnlyWholeAndOnlyWithAnAreaThatExists) {
+  auto control = std::make_unique<WindowControl>();
+  WindowCard card{.cob = 7, .nonce = 1, .epoch = 1, .area = window_areas - 1, .start = 5};
+  WindowCard read;
+  post_card(*control, card);
+  ASSERT_TRUE(read_card(*control, read));
+  EXPECT_EQ(read.area, card.area);
+  for (std::size_t word = 0; word < window_card_words; ++word) {
+    const u64 right = control->card[word];
+    control->card[word] = right ^ 4;
+    EXPECT_FALSE(read_card(*control, read));
+    control->card[word] = right;
+  }
+  for (const u32 area : {window_areas, window_areas + 1, ~0U}) {
+    card.area = area;
+    post_card(*control, card);
+    EXPECT_FALSE(read_card(*control, read));
+  }
+}
+
+// Sealed halves have one writer for good, so that a restarted kernel comes with a new memory.
+TEST(WindowMemory, ARestartedKernelRejoinsOverAnotherMemory) {
+  End a(0);
+  u64 notes = 0;
+  a->on<Note>([&](KernelId, const Note&) { ++notes; });
+  for (u32 epoch = 1; epoch <= 3; ++epoch) {
+    End b(1, 2, epoch);
+    auto ends = make_window_pair(window_memory_bytes(0)).release_value();
+    const WindowTransport::Options options{.cob = 7, .lease = window_lease, .seed = epoch};
+    auto ours = WindowTransport::create(std::move(ends[0]), options).release_value();
+    auto theirs = WindowTransport::create(std::move(ends[1]), options).release_value();
+    if (epoch > 1) {
+      EXPECT_EQ(a->add_transport(b.id, nullptr).error().code, EEXIST);
+      int code = 0;
+      ASSERT_TRUE((a->request<Ask, Answer>(b.id, Ask{}, Time::never(),
+                                           [&](Result<Answer> r) { code = r.error().code; })));
+      ASSERT_TRUE(a->remove_transport(b.id));
+      EXPECT_EQ(code, ECONNRESET);
+      EXPECT_FALSE(a->connected(b.id));
+      EXPECT_EQ(a->remove_transport(b.id).error().code, ENOENT);
+    }
+    ASSERT_TRUE(a->add_transport(b.id, std::move(ours)));
+    ASSERT_TRUE(b->add_transport(a.id, std::move(theirs)));
+    for (int i = 0; i < 100 && !(a->connected(b.id) && b->connected(a.id)); ++i) {
+      a->poll(at_ms(1'000 * epoch), 10);
+      b->poll(at_ms(1'000 * epoch), 10);
+    }
+    ASSERT_TRUE(b->send(a.id, Note{}));
+    b->flush();
+    a->poll(at_ms(1'000 * epoch), 10);
+    EXPECT_EQ(notes, epoch);
+    EXPECT_EQ(a->peer_epoch(b.id), epoch);
+  }
+}
+
 TEST(WindowMemory, OfNoUse) {
   EXPECT_EQ(create_window_memory(100).error().code, EINVAL);
   const Mapping small = Mapping::anonymous(4'096).release_value();
