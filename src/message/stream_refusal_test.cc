@@ -180,7 +180,7 @@ TEST_P(Strangers, WithAnOldAttemptLeaveThePresentOneAlone) {
 TEST_P(Strangers, WhoHaveAnotherSessionEndTheOldOne) {
   Stranger first(*dialer);
   ASSERT_NO_FATAL_FAILURE(first.begin(pair));
-  for (const u64 session : {0, 77}) {
+  for (const u64 session : {u64{0}, u64{77}}) {
     const u64 before = pair.transport(1).session();
     Stranger second(*dialer);
     second.hello.attempt = 2 + session;
