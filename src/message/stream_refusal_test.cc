@@ -177,6 +177,21 @@ TEST_P(Strangers, WithAnOldAttemptLeaveThePresentOneAlone) {
   EXPECT_TRUE(pair.end[1]->up(0));
 }
 
+TEST_P(Strangers, WhoHaveAnotherSessionEndTheOldOne) {
+  Stranger first(*dialer);
+  ASSERT_NO_FATAL_FAILURE(first.begin(pair));
+  for (const u64 session : {u64{0}, u64{77}}) {
+    const u64 before = pair.transport(1).session();
+    Stranger second(*dialer);
+    second.hello.attempt = 2 + session;
+    second.hello.session = session;
+    second.hello.to_epoch = 1;
+    ASSERT_NO_FATAL_FAILURE(second.begin(pair));
+    ASSERT_TRUE(pair.until([&] { return pair.transport(1).session() == before + 1; }, 1'000));
+    EXPECT_EQ(pair.transport(1).why_down().code, ECONNRESET);
+  }
+}
+
 TEST_P(Strangers, WhoRepeatAnOldConnectionDoNotGetIn) {
   Stranger first(*dialer);
   ASSERT_NO_FATAL_FAILURE(first.begin(pair));
@@ -196,6 +211,7 @@ TEST_P(Strangers, WhoRepeatAnOldConnectionDoNotGetIn) {
 
 TEST_P(Strangers, AreDroppedWhenTheyTakeTooLong) {
   std::vector<std::unique_ptr<ByteStream>> half_open;
+  half_open.reserve(10);
   for (int i = 0; i < 10; ++i) half_open.push_back(dialer->dial().release_value());
   Stranger half_a_hello(*dialer);
   ASSERT_TRUE(half_a_hello.opened(pair));
@@ -214,6 +230,7 @@ TEST_P(Strangers, AreDroppedWhenTheyTakeTooLong) {
 
 TEST_P(Strangers, AreFewAndLetTheTrueOneIn) {
   std::vector<std::unique_ptr<ByteStream>> half_open;
+  half_open.reserve(100);
   for (int i = 0; i < 100; ++i) {
     half_open.push_back(dialer->dial().release_value());
     pair.step(Duration::milliseconds(1));

@@ -19,7 +19,7 @@ StreamSender::StreamSender(const LinkMemory* out, const std::byte* bulk)
 template <u32 slots>
 u32 StreamSender::Cursor<slots>::written() const {
   u32 index = next;
-  while (load_at(index)) index += lines_for(lines[index % slots].length);
+  while (written_at(index)) index += lines_for(lines[index % slots].length);
   return index;
 }
 

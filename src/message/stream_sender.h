@@ -29,9 +29,9 @@ class StreamSender {
   // Sends what there is and `stream` takes, at most about `budget` bytes. `bulk_received` from the
   // peer is acknowledged. True: something went.
   bool pump(ByteStream& stream, u64 bulk_received, std::size_t budget);
-  // An empty record. REQUIRES: nothing(): between records.
+  // An empty record. REQUIRES: whole().
   void heartbeat(ByteStream& stream);
-  // Bulk that nothing has been said about for so long is reason enough for a record.
+  // The connection is between two records.
   bool whole() const { return at_ == staged_ && piece_.empty(); }
   // There is more to send than the last pump() sent or tried to.
   bool unfinished() const { return unfinished_; }
@@ -44,8 +44,8 @@ class StreamSender {
     u32 credited = 0;  // consumed by the peer; at most next
 
     const Slot& head() const { return lines[next % slots]; }
-    bool ready() const { return load_at(next); }
-    bool load_at(u32 index) const { return lines[index % slots].sequence == index + 1; }
+    bool ready() const { return written_at(next); }
+    bool written_at(u32 index) const { return lines[index % slots].sequence == index + 1; }
     // The first index at or after `next` that has not been written.
     u32 written() const;
     bool resume(u32 received);

@@ -172,6 +172,21 @@ TEST_P(Streams, BeginAnewWithARestartedKernel) {
   }
 }
 
+TEST_P(Streams, ShowTheEndOfASessionBeforeTheNext) {
+  Pair pair(GetParam());
+  ASSERT_TRUE(pair.until([&] { return pair.both_up(); }));
+  pair.stopped[0] = true;  // its transport is polled here, alone
+  pair.shoot();
+  pair.start_listener(2);
+  bool down = false;
+  ASSERT_TRUE(pair.until([&] {
+    pair.transport(0).poll(pair.now);
+    down |= pair.transport(0).ends() == nullptr;
+    return pair.transport(0).session() == 2;
+  }));
+  EXPECT_TRUE(down);
+}
+
 TEST_P(Streams, WakeTheOneWhoSleeps) {
   Pair pair(GetParam());
   const Fd epoll(::epoll_create1(EPOLL_CLOEXEC));

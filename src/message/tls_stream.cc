@@ -260,7 +260,8 @@ std::size_t TlsStream::write(std::span<const std::byte> from) {
     }
     if (++records_ == context_->options_.records_per_key) {
       records_ = 0;
-      (void)SSL_key_update(ssl_, SSL_KEY_UPDATE_NOT_REQUESTED);  // goes before the next record
+      // Goes before the next record.
+      key_updates_ += SSL_key_update(ssl_, SSL_KEY_UPDATE_NOT_REQUESTED) == 1 ? 1 : 0;
     }
     const int bytes = static_cast<int>(std::min(from.size() - done, record_bytes));
     forget_errors();

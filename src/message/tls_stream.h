@@ -66,6 +66,7 @@ class TlsStream final : public ByteStream {
   Error why_closed() const override { return error_; }
   std::optional<KernelId> peer() const override { return peer_; }
   FdRef descriptor() const override { return socket_.descriptor(); }
+  u64 key_updates() const { return key_updates_; }  // of what we write
 
  private:
   friend class TlsContext;
@@ -87,6 +88,7 @@ class TlsStream final : public ByteStream {
   Error error_;
   std::optional<KernelId> peer_;
   u64 records_ = 0;  // written under the present key
+  u64 key_updates_ = 0;
   u64 handshake_bytes_ = 0;
   bool drained_ = false;  // the last recv() got less than it asked for
   std::size_t received_begin_ = 0, received_end_ = 0;

@@ -73,7 +73,34 @@ TEST(Tls, LosesNothingWhenSomebodyWritesIntoTheConnection) {
   EXPECT_EQ(pair.transport(0).session(), 1U);
 }
 
-TEST(Tls, ChangesItsKeysAfterManyRecords) {
+TEST(Tls, ChangesItsKeysEverySoManyRecords) {
+  TlsOptions options = with_key(7);
+  options.records_per_key = 5;
+  const auto ours = TlsContext::create(KernelId(0), options).release_value();
+  const auto theirs = TlsContext::create(KernelId(1), options).release_value();
+  const auto any = SocketAddress::ip("127.0.0.1:0").release_value();
+  const auto acceptor = TlsAcceptor::listen(theirs, any).release_value();
+  TlsDialer dialer(ours, address_of(acceptor->descriptor()).release_value());
+  const auto writer = dialer.dial().release_value();
+  std::unique_ptr<ByteStream> reader;
+  while (reader == nullptr || reader->advance() == ByteStream::State::opening ||
+         writer->advance() == ByteStream::State::opening) {
+    (void)writer->advance();
+    if (reader == nullptr) reader = acceptor->accept();
+  }
+  for (u8 i = 0; i < 23; ++i) {
+    const std::byte said{i};
+    std::byte heard{0xff};
+    ASSERT_EQ(writer->write({&said, 1}), 1U);
+    writer->flush();
+    while (reader->state() == ByteStream::State::open && reader->read({&heard, 1}) == 0) {
+    }
+    ASSERT_EQ(heard, said);
+  }
+  EXPECT_EQ(dynamic_cast<TlsStream&>(*writer).key_updates(), 4U);
+}
+
+TEST(Tls, CarriesALinkThroughChangesOfItsKeys) {
   Pair pair(Kind::tls);
   for (u16 i : {u16{0}, u16{1}}) {
     TlsOptions options = with_key(7);
