@@ -240,6 +240,8 @@ void Links::refuse(Link& link, Refusal why) {
     COB_LOG(warn, "kernel {}: refused kernel {}: {}", self_.value, link.peer, name_of(why));
 }
 
+void Links::remember(Link& link) { touched_.push_back(&link); }
+
 void Links::fault(Link& link, Refusal why) {
   if (!link.connected) return;
   refuse(link, why);

@@ -99,8 +99,9 @@ class Links {
   // The connected ones, oneself included. Changed by peer_up(), drive() and disconnect() only.
   std::span<Link* const> active() const { return active_; }
 
-  void touch(Link& link, u8 what) {
-    if (link.touched == 0) touched_.push_back(&link);
+  [[gnu::always_inline]] inline void touch(Link& link, u8 what) {
+    if (link.touched == 0) [[unlikely]]
+      remember(link);
     link.touched |= what;
   }
   // Publishes the frames of every touched link, then rings those who sleep and have been sent
@@ -141,6 +142,7 @@ class Links {
   void connect(Link& link, const LinkEnds& ends);
   Link* drive_all(Time now);
   void flush_touched();
+  void remember(Link& link);
 
   KernelId self_;
   u32 own_epoch_;

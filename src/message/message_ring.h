@@ -20,6 +20,12 @@ struct MessageHead {
   MessageType type{0};
   u32 tag = 0;
   u16 detail = 0;
+
+  // Type, length, kind, flags and detail, as they lie in a Slot: one word, from `type` on.
+  constexpr u64 word(std::size_t length) const {
+    return type.value | static_cast<u64>(length) << 16 | static_cast<u64>(kind) << 32 |
+           static_cast<u64>(flags) << 40 | static_cast<u64>(detail) << 48;
+  }
 };
 
 // Writes only, and only single words of at most 8 bytes, so the lines may lie behind a bus.
@@ -56,26 +62,27 @@ class RingWriter {
   bool credits_changed() const { return load_acquire(*consumed_) != credited_; }
 
   // REQUIRES: room for lines_for(bytes.size()). The reader sees it from now on.
+  template <std::size_t extent>  // constant where the caller's is, so that the copy is unrolled
   [[gnu::always_inline]] inline void write(const MessageHead& head,
-                                           std::span<const std::byte> bytes) {
+                                           std::span<const std::byte, extent> bytes) {
     Slot& first = lines_[next_ & mask];
-    Slot said;
-    said.type = head.type.value;
-    said.length = static_cast<u16>(bytes.size());
-    said.kind = static_cast<u8>(head.kind);
-    said.flags = head.flags;
-    said.detail = head.detail;
-    store_words(&first.type, reinterpret_cast<const std::byte*>(&said.type), 8);
+    auto* line = reinterpret_cast<std::byte*>(&first);
+    store_relaxed(*reinterpret_cast<le<u64>*>(line + offsetof(Slot, type)),
+                  head.word(bytes.size()));
     u32 lines = 1;
     if (bytes.size() <= Slot::first_payload) {
       store_words(first.payload, bytes.data(), bytes.size());
     } else {
       store_words(first.payload, bytes.data(), Slot::first_payload);
-      lines = write_more(bytes.subspan(Slot::first_payload));
+      lines = write_more(std::span<const std::byte>(bytes).subspan(Slot::first_payload));
     }
     store_relaxed(first.tag, head.tag);
     store_release(first.sequence, next_ + 1);
     next_ += lines;
+  }
+
+  void write(const MessageHead& head, std::span<const std::byte> bytes) {
+    write<std::dynamic_extent>(head, bytes);
   }
 
  private:

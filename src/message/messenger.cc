@@ -206,10 +206,11 @@ bool Messenger::cancel(RequestId id) {
   if (entry == nullptr || entry->state != Requests::State::waiting) return false;
   Link& link = *links_->find(KernelId(entry->peer));
   const MessageHead head{.kind = MessageKind::cancel, .tag = id.tag};
+  constexpr std::span<const std::byte> nothing;
   if (entry->priority == Priority::urgent) {
-    if (find_room<Priority::urgent>(link, 1)) write<Priority::urgent>(link, head, {});
+    if (find_room<Priority::urgent>(link, 1)) write<Priority::urgent>(link, head, nothing);
   } else {
-    if (find_room<Priority::normal>(link, 1)) write<Priority::normal>(link, head, {});
+    if (find_room<Priority::normal>(link, 1)) write<Priority::normal>(link, head, nothing);
   }
   ++link.counters.failed[Failure::cancelled];
   requests_.abandon(*entry, Error::of(ECANCELED, "request was cancelled"));
@@ -254,14 +255,6 @@ bool Messenger::is_cancelled(const Link& link, u32 tag) {
   const std::size_t n = std::min<std::size_t>(link.cancels, link.cancelled.size());
   return std::find(link.cancelled.begin(), link.cancelled.begin() + static_cast<i64>(n), tag) !=
          link.cancelled.begin() + static_cast<i64>(n);
-}
-
-void Messenger::forget_cancel(Link& link, u32 tag) {
-  if (link.cancels == 0) [[likely]]
-    return;
-  for (u32& one : link.cancelled) {
-    if (one == tag) one = ~tag;
-  }
 }
 
 std::size_t Messenger::poll(Time now, std::size_t budget) {
@@ -316,6 +309,13 @@ std::size_t Messenger::drain(Link& link, std::size_t budget) {
     ++delivered;
     link.counters.bytes_in += head.length;
     const std::byte* bytes = head.length <= Slot::first_payload ? head.payload : scratch_;
+    if (Handler* handler = plain<priority>(link, head)) [[likely]] {
+      arrival.bytes = {bytes, head.length};
+      arrival.incoming.tail = {};
+      if (handler->kind == MessageKind::request) begin_answer(link, head, priority, arrival);
+      handler->run(arrival);
+      continue;
+    }
     if (!deliver<priority>(link, head, bytes, arrival)) {
       links_->fault(link, why_broken_);
       break;
@@ -324,6 +324,21 @@ std::size_t Messenger::drain(Link& link, std::size_t budget) {
   link.counters.messages_in[priority] += delivered;
   if (ring.in.published() != credits) links_->touch(link, touched_credits);
   return delivered;
+}
+
+// The handler, if this is a message or request of nothing but its struct.
+template <Priority priority>
+Messenger::Handler* Messenger::plain(const Link& link, const Slot& head) {
+  if (head.kind > static_cast<u8>(MessageKind::request) || head.flags != 0 ||
+      head.type >= message_types)
+    return nullptr;
+  Handler& handler = handlers_[head.type];
+  const std::size_t expected = link.agreed.bytes[head.type];
+  return head.length == expected && expected != 0 &&
+                 handler.kind == static_cast<MessageKind>(head.kind) &&
+                 handler.priority == priority && handler.run
+             ? &handler
+             : nullptr;
 }
 
 // False: the message breaks the protocol. `arrival` is blank before and after.
@@ -343,18 +358,15 @@ bool Messenger::deliver(Link& link, const Slot& head, const std::byte* bytes, Ar
   if (handled && handler.priority != priority) return broken(Refusal::bad_form);
   const Parts parts = take_apart(link, head, bytes, handled ? handler.beside : any_beside, arrival);
   if (parts == Parts::broken) return false;
-  if (kind == MessageKind::request) {
-    ++link.counters.requests_in;
-    forget_cancel(link, head.tag);
-    arrival.token = AnyReplyToken(*this, link, head, priority);
-  }
+  if (kind == MessageKind::request) begin_answer(link, head, priority, arrival);
   if (handled && parts == Parts::whole) [[likely]] {
     handler.run(arrival);
   } else {
     ++link.counters.messages_unhandled;
     if (arrival.token.valid()) arrival.token.fail(handled ? EMSGSIZE : ENOSYS);
   }
-  arrival.incoming.loan.reset();
+  if (arrival.incoming.loan.valid()) [[unlikely]]
+    arrival.incoming.loan.reset();
   return true;
 }
 
@@ -409,7 +421,8 @@ bool Messenger::deliver_reply(Link& link, const Slot& head, const std::byte* byt
   count_answer(link, *entry, 0);
   lane<priority>(link).reserved_reply_lines -= entry->reply_lines;
   requests_.finish(*entry, &arrival);
-  arrival.incoming.loan.reset();
+  if (arrival.incoming.loan.valid()) [[unlikely]]
+    arrival.incoming.loan.reset();
   return true;
 }
 

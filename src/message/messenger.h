@@ -313,9 +313,9 @@ class Messenger {
       return no_room(link, room);
     return {};
   }
-  template <Priority priority>
+  template <Priority priority, std::size_t extent>
   [[gnu::always_inline]] inline void write(Link& link, const MessageHead& head,
-                                           std::span<const std::byte> bytes) {
+                                           std::span<const std::byte, extent> bytes) {
     lane<priority>(link).out.write(head, bytes);
     links_->touch(link, touched_data);
     ++link.counters.messages_out[priority];
@@ -337,9 +337,10 @@ class Messenger {
       return Error::of(EMSGSIZE, "the type has no tail");
     }
   }
-  template <Priority priority>
-  void write_with(Link& link, const MessageHead& head, std::span<const std::byte> bytes,
-                  const With& with) {
+  template <Priority priority, std::size_t extent>
+  [[gnu::always_inline]] inline void write_with(Link& link, const MessageHead& head,
+                                                std::span<const std::byte, extent> bytes,
+                                                const With& with) {
     if (with.tail.empty() && with.lend == nullptr) [[likely]] {
       write<priority>(link, head, bytes);
     } else {
@@ -362,6 +363,8 @@ class Messenger {
   template <Priority priority>
   std::size_t drain(Link& link, std::size_t budget);
   template <Priority priority>
+  [[gnu::always_inline]] inline Handler* plain(const Link& link, const Slot& head);
+  template <Priority priority>
   bool deliver(Link& link, const Slot& head, const std::byte* bytes, Arrival& arrival);
   template <Priority priority>
   bool deliver_reply(Link& link, const Slot& head, const std::byte* bytes, Arrival& arrival);
@@ -371,7 +374,15 @@ class Messenger {
   bool collect_loans(Link& link);  // false: link cut
   static void note_cancel(Link& link, u32 tag);
   static bool is_cancelled(const Link& link, u32 tag);
-  static void forget_cancel(Link& link, u32 tag);
+  static void forget_cancel(Link& link, u32 tag) {
+    if (link.cancels != 0) [[unlikely]]
+      std::ranges::replace(link.cancelled, tag, ~tag);
+  }
+  void begin_answer(Link& link, const Slot& head, Priority priority, Arrival& arrival) {
+    ++link.counters.requests_in;
+    forget_cancel(link, head.tag);
+    arrival.token = AnyReplyToken(*this, link, head, priority);
+  }
   bool broken(Refusal why) {
     why_broken_ = why;
     return false;

@@ -1,4 +1,4 @@
-// Moving, spending and dropping reply tokens.
+// Spending reply tokens.
 // See reply_token.h. The kernel's loop.
 #include "message/reply_token.h"
 
@@ -14,31 +14,6 @@ AnyReplyToken::AnyReplyToken(Messenger& messenger, const Link& link, const Slot&
       peer_(link.peer),
       reply_lines_(head.detail),
       priority_(priority) {}
-
-AnyReplyToken::AnyReplyToken(AnyReplyToken&& other) noexcept
-    : messenger_(std::exchange(other.messenger_, nullptr)),
-      generation_(other.generation_),
-      tag_(other.tag_),
-      peer_(other.peer_),
-      reply_lines_(other.reply_lines_),
-      priority_(other.priority_) {}
-
-AnyReplyToken& AnyReplyToken::operator=(AnyReplyToken&& other) noexcept {
-  if (this != &other) {
-    if (valid()) fail(ECANCELED);
-    messenger_ = std::exchange(other.messenger_, nullptr);
-    generation_ = other.generation_;
-    tag_ = other.tag_;
-    peer_ = other.peer_;
-    reply_lines_ = other.reply_lines_;
-    priority_ = other.priority_;
-  }
-  return *this;
-}
-
-AnyReplyToken::~AnyReplyToken() {
-  if (valid()) fail(ECANCELED);
-}
 
 bool AnyReplyToken::cancelled() const {
   VERIFY(valid());

@@ -34,11 +34,18 @@ struct With {
 class AnyReplyToken {
  public:
   AnyReplyToken() = default;
-  AnyReplyToken(AnyReplyToken&& other) noexcept;
-  AnyReplyToken& operator=(AnyReplyToken&& other) noexcept;
+  AnyReplyToken(AnyReplyToken&& other) noexcept { take(other); }
+  AnyReplyToken& operator=(AnyReplyToken&& other) noexcept {
+    if (this == &other) return *this;
+    if (valid()) fail(ECANCELED);
+    take(other);
+    return *this;
+  }
   AnyReplyToken(const AnyReplyToken&) = delete;
   AnyReplyToken& operator=(const AnyReplyToken&) = delete;
-  ~AnyReplyToken();
+  ~AnyReplyToken() {
+    if (valid()) fail(ECANCELED);
+  }
 
   bool valid() const { return messenger_ != nullptr; }
   KernelId requester() const { return KernelId(peer_); }
@@ -51,6 +58,14 @@ class AnyReplyToken {
  protected:
   friend class Messenger;
   AnyReplyToken(Messenger& messenger, const Link& link, const Slot& head, Priority priority);
+  void take(AnyReplyToken& other) {
+    messenger_ = std::exchange(other.messenger_, nullptr);
+    generation_ = other.generation_;
+    tag_ = other.tag_;
+    peer_ = other.peer_;
+    reply_lines_ = other.reply_lines_;
+    priority_ = other.priority_;
+  }
   Result<void> answer_bytes(MessageType type, std::span<const std::byte> bytes, const With& with);
 
   Messenger* messenger_ = nullptr;

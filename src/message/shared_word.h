@@ -60,6 +60,7 @@ inline void full_fence() {
   auto* word = static_cast<u64*>(to);
   std::size_t at = 0;
   u64 value = 0;
+#pragma GCC unroll 6
   for (; at + sizeof value <= bytes; at += sizeof value) {
     std::memcpy(&value, from + at, sizeof value);
     __atomic_store_n(word++, value, __ATOMIC_RELAXED);
