@@ -14,13 +14,21 @@ using namespace test;
 constexpr u32 service = 7;
 constexpr u32 kib = 1'024;
 
-// The byte of flow `seed` at `position`.
-std::byte byte_at(u32 seed, u64 position) {
-  return static_cast<std::byte>((position * 0x9e3779b97f4a7c15 + seed * u64{0x10001}) >> 56);
-}
+// `bytes` of flow `seed` from `position`.
 std::vector<std::byte> piece(u32 seed, u64 position, std::size_t bytes) {
-  std::vector<std::byte> made(bytes);
-  for (std::size_t i = 0; i < bytes; ++i) made[i] = byte_at(seed, position + i);
+  static const std::vector<std::byte> noise = [] {
+    std::vector<std::byte> made(65'521);
+    std::mt19937 random(1);
+    for (std::byte& byte : made) byte = static_cast<std::byte>(random());
+    return made;
+  }();
+  std::vector<std::byte> made;
+  made.reserve(bytes);
+  for (u64 at = (position + seed * u64{7'919}) % noise.size(); made.size() < bytes; at = 0) {
+    const std::size_t n = std::min<std::size_t>(bytes - made.size(), noise.size() - at);
+    made.insert(made.end(), noise.begin() + static_cast<i64>(at),
+                noise.begin() + static_cast<i64>(at + n));
+  }
   return made;
 }
 
@@ -270,8 +278,9 @@ TEST_F(StreamsTest, WhoWritesFirstDoesNotStarveTheOthers) {
   std::vector<std::pair<StreamId, StreamId>> streams;
   for (std::size_t i = 0; i < n; ++i) streams.push_back(join());
   std::vector<u64> got(n);
+  const auto bytes = piece(1, 0, 20'000);
   for (int round = 0; round < 4'000; ++round) {
-    for (const auto& [ours, theirs] : streams) (void)a->write(ours, piece(1, 0, 20'000));
+    for (const auto& [ours, theirs] : streams) (void)a->write(ours, bytes);
     settle(1);
     for (std::size_t i = 0; i < n; ++i) got[i] += b->read_all(streams[i].second).size();
   }
@@ -583,8 +592,9 @@ TEST_F(StreamsTest, StalledStreamsLeaveHalfOfWhatCanBeLent) {
   start();
   std::vector<StreamId> streams;
   for (u32 i = 0; i < 80; ++i) streams.push_back(join().first);
+  const auto bytes = piece(1, 0, 1U << 20);
   for (int round = 0; round < 40; ++round) {
-    for (const StreamId stream : streams) (void)a->write(stream, piece(1, 0, 1U << 20));
+    for (const StreamId stream : streams) (void)a->write(stream, bytes);
     settle(1);
   }
   EXPECT_GT(a->streams.counters().loans_out, 100u);
