@@ -1,6 +1,7 @@
 // Streams' flows: writing, reading, what the peer sends, credits, and turns at a full ring.
 // See stream.h. The kernel's loop.
 #include <algorithm>
+#include <cstring>
 
 #include "message/stream.h"
 
@@ -60,7 +61,7 @@ Result<std::size_t> Streams::write_some(PeerStreams& peer, StreamState& stream,
   if (const std::size_t lent = lendable(peer, stream, link, bytes.size())) {
     if (!may_use(peer, stream, link, 1)) return Error::of(EAGAIN, "no room in the ring");
     if (auto buffer = messenger_.allocate(stream.peer, lent)) {
-      std::ranges::copy(bytes.first(lent), buffer.value().bytes().begin());
+      std::memcpy(buffer.value().bytes().data(), bytes.data(), lent);
       TRY(messenger_.send(stream.peer, data, {.lend = &buffer.value()}));
       ++counters_.loans_out;
       return lent;
