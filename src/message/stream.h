@@ -15,7 +15,7 @@ struct StreamOptions {
   u32 window_bytes = 256U << 10;  // held for each stream at most; of a peer's choice: its own
   u16 max_streams = 4'096;        // further ones: EMFILE
   u16 max_streams_of_peer = 1'024;
-  u32 lend_from_bytes = 16U << 10;  // a write of at least so much goes by loan where it can
+  u32 lend_from_bytes = min_stream_loan;  // a write of at least so much goes by loan if it can
 };
 
 // How a peer can break the rules of a stream. It is reset with EPROTO; the link goes on, since

@@ -2,7 +2,9 @@
 // ends of every kind, death and restart. Simulated time; both kernels are polled by hand.
 #include "message/stream.h"
 
+#include <atomic>
 #include <random>
+#include <thread>
 
 #include "message/test_pair.h"
 
@@ -186,6 +188,34 @@ TEST_F(StreamsTest, EveryByteArrivesOnceAndInOrderOnManyStreamsBothWays) {
       expect_nothing_left();
     }
   }
+}
+
+// Each end in a thread of its own: what one writes is what the other reads.
+TEST_F(StreamsTest, TwoThreadsExchangeBytes) {
+  options.window_bytes = 100'000;
+  start();
+  const auto [at_a, at_b] = join();
+  std::atomic<int> over = 0;
+  const auto work = [&over](Flow out, Flow in, u32 seed) {
+    std::mt19937 random(seed);
+    bool told = false;
+    while (over < 2 && !testing::Test::HasFatalFailure()) {
+      out.write_some(random, 70'000);
+      in.read_some(random, 70'000);
+      in.reader->poll();
+      if (out.shut && in.ended && !std::exchange(told, true)) ++over;
+    }
+    EXPECT_EQ(in.read, in.total);
+  };
+  constexpr u64 total = 5'000'000;
+  const Flow there{a.get(), b.get(), at_a, at_b, 1, total};
+  const Flow back{b.get(), a.get(), at_b, at_a, 2, total};
+  std::thread other([&] { work(back, there, 1); });
+  work(there, back, 2);
+  other.join();
+  EXPECT_TRUE(a->streams.close(at_a));
+  EXPECT_TRUE(b->streams.close(at_b));
+  expect_nothing_left();
 }
 
 TEST_F(StreamsTest, AStreamToOneself) {
