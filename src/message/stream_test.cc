@@ -245,7 +245,6 @@ TEST_F(StreamsTest, AWriterThatSleepsIsWokenWhenTheRingHasRoom) {
   const auto [ours, theirs] = join();
   ASSERT_LT(a->write(ours, piece(1, 0, 60'000)), 60'000);
   a->end->flush();
-  a->streams.poll();
   EXPECT_FALSE(a->streams.any_ready());
   a->end->set_armed(true);
   EXPECT_FALSE(a->end->anything_pending());
@@ -257,6 +256,18 @@ TEST_F(StreamsTest, AWriterThatSleepsIsWokenWhenTheRingHasRoom) {
   a->poll();
   ASSERT_TRUE(a->streams.any_ready());
   EXPECT_TRUE(a->streams.next_ready()->writable);
+}
+
+TEST_F(StreamsTest, RoomThatDoesNotSufficeIsWaitedForAgain) {
+  options.lend_from_bytes = 1 << 20;
+  start();
+  const auto [ours, theirs] = join();
+  ASSERT_LT(a->write(ours, piece(1, 0, 60'000)), 60'000);
+  Link& link = *a->end->links().find(b->end.id);
+  link.starved = false;  // as the Messenger does when it sees some
+  a->streams.poll();
+  EXPECT_FALSE(a->streams.any_ready());
+  EXPECT_TRUE(link.starved);
 }
 
 TEST_F(StreamsTest, WhatIsOwedWaitsForRoom) {
@@ -272,6 +283,50 @@ TEST_F(StreamsTest, WhatIsOwedWaitsForRoom) {
   std::byte one{};
   EXPECT_EQ(b->read(theirs, {&one, 1}), 0);
   EXPECT_TRUE(b->streams.close(theirs));
+  expect_nothing_left();
+}
+
+TEST_F(StreamsTest, AResetWaitsForRoomAndIsNotForgotten) {
+  const auto [ours, theirs] = join();
+  while (a->end->send(b->end.id, Note{})) {
+  }
+  ASSERT_TRUE(a->streams.reset(ours, EIO));
+  EXPECT_EQ(a->streams.size(), 1u);
+  b->poll();
+  a->poll();
+  EXPECT_EQ(a->streams.size(), 0u);
+  b->poll();
+  EXPECT_EQ(b->error_of(theirs), EIO);
+}
+
+TEST_F(StreamsTest, StalledStreamsLeaveHalfOfTheLoans) {
+  options = {.window_bytes = 1U << 20};
+  start();
+  std::vector<StreamId> streams;
+  for (u32 i = 0; i < 4; ++i) streams.push_back(join().first);
+  const auto bytes = piece(1, 0, min_stream_loan);
+  for (int round = 0; round < 250; ++round) {
+    for (const StreamId stream : streams) (void)a->write(stream, bytes);
+    settle(1);
+  }
+  EXPECT_EQ(a->end->links().find(b->end.id)->lender->lent(), max_loans / 2);
+  EXPECT_EQ(a->streams.counters().loans_out, max_loans / 2);
+  EXPECT_EQ(a->streams.counters().bytes_out, u64{4} * 250 * min_stream_loan);  // the rest went too
+}
+
+TEST_F(StreamsTest, StreamsThatHaveEndedDoNotCountAsLent) {
+  const auto bytes = piece(1, 0, 15'000);  // not worth a credit
+  const u64 times = Links::default_bulk_bytes / 2 / bytes.size() + 10;
+  for (u64 i = 0; i < times; ++i) {
+    const auto [ours, theirs] = join();
+    ASSERT_EQ(a->write(ours, bytes), 15'000);
+    ASSERT_TRUE(a->streams.close(ours));
+    b->poll();
+    ASSERT_EQ(b->read_all(theirs).size(), bytes.size());
+    ASSERT_TRUE(b->streams.close(theirs));
+    settle(1);
+  }
+  EXPECT_EQ(a->streams.counters().loans_out, times);
   expect_nothing_left();
 }
 
