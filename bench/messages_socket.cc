@@ -66,7 +66,7 @@ Result<std::unique_ptr<Messenger>> make_messenger(KernelId self, u64* received,
   return messenger;
 }
 
-StreamOptions stream_options(u64 seed) {
+StreamTransportOptions stream_options(u64 seed) {
   return {.cob = {}, .seed = seed, .lease = Duration::seconds(10), .bulk_bytes = bulk_bytes};
 }
 

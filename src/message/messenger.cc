@@ -8,6 +8,12 @@ namespace cob::message {
 
 namespace {
 constexpr std::size_t least_share = 16;  // messages of one peer a poll, whatever the budget
+
+// Not std::ranges::copy, which g++ 12 compiles to a loop over single bytes.
+std::byte* put(std::byte* at, std::span<const std::byte> bytes) {
+  if (!bytes.empty()) std::memcpy(at, bytes.data(), bytes.size());
+  return at + bytes.size();
+}
 }  // namespace
 
 Result<std::unique_ptr<Messenger>> Messenger::create(KernelId self, u32 own_epoch, u16 kernels,
@@ -152,8 +158,7 @@ Result<void> Messenger::check_loan(Link& link, const Buffer& buffer) {
 
 std::span<const std::byte> Messenger::assemble(Link& link, std::span<const std::byte> bytes,
                                                const With& with, u8& flags) {
-  std::byte* at = std::ranges::copy(bytes, assembled_).out;
-  at = std::ranges::copy(with.tail, at).out;
+  std::byte* at = put(put(assembled_, bytes), with.tail);
   if (with.lend != nullptr) {
     Buffer& buffer = *with.lend;
     const LoanReference reference = link.lender->lend(buffer.offset_, buffer.bytes_);
@@ -161,7 +166,7 @@ std::span<const std::byte> Messenger::assemble(Link& link, std::span<const std::
     ++link.counters.loans_out;
     link.counters.loan_bytes_out += buffer.bytes_;
     buffer.lender_.reset();
-    at = std::ranges::copy(std::as_bytes(std::span(&reference, 1)), at).out;
+    at = put(at, std::as_bytes(std::span(&reference, 1)));
     flags |= flag_loan;
   }
   return {assembled_, at};

@@ -17,11 +17,11 @@ struct Stranger {
 };
 
 struct Thing {
-  static constexpr MessageType type{9};
+  static constexpr MessageType type{201};
   le<u32> x, y;
 };
 struct OtherThing {
-  static constexpr MessageType type{9};
+  static constexpr MessageType type{201};
   le<u32> x;
   le<i32> y;
 };

@@ -37,7 +37,7 @@ class Bulk : public ::testing::Test {
   };
 
   void SetUp() override {
-    StreamOptions options{
+    StreamTransportOptions options{
         .cob = test_cob(), .bulk_bytes = bulk_bytes, .poll_bytes = std::size_t{256} * 1024};
     const auto address =
         SocketAddress::local("@cob-bulk-test-" + std::to_string(::getpid())).release_value();

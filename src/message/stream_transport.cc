@@ -9,14 +9,15 @@
 
 namespace cob::message {
 
-StreamTransport::StreamTransport(const StreamOptions& options, std::unique_ptr<StreamDialer> dialer)
+StreamTransport::StreamTransport(const StreamTransportOptions& options,
+                                 std::unique_ptr<StreamDialer> dialer)
     : options_(options),
       random_(options.seed),
       instance_(random_.next()),
       dialer_(std::move(dialer)),
       back_off_(options.least_back_off) {}
 
-StreamTransport::StreamTransport(const StreamOptions& options,
+StreamTransport::StreamTransport(const StreamTransportOptions& options,
                                  std::shared_ptr<StreamListener> listener)
     : options_(options),
       random_(options.seed),

@@ -12,7 +12,7 @@
 
 namespace cob::message {
 
-struct StreamOptions {
+struct StreamTransportOptions {
   CobId cob{};
   u64 seed = 1;  // of jitter and of this transport's instance number: another at each start
   Duration lease = Duration::seconds(2);
@@ -26,8 +26,8 @@ struct StreamOptions {
 class StreamTransport final : public Transport, private StreamHost {
  public:
   // For the kernel with the lower number, and for the one with the higher.
-  StreamTransport(const StreamOptions& options, std::unique_ptr<StreamDialer> dialer);
-  StreamTransport(const StreamOptions& options, std::shared_ptr<StreamListener> listener);
+  StreamTransport(const StreamTransportOptions& options, std::unique_ptr<StreamDialer> dialer);
+  StreamTransport(const StreamTransportOptions& options, std::shared_ptr<StreamListener> listener);
   ~StreamTransport() override;
 
   void start(const LinkHeader& mine) override;
@@ -121,7 +121,7 @@ class StreamTransport final : public Transport, private StreamHost {
   bool refuse(StreamRefusal refusal);  // a connection that is not live
   void fault(StreamRefusal refusal);   // a session
 
-  StreamOptions options_;
+  StreamTransportOptions options_;
   Random random_;
   u64 instance_;
   std::unique_ptr<StreamDialer> dialer_;

@@ -51,7 +51,7 @@ struct StreamEnd {
   Messenger* operator->() const { return messenger.get(); }
 
   template <typename Way>
-  StreamTransport& join(u16 peer, const StreamOptions& options, Way way) {
+  StreamTransport& join(u16 peer, const StreamTransportOptions& options, Way way) {
     auto made = std::make_unique<StreamTransport>(options, std::move(way));
     StreamTransport& transport = *made;
     transports[peer] = made.get();
@@ -88,7 +88,7 @@ struct Pair {
   std::shared_ptr<StreamListener> listener;
   std::unique_ptr<StreamEnd> end[2];
   bool stopped[2] = {false, false};
-  StreamOptions options{.cob = test_cob()};
+  StreamTransportOptions options{.cob = test_cob()};
   u64 seed = 0;
   int dialed = -1;  // the descriptor of the last dial
 

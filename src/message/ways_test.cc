@@ -10,33 +10,33 @@ namespace {
 using namespace test;
 
 struct Name {
-  static constexpr MessageType type{8};
+  static constexpr MessageType type{150};
   static constexpr std::size_t max_tail = 300;
   le<u64> number;
 };
 struct NameReply {
-  static constexpr MessageType type{9};
+  static constexpr MessageType type{151};
   static constexpr std::size_t max_tail = 200;
   le<u64> number;
 };
 struct Lent {
-  static constexpr MessageType type{10};
+  static constexpr MessageType type{152};
   static constexpr std::size_t max_tail = 16;
   static constexpr bool may_lend = true;
   le<u64> number;
 };
 struct LentBack {
-  static constexpr MessageType type{11};
+  static constexpr MessageType type{153};
   static constexpr bool may_lend = true;
   le<u64> number;
 };
 struct Alarm {
-  static constexpr MessageType type{12};
+  static constexpr MessageType type{154};
   static constexpr Priority priority = Priority::urgent;
   le<u64> number;
 };
 struct AlarmReply {
-  static constexpr MessageType type{13};
+  static constexpr MessageType type{155};
   le<u64> number;
 };
 
@@ -362,23 +362,23 @@ TEST_F(Ways, UrgentMessagesInTheWrongRingBreakTheProtocol) {
 
 // Two versions of one message, and of one reply.
 struct OldAsk {
-  static constexpr MessageType type{14};
+  static constexpr MessageType type{156};
   static constexpr std::size_t max_tail = 8;
   le<u64> number;
 };
 struct NewAsk {
-  static constexpr MessageType type{14};
+  static constexpr MessageType type{156};
   static constexpr std::size_t max_tail = 8;
   le<u64> number;
   le<u64> since;
   Bytes<40> more;
 };
 struct OldReply {
-  static constexpr MessageType type{15};
+  static constexpr MessageType type{157};
   le<u64> number;
 };
 struct NewReply {
-  static constexpr MessageType type{15};
+  static constexpr MessageType type{157};
   le<u64> number;
   Bytes<400> more;
 };

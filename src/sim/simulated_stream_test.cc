@@ -132,11 +132,11 @@ Kernel::Kernel(World& world, u16 id, u32 own_epoch) : number(id), epoch(own_epoc
   messenger->on<Call, Back>(
       [](KernelId, const Call& call) -> Result<Back> { return Back{call.number}; });
   std::shared_ptr<StreamListener> listener;
-  StreamOptions options{.cob = {1, 2, 3},
-                        .seed = world.random_.next(),
-                        .lease = Duration::milliseconds(400),
-                        .bulk_bytes = bulk_bytes,
-                        .most_back_off = Duration::milliseconds(300)};
+  StreamTransportOptions options{.cob = {1, 2, 3},
+                                 .seed = world.random_.next(),
+                                 .lease = Duration::milliseconds(400),
+                                 .bulk_bytes = bulk_bytes,
+                                 .most_back_off = Duration::milliseconds(300)};
   if (id > 0)
     listener = std::make_shared<StreamListener>(
         ListenerOptions{.cob = options.cob, .self = KernelId(id)}, world.network_.acceptor(id));
