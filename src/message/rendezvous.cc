@@ -225,6 +225,8 @@ void Rendezvous::read_all(u64 id, Time now) {
     alignas(Hello) std::array<std::byte, sizeof(Hello) + 1> buffer{};
     auto received = receive_datagram(entry->second.socket.ref(), buffer, Blocking::never);
     if (received.is_error() && received.error().code == EAGAIN) return;
+    // It left something of ours unread, which is told once; what it said itself comes after.
+    if (received.is_error() && received.error().code == ECONNRESET) continue;
     if (received.is_error() || received.value().bytes == 0) return close(entry, now);
     const auto bytes = std::span(buffer).first(received.value().bytes);
     const auto done = on_datagram(entry->second, id, bytes, received.value());
