@@ -2,6 +2,7 @@
 that alone, by CMake and by pkg-config, and run."""
 import os
 import pathlib
+import re
 import subprocess
 import tempfile
 import unittest
@@ -56,6 +57,17 @@ class MessagePackage(unittest.TestCase):
         run("g++", *STRICT, EXAMPLE / "market.cc", *self.flags(), "-o", program)
         self.check(program)
 
+    def test_the_program_of_the_documentation(self):
+        text = (harness.ROOT / "docs" / "messaging.md").read_text()
+        source = self.work / "ping.cc"
+        source.write_text(re.search(r"```cpp\n(.*?)```", text, re.DOTALL).group(1).replace("@ping-example", f"@cob-test-{os.getpid()}"))
+        program = self.work / "ping"
+        run("g++", *STRICT, source, *self.flags(), "-o", program)
+        other = subprocess.Popen([program, "1"])
+        self.addCleanup(other.kill)
+        self.assertEqual(run(program, "0"), "pong 1\npong 2\npong 3\n")
+        self.assertEqual(other.wait(60), 0)
+
     def test_every_header_is_whole(self):
         headers = sorted((self.prefix / "include" / "cob").rglob("*.h"))
         names = [str(header.relative_to(self.prefix / "include" / "cob")) for header in headers]
@@ -65,7 +77,7 @@ class MessagePackage(unittest.TestCase):
         unit.write_text("".join(f"#include <{name}>\n" for name in names) + "int main() {}\n")
         run("g++", *STRICT, unit, *self.flags(), "-o", self.work / "all")
 
-    def test_an_older_standard_is_refused_by_name(self):
+    def test_the_standard_is_stated(self):
         targets = (self.prefix / "lib/cmake/cob_message/cob_message-targets.cmake").read_text()
         self.assertIn("cxx_std_23", targets)
 

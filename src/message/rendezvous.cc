@@ -180,7 +180,7 @@ void Rendezvous::close_oldest_stranger(Time now) {
 
 void Rendezvous::call_due(Time now) {
   next_call_ = Time::never();
-  for (u16 i = 0; i < seats_.size(); ++i) {
+  for (u16 i = 0; i < messenger_.links().kernels(); ++i) {
     Seat& seat = seats_[i];
     if (seat.call_at == Time::never()) continue;
     if (now >= seat.call_at) {
