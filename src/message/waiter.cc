@@ -99,13 +99,10 @@ bool Waiter::came_awake(Time until) {
 }
 
 bool Waiter::spun(Time until) {
-  constexpr int looks_a_reading = 32;  // of the clock
+  constexpr int looks_a_reading = 32;  // of the clock: a microsecond
   while (now_ < until) {
     for (int i = 0; i < looks_a_reading; ++i) {
-      if (messenger_.anything_pending()) {
-        now_ = clock_.now();
-        return true;
-      }
+      if (messenger_.anything_pending()) return true;
       pause_core();
     }
     now_ = clock_.now();

@@ -68,7 +68,7 @@ class Waiter {
   Woke wait(Time deadline);
   // The descriptors found by the last wait().
   std::span<const Ready> ready() const { return std::span(ready_).first(ready_count_); }
-  // The clock, as of the end of the last wait().
+  // The clock, as of the end of the last wait(); a microsecond older if it ended spinning.
   Time now() const { return now_; }
   bool contested() const { return contention_.contested(now_); }
   const Counts& counts() const { return counts_; }
