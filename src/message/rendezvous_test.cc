@@ -144,6 +144,38 @@ TEST(Rendezvous, ARestartedOneReturnsInItsNextEpoch) {
   }
 }
 
+TEST(Rendezvous, ASuccessorThatIsHeardBeforeTheEndIsWelcome) {
+  Party a(0), successor(1, "", 3, 2);
+  auto b = std::make_unique<Party>(u16{1});
+  World world{.parties = {&a, b.get()}};
+  meet(a, *b);
+  ASSERT_TRUE(world.until([&] { return a.sees(*b) && b->sees(a); }));
+  world.pass(10);
+  meet(a, successor);  // its hello is there first
+  b.reset();
+  world.parties = {&a, &successor};
+  ASSERT_TRUE(
+      world.until([&] { return successor.sees(a) && a.end->peer_epoch(KernelId(1)) == 2; }));
+  EXPECT_EQ(a.rendezvous->counts().refused, 0u);
+  EXPECT_EQ(a.rendezvous->counts().ended, 1u);
+}
+
+TEST(Rendezvous, OneThatWasAwayIsCalledOftenAtFirst) {
+  const std::string place = own_name("retry");
+  Party b(1, place);
+  World world{.parties = {&b}};
+  world.pass(5'000);  // seldom at last
+  auto a = std::make_unique<Party>(u16{0}, place);
+  world.parties = {&b, a.get()};
+  ASSERT_TRUE(world.until([&] { return a->sees(b) && b.sees(*a); }));
+  a.reset();
+  a = std::make_unique<Party>(u16{0}, place, u16{3}, 2);
+  world.parties = {&b, a.get()};
+  const Time before = world.now;
+  ASSERT_TRUE(world.until([&] { return a->sees(b) && b.sees(*a); }));
+  EXPECT_LT(world.now - before, Duration::milliseconds(20));
+}
+
 TEST(Rendezvous, ANumberIsTakenWhileItsProcessLives) {
   const std::string place = own_name("number");
   Party a(0, place), b(1, place), rival(1);
@@ -338,6 +370,11 @@ TEST_F(RendezvousStranger, AHangUpAmidTheGreetingLeavesNothing) {
   stranger.reset();
   world.pass(10);
   EXPECT_EQ(a.rendezvous->counts().ended, 0u);
+  epoll_event event;
+  while (::epoll_wait(a.end.bells.get(), &event, 1, 0) == 1) {
+  }
+  ring(bell.button.ref());  // its maker has it still
+  EXPECT_EQ(::epoll_wait(a.end.bells.get(), &event, 1, 0), 0);
   Party b(1);
   world.parties.push_back(&b);
   meet(a, b);

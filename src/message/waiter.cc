@@ -21,6 +21,20 @@ void pause_core() {
 #endif
 }
 
+int wait_for(FdRef epoll, std::span<epoll_event> events, Time until, Time now) {
+  constexpr i64 a_second = 1'000'000'000, a_millisecond = 1'000'000;
+  const i64 ns = std::max<i64>((until - now).ns, 0);
+  const timespec timeout{.tv_sec = ns / a_second, .tv_nsec = ns % a_second};
+  const bool forever = until == Time::never();
+  const auto most = static_cast<int>(events.size());
+  const int found =
+      ::epoll_pwait2(epoll.get(), events.data(), most, forever ? nullptr : &timeout, nullptr);
+  if (found >= 0 || errno != ENOSYS) return found;
+  // Linux before 5.11, and emulators: whole milliseconds, an hour at most.
+  const i64 ms = std::min<i64>(ns / a_millisecond + (ns % a_millisecond != 0 ? 1 : 0), 3'600'000);
+  return ::epoll_wait(epoll.get(), events.data(), most, forever ? -1 : static_cast<int>(ms));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Waiter>> Waiter::create(Messenger& messenger, const WaitOptions& options) {
@@ -121,10 +135,7 @@ void Waiter::sleep(Time until) {
 
 void Waiter::look(Time until) {
   std::array<epoll_event, most_ready> events;
-  const i64 ns = std::max<i64>((until - now_).ns, 0);
-  const timespec timeout{.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
-  const int found = ::epoll_pwait2(own_.get(), events.data(), most_ready,
-                                   until == Time::never() ? nullptr : &timeout, nullptr);
+  const int found = wait_for(own_.ref(), events, until, now_);
   for (int i = 0; i < found; ++i) {
     const epoll_event& event = events[static_cast<std::size_t>(i)];
     if (event.data.u64 == peers_token) {

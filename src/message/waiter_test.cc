@@ -114,6 +114,32 @@ TEST(Waiter, MessagesWithoutEndHideNoDescriptor) {
   EXPECT_EQ(waiter->counts().sleeps, 0u);
 }
 
+// Has something from the second look on.
+struct LateTransport final : Transport {
+  mutable int looks = 0;
+  bool pending() const override { return ++looks > 1; }
+  void start(const LinkHeader&) override {}
+  void poll(Time) override {}
+  Time next_deadline() const override { return Time::never(); }
+  const LinkEnds* ends() const override { return nullptr; }
+  u64 session() const override { return 0; }
+  Error why_down() const override { return {}; }
+  void end(const Error&) override {}
+  void publish() override {}
+  void lend(u64, u64) override {}
+  void ring() override {}
+  void set_armed(bool) override {}
+  Result<void> watch(FdRef) override { return {}; }
+};
+
+TEST(Waiter, LooksAgainBetweenArmedAndAsleep) {
+  End a(0);
+  const auto waiter = waiter_of(a);
+  ASSERT_TRUE(a->add_transport(KernelId(1), std::make_unique<LateTransport>()));
+  EXPECT_EQ(waiter->wait(HostClock::read() + far), Woke::message);
+  EXPECT_EQ(waiter->counts().sleeps, 0u);
+}
+
 TEST(Waiter, YieldsForAWhileThenSleeps) {
   End a(0);
   SteppingClock clock(Duration::microseconds(10));
