@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FILES = sorted(str(p) for top in ("src", "bench", "tests") for p in (ROOT / top).rglob("*") if p.suffix in (".h", ".cc", ".c"))
+FILES = sorted(str(p) for top in ("src", "bench", "tests", "examples") for p in (ROOT / top).rglob("*") if p.suffix in (".h", ".cc", ".c"))
 
 
 def main():

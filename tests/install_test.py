@@ -24,6 +24,9 @@ LAYOUT = {"bin/cob": 0o755, "libexec/cob/cob-kernel": 0o755, "libexec/cob/cob-be
           "share/bash-completion/completions/cob": 0o644, "share/zsh/site-functions/_cob": 0o644,
           "share/doc/cob/README.md": 0o644, "share/doc/cob/LICENSE": 0o644}
 
+# The messaging library's, which message_package_test.py looks at.
+PACKAGE = ("include/cob/", "lib/cmake/cob_message/", "lib/pkgconfig/cob_message.pc", "lib/libcob_message.a")
+
 
 class Install(harness.CobTest):
     @classmethod
@@ -42,6 +45,9 @@ class Install(harness.CobTest):
 
     def test_layout(self):
         found = {str(p.relative_to(self.prefix)): p.stat().st_mode & 0o777 for p in self.prefix.rglob("*") if p.is_file()}
+        for start in PACKAGE:
+            self.assertTrue([path for path in found if path.startswith(start)], start)
+        found = {path: mode for path, mode in found.items() if not path.startswith(PACKAGE)}
         self.assertEqual({path: mode & 0o644 for path, mode in found.items()}, {path: mode & 0o644 for path, mode in LAYOUT.items()})
         for path in ("bin/cob", "libexec/cob/cob-kernel", "libexec/cob/cob-bench-call"):
             self.assertTrue(os.access(self.prefix / path, os.X_OK), path)

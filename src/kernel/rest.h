@@ -8,16 +8,15 @@
 
 #include <algorithm>
 
-#include "base/clock.h"
+#include "base/contention.h"
 
 namespace cob::kernel {
 
 class Rest {
  public:
   static constexpr Duration long_yield = Duration::milliseconds(2);
-  static constexpr Duration contested_time =
-      Duration::milliseconds(20);  // doubles while it stays so
-  static constexpr Duration contested_time_max = Duration::milliseconds(640);
+  static constexpr Duration contested_time = Contention::least_time;  // doubles while it stays so
+  static constexpr Duration contested_time_max = Contention::most_time;
   static constexpr Duration patience = Duration::microseconds(150);  // idle yielding before sleep
 
   // A yield shorter than this did not leave the core: a pair of switches takes 1.5 us and more.
@@ -39,7 +38,7 @@ class Rest {
   // program and kernel lie in different groups of the host's scheduler (autogroup, cgroup): then it
   // gives a yielded core back until both groups have had as much of it, work or none.
   Advice advise(Time now, bool program_busy) {
-    if (now < contested_until_ || now - idle_since_ >= patience) return Advice::sleep;
+    if (contested(now) || now - idle_since_ >= patience) return Advice::sleep;
     if (!program_busy) {
       fruitless_ = 0;
       return Advice::yield;
@@ -54,15 +53,9 @@ class Rest {
   // than the slice that a computing neighbour takes (2.8 ms and more).
   void yielded(Time before, Time now) {
     fruitless_ = now - before < switch_time ? fruitless_ + 1 : 0;
-    if (now - before <= long_yield) return;
-    // Each look at whether the neighbour is still there costs a scheduler tick: look ever less
-    // often.
-    const bool still = now - contested_until_ < period_;
-    period_ = still ? std::min(period_ * 2, contested_time_max) : contested_time;
-    contested_ns_ += (now + period_ - std::max(contested_until_, now)).ns;
-    contested_until_ = now + period_;
+    contention_.yielded(before, now);
   }
-  bool contested(Time now) const { return now < contested_until_; }
+  bool contested(Time now) const { return contention_.contested(now); }
 
   Duration nap_time(Time now) const { return now < short_naps_until_ ? short_nap : long_nap; }
   // A nap of `length` from `before` is over, rung or not.
@@ -77,16 +70,14 @@ class Rest {
     return std::min(Duration::microseconds(200),
                     Duration::microseconds(static_cast<i64>(connections) * 4));
   }
-  u64 contested_ns() const { return static_cast<u64>(contested_ns_); }
+  u64 contested_ns() const { return contention_.contested_ns(); }
 
  private:
   Time idle_since_;
-  Time contested_until_;
   Time apart_until_;
   Time short_naps_until_;
-  Duration period_ = contested_time;
   u32 fruitless_ = 0;
-  i64 contested_ns_ = 0;
+  Contention contention_{long_yield};
 };
 
 }  // namespace cob::kernel
