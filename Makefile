@@ -1,7 +1,7 @@
 # What people type. Each target sets itself up: tools/setup.sh installs what tools/packages.txt lists and is missing.
 PREFIX ?= /usr/local
 
-.PHONY: all setup demo test tidy bench install clean
+.PHONY: all setup demo test tidy bench bench-peers install clean
 
 all: setup
 	@test -f build/build.ninja || cmake --preset release
@@ -21,6 +21,13 @@ tidy: all
 
 bench: all
 	@build/cob bench servers
+
+# The packaged messaging systems that cob is compared with: their packages, and a program for each.
+bench-peers: all
+	@tools/setup.sh packages-peers.txt
+	@cmake --preset release
+	@cmake --build build --target peers
+	@build/cob bench peers
 
 install: all
 	@cmake --install build --prefix "$(PREFIX)"

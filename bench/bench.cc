@@ -7,6 +7,7 @@
 #include "bench/floor.h"
 #include "bench/messages.h"
 #include "bench/options.h"
+#include "bench/peers.h"
 #include "bench/servers.h"
 
 namespace cob::bench {
@@ -23,6 +24,7 @@ int bench_main(int argc, char** argv) {
   }
   if (options.measurement == "floor") return floor_main(options);
   if (options.measurement == "messages") return messages_main(options);
+  if (options.measurement == "peers") return peers_main(options);
   if (options.measurement == "calls") return calls_main(options);
   return servers_main(options);
 }

@@ -25,6 +25,7 @@ constexpr const char* head =
     "  cob bench floor      what the hardware and Linux cost: the figures all others are held "
     "against\n"
     "  cob bench messages   messages between two kernels\n"
+    "  cob bench peers      the same with the messaging systems that Debian packages\n"
     "  cob bench calls      a program's call to its kernel\n"
     "  cob bench servers    nginx under ab and redis under redis-benchmark, cob beside plain "
     "Linux\n\n"
@@ -41,6 +42,12 @@ constexpr const char* messages_help =
     "A 64-byte request and its reply between two kernels, and one-way messages per second; as "
     "ratio\n"
     "to the bare cache-line round trip measured in the same run.";
+constexpr const char* peers_help =
+    "Round trips and one-way messages of 8 B, 64 B, 4 KiB and 1 MiB with UCX, libfabric, Open "
+    "MPI,\n"
+    "MPICH, iceoryx, Boost.Interprocess, ZeroMQ, nng, Cap'n Proto, gRPC and a Unix socket, on the\n"
+    "same two cores, each as fast as its package can be set to be (bench/peers/README.md). `make\n"
+    "bench-peers` installs and builds them; one that is not there is reported as missing.";
 constexpr const char* calls_help =
     "Brings up a private cob of two kernels and measures, from inside a program on kernel 1, a "
     "call's\n"
@@ -136,26 +143,31 @@ struct Parser {
   Parser();
   CLI::App app{head, "cob bench"};
   // One Options for all: only the chosen subcommand's defaults may apply.
-  Options per_command[4];
-  CLI::App* commands[4] = {
+  Options per_command[5];
+  CLI::App* commands[5] = {
       app.add_subcommand("floor", floor_help), app.add_subcommand("messages", messages_help),
-      app.add_subcommand("calls", calls_help), app.add_subcommand("servers", servers_help)};
+      app.add_subcommand("calls", calls_help), app.add_subcommand("servers", servers_help),
+      app.add_subcommand("peers", peers_help)};
 };
 
 Parser::Parser() {
   app.require_subcommand(1);
   app.footer(examples);
   for (CLI::App* command : commands) command->footer(examples);
-  CLI::App &calls = *commands[2], &servers = *commands[3];
+  CLI::App &calls = *commands[2], &servers = *commands[3], &peers = *commands[4];
   add_common(*commands[0], per_command[0], 0.5, 5);
   add_common(*commands[1], per_command[1], 1, 5);
   add_common(calls, per_command[2], 0.5, 5);
   add_common(servers, per_command[3], 2, 5);
+  add_common(peers, per_command[4], 0.3, 3);
   add_cob(calls, per_command[2]);
   add_cob(servers, per_command[3]);
   servers.add_option("--only", per_command[3].only, "these cases alone, separated by commas")
       ->delimiter(',')
       ->type_name("CASES");
+  peers.add_option("--only", per_command[4].only, "these peers alone, separated by commas")
+      ->delimiter(',')
+      ->type_name("PEERS");
   calls.add_flag("--linux-only", per_command[2].linux_only, "the Linux side alone; needs no cob");
   servers.add_flag("--linux-only", per_command[3].linux_only, "the Linux side alone; needs no cob");
   servers.add_flag("--fast", per_command[3].fast,

@@ -9,11 +9,11 @@
 namespace cob::bench {
 
 struct Options {
-  std::string measurement;  // floor | messages | calls | servers
+  std::string measurement;  // floor | messages | peers | calls | servers
   std::string json;         // file for the flat JSON object; "": none, "-": standard output
   double seconds = 0;       // per measurement
   int rounds = 0;
-  std::vector<std::string> only;  // servers: cases to run; empty: all
+  std::vector<std::string> only;  // servers: cases, peers: peers to run; empty: all
   bool linux_only = false;        // servers: the Linux side alone, no cob needed
   bool fast = false;              // servers: few cases, few short rounds
   std::vector<int> cores;         // client's and server's; filled with the first two allowed ones

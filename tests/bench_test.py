@@ -75,6 +75,22 @@ class Bench(unittest.TestCase):
         self.figures(["messages", "--seconds", "0.2", "--rounds", "1"],
                      ["message_typed_ns", "message_bare_over_line", "message_typed_over_line"])
 
+    def test_peers(self):
+        """The one peer that needs no package; the others' programs are the same in what this command does with them."""
+        keys = [f"peer_unix_socket_{size}_{k}" for size in (8, 64, 4096, 1048576) for k in ("rtt_p50_ns", "rtt_p99_ns", "per_s")]
+        figures, printed = self.figures(["peers", "--only", "unix_socket", "--seconds", "0.1", "--rounds", "1"], keys)
+        self.assertGreater(figures["peer_unix_socket_64_per_s"], 0, printed)
+
+    def test_a_missing_peer_is_a_row(self):
+        with tempfile.TemporaryDirectory() as empty:
+            os.environ["COB_PEERS"] = empty
+            try:
+                figures, printed = self.figures(["peers", "--only", "nng"], ["peer_nng_missing"])
+            finally:
+                del os.environ["COB_PEERS"]
+        self.assertEqual(figures, {"peer_nng_missing": 1})
+        self.assertIn("apt-get install libnng-dev", printed)
+
     def test_calls(self):
         keys = ["line_64_ns", "yield_pair_ns", "call_ns", "call_over_line", "call_same_core_ns",
                 "receive_miss_ratio", "echo_ratio", "echo_same_core_ratio"]
@@ -121,13 +137,13 @@ class Bench(unittest.TestCase):
         self.assertEqual(code, 2, printed)
 
     def test_help_has_examples(self):
-        for words in ((), ("floor",), ("messages",), ("calls",), ("servers",)):
+        for words in ((), ("floor",), ("messages",), ("peers",), ("calls",), ("servers",)):
             done = subprocess.run([COB, "bench", *words, "--help"], stdout=subprocess.PIPE, text=True)
             self.assertEqual(done.returncode, 0)
             self.assertIn("Examples:", done.stdout)
 
     def test_what_is_wrong_is_said(self):
-        for words, expected in [(["servers", "--only", "nginx_open"], "nginx_open"), (["nonsense"], "nonsense"),
+        for words, expected in [(["servers", "--only", "nginx_open"], "nginx_open"), (["nonsense"], "nonsense"), (["peers", "--only", "aeron"], "aeron"),
                                 (["floor", "--cores", "0,9999"], "9999"), (["floor", "--cores", "0,0"], "different"),
                                 (["floor", "--rounds", "0"], "--rounds")]:
             code, said, printed = bench(*words)

@@ -18,12 +18,14 @@ BUILD = pathlib.Path(os.environ.get("COB_BUILD", ROOT / "build")).resolve()
 TIDY = "clang-tidy-19"
 INCLUDE = re.compile(rb'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 THOROUGH = ["--checks=clang-analyzer-*,-clang-analyzer-optin.performance.Padding,performance-unnecessary-value-param"]
+# Its library's headers are no C++20 for clang: comparisons that g++ takes are ambiguous.
+NOT_FOR_CLANG = {ROOT / "bench" / "peers" / "capnproto.cc"}
 JOBS = min(2, os.cpu_count() or 1)
 
 
 def sources():
     files = sorted(p for top in ("src", "bench") for p in (ROOT / top).rglob("*.cc"))
-    return [p for p in files if not re.search(r"_(test|fuzz)\.cc$", p.name)]
+    return [p for p in files if not re.search(r"_(test|fuzz)\.cc$", p.name) and p not in NOT_FOR_CLANG]
 
 
 def commands():
@@ -89,7 +91,8 @@ def main():
             if finding not in told:
                 print(finding.replace(str(ROOT) + "/", ""), end="")
                 told.add(finding)
-    unknown = [p for p in files if p not in known]
+    # A peer is compiled only where its package is installed.
+    unknown = [p for p in files if p not in known and p.parent != ROOT / "bench" / "peers"]
     for path in unknown:
         print(f"not built, so not checked as it is compiled: {path.relative_to(ROOT)}")
     looked = sum(r is not None for r in results)

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs the packages of tools/packages.txt that are missing; does nothing, and needs no privilege, when none is.
+# setup.sh [LIST]: installs the packages of tools/LIST (packages.txt) that are missing; does nothing, and needs no
+# privilege, when none is.
 # Servers among them are needed as programs only: they are not started, and not enabled if they were not there before.
 set -eu
 here=$(dirname "$0")
-packages=$(sed 's/#.*//' "$here/packages.txt")
+packages=$(sed 's/#.*//' "$here/${1:-packages.txt}")
 
 if ! command -v dpkg-query > /dev/null; then
   echo "setup: not a Debian system; make sure that these are there:" $packages >&2
