@@ -29,17 +29,22 @@ struct Memory {
   alignas(4'096) std::array<std::byte, most> buffer;
 };
 
-// Eight sums, so that no addition waits for the one before.
+// Reads every byte about as fast as the processor can: four sums, so that no addition waits for the
+// one before, and a hint a kilobyte ahead. REQUIRES: whole lines.
 u64 sum_of(std::span<const std::byte> bytes) {
-  std::array<u64, 8> sums{};
-  std::array<u64, 8> words;
-  for (std::size_t at = 0; at + sizeof words <= bytes.size(); at += sizeof words) {
-    std::memcpy(words.data(), bytes.data() + at, sizeof words);
-    for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += words[i];
+  using Pair [[gnu::vector_size(16)]] = u64;
+  std::array<Pair, 4> sums{};
+  for (std::size_t at = 0; at < bytes.size(); at += sizeof sums) {
+    const std::byte* line = bytes.data() + at;
+    __builtin_prefetch(line + 1'024);
+    for (std::size_t i = 0; i < sums.size(); ++i) {
+      Pair pair;
+      std::memcpy(&pair, line + i * sizeof pair, sizeof pair);
+      sums[i] += pair;
+    }
   }
-  u64 sum = 0;
-  for (const u64 one : sums) sum += one;
-  return sum;
+  const Pair sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  return sum[0] + sum[1];
 }
 
 // Returns the sum.
@@ -58,16 +63,6 @@ void prepare(Messenger& messenger) {
   });
 }
 
-void answer_copies(Memory& memory, Stage& stage, u32 turn, std::span<std::byte> own) {
-  u64 expected = memory.line.there.sequence.load(std::memory_order_acquire) + 1;
-  stage.reach(turn);
-  while (stage.holds(turn)) {
-    if (!memory.line.there.has(expected)) continue;
-    copy_once(own.data(), memory.buffer.data(), memory.bytes);
-    memory.line.back.write({}, expected++);
-  }
-}
-
 Result<void> answer(Seat& seat) {
   auto& memory = *reinterpret_cast<Memory*>(seat.memory);
   auto messenger = TRY(connect_kernel(seat, {}, prepare));
@@ -75,7 +70,8 @@ Result<void> answer(Seat& seat) {
   while (true) {
     const u32 turn = seat.stage.next();
     if (Stage::phase_of(turn) == phase_copy) {
-      answer_copies(memory, seat.stage, turn, own);
+      memory.line.answer(seat.stage, turn,
+                         [&] { copy_once(own.data(), memory.buffer.data(), memory.bytes); });
       continue;
     }
     seat.stage.reach(turn);

@@ -3,9 +3,11 @@
 // (release) and polled for (acquire); the reader copies the line. One writer and one reader each.
 #pragma once
 
+#include <array>
 #include <atomic>
 
 #include "base/types.h"
+#include "bench/messages/pair.h"
 #include "message/shared_word.h"
 
 namespace cob::bench {
@@ -26,28 +28,36 @@ struct alignas(64) RawLine {
 };
 static_assert(sizeof(RawLine) == 64);
 
-// One there, one back; 128 bytes apart, for some processors fetch lines by twos.
+// A line there and a line back. Each round trip takes the next of 1,024, as a ring does: how long
+// one line takes depends on where its address has its home in the machine.
 struct RawPingPong {
-  alignas(128) RawLine there;
-  alignas(128) RawLine back;
+  static constexpr u64 lines = 1'024;
+  alignas(4'096) std::array<RawLine, lines> there;
+  alignas(4'096) std::array<RawLine, lines> back;
+  alignas(128) u64 asked;     // the driver's
+  alignas(128) u64 answered;  // the answerer's
 
   // Answers while it is this turn.
-  void answer(Stage& stage, u32 turn) {
-    u64 expected = there.sequence.load(std::memory_order_acquire) + 1;
+  void answer(Stage& stage, u32 turn, auto&& between) {
     std::array<u64, 7> bytes{};
     stage.reach(turn);
     while (stage.holds(turn)) {
-      if (!there.has(expected)) continue;
-      there.read(bytes);
-      back.write(bytes, expected++);
+      const u64 number = answered + 1;
+      const RawLine& line = there[number % lines];
+      if (!line.has(number)) continue;
+      line.read(bytes);
+      between();
+      back[number % lines].write(bytes, number);
+      answered = number;
     }
   }
   void ask(std::array<u64, 7>& bytes) {
-    const u64 number = there.sequence.load(std::memory_order_relaxed) + 1;
-    there.write(bytes, number);
-    while (!back.has(number)) {
+    const u64 number = ++asked;
+    there[number % lines].write(bytes, number);
+    const RawLine& line = back[number % lines];
+    while (!line.has(number)) {
     }
-    back.read(bytes);
+    line.read(bytes);
   }
 };
 

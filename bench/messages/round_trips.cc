@@ -54,7 +54,7 @@ Result<void> answer(Seat& seat) {
     const u32 turn = seat.stage.next();
     switch (Stage::phase_of(turn)) {
       case phase_line:
-        memory.line.answer(seat.stage, turn);
+        memory.line.answer(seat.stage, turn, [] {});
         break;
       case phase_bare:
         seat.stage.reach(turn);
