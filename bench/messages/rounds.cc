@@ -128,7 +128,7 @@ std::string Rounds::table(const Report& report) const {
       }
       others.row({one.name, name, human(report.get(key + "_rtt_p50_ns")),
                   human(report.get(key + "_rtt_p99_ns")), human(report.get(key + "_per_s")),
-                  human(report.get(key + "_runs"))});
+                  std::to_string(figures_.at(key + "_per_s").size())});
     }
   }
   Table ratios({"cob over the best peer", "round trip", "of", "rate", "of"});

@@ -31,22 +31,23 @@ class RoundTrips {
       singles_.record(static_cast<u64>((now - from).ns));
     }
   }
+  // A tenth of the time, or 100 round trips, warms up; then at least one row and one single.
   void slice(Duration time, auto&& once) {
     Time now = HostClock::read();
     const Time start = now;
-    for (int i = 0; i < 100; ++i) once();
-    while (now < start + time / 2) {
+    for (int i = 0; i < 100 && now < start + time / 10; ++i, now = HostClock::read()) once();
+    do {
       const Time from = HostClock::read();
       for (u64 i = 0; i < row; ++i) once();
       now = HostClock::read();
       rows_.push_back(static_cast<u64>((now - from).ns));
-    }
-    while (now < start + time) {
+    } while (now < start + time / 2);
+    do {
       const Time from = now;
       once();
       now = HostClock::read();
       singles_.record(static_cast<u64>((now - from).ns));
-    }
+    } while (now < start + time);
   }
   double p50_ns() {
     if (rows_.empty()) return 0;
