@@ -21,7 +21,7 @@
 namespace cob::peers {
 namespace {
 
-pid_t answerer_pid = -1;  // for the SIGCHLD handler
+volatile pid_t answerer_pid = -1;  // for the SIGCHLD handler
 
 void say(const std::string& line) {
   std::fflush(stdout);
@@ -31,7 +31,7 @@ void say(const std::string& line) {
 // An answerer that ended badly has said why; the driver would wait for it for ever.
 void answerer_ended(int /*signal*/) {
   int status = 0;
-  if (::waitpid(answerer_pid, &status, WNOHANG) != answerer_pid) return;
+  if (answerer_pid <= 0 || ::waitpid(answerer_pid, &status, WNOHANG) != answerer_pid) return;
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
     answerer_pid = -1;
     return;
