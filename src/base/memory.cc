@@ -25,9 +25,9 @@ Mapping& Mapping::operator=(Mapping&& other) noexcept {
   return *this;
 }
 
-Result<Mapping> Mapping::map(FdRef fd, std::size_t bytes, Access access) {
+Result<Mapping> Mapping::map(FdRef fd, std::size_t bytes, Access access, std::size_t offset) {
   const int protection = access == Access::read ? PROT_READ : PROT_READ | PROT_WRITE;
-  void* p = ::mmap(nullptr, bytes, protection, MAP_SHARED, fd.get(), 0);
+  void* p = ::mmap(nullptr, bytes, protection, MAP_SHARED, fd.get(), static_cast<off_t>(offset));
   if (p == MAP_FAILED) return Error::from_errno("mmap of shared memory");
   (void)::madvise(p, bytes, MADV_DONTFORK);
   Mapping m;

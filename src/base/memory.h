@@ -25,8 +25,9 @@ class Mapping {
   Mapping& operator=(const Mapping&) = delete;
   ~Mapping() { reset(); }
 
-  // Maps the first `bytes` of `fd` shared. The caller vouches for the size: see map_foreign().
-  static Result<Mapping> map(FdRef fd, std::size_t bytes, Access access);
+  // Maps `bytes` of `fd` shared, from `offset` on, which is whole pages. The caller vouches for the
+  // size: see map_foreign().
+  static Result<Mapping> map(FdRef fd, std::size_t bytes, Access access, std::size_t offset = 0);
   // Zeroed memory of this process alone.
   static Result<Mapping> anonymous(std::size_t bytes);
 

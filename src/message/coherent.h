@@ -39,7 +39,7 @@ class CoherentTransport final : public Transport {
   void publish() override {}
   void lend(u64, u64) override {}
   void ring() override;
-  void set_armed(bool) override {}
+  void set_armed(u32) override {}
   bool pending() const override { return false; }
   Result<void> watch(FdRef) override { return {}; }
 

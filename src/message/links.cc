@@ -148,10 +148,10 @@ void Links::connect(Link& link, const LinkEnds& ends) {
   link.in = ends.in;
   LinkState& ours = ends.out->state;
   const LinkState& theirs = ends.in->state;
-  link.normal = {.out = MessageWriter(ends.out->slot, &theirs.normal_consumed),
-                 .in = MessageReader(ends.in->slot, &ours.normal_consumed)};
-  link.urgent = {.out = UrgentWriter(ends.out->urgent, &theirs.urgent_consumed),
-                 .in = UrgentReader(ends.in->urgent, &ours.urgent_consumed)};
+  link.normal = {.out = MessageWriter(ends.out->slot, &theirs.normal_consumed, ends.out_start),
+                 .in = MessageReader(ends.in->slot, &ours.normal_consumed, ends.in_start)};
+  link.urgent = {.out = UrgentWriter(ends.out->urgent, &theirs.urgent_consumed, ends.out_start),
+                 .in = UrgentReader(ends.in->urgent, &ours.urgent_consumed, ends.in_start)};
   if (link.publishes) {  // frames are for kernels that share pages
     link.frames_out = FrameWriter();
     link.frames_in = FrameReader();
@@ -267,7 +267,8 @@ void Links::flush_touched() {
   for (Link* link : touched_) {
     const u32 touched = std::exchange(link->touched, u8{0});
     if (!link->connected) continue;
-    const u32 armed = load_relaxed(link->in->state.armed);
+    const u32 armed =
+        link->publishes ? link->transport->peer_armed() : load_relaxed(link->in->state.armed).get();
     if (armed == 0) [[likely]]
       continue;
     if (link->transport == nullptr) continue;
@@ -292,7 +293,7 @@ void Links::set_armed(bool armed) {
   for (Link* link : active_) {
     const u32 word = armed ? armed_bit | (link->starved ? starved_bit : 0) : 0;
     store_relaxed(link->out->state.armed, word);
-    if (link->publishes) link->transport->set_armed(armed);
+    if (link->publishes) link->transport->set_armed(word);
   }
   if (armed) full_fence();
 }

@@ -27,12 +27,14 @@ template <u32 slots>
 class RingWriter {
  public:
   RingWriter() = default;
-  // `consumed`: the reader's credit word. The lines are prepared by prepare().
-  RingWriter(Slot* lines, const le<u32>* consumed) : lines_(lines), consumed_(consumed) {}
+  // `consumed`: the reader's credit word, at `start` too. The lines are prepared by prepare().
+  RingWriter(Slot* lines, const le<u32>* consumed, u32 start = 0)
+      : lines_(lines), consumed_(consumed), next_(start), credited_(start) {}
 
-  // Gives every line of fresh memory its sequence of "one lap ago".
-  static void prepare(std::span<Slot, slots> lines) {
-    for (u32 i = 0; i < slots; ++i) store_relaxed(lines[i].sequence, i + 1 - slots);
+  // Gives every line of fresh memory its sequence of "one lap ago", for indices from `start`.
+  static void prepare(std::span<Slot, slots> lines, u32 start = 0) {
+    for (u32 i = start; i != start + slots; ++i)
+      store_relaxed(lines[i & mask].sequence, i + 1 - slots);
   }
 
   // Whether `lines` more fit while at most `limit` lines are in flight. fault: the reader's credit
@@ -115,8 +117,9 @@ class RingReader {
   static constexpr u32 credit_every = slots / 4;
 
   RingReader() = default;
-  // `consumed`: our credit word, in memory that we write.
-  RingReader(const Slot* lines, le<u32>* consumed) : lines_(lines), consumed_(consumed) {}
+  // `consumed`: our credit word, in memory that we write; it holds `start`.
+  RingReader(const Slot* lines, le<u32>* consumed, u32 start = 0)
+      : lines_(lines), consumed_(consumed), next_(start), published_(start) {}
 
   bool empty() const { return load_relaxed(lines_[next_ & mask].sequence) == next_ + 1 - slots; }
 

@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 #include "message/link_layout.h"
+#include "message/shared_word.h"
 #include "message/stats.h"
 
 namespace cob::message {
@@ -21,7 +22,10 @@ struct LinkEnds {
   const LinkMemory* in = nullptr;  // to be read; its writer may change it at any time
   u64 out_bulk_bytes = 0;          // of the bulk areas behind them
   u64 in_bulk_bytes = 0;
-  std::shared_ptr<const void> hold;  // keeps both memories mapped
+  // Index of the rings' first line; the credit words in `in` and `out` start with it.
+  u32 out_start = 0;
+  u32 in_start = 0;
+  std::shared_ptr<const void> hold;  // keeps both memories mapped, and `in` from being used again
   std::byte* bulk = nullptr;  // where buffers are filled, out_bulk_bytes: out->bulk() or its stage
 };
 
@@ -56,10 +60,12 @@ class Transport {
   // `bytes` at `offset` of our bulk area have been filled: they must arrive before lines written
   // from now on.
   virtual void lend(u64 offset, u64 bytes) = 0;
+  // After publish() and a full fence: the peer's armed word, by which it is rung or not.
+  virtual u32 peer_armed() { return load_relaxed(ends()->in->state.armed); }
   // Wakes the peer, whose armed word has been seen.
   virtual void ring() = 0;
-  // We are about to sleep, our armed word is written; or are awake again.
-  virtual void set_armed(bool armed) = 0;
+  // We are about to sleep, and `armed` has been written as our armed word; or 0, we are awake.
+  virtual void set_armed(u32 armed) = 0;
   // Something waits for poll() that no descriptor will tell of.
   virtual bool pending() const = 0;
   // Puts what wakes us into `epoll`, now and for all later sessions.
