@@ -45,7 +45,7 @@ constexpr const char* messages_help =
     "and\n"
     "1 GiB, sleeping ends, a computing process beside them. --seconds is a round's length; the\n"
     "packaged systems of --peers and their sizes come on top.\n\n"
-    "Topics: round_trips one_way multicast bulk loans sleeping hogs sizes.";
+    "Topics: round_trips one_way multicast bulk loans sleeping hogs window socket sizes.";
 constexpr const char* peers_help =
     "Round trips and one-way messages of 8 B, 64 B, 4 KiB and 1 MiB with UCX, libfabric, Open "
     "MPI,\n"

@@ -34,6 +34,9 @@ MESSAGES = ["rounds", "empty_poll_ns", "line_over_line_p99",
               for k, s in (("copy", "_gb_per_s"), ("bulk", "_gb_per_s"), ("bulk_over_copy", ""))),
             "loan_1g_over_4k",
             *(f"{k}_rtt_{s}" for k in ("sleeping", "hog", "hog_client", "hog_server", "hog_both") for s in ("p50_us", "p99_us")),
+            *(f"{k}_rtt_{s}" for k in ("coherent", "window", "tcp", "tcp_sleeping", "socket") for s in ("ns", "p99_ns")),
+            "window_over_coherent_rtt", "window_over_coherent_rate", "window_over_coherent_page_rate", "coherent_per_s", "window_per_s",
+            "socket_over_tcp_rtt", "socket_over_sleeping_tcp_rtt", "socket_per_s", "socket_full_per_s", "socket_lent_gb_per_s",
             *(f"cob_{n}_{s}" for n in (8, 64, 4096, 1048576) for s in ("rtt_p50_ns", "rtt_p99_ns", "per_s"))]
 
 

@@ -25,6 +25,8 @@ Outcome<Findings> measure_loans(const TopicRun& run);
 Outcome<Findings> measure_sleeping(const TopicRun& run);
 Outcome<Findings> measure_hogs(const TopicRun& run);
 Outcome<Findings> measure_sizes(const TopicRun& run);
+Outcome<Findings> measure_window_link(const TopicRun& run);
+Outcome<Findings> measure_socket_link(const TopicRun& run);
 
 // A line of the table. Keys are the JSON's; "" where there is nothing to show.
 struct Row {
