@@ -37,21 +37,21 @@ sigset_t interrupt_signals() {
   return set;
 }
 
-void pin(int core) {
-  if (core < 0) return;
+void pin(const std::vector<int>& cores) {
+  if (cores.empty()) return;
   cpu_set_t set;
   CPU_ZERO(&set);
-  CPU_SET(static_cast<unsigned>(core), &set);
+  for (const int core : cores) CPU_SET(static_cast<unsigned>(core), &set);
   sched_setaffinity(0, sizeof set, &set);
 }
 
-// In the child, between fork and exec or the busy loop.
-void settle_child(pid_t parent, int core, int death_signal) {
+// In the child, between fork and exec or its own work.
+void settle_child(pid_t parent, const std::vector<int>& cores, int death_signal) {
   prctl(PR_SET_PDEATHSIG, death_signal);
   if (getppid() != parent) _exit(127);
   const sigset_t set = interrupt_signals();
   sigprocmask(SIG_UNBLOCK, &set, nullptr);
-  pin(core);
+  pin(cores);
 }
 
 int exit_status(int status) {
@@ -120,11 +120,12 @@ Outcome<Child> Child::spawn(const SpawnOptions& options) {
   for (const std::string& word : options.argv) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
   const char* path = options.output.empty() ? "/dev/null" : options.output.c_str();
+  const std::vector<int> cores(options.core < 0 ? 0 : 1, options.core);
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) return Outcome<Child>::failed(fmt::format("fork: {}", std::strerror(errno)));
   if (pid == 0) {
-    settle_child(parent, options.core, SIGTERM);
+    settle_child(parent, cores, SIGTERM);
     const int in = open("/dev/null", O_RDONLY);
     const int out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0644);
     if (in < 0 || out < 0) _exit(127);
@@ -139,16 +140,22 @@ Outcome<Child> Child::spawn(const SpawnOptions& options) {
   return Child(pid);
 }
 
-Outcome<Child> Child::hog(int core) {
+Outcome<Child> Child::start(const std::vector<int>& cores, const std::function<int()>& run) {
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) return Outcome<Child>::failed(fmt::format("fork: {}", std::strerror(errno)));
   if (pid == 0) {
-    settle_child(parent, core, SIGKILL);
-    prctl(PR_SET_NAME, "cob-bench-hog");
-    for (volatile unsigned long spins = 0;;) spins = spins + 1;
+    settle_child(parent, cores, SIGKILL);
+    _exit(run());
   }
   return Child(pid);
+}
+
+Outcome<Child> Child::hog(int core) {
+  return start({core}, []() -> int {
+    prctl(PR_SET_NAME, "cob-bench-hog");
+    for (volatile unsigned long spins = 0;;) spins = spins + 1;
+  });
 }
 
 Outcome<int> Child::wait(double seconds, Interrupts& interrupts,

@@ -50,6 +50,9 @@ class Child {
   ~Child() { end(); }
 
   static Outcome<Child> spawn(const SpawnOptions& options);
+  // A copy of this process, on any of `cores`, that ends with what `run` returns; it is killed
+  // should this process die.
+  static Outcome<Child> start(const std::vector<int>& cores, const std::function<int()>& run);
   // A busy loop on `core`, until ended.
   static Outcome<Child> hog(int core);
 

@@ -1,102 +1,82 @@
-// The rounds and the table of `cob bench messages`.
-// A figure is the median over the rounds; its p99 is the median of the rounds' p99s of single round
-// trips. Used by the measuring command's only thread.
+// The rounds of `cob bench messages`: each topic, and with --peers each packaged system, in turn.
+// See messages/topics.h and messages/rounds.h.
+// Used by the measuring command's only thread.
 #include "bench/messages.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 
-#include <cstring>
+#include <algorithm>
 
 #include "bench/child.h"
-#include "bench/messages_measure.h"
+#include "bench/messages/rounds.h"
+#include "bench/messages/topics.h"
+#include "bench/peers.h"
 #include "bench/report.h"
 
 namespace cob::bench {
 
 namespace {
 
-using Results = std::vector<MessagesResult>;
-
-template <typename Get>
-Summary over(const Results& results, Get get) {
-  std::vector<double> values;
-  for (const MessagesResult& one : results) values.push_back(get(one));
-  return summarize(std::move(values));
+bool chosen(const Options& options, const std::string& topic) {
+  return options.only.empty() || std::ranges::find(options.only, topic) != options.only.end();
 }
 
-struct Latency {
-  const char* key;
-  const char* title;
-  RoundTrip MessagesResult::* figure;
-};
-constexpr Latency latencies[] = {
-    {"message_word", "floor: a word there and back", &MessagesResult::word},
-    {"message_line", "a full line there and back", &MessagesResult::line},
-    {"message_bare", "bare ring, one 64 B slot each way", &MessagesResult::bare_ring},
-    {"message_typed", "typed request and reply, deadline, continuation", &MessagesResult::typed},
-};
-struct Figure {
-  const char* key;
-  const char* title;
-  double MessagesResult::* figure;
-};
-constexpr Figure figures[] = {
-    {"message_bare_over_line", "bare ring over floor", &MessagesResult::bare_ratio},
-    {"message_typed_over_line", "typed request over floor", &MessagesResult::typed_ratio},
-    {"message_batched_per_s", "one-way messages/s, batched",
-     &MessagesResult::one_way_batched_per_s},
-    {"message_single_per_s", "one-way messages/s, one a publish",
-     &MessagesResult::one_way_single_per_s},
-    {"message_empty_poll_ns", "a poll that finds nothing (ns)", &MessagesResult::empty_poll_ns},
-};
+// "" or the name that is no topic.
+std::string unknown(const Options& options) {
+  for (const std::string& name : options.only) {
+    if (std::ranges::none_of(topics(), [&](const Topic& topic) { return topic.name == name; }))
+      return name;
+  }
+  return "";
+}
 
-void show(const Results& results, Report& report) {
-  Table table({"messages (ns a round trip)", "median", "p99", "runs"});
-  for (const Latency& one : latencies) {
-    Summary summary =
-        over(results, [&](const MessagesResult& r) { return (r.*one.figure).p50_ns; });
-    summary.p99 =
-        over(results, [&](const MessagesResult& r) { return (r.*one.figure).p99_ns; }).median;
-    report.summary(one.key, "ns", summary);
-    table.row({one.title, human(summary.median), summary.p99 > 0 ? human(summary.p99) : "-",
-               std::to_string(summary.runs)});
+std::string names() {
+  std::vector<std::string> all;
+  for (const Topic& topic : topics()) all.emplace_back(topic.name);
+  return fmt::format("{}", fmt::join(all, ", "));
+}
+
+// "" or what failed.
+std::string run_round(const Options& options, Interrupts& interrupts, Rounds& rounds) {
+  for (const Topic& topic : topics()) {
+    if (!chosen(options, topic.name)) continue;
+    const auto found = topic.measure({.cores = {options.cores[0], options.cores[1]},
+                                      .seconds = options.seconds * topic.share,
+                                      .interrupts = interrupts});
+    if (interrupts.seen()) return "interrupted";
+    if (!found) return fmt::format("{}: {}", topic.name, found.why());
+    rounds.add(*found);
   }
-  for (const Figure& one : figures) {
-    const Summary summary = over(results, [&](const MessagesResult& r) { return r.*one.figure; });
-    report.number(one.key, summary.median);
-    table.row({one.title, human(summary.median), "-", std::to_string(summary.runs)});
-  }
-  fmt::print("{}", table.to_string());
+  if (!options.peers) return "";
+  // A peer's measurement is as long as cob's of the same.
+  rounds.add(measure_peers(
+      {.cores = options.cores, .seconds = std::max(0.02, options.seconds / 80), .rounds = 1},
+      interrupts));
+  return interrupts.seen() ? "interrupted" : "";
 }
 
 }  // namespace
 
 int messages_main(const Options& options) {
-  cpu_set_t old, two;
-  sched_getaffinity(0, sizeof old, &old);
-  CPU_ZERO(&two);
-  for (int core : options.cores) CPU_SET(static_cast<unsigned>(core), &two);
-  sched_setaffinity(0, sizeof two, &two);
+  if (const std::string name = unknown(options); !name.empty())
+    return fail(options.json, 2,
+                fmt::format("there is no topic '{}'; there are: {}", name, names()));
   Interrupts interrupts;
-  Results results;
-  bool failed = false;
-  for (int round = 0; round < options.rounds && !failed && !interrupts.seen(); ++round) {
-    const auto result = measure_messages(options.seconds);
-    failed = result.is_error();
-    if (failed) {
-      fmt::print(stderr, "cob bench messages: {}: {}\n", result.error().what,
-                 std::strerror(result.error().code));
-    } else {
-      results.push_back(result.value());
-    }
+  Rounds rounds;
+  for (int round = 0; round < options.rounds; ++round) {
+    const std::string wrong = run_round(options, interrupts, rounds);
+    if (!wrong.empty()) return fail(options.json, interrupts.seen() ? 130 : 1, wrong);
   }
-  sched_setaffinity(0, sizeof old, &old);
-  if (interrupts.seen()) return 130;
-  if (failed) return 1;
   Report report;
-  show(results, report);
-  return report.write(options.json) ? 0 : 1;
+  rounds.report(report);
+  fmt::print("{}", rounds.table(report));
+  for (const std::string& note : rounds.notes()) fmt::print("{}\n", note);
+  bool written = report.write(options.json);
+  if (!options.histogram.empty() && !write_text(options.histogram, rounds.histograms())) {
+    fmt::print(stderr, "cob bench: cannot write {}\n", options.histogram);
+    written = false;
+  }
+  return written && !rounds.any_peer_failed() ? 0 : 1;
 }
 
 }  // namespace cob::bench

@@ -225,7 +225,7 @@ class Meter {
   Histogram bare_times_, sleeping_times_, typed_times_;
 };
 
-RoundTrip round_trip(const Histogram& times) {
+SocketRoundTrip round_trip(const Histogram& times) {
   return {static_cast<double>(times.percentile(50)), static_cast<double>(times.percentile(99))};
 }
 

@@ -3,15 +3,20 @@
 // in short slices, so ratios hold on a noisy machine. One thread each.
 #pragma once
 
-#include "bench/messages_measure.h"
+#include "base/result.h"
 
 namespace cob::bench {
 
+struct SocketRoundTrip {
+  double p50_ns = 0;
+  double p99_ns = 0;
+};
+
 struct SocketResult {
-  RoundTrip bare;          // 64 bytes each way, recv() and send() spinning, TCP_NODELAY
-  RoundTrip sleeping;      // the same, each end blocked in recv(): what is commonly measured
-  RoundTrip typed;         // Messenger::request over StreamTransport and TLS, a slot each way
-  double typed_ratio = 0;  // p50 to the bare one's
+  SocketRoundTrip bare;      // 64 bytes each way, recv() and send() spinning, TCP_NODELAY
+  SocketRoundTrip sleeping;  // the same, each end blocked in recv(): what is commonly measured
+  SocketRoundTrip typed;     // Messenger::request over StreamTransport and TLS, a slot each way
+  double typed_ratio = 0;    // p50 to the bare one's
   double typed_sleeping_ratio = 0;   // p50 to the sleeping one's
   double one_way_batched_per_s = 0;  // one slot each, flush every 64, as received
   double one_way_full_per_s = 0;     // flushed only when the ring is full

@@ -147,20 +147,21 @@ void measure_round_trips(Messenger& messenger, Duration time, Sample& sample) {
     messenger.flush();
     while (!answered) messenger.poll(start, 64);
   };
-  for (int i = 0; i < 1'000; ++i) once();
+  Time now = HostClock::read();
+  for (int i = 0; i < 1'000 && now < start + time / 10; ++i, now = HostClock::read()) once();
   Histogram rows, singles;
-  for (Time now = HostClock::read(); now < start + time / 2;) {
+  do {
     const Time from = HostClock::read();
     for (u64 i = 0; i < row; ++i) once();
     now = HostClock::read();
     rows.record(static_cast<u64>((now - from).ns));
-  }
-  for (Time now = HostClock::read(); now < start + time;) {
+  } while (now < start + time / 2);
+  do {
     const Time from = now;
     once();
     now = HostClock::read();
     singles.record(static_cast<u64>((now - from).ns));
-  }
+  } while (now < start + time);
   sample.p50 = static_cast<double>(rows.percentile(50)) / row;
   sample.p99 = static_cast<double>(singles.percentile(99));
 }

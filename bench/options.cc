@@ -39,9 +39,13 @@ constexpr const char* floor_help =
     "core\n"
     "(idle, and beside a busy neighbour), eventfd, dup+close, first touch of a shared page.";
 constexpr const char* messages_help =
-    "A 64-byte request and its reply between two kernels, and one-way messages per second; as "
-    "ratio\n"
-    "to the bare cache-line round trip measured in the same run.";
+    "Messages between kernels on two cores, each figure in turns with its floor: round trips "
+    "against\n"
+    "the bare cache line, one-way rates, multicast, bulk by loan against copying, loans of 4 KiB "
+    "and\n"
+    "1 GiB, sleeping ends, a computing process beside them. --seconds is a round's length; the\n"
+    "packaged systems of --peers and their sizes come on top.\n\n"
+    "Topics: round_trips one_way multicast bulk loans sleeping hogs window socket sizes.";
 constexpr const char* peers_help =
     "Round trips and one-way messages of 8 B, 64 B, 4 KiB and 1 MiB with UCX, libfabric, Open "
     "MPI,\n"
@@ -69,6 +73,7 @@ constexpr const char* servers_help =
 constexpr const char* examples =
     "Examples:\n"
     "  cob bench floor\n"
+    "  cob bench messages --peers --json messages.json --histogram histogram.json\n"
     "  cob bench calls --seconds 0.2 --rounds 3\n"
     "  cob bench servers --fast\n"
     "  cob bench servers --only nginx_close,nginx_close_hog --json figures.json";
@@ -154,9 +159,10 @@ Parser::Parser() {
   app.require_subcommand(1);
   app.footer(examples);
   for (CLI::App* command : commands) command->footer(examples);
-  CLI::App &calls = *commands[2], &servers = *commands[3], &peers = *commands[4];
+  CLI::App &messages = *commands[1], &calls = *commands[2], &servers = *commands[3],
+           &peers = *commands[4];
   add_common(*commands[0], per_command[0], 0.5, 5);
-  add_common(*commands[1], per_command[1], 1, 5);
+  add_common(messages, per_command[1], 2, 5);
   add_common(calls, per_command[2], 0.5, 5);
   add_common(servers, per_command[3], 2, 5);
   add_common(peers, per_command[4], 0.3, 3);
@@ -165,6 +171,15 @@ Parser::Parser() {
   servers.add_option("--only", per_command[3].only, "these cases alone, separated by commas")
       ->delimiter(',')
       ->type_name("CASES");
+  messages.add_option("--only", per_command[1].only, "these topics alone, separated by commas")
+      ->delimiter(',')
+      ->type_name("TOPICS");
+  messages.add_flag("--peers", per_command[1].peers,
+                    "beside the packaged messaging systems of cob bench peers");
+  messages
+      .add_option("--histogram", per_command[1].histogram,
+                  "write the latency histograms to FILE, for bench/plot.py")
+      ->type_name("FILE");
   peers.add_option("--only", per_command[4].only, "these peers alone, separated by commas")
       ->delimiter(',')
       ->type_name("PEERS");

@@ -13,7 +13,9 @@ struct Options {
   std::string json;         // file for the flat JSON object; "": none, "-": standard output
   double seconds = 0;       // per measurement
   int rounds = 0;
-  std::vector<std::string> only;  // servers: cases, peers: peers to run; empty: all
+  std::vector<std::string> only;  // servers: cases, peers: peers, messages: topics; empty: all
+  bool peers = false;             // messages: the packaged systems too
+  std::string histogram;          // messages: file for the latency histograms; "": none
   bool linux_only = false;        // servers: the Linux side alone, no cob needed
   bool fast = false;              // servers: few cases, few short rounds
   std::vector<int> cores;         // client's and server's; filled with the first two allowed ones

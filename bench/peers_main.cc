@@ -11,12 +11,6 @@
 namespace cob::bench {
 namespace {
 
-std::string size_name(std::size_t size) {
-  if (size >= std::size_t{1} << 20) return fmt::format("{} MiB", size >> 20);
-  if (size >= 1'024) return fmt::format("{} KiB", size >> 10);
-  return fmt::format("{} B", size);
-}
-
 const char* state_name(PeerState state) {
   switch (state) {
     case PeerState::missing:

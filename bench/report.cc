@@ -95,4 +95,10 @@ std::string human(double value) {
   return text;
 }
 
+std::string size_name(std::size_t bytes) {
+  if (bytes >= std::size_t{1} << 20) return fmt::format("{} MiB", bytes >> 20);
+  if (bytes >= 1'024) return fmt::format("{} KiB", bytes >> 10);
+  return fmt::format("{} B", bytes);
+}
+
 }  // namespace cob::bench

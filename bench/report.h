@@ -47,5 +47,7 @@ class Table {
 
 // 1234567.8 -> "1,234,568"; below 100 with one, below 10 with two decimals.
 std::string human(double value);
+// "64 B", "4 KiB", "1 MiB".
+std::string size_name(std::size_t bytes);
 
 }  // namespace cob::bench

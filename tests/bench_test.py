@@ -14,12 +14,38 @@ import sys
 import tempfile
 import time
 import unittest
+from xml.etree import ElementTree
 
 COB = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else ""
 PROGRAMS = ["nginx", "ab", "redis-server", "redis-benchmark", "redis-cli", "curl"]
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 FLOOR = ["line_8", "line_64", "system_call", "yield_pair", "futex_wake", "futex_wake_hog", "eventfd", "dup_close",
          "first_touch", "second_mapping_touch"]
+PLOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "bench", "plot.py")
+MESSAGES = ["rounds", "empty_poll_ns", "line_over_line_p99",
+            *(f"{k}_{s}" for k in ("line", "bare", "rpc", "loan_4k", "loan_1g") for s in ("ns", "p99_ns", "runs")),
+            *(f"{k}_over_line{s}" for k in ("bare", "rpc") for s in ("", "_p99")),
+            *(f"oneway_{k}" for k in ("floor_per_s", "64b_per_s", "64b_over_floor", "batched_floor_per_s", "batched_per_s",
+                                      "batched_over_floor", "delivery_ns")),
+            "multicast_over_oneway",
+            *(f"multicast_{n}_{k}" for n in (1, 2, 4, 8) for k in ("delivery_ns", "over_oneway")),
+            "bulk_over_copy",
+            *(f"{k}_{n}{s}" for n in ("64k", "256k", "1m", "4m")
+              for k, s in (("copy", "_gb_per_s"), ("bulk", "_gb_per_s"), ("bulk_over_copy", ""))),
+            "loan_1g_over_4k",
+            *(f"{k}_rtt_{s}" for k in ("sleeping", "hog", "hog_client", "hog_server", "hog_both") for s in ("p50_us", "p99_us")),
+            *(f"{k}_rtt_{s}" for k in ("coherent", "window", "tcp", "tcp_sleeping", "socket") for s in ("ns", "p99_ns")),
+            "window_over_coherent_rtt", "window_over_coherent_rate", "window_over_coherent_page_rate", "coherent_per_s", "window_per_s",
+            "socket_over_tcp_rtt", "socket_over_sleeping_tcp_rtt", "socket_per_s", "socket_full_per_s", "socket_lent_gb_per_s",
+            *(f"cob_{n}_{s}" for n in (8, 64, 4096, 1048576) for s in ("rtt_p50_ns", "rtt_p99_ns", "per_s"))]
+
+
+def children(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
 
 
 def bench(*words, timeout=150):
@@ -72,8 +98,69 @@ class Bench(unittest.TestCase):
         self.assertGreater(figures["line_8_ns"], 0)
 
     def test_messages(self):
-        self.figures(["messages", "--seconds", "0.2", "--rounds", "1"],
-                     ["message_typed_ns", "message_bare_over_line", "message_typed_over_line"])
+        """Every figure is there, with its floor, and the plot takes the histograms."""
+        with tempfile.TemporaryDirectory() as folder:
+            histogram = os.path.join(folder, "histogram.json")
+            figures, printed = self.figures(
+                ["messages", "--seconds", "0.1", "--rounds", "1", "--histogram", histogram], MESSAGES)
+            for key in MESSAGES:
+                self.assertGreater(figures[key], 0, key)
+            self.assertIn("over floor", printed)
+            with open(histogram, encoding="utf-8") as file:
+                self.assertLessEqual({"line", "bare", "rpc"}, set(json.load(file)))
+            plotted = subprocess.run([sys.executable, PLOT, "--latency", histogram], stdout=subprocess.PIPE, text=True, check=True)
+            self.assertEqual(ElementTree.fromstring(plotted.stdout).tag, "{http://www.w3.org/2000/svg}svg")
+
+    def test_messages_beside_peers(self):
+        """The one peer that is always built; without the others' programs they are rows too."""
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(os.path.join(os.path.dirname(COB), "cob-peer-unix_socket"), folder)
+            file = os.path.join(folder, "messages.json")
+            done = subprocess.run([COB, "bench", "messages", "--peers", "--only", "sizes", "--seconds", "0.1", "--rounds", "1", "--json", file],
+                                  env={**os.environ, "COB_PEERS": folder}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            self.assertEqual(done.returncode, 0, done.stdout)
+            with open(file, encoding="utf-8") as text:
+                figures = json.load(text)
+            for size in (8, 64, 4096, 1048576):
+                for key in (f"cob_over_best_peer_rtt_{size}", f"cob_over_best_peer_rate_{size}", f"cob_{size}_rtt_p50_ns",
+                            f"cob_{size}_rtt_p99_ns", f"cob_{size}_per_s", f"peer_unix_socket_{size}_per_s"):
+                    self.assertGreater(figures[key], 0, key)
+            self.assertEqual(figures["peer_ucx_missing"], 1)
+            self.assertIn("apt-get install libucx-dev", done.stdout)
+            plotted = subprocess.run([sys.executable, PLOT, "--sizes", file], stdout=subprocess.PIPE, text=True, check=True)
+            self.assertEqual(ElementTree.fromstring(plotted.stdout).tag, "{http://www.w3.org/2000/svg}svg")
+
+    def test_messages_end_when_told(self):
+        """In the middle of a phase, in which both processes spin."""
+        for told in (signal.SIGTERM, signal.SIGINT):
+            running = subprocess.Popen([COB, "bench", "messages", "--only", "round_trips", "--seconds", "600"],
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            deadline = time.monotonic() + 30
+            while len(children(running.pid)) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            measuring = children(running.pid)
+            self.assertEqual(len(measuring), 2)
+            running.send_signal(told)
+            self.assertEqual(running.wait(timeout=30), 130)
+            self.assertEqual([pid for pid in measuring if os.path.exists(f"/proc/{pid}")], [])
+
+    def test_messages_end_with_a_child(self):
+        running = subprocess.Popen([COB, "bench", "messages", "--only", "one_way", "--seconds", "600"],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 30
+        while len(children(running.pid)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(children(running.pid)[0], signal.SIGKILL)
+        _, said = running.communicate(timeout=30)
+        self.assertEqual(running.returncode, 1)
+        self.assertIn("signal 9", said)
+
+    def test_messages_need_two_cores(self):
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            done = subprocess.run([COB, "bench", "messages", "--json", file.name], stderr=subprocess.PIPE, text=True,
+                                  preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}))
+            self.assertEqual(done.returncode, 2)
+            self.assertIn("needs two cores", done.stderr)
 
     def test_peers(self):
         """The one peer that needs no package; the others' programs are the same in what this command does with them."""
@@ -144,6 +231,7 @@ class Bench(unittest.TestCase):
 
     def test_what_is_wrong_is_said(self):
         for words, expected in [(["servers", "--only", "nginx_open"], "nginx_open"), (["nonsense"], "nonsense"), (["peers", "--only", "aeron"], "aeron"),
+                                (["messages", "--only", "round"], "round_trips"),
                                 (["floor", "--cores", "0,9999"], "9999"), (["floor", "--cores", "0,0"], "different"),
                                 (["floor", "--rounds", "0"], "--rounds")]:
             code, said, printed = bench(*words)

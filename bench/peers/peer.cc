@@ -109,7 +109,7 @@ void pin(int core) {
   require(::sched_setaffinity(0, sizeof set, &set) == 0, "cannot pin to the core");
 }
 
-// As bench/messages_measure.cc does it: the median from rows of eight, so that reading the clock
+// As bench/messages/timing.h does it: the median from rows of eight, so that reading the clock
 // weighs little, the 99th percentile from single ones.
 void measure_round_trips(const Settings& settings, const std::function<u64(u64)>& once) {
   constexpr u64 row = 8;

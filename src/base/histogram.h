@@ -48,6 +48,13 @@ class Histogram {
   // The smallest bucket bound that at least `percent` of the values do not exceed: never below the
   // exact percentile, at most 1/32 above it. 0 if empty.
   u64 percentile(double percent) const;
+  // f(highest value of the bucket, values in it) for each that is not empty, ascending.
+  template <typename F>
+  void for_each(F f) const {
+    for (std::size_t i = 0; i < buckets_.size(); ++i) {
+      if (buckets_[i] != 0) f(Scale::highest_of(i), buckets_[i]);
+    }
+  }
 
  private:
   using Scale = LogLinear<5>;

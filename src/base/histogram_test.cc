@@ -30,6 +30,15 @@ TEST(Histogram, SmallValuesAreExact) {
   EXPECT_DOUBLE_EQ(h.mean(), 16.0);
 }
 
+TEST(Histogram, GivesItsBucketsInOrder) {
+  Histogram h;
+  h.record(1'000, 2);
+  h.record(7);
+  std::vector<std::pair<u64, u64>> seen;
+  h.for_each([&](u64 highest, u64 count) { seen.emplace_back(highest, count); });
+  EXPECT_EQ(seen, (std::vector<std::pair<u64, u64>>{{7, 1}, {1'007, 2}}));
+}
+
 TEST(Histogram, PercentilesAreWithinOneThirtySecondAbove) {
   std::mt19937_64 random(1);
   Histogram h;
