@@ -114,6 +114,10 @@ TEST(Waiter, MessagesWithoutEndHideNoDescriptor) {
   EXPECT_EQ(waiter->counts().sleeps, 0u);
 }
 
+template <typename T>
+T argument_of(void (Transport::*)(T));
+using Armed = decltype(argument_of(&Transport::set_armed));
+
 // Has something from the second look on.
 struct LateTransport final : Transport {
   mutable int looks = 0;
@@ -128,7 +132,7 @@ struct LateTransport final : Transport {
   void publish() override {}
   void lend(u64, u64) override {}
   void ring() override {}
-  void set_armed(bool) override {}
+  void set_armed(Armed) override {}
   Result<void> watch(FdRef) override { return {}; }
 };
 
