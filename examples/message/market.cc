@@ -45,8 +45,8 @@ struct Closing {  // to all, one way
 
 struct Member {
   std::unique_ptr<Messenger> messenger;
+  std::unique_ptr<Waiter> waiter{};  // outlives what is watched in it
   std::unique_ptr<Rendezvous> rendezvous{};
-  std::unique_ptr<Waiter> waiter{};
 
   // What this kernel understands is said before it meets anybody.
   Result<void> join(const char* place) {

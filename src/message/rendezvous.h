@@ -58,7 +58,8 @@ class Rendezvous {
   // for the hang-up comes with the last copy. EACCES: another user's.
   Result<void> meet(Fd socket);
 
-  // Puts what wakes us into `epoll`, now and for all later peers, their bells included.
+  // Puts what wakes us into `epoll`, which must outlive us, now and for all later peers, their
+  // bells included.
   Result<void> watch(FdRef epoll);
   // Meets who has come, calls who is missing, tells the Messenger of those that ended, and takes
   // its take_faulted(): such a peer is refused until it has another epoch. True if a peer came or

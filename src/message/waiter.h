@@ -49,7 +49,8 @@ class Waiter {
     u64 looks = 0;   // at descriptors, without sleeping
   };
 
-  // Watches `messenger`, which must outlive it. EMFILE, ENFILE, ENOMEM.
+  // Watches `messenger`, which must outlive it and is not polled after its end. EMFILE, ENFILE,
+  // ENOMEM.
   static Result<std::unique_ptr<Waiter>> create(Messenger& messenger,
                                                 const WaitOptions& options = {});
   static Result<std::unique_ptr<Waiter>> create(Messenger& messenger, const WaitOptions& options,
