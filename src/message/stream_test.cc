@@ -273,9 +273,11 @@ TEST_F(StreamsTest, RoomThatDoesNotSufficeIsWaitedForAgain) {
 TEST_F(StreamsTest, WhatIsOwedWaitsForRoom) {
   const auto [ours, theirs] = join();
   ASSERT_EQ(a->write(ours, piece(1, 0, 20'000)), 20'000);
-  u64 notes = 0;
-  while (a->end->send(b->end.id, Note{})) ++notes;
-  ASSERT_TRUE(a->streams.close(ours));  // the end finds no room
+  ASSERT_TRUE(b->streams.shutdown_write(theirs));
+  settle();
+  while (a->end->send(b->end.id, Note{})) {
+  }
+  ASSERT_TRUE(a->streams.close(ours));  // the last of both ends finds no room
   EXPECT_EQ(a->streams.size(), 1u);
   a->streams.poll();
   settle();
