@@ -188,9 +188,11 @@ class Meter {
     const u64 before = received();
     const Time start = HostClock::read();
     for (u64 at = 0; at < bulk_bytes; at += loan_bytes) transport_.lend(at, loan_bytes);
-    (void)messenger_.send(KernelId(1), Note{});
-    messenger_.flush();
     Time now = start;
+    // Credits for what was received may still be under way.
+    while (!messenger_.send(KernelId(1), Note{}) && messenger_.connected(KernelId(1)))
+      messenger_.poll(now = HostClock::read(), 64);
+    messenger_.flush();
     while (received() == before && messenger_.connected(KernelId(1)))
       messenger_.poll(now = HostClock::read(), 64);
     return static_cast<double>(bulk_bytes) / seconds(now - start);

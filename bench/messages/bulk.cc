@@ -21,7 +21,7 @@ constexpr std::array<std::size_t, 4> sizes{std::size_t{64} << 10, std::size_t{25
                                            std::size_t{1} << 20, std::size_t{4} << 20};
 constexpr const char* size_names[] = {"64k", "256k", "1m", "4m"};
 constexpr std::size_t most = sizes.back();
-constexpr int turns = 4;
+constexpr i64 turns = 4;
 
 struct Memory {
   RawPingPong line;
@@ -89,8 +89,8 @@ class BulkDriver {
   // The ratio of throughputs: 1 is as fast as copying.
   double measure(std::size_t bytes, const char* name) {
     std::vector<double> copy, lend;
-    const Duration slice = seat_.time / static_cast<i64>(2 * turns * sizes.size());
-    for (int i = 0; i < turns; ++i) {
+    const Duration slice = seat_.time / (2 * turns * i64{sizes.size()});
+    for (i64 i = 0; i < turns; ++i) {
       seat_.stage.enter(phase_copy);
       repeat(slice, copy, [&] { return copy_once_ns(bytes); });
       seat_.stage.enter(phase_lend);

@@ -48,8 +48,7 @@ Outcome<Findings> measure_window_link(const TopicRun& run) {
 }
 
 Outcome<Findings> measure_socket_link(const TopicRun& run) {
-  return run_alone({.cores = run.cores, .seconds = run.seconds, .patience_seconds = 30},
-                   drive_socket, run.interrupts);
+  return run_alone({.cores = run.cores, .seconds = run.seconds}, drive_socket, run.interrupts);
 }
 
 }  // namespace cob::bench

@@ -14,7 +14,7 @@ namespace {
 
 using namespace message;
 
-constexpr int turns = 4;
+constexpr i64 turns = 4;
 constexpr std::size_t small = 4'096;
 constexpr std::size_t large = std::size_t{1} << 30;
 // Room for a large one beside one that is on its way back; pages are only taken when touched.
@@ -71,7 +71,7 @@ Result<void> drive(Seat& seat) {
   RoundTrips of_small(seat.sheet, "loan_4k"), of_large(seat.sheet, "loan_1g");
   const Duration slice = seat.time / (2 * turns);
   u64 number = 0;
-  for (int i = 0; i < turns; ++i) {
+  for (i64 i = 0; i < turns; ++i) {
     of_small.slice(slice, [&] { lend(*messenger, small, ++number); });
     of_large.slice(slice, [&] { lend(*messenger, large, ++number); });
   }

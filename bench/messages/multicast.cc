@@ -16,7 +16,7 @@ using namespace message;
 
 constexpr u32 phase_one_way = 100;  // the others: how many receivers
 constexpr u16 most = 8;
-constexpr int turns = 4;
+constexpr i64 turns = 4;
 constexpr u64 batch = 64;
 
 Result<void> answer(Seat& seat) {
@@ -51,7 +51,7 @@ Result<void> drive(Seat& seat) {
   };
   std::vector<double> one_way;
   std::map<u16, std::vector<double>> multicast;
-  for (int i = 0; i < turns; ++i) {
+  for (i64 i = 0; i < turns; ++i) {
     one_way.push_back(delivery_ns(phase_one_way, [&] {
       for (u64 k = 0; k < batch; ++k) {
         while (!messenger.send(answerer_kernel, note)) messenger.flush();

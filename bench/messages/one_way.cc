@@ -14,7 +14,7 @@ namespace {
 using namespace message;
 
 enum Phase : u32 { phase_floor = 1, phase_floor_batched, phase_messages };
-constexpr int turns = 5;
+constexpr i64 turns = 5;
 constexpr u64 batch = 64;
 
 struct Memory {
@@ -131,7 +131,7 @@ Result<void> drive(Seat& seat) {
     seat.stage.enter(phase);
     return one_way_rate(seat.stage, slice, send);
   };
-  for (int i = 0; i < turns; ++i) {
+  for (i64 i = 0; i < turns; ++i) {
     floor.push_back(rate(phase_floor, [&] { return writer.send_singly(); }));
     single.push_back(rate(phase_messages, [&] { return send_notes(*messenger, note, 1); }));
     writer.memory.published.store(writer.next, std::memory_order_relaxed);

@@ -103,7 +103,7 @@ struct PairOptions {
   std::size_t shared_bytes = 0;
   std::vector<int> hogs = {};  // cores on which a process computes meanwhile
   // Beside `seconds`; then the topic has failed.
-  double patience_seconds = 10;
+  double patience_seconds = 60;
 };
 
 // The driver returns when it is done; the answerer need not return.

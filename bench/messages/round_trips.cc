@@ -14,7 +14,7 @@ namespace {
 using namespace message;
 
 enum Phase : u32 { phase_line = 1, phase_bare, phase_typed };
-constexpr int turns = 5;
+constexpr i64 turns = 5;
 
 struct Memory {
   RawPingPong line;
@@ -82,7 +82,7 @@ Result<void> drive(Seat& seat) {
   const Duration slice = seat.time / (3 * turns);
   std::array<u64, 7> bytes{};
   Ping ping{};
-  for (int i = 0; i < turns; ++i) {
+  for (i64 i = 0; i < turns; ++i) {
     seat.stage.enter(phase_line);
     line.slice(slice, [&] { memory.line.ask(bytes); });
     seat.stage.enter(phase_bare);
