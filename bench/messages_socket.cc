@@ -15,9 +15,9 @@
 
 #include "base/histogram.h"
 #include "message/messenger.h"
-#include "message/stream_transport.h"
-#include "message/tls_stream.h"
-#include "message/unix_stream.h"
+#include "message/socket/stream_transport.h"
+#include "message/socket/tls_stream.h"
+#include "message/socket/unix_stream.h"
 
 namespace cob::bench {
 

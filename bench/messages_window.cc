@@ -18,7 +18,7 @@
 #include "base/histogram.h"
 #include "base/passing.h"
 #include "message/messenger.h"
-#include "message/window.h"
+#include "message/window/window.h"
 
 namespace cob::bench {
 namespace {

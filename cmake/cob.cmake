@@ -1,4 +1,5 @@
-# One library a folder: cob_library(NAME DEPS ...) takes the folder's *.cc, leaves out *_test.cc, *_fuzz.cc and *_bench.cc,
+# One library a folder: cob_library(NAME DEPS ... [SUBFOLDERS ...]) takes the *.cc of the folder and of subfolders without a library of their
+# own, leaves out *_test.cc, *_fuzz.cc and *_bench.cc,
 # and makes one GoogleTest executable of the *_test.cc, and of each *_fuzz.cc a libFuzzer binary (COB_FUZZ) or, under the
 # address sanitizer, a test of FUZZ_RUNS fixed inputs beyond its corpus (tests/fuzz/main.cc). The DEPS are the design's arrows; tests/arrows_test.py holds the
 # includes against them.
@@ -19,11 +20,14 @@ find_package(GTest REQUIRED)
 find_package(fmt REQUIRED)
 
 function(cob_library name)
-  cmake_parse_arguments(ARG "" "FUZZ_RUNS" "DEPS" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS *.cc)
+  cmake_parse_arguments(ARG "" "FUZZ_RUNS" "DEPS;SUBFOLDERS" ${ARGN})
+  list(TRANSFORM ARG_SUBFOLDERS APPEND /*.cc OUTPUT_VARIABLE subfolders)
+  file(GLOB sources CONFIGURE_DEPENDS *.cc ${subfolders})
+  set(tests ${sources})
+  set(fuzzers ${sources})
+  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+  list(FILTER fuzzers INCLUDE REGEX "_fuzz\\.cc$")
   list(FILTER sources EXCLUDE REGEX "(_(test|fuzz|bench)|/main)\\.cc$")
-  file(GLOB tests CONFIGURE_DEPENDS *_test.cc)
-  file(GLOB fuzzers CONFIGURE_DEPENDS *_fuzz.cc)
   if(sources)
     add_library(cob_${name} STATIC ${sources})
     target_link_libraries(cob_${name} PUBLIC ${ARG_DEPS} PRIVATE cob_flags)
@@ -55,8 +59,9 @@ function(cob_library name)
       add_executable(${fuzzer}_smoke ${source} ${PROJECT_SOURCE_DIR}/tests/fuzz/main.cc)
       target_link_libraries(${fuzzer}_smoke PRIVATE cob_${name} cob_flags GTest::gtest)
       set_target_properties(${fuzzer}_smoke PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
+      string(REGEX REPLACE "\\.cc$" ".corpus" corpus ${source})
       add_test(NAME fuzz.${fuzzer}
-        COMMAND ${fuzzer}_smoke ${CMAKE_CURRENT_SOURCE_DIR}/${fuzzer}.corpus ${ARG_FUZZ_RUNS})
+        COMMAND ${fuzzer}_smoke ${corpus} ${ARG_FUZZ_RUNS})
       set_tests_properties(fuzz.${fuzzer} PROPERTIES LABELS fuzz TIMEOUT 120)
     endforeach()
   endif()

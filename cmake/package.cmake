@@ -33,7 +33,7 @@ install(FILES ${CMAKE_BINARY_DIR}/package/cob_message-config.cmake ${CMAKE_BINAR
 install(FILES ${CMAKE_BINARY_DIR}/package/cob_message.pc DESTINATION lib/pkgconfig COMPONENT message)
 
 # The headers of the folders' sources; what only tests and the supervisor include stays here.
-foreach(folder base message)
+foreach(folder base message message/window message/socket message/streams)
   file(GLOB headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${folder}/*.h)
   list(FILTER headers EXCLUDE REGEX "/(test_[a-z_]*|control|stream_world)\\.h$")
   install(FILES ${headers} DESTINATION include/cob/${folder} COMPONENT message)

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/random.h"
-#include "message/byte_stream.h"
+#include "message/socket/byte_stream.h"
 #include "sim/simulated_clock.h"
 
 namespace cob::sim {

@@ -10,7 +10,7 @@
 #include <set>
 
 #include "message/messenger.h"
-#include "message/stream_transport.h"
+#include "message/socket/stream_transport.h"
 
 namespace cob::sim {
 namespace {
