@@ -66,6 +66,7 @@ class RingWriter {
   [[gnu::always_inline]] inline void write(const MessageHead& head,
                                            std::span<const std::byte, extent> bytes) {
     Slot& first = lines_[next_ & mask];
+    expect_write(&lines_[(next_ + ahead) & mask]);
     auto* line = reinterpret_cast<std::byte*>(&first);
     store_relaxed(*reinterpret_cast<le<u64>*>(line + offsetof(Slot, type)),
                   head.word(bytes.size()));
@@ -87,6 +88,9 @@ class RingWriter {
 
  private:
   static constexpr u32 mask = slots - 1;
+  // Lines between the one that is written and one that the reader has long done with, and which
+  // is fetched meanwhile.
+  static constexpr u32 ahead = 8;
 
   // The further lines of a run; they hide behind the head, which is published after them.
   u32 write_more(std::span<const std::byte> rest) {
@@ -95,6 +99,7 @@ class RingWriter {
     while (!rest.empty()) {
       const u32 index = next_ + lines;
       Slot& slot = lines_[index & mask];
+      expect_write(&lines_[(index + ahead) & mask]);
       const std::size_t n = rest.size() < Slot::more_payload ? rest.size() : Slot::more_payload;
       u32 start = 0;
       std::memcpy(&start, rest.data(), n < word ? n : word);
@@ -165,6 +170,8 @@ class RingReader {
   // Returns the lines of the whole run, 0 if a further line is not there: an honest writer
   // published it before the head.
   u32 take_more(const Slot& head, std::byte* scratch) {
+    const u32 whole = lines_for(head.length);  // all there: the head was published last
+    for (u32 i = 1; i < whole; ++i) __builtin_prefetch(&lines_[(next_ + i) & mask]);
     std::memcpy(scratch, head.payload, Slot::first_payload);
     std::size_t done = Slot::first_payload;
     u32 lines = 1;

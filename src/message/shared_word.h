@@ -54,6 +54,16 @@ inline void full_fence() {
   asm volatile("" : : "r"(to) : "memory");
 }
 
+// The line at `at` is going to be written: it is fetched for that meanwhile. A hint, which memory
+// that is not cached ignores.
+inline void expect_write(const void* at) {
+#ifdef __x86_64__  // g++ would fetch it for reading
+  asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(at)));
+#else
+  __builtin_prefetch(at, 1);
+#endif
+}
+
 // Copies to memory that may lie behind a bus, in single stores of 8 bytes, each naturally aligned;
 // the last one is filled up with zeros. REQUIRES: `to` is aligned to 8.
 [[gnu::always_inline]] inline void store_words(void* to, const std::byte* from, std::size_t bytes) {
