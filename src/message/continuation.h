@@ -23,7 +23,8 @@ class Continuation {
   Continuation& operator=(const Continuation&) = delete;
   ~Continuation() { clear(); }
 
-  // `f` is called as f(Result<Arrival*>): what came, valid during the call only.
+  // `f` is called as f(Arrival*, const Error*), one of them not null: what came, or why nothing
+  // did; valid during the call only. (A Result would be written in parts and read as a whole.)
   template <typename F>
   void place(F&& f) {
     using Callable = std::decay_t<F>;
@@ -31,21 +32,21 @@ class Continuation {
     static_assert(alignof(Callable) <= alignof(std::max_align_t));
     clear();
     ::new (static_cast<void*>(storage_)) Callable(std::forward<F>(f));
-    run_ = [](void* at, Result<Arrival*> reply) {
-      (*std::launder(static_cast<Callable*>(at)))(std::move(reply));
+    run_ = [](void* at, Arrival* arrival, const Error* why) {
+      (*std::launder(static_cast<Callable*>(at)))(arrival, why);
     };
     if constexpr (!std::is_trivially_destructible_v<Callable>) {
       destroy_ = [](void* at) { std::launder(static_cast<Callable*>(at))->~Callable(); };
     }
   }
   // REQUIRES: placed. Leaves the callable in place: clear() it afterwards.
-  void run(Result<Arrival*> reply) { run_(storage_, reply); }
+  void run(Arrival* arrival, const Error* why) { run_(storage_, arrival, why); }
   void clear() {
     if (auto destroy = std::exchange(destroy_, nullptr)) destroy(storage_);
   }
 
  private:
-  void (*run_)(void*, Result<Arrival*>) = nullptr;
+  void (*run_)(void*, Arrival*, const Error*) = nullptr;
   void (*destroy_)(void*) = nullptr;
   alignas(std::max_align_t) std::byte storage_[capacity];
 };

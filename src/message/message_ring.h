@@ -63,7 +63,7 @@ class RingWriter {
 
   // REQUIRES: room for lines_for(bytes.size()). The reader sees it from now on.
   template <std::size_t extent>  // constant where the caller's is, so that the copy is unrolled
-  [[gnu::always_inline]] inline void write(const MessageHead& head,
+  [[gnu::always_inline]] inline void write(MessageHead head,
                                            std::span<const std::byte, extent> bytes) {
     Slot& first = lines_[next_ & mask];
     expect_write(&lines_[(next_ + ahead) & mask]);
@@ -82,7 +82,7 @@ class RingWriter {
     next_ += lines;
   }
 
-  void write(const MessageHead& head, std::span<const std::byte> bytes) {
+  void write(MessageHead head, std::span<const std::byte> bytes) {
     write<std::dynamic_extent>(head, bytes);
   }
 

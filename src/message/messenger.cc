@@ -224,7 +224,7 @@ bool Messenger::cancel(RequestId id) {
 
 // There is room: docs/messaging.md, 3. Unless the peer broke the rule, or reserved for a shorter
 // tail than ours.
-Result<void> Messenger::write_reply(const AnyReplyToken& token, const MessageHead& head,
+Result<void> Messenger::write_reply(const AnyReplyToken& token, MessageHead head,
                                     std::span<const std::byte> bytes, const With& with) {
   Link& link = *links_->find(KernelId(token.peer_));
   if (!link.connected || link.generation != token.generation_) return {};
@@ -233,22 +233,25 @@ Result<void> Messenger::write_reply(const AnyReplyToken& token, const MessageHea
     return Error::of(EMSGSIZE, "reply is longer than the requester expects");
   if (with.lend != nullptr) TRY(check_loan(link, *with.lend));
   forget_cancel(link, token.tag_);
-  MessageHead said = head;
-  said.tag = token.tag_;
   ++(head.kind == MessageKind::error ? link.counters.errors_out : link.counters.answers_out);
-  const auto put = [&]<Priority priority>() {
-    if (lane<priority>(link).out.room(lines, 2 * lane<priority>(link).half) == Room::yes) {
-      write_with<priority>(link, said, bytes, with);
-    } else {
-      links_->fault(link, Refusal::unreserved_room);
-    }
-  };
   if (token.priority_ == Priority::urgent) {
-    put.operator()<Priority::urgent>();
+    put_reply<Priority::urgent>(link, head, token.tag_, lines, bytes, with);
   } else {
-    put.operator()<Priority::normal>();
+    put_reply<Priority::normal>(link, head, token.tag_, lines, bytes, with);
   }
   return {};
+}
+
+template <Priority priority>
+void Messenger::put_reply(Link& link, MessageHead head, u32 tag, u32 lines,
+                          std::span<const std::byte> bytes, const With& with) {
+  auto& ring = lane<priority>(link);
+  if (ring.out.room(lines, 2 * ring.half) != Room::yes) {
+    links_->fault(link, Refusal::unreserved_room);
+    return;
+  }
+  head.tag = tag;
+  write_with<priority>(link, head, bytes, with);
 }
 
 void Messenger::note_cancel(Link& link, u32 tag) {
@@ -416,7 +419,8 @@ bool Messenger::deliver_reply(Link& link, const Slot& head, const std::byte* byt
       return broken(Refusal::unasked_reply);
     count_answer(link, *entry, head.detail);
     lane<priority>(link).reserved_reply_lines -= entry->reply_lines;
-    requests_.finish(*entry, Error::of(head.detail, "answered with an error"));
+    const Error why = Error::of(head.detail, "answered with an error");
+    requests_.finish(*entry, nullptr, &why);
     return true;
   }
   if (head.type != entry->reply_type) return broken(Refusal::unasked_reply);
@@ -425,7 +429,7 @@ bool Messenger::deliver_reply(Link& link, const Slot& head, const std::byte* byt
     return broken(Refusal::unasked_reply);
   count_answer(link, *entry, 0);
   lane<priority>(link).reserved_reply_lines -= entry->reply_lines;
-  requests_.finish(*entry, &arrival);
+  requests_.finish(*entry, &arrival, nullptr);
   if (arrival.incoming.loan.valid()) [[unlikely]]
     arrival.incoming.loan.reset();
   return true;

@@ -177,13 +177,13 @@ class Messenger {
     RequestId id;
     Requests::Entry* entry = TRY(begin_request<priority>(
         *link, Reply::type, {.max_tail = max_tail_of<Reply>, .lends = lends<Reply>}, deadline, id));
-    entry->continuation.place([f = std::move(continuation)](Result<Arrival*> arrival) mutable {
+    entry->continuation.place([f = std::move(continuation)](Arrival* arrival,
+                                                            const Error* why) mutable {
       Reply room;
       Incoming none;
-      Incoming& incoming = arrival.is_error() ? none : arrival.value()->incoming;
-      Result<Reply> reply = arrival.is_error()
-                                ? Result<Reply>(arrival.error())
-                                : Result<Reply>(as_message<Reply>(*arrival.value(), room));
+      Incoming& incoming = arrival == nullptr ? none : arrival->incoming;
+      Result<Reply> reply = arrival == nullptr ? Result<Reply>(*why)
+                                               : Result<Reply>(as_message<Reply>(*arrival, room));
       if constexpr (std::is_invocable_v<F&, Result<Reply>>) {
         f(std::move(reply));
       } else {
@@ -314,7 +314,7 @@ class Messenger {
     return {};
   }
   template <Priority priority, std::size_t extent>
-  [[gnu::always_inline]] inline void write(Link& link, const MessageHead& head,
+  [[gnu::always_inline]] inline void write(Link& link, MessageHead head,
                                            std::span<const std::byte, extent> bytes) {
     lane<priority>(link).out.write(head, bytes);
     links_->touch(link, touched_data);
@@ -338,15 +338,14 @@ class Messenger {
     }
   }
   template <Priority priority, std::size_t extent>
-  [[gnu::always_inline]] inline void write_with(Link& link, const MessageHead& head,
+  [[gnu::always_inline]] inline void write_with(Link& link, MessageHead head,
                                                 std::span<const std::byte, extent> bytes,
                                                 const With& with) {
     if (with.tail.empty() && with.lend == nullptr) [[likely]] {
       write<priority>(link, head, bytes);
     } else {
-      MessageHead said = head;
-      const auto whole = assemble(link, bytes, with, said.flags);
-      write<priority>(link, said, whole);
+      const auto whole = assemble(link, bytes, with, head.flags);
+      write<priority>(link, head, whole);
     }
   }
   static Error unknown(const Link& link, MessageType type);
@@ -358,8 +357,11 @@ class Messenger {
   template <Priority priority>
   Result<Requests::Entry*> begin_request(Link& link, MessageType reply, const Beside& beside,
                                          Time deadline, RequestId& id);
-  Result<void> write_reply(const AnyReplyToken& token, const MessageHead& head,
+  Result<void> write_reply(const AnyReplyToken& token, MessageHead head,
                            std::span<const std::byte> bytes, const With& with);
+  template <Priority priority>
+  [[gnu::always_inline]] inline void put_reply(Link& link, MessageHead head, u32 tag, u32 lines,
+                                               std::span<const std::byte> bytes, const With& with);
   template <Priority priority>
   std::size_t drain(Link& link, std::size_t budget);
   template <Priority priority>

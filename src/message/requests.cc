@@ -30,11 +30,11 @@ Requests::Entry* Requests::find(u32 tag) {
   return entry.state != State::free && entry.generation == tag >> 16 ? &entry : nullptr;
 }
 
-void Requests::finish(Entry& entry, Result<Arrival*> reply) {
+void Requests::finish(Entry& entry, Arrival* arrival, const Error* why) {
   if (entry.state == State::waiting) {
     stop_waiting(entry);
     entry.state = State::abandoned;  // not free while its continuation runs
-    entry.continuation.run(reply);
+    entry.continuation.run(arrival, why);
     entry.continuation.clear();
   }
   entry.state = State::free;
@@ -47,7 +47,7 @@ void Requests::abandon(Entry& entry, Error why) {
   VERIFY(entry.state == State::waiting);
   stop_waiting(entry);
   entry.state = State::abandoned;
-  entry.continuation.run(why);
+  entry.continuation.run(nullptr, &why);
   entry.continuation.clear();
 }
 
@@ -56,7 +56,7 @@ u32 Requests::finish_all_of(u16 peer, Error why) {
   for (u32 i = 0; i < capacity; ++i) {
     if (entries_[i].state == State::free || entries_[i].peer != peer) continue;
     if (entries_[i].state == State::waiting) ++failed;
-    finish(entries_[i], why);
+    finish(entries_[i], nullptr, &why);
   }
   return failed;
 }

@@ -47,7 +47,7 @@ class Requests {
   // The entry that `tag` names, waiting or abandoned, or nullptr.
   Entry* find(u32 tag);
   // Frees `entry`; runs its continuation if it was waiting. The continuation may add() others.
-  void finish(Entry& entry, Result<Arrival*> reply);
+  void finish(Entry& entry, Arrival* arrival, const Error* why);
   // Runs the continuation with `why`, but keeps the entry. REQUIRES: waiting.
   void abandon(Entry& entry, Error why);
   // finish() for every entry of `peer`; returns how many were waiting.
