@@ -5,12 +5,14 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "message/kernel_set.h"
 
 namespace cob::message {
 
 Result<std::unique_ptr<Links>> Links::create(KernelId self, u32 own_epoch, u16 kernels,
                                              std::span<std::byte> stats) {
   if (self.value >= kernels) return Error::of(EINVAL, "kernel id beyond the number of kernels");
+  if (kernels > max_kernels) return Error::of(EINVAL, "more kernels than a cob can have");
   StatsPage page = TRY(StatsPage::create(self, own_epoch, kernels, stats));
   std::unique_ptr<Links> links(new Links(self, own_epoch, std::move(page)));
   for (u16 i = 0; i < kernels; ++i) {

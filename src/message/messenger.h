@@ -33,9 +33,9 @@ concept HandlesRequest =
 
 class Messenger {
  public:
-  // Kernel ids run from 0 to kernels - 1. `own_epoch` is this kernel's, from 1. It counts in
-  // `stats`, StatsPage::bytes_for(kernels) that outlive it, for others to read; if empty, in
-  // private memory.
+  // Kernel ids run from 0 to kernels - 1, at most max_kernels. `own_epoch` is this kernel's,
+  // from 1. It counts in `stats`, StatsPage::bytes_for(kernels) that outlive it, for others to
+  // read; if empty, in private memory.
   static Result<std::unique_ptr<Messenger>> create(KernelId self, u32 own_epoch, u16 kernels,
                                                    std::span<std::byte> stats = {});
   // Continuations still waiting are destroyed unrun.

@@ -425,6 +425,22 @@ TEST(Versions, ANewerKernelAsksAnOlderOne) {
   EXPECT_EQ(answer.more, Bytes<400>{});
 }
 
+TEST(KernelSets, HoldEveryKernelOfACob) {
+  EXPECT_TRUE(Messenger::create(KernelId(0), 1, max_kernels));
+  EXPECT_EQ(Messenger::create(KernelId(0), 1, max_kernels + 1).error().code, EINVAL);
+  KernelSet some{KernelId(0), KernelId(63), KernelId(64), KernelId(max_kernels - 1)};
+  some.remove(KernelId(63));
+  std::vector<u16> listed;
+  some.for_each([&](KernelId kernel) { listed.push_back(kernel.value); });
+  EXPECT_EQ(listed, (std::vector<u16>{0, 64, max_kernels - 1}));
+  EXPECT_EQ(some.size(), 3u);
+  EXPECT_FALSE(some.contains(KernelId(63)));
+  some.remove(KernelId(0));
+  some.remove(KernelId(64));
+  some.remove(KernelId(max_kernels - 1));
+  EXPECT_TRUE(some.empty());
+}
+
 TEST(Extents, AreFoundFreedAndJoined) {
   ExtentAllocator extents(10 * 4'096);
   EXPECT_EQ(extents.allocate(1), 0u);

@@ -168,9 +168,9 @@ struct Thread {
       const Time until = end->next_deadline();
       const bool bounded = until - now < longest_nap;
       const i64 ns = bounded ? std::max<i64>((until - now).ns, 0) : 10'000'000'000;
-      const timespec limit{.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
-      epoll_event event;
-      const int heard = ::epoll_pwait2(end.bells.get(), &event, 1, &limit, nullptr);
+      epoll_event event;  // in whole milliseconds: not every emulator knows epoll_pwait2
+      const int heard =
+          ::epoll_wait(end.bells.get(), &event, 1, static_cast<int>((ns + 999'999) / 1'000'000));
       if (bounded) ++naps;
       if (!bounded && heard != 1) lost = true;
     }
