@@ -1,4 +1,4 @@
-// Topics: handing over large buffers by loan, and what a loan itself costs.
+// Topic: handing over large buffers by loan, beside copying them.
 // Model of bulk: the driver writes a buffer anew, then either lends it with a request, whose
 // handler sums every word of it in place, or (the floor) says in a raw line that it is there, and
 // the answerer copies it to private memory. Timed by the driver from handing over to the answer,

@@ -179,6 +179,8 @@ Result<Requests::Entry*> Messenger::begin_request(Link& link, MessageType reply,
   auto& ring = lane<priority>(link);
   const u32 lines = lines_for(link.agreed.bytes[reply.value] + beside.max_tail +
                               (beside.lends ? sizeof(LoanReference) : 0));
+  if (lines > ring.half)  // an urgent one that a newer peer has made longer
+    return Error::of(EMSGSIZE, "the peer's reply does not fit into what can be reserved");
   if (ring.reserved_reply_lines + ring.in.uncredited() + lines > ring.half) {
     ring.in.publish_credits();
     links_->touch(link, touched_credits);

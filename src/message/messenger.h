@@ -153,7 +153,8 @@ class Messenger {
   // Runs `continuation(Result<Reply>)`, or `continuation(Result<Reply>, Incoming&)` where a tail or
   // a loan may come, exactly once, from a later poll(), cancel() or peer_down(), unless an error is
   // returned. ETIMEDOUT at `deadline`; ECANCELED; the handler's own error; ENOSYS if the peer has
-  // no handler. At most 64 bytes of captures. The reply travels with the request's priority.
+  // no handler. EMSGSIZE: the peer's newer reply to an urgent request is too long. At most 64 bytes
+  // of captures. The reply travels with the request's priority.
   template <FlatMessage Request, FlatMessage Reply, typename F>
     requires std::is_invocable_v<F&, Result<Reply>> ||
              std::is_invocable_v<F&, Result<Reply>, Incoming&>

@@ -425,6 +425,33 @@ TEST(Versions, ANewerKernelAsksAnOlderOne) {
   EXPECT_EQ(answer.more, Bytes<400>{});
 }
 
+struct AlarmAsk {
+  static constexpr MessageType type{158};
+  static constexpr Priority priority = Priority::urgent;
+  le<u64> number;
+};
+struct OldStatus {
+  static constexpr MessageType type{159};
+  le<u64> number;
+};
+struct NewStatus {
+  static constexpr MessageType type{159};
+  le<u64> number;
+  Bytes<4'000> more;
+};
+
+TEST(Versions, AReplyThatHasOutgrownTheUrgentRingIsRefusedNotWaitedFor) {
+  End old(0), fresh(1);
+  old->know<AlarmAsk>();
+  old->know<OldStatus>();
+  fresh->know<AlarmAsk>();
+  fresh->know<NewStatus>();
+  connect(old, fresh);
+  const auto sent = old->request<AlarmAsk, OldStatus>(fresh.id, AlarmAsk{}, Time::never(),
+                                                      [](Result<OldStatus>) { FAIL(); });
+  EXPECT_EQ(sent.error().code, EMSGSIZE);
+}
+
 TEST(KernelSets, HoldEveryKernelOfACob) {
   EXPECT_TRUE(Messenger::create(KernelId(0), 1, max_kernels));
   EXPECT_EQ(Messenger::create(KernelId(0), 1, max_kernels + 1).error().code, EINVAL);

@@ -1,5 +1,5 @@
 // WindowTransport: two kernels that write into each other's memory and never read it: PCIe windows,
-// ivshmem, halves of one memfd. docs/messaging.md, 6, 7 and 10.
+// ivshmem, halves of one memfd. docs/messaging.md, 6, 7 and 11.
 // Model: what is stored, and rings, arrive in order at any later time; sessions are agreed on by
 // cards with random numbers; liveness is a heartbeat. No clock of its own. The kernel's loop.
 #pragma once

@@ -1,5 +1,5 @@
 // What lies in a window's memory: a card and a heartbeat at a fixed place, and two areas that
-// successive sessions use in turn. docs/messaging.md, 7 and 10.
+// successive sessions use in turn. docs/messaging.md, 7 and 11.
 // Model: one side's memory, written by the other side alone in words of at most 8 bytes; whatever
 // it held before. Values.
 #pragma once
