@@ -402,6 +402,7 @@ TEST(Versions, AnOlderKernelAsksANewerOne) {
   ASSERT_TRUE(
       (old->request<OldAsk, OldReply>(fresh.id, OldAsk{41}, With{.tail = pattern(3)}, Time::never(),
                                       [&](Result<OldReply> r) { answer = r.value().number; })));
+  old->flush();
   fresh->poll({}, 10);
   old->poll({}, 10);
   EXPECT_EQ(answer, 42u);
@@ -421,6 +422,7 @@ TEST(Versions, ANewerKernelAsksAnOlderOne) {
   ASSERT_TRUE((fresh->request<NewAsk, NewReply>(
       old.id, NewAsk{.number = 41, .since = 9, .more = {}}, With{.tail = pattern(3)}, Time::never(),
       [&](Result<NewReply> r) { answer = r.value(); })));
+  fresh->flush();
   old->poll({}, 10);
   fresh->poll({}, 10);
   EXPECT_EQ(answer.number, 42u);

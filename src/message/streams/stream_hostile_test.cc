@@ -254,6 +254,7 @@ TEST_F(StreamsHostile, AnotherKernelsStreamIsOutOfReach) {
   ASSERT_TRUE((a3->request<StreamOpen, StreamOpened>(
       b3.id, {.stream = 5, .service = service, .window = window}, Time::never(),
       [](Result<StreamOpened>) {})));
+  a3->flush();
   b3->poll({}, 10);
   ASSERT_NE(stream.value, 0u);
   ASSERT_TRUE(
