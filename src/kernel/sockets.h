@@ -100,7 +100,8 @@ class Sockets final : public net::SocketLayer {
   i32 send_shared(Program& program, u32 slot, const call::CallSlot& call);
   i32 receive_shared(Program& program, u32 slot, u64 max_bytes, bool peek, u64* chunks,
                      bool keep_error = false);
-  i32 tcp_info(Program& program, u32 slot, u64* values);
+  // `part`: 0 or 1; docs/calls.md, `info`.
+  i32 tcp_info(Program& program, u32 slot, u64 part, u64* values);
 
   // stream.cc: a connection whose seat the kernel has, as relays use it.
   // True when the kernel has the seat; false: its holder was asked, and the description is stirred
