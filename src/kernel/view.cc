@@ -3,6 +3,7 @@
 // without end gets its share of the host looks and no more. unix(7), epoll(7).
 #include "kernel/view.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/log.h"
@@ -180,10 +181,11 @@ std::size_t Kernel::list_sockets(const ViewRequest& request, u32& cursor,
   }
 }
 
+// Of the route to itself, which all inside routes are like; RFC 791's Total Length bounds it.
 u32 Kernel::view_mtu() const {
-  constexpr std::size_t ethernet_bytes = 14;
+  constexpr std::size_t ethernet_bytes = 14, longest_packet = 0xffff;
   const auto own = net::Route::inside(KernelId(config_.kernel));
-  return static_cast<u32>(device_->max_frame_bytes(own) - ethernet_bytes);
+  return static_cast<u32>(std::min(device_->max_frame_bytes(own) - ethernet_bytes, longest_packet));
 }
 
 }  // namespace cob::kernel

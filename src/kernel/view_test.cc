@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 #include "kernel/test_kernels.h"
@@ -154,7 +155,7 @@ TEST_F(ViewTest, CountersAndDevice) {
   ASSERT_EQ(device.size(), 1u);
   EXPECT_EQ(device[0].address, cob_address);
   EXPECT_EQ(device[0].kernels, 2);
-  EXPECT_EQ(device[0].mtu, message::max_frame_bytes - 14);
+  EXPECT_EQ(device[0].mtu, 0xffffu);
 }
 
 TEST_F(ViewTest, ACaptureLastsAsLongAsItsViewer) {
