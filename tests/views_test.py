@@ -311,5 +311,31 @@ while True:
         wait_until(again, what="the place that a capture left")
 
 
+class LiarTest(harness.CobTest):
+    """Kernels that tell what cannot be: they are not believed, and the command goes on without them."""
+    double = True
+
+    def test_views_that_lie(self):
+        cob = self.cob(kernels=1, environment={"COB_DOUBLE": "lying-view"})
+        for words in (("ss",), ("ip",), ("ip", "neigh"), ("stats", "--net"), ("capture", "-o", cob.directory / "x")):
+            with self.subTest(words=words):
+                done = cob.named(*words)
+                self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+                self.assertIn("kernel 0 answers gibberish", done.stderr)
+
+    def test_a_ring_of_noise(self):
+        cob = self.cob(kernels=1, environment={"COB_DOUBLE": "garbage-ring"})
+        done = cob.named("capture", "-o", cob.directory / "x.pcapng")
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        self.assertIn("cob: kernel 0 wrote garbage into its ring; its frames end there", done.stderr)
+        self.assertIn("cob: 0 frames to", done.stderr)
+
+    def test_silence(self):
+        cob = self.cob(kernels=3, cores="0,0,0")
+        done = cob.named("ss", "--json", timeout=30)
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual([p["kernel"] for p in json.loads(done.stdout)["problems"]], [0, 1, 2])
+
+
 if __name__ == "__main__":
     harness.main()

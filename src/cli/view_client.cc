@@ -15,18 +15,15 @@ namespace cob::cli {
 namespace {
 
 constexpr i64 patience_ms = 2'000, patience_when_one_failed_ms = 200;
-bool one_failed = false;
 
-bool wait_readable(FdRef socket) {
+bool wait_readable(FdRef socket, i64 patience) {
   pollfd wanted{socket.get(), POLLIN, 0};
-  const i64 patience = one_failed ? patience_when_one_failed_ms : patience_ms;
   const Time until = HostClock::read() + Duration::milliseconds(patience);
   int ready;
   do {
     const i64 left_ms = std::max<i64>((until - HostClock::read()).to_ms(), 0);
     ready = ::poll(&wanted, 1, static_cast<int>(left_ms));
   } while (ready < 0 && errno == EINTR);
-  one_failed |= ready <= 0;
   return ready > 0;
 }
 
@@ -57,7 +54,7 @@ std::string printable(std::span<const char> text) {
 }
 
 ViewClient::ViewClient(ControlClient& client, int kernel)
-    : kernel_(kernel), buffer_(max_view_reply) {
+    : client_(client), kernel_(kernel), buffer_(max_view_reply) {
   try {
     ControlReply reply = client.ask({{"do", "view"}, {"kernel", kernel}});
     if (reply.descriptors.size() == 1) socket_ = std::move(reply.descriptors.front());
@@ -78,8 +75,11 @@ std::optional<kernel::ViewReply> ViewClient::ask(const kernel::ViewRequest& requ
   if (send_struct(socket_.ref(), request, {}, Blocking::never).is_error())
     return give_up(
         fmt::format("kernel {} hung up: it ended, or has as many viewers as it takes", kernel_));
-  if (!wait_readable(socket_.ref()))
+  bool& silent = client_.a_kernel_was_silent;
+  if (!wait_readable(socket_.ref(), silent ? patience_when_one_failed_ms : patience_ms)) {
+    silent = true;
     return give_up(fmt::format("kernel {} does not answer: is it stopped?", kernel_));
+  }
   auto received = receive_datagram(socket_.ref(), buffer_);
   if (received.is_error() || received.value().bytes == 0)
     return give_up(

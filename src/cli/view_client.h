@@ -28,6 +28,7 @@ std::string printable(std::span<const char> text);
 class ViewClient {
  public:
   // Not connected, with a problem(), when the kernel does not run or the supervisor refuses.
+  // `client` outlives what is asked here.
   ViewClient(ControlClient& client, int kernel);
 
   // All rows of a table. False: problem() says why; `rows` holds what came before.
@@ -58,6 +59,7 @@ class ViewClient {
  private:
   std::optional<kernel::ViewReply> ask(const kernel::ViewRequest& request, std::size_t row_bytes);
 
+  ControlClient& client_;
   int kernel_;
   Fd socket_;
   std::string problem_;

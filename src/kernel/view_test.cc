@@ -51,7 +51,8 @@ class ViewTest : public testing::Test {
       EXPECT_LE(piece.head.rows, view_rows);
       const std::size_t before = all.size();
       all.resize(before + piece.head.rows);
-      std::memcpy(static_cast<void*>(all.data() + before), piece.rows.data(), piece.rows.size());
+      if (!piece.rows.empty())
+        std::memcpy(static_cast<void*>(all.data() + before), piece.rows.data(), piece.rows.size());
       cursor = piece.head.cursor;
       if (pieces != nullptr) ++*pieces;
     } while (cursor != 0);
