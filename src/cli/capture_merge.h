@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -20,14 +21,15 @@ class CaptureMerge {
     const Time said{frame.record.time_ns};
     frame.record.time_ns = std::clamp(said, earliest, std::max(earliest, latest)).ns;
     bytes_ += frame.bytes.size() + sizeof frame;
-    held_.push_back({from, std::move(frame)});
+    held_.push_back({from, next_++, std::move(frame)});
   }
   std::size_t bytes() const { return bytes_; }
 
   // Calls take(from, frame) in order for all up to `until`; false from it ends that.
   template <typename F>
   void take(Time until, F take) {
-    std::ranges::stable_sort(held_, {}, [](const Held& h) { return h.frame.record.time_ns; });
+    std::ranges::sort(held_, {},
+                      [](const Held& h) { return std::pair(h.frame.record.time_ns, h.order); });
     std::size_t taken = 0;
     while (taken < held_.size() && held_[taken].frame.record.time_ns <= until.ns) {
       Held& h = held_[taken++];
@@ -40,9 +42,11 @@ class CaptureMerge {
  private:
   struct Held {
     std::size_t from;
+    u64 order;  // of equal times
     net::CaptureReader::Frame frame;
   };
   std::vector<Held> held_;
+  u64 next_ = 0;
   std::size_t bytes_ = 0;
 };
 

@@ -59,7 +59,7 @@ Sockets collect(ControlClient& client, const CobView& view, const SsOptions& opt
     for (const SocketRow& row : rows)
       if (filter.matches(row)) sockets.rows.push_back({number, row});
   }
-  std::ranges::stable_sort(sockets.rows, {}, [](const Found& f) {
+  std::ranges::sort(sockets.rows, {}, [](const Found& f) {
     return std::tuple(f.row.state != kernel::state_listening, f.row.local_port, f.row.remote_port,
                       f.kernel);
   });
