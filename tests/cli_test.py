@@ -159,7 +159,7 @@ class HelpTest(CliTest):
     def test_every_command_teaches(self):
         cob = self.cob(up=False)
         listing = cob.cli("--help").stdout
-        for command in ("up", "run", "ps", "status", "stats", "down", "doctor", "completion"):
+        for command in ("up", "run", "ps", "status", "stats", "ss", "ip", "capture", "down", "doctor", "completion"):
             self.assertRegex(listing, rf"\n  {command} ")
             done = cob.cli(command, "--help")
             self.expect(done, 0, "Examples:", f"cob {command}")
@@ -197,6 +197,10 @@ class HelpTest(CliTest):
             return done.stdout.split()
         self.assertLessEqual({"up", "run", "ps", "status", "stats", "down", "doctor", "bench"}, set(complete("cob")))
         self.assertLessEqual({"--kernels", "--cores", "--ip", "--name", "--json"}, set(complete("cob", "up")))
+        self.assertLessEqual({"--listening", "--info", "--json", "state"}, set(complete("cob", "ss")))
+        self.assertIn("established", complete("cob", "ss", "state"))
+        self.assertLessEqual({"--statistics", "addr", "neigh"}, set(complete("cob", "ip")))
+        self.assertLessEqual({"--output", "--filter", "--seconds"}, set(complete("cob", "capture")))
         self.assertIn("true", complete("cob", "run", "-k", "1", "--"))
         self.assertEqual({"bash", "zsh"} - set(complete("cob", "completion")), set())
         self.assertLessEqual({"floor", "messages", "calls", "servers", "--seconds", "--rounds", "--only", "--fast", "--json"},

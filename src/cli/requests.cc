@@ -4,6 +4,8 @@
 //   socket, attach right}
 //   {"do":"status"}                   -> {"ok":true,"name",...,"kernels":[...]} + {board of each
 //   running kernel, in order}
+//   {"do":"view","kernel":K}          -> {"ok":true,"kernel","epoch"} + {socket to the kernel,
+//   kernel/view.h}
 //   {"do":"down"}                     -> {"ok":true}; the connection closes when all is over
 //   anything else                     -> {"ok":false,"error":"..."}
 // Model: the user's own processes only (0600 socket in a 0700 directory, peer credentials checked).
@@ -90,6 +92,7 @@ Supervisor::Reply Supervisor::answer(const nlohmann::json& request, pid_t sender
   if (verb == "status") return answer_status();
   if (ending_) return {refusal("the cob is going down"), {}, {}};
   if (verb == "attach") return answer_attach(request, sender);
+  if (verb == "view") return answer_view(request);
   if (verb == "down") {
     begin_shutdown("");
     return {{{"ok", true}, {"pid", ::getpid()}}, {}, {}};
@@ -122,6 +125,35 @@ Supervisor::Reply Supervisor::answer_status() const {
   for (const KernelSlot& kernel : kernels_) {
     if (kernel.running()) reply.descriptors.push_back(kernel.board());
   }
+  return reply;
+}
+
+// A command and a kernel talk by themselves; the supervisor introduces them. What a kernel that
+// stands still has not taken must leave room for what its peers tell it.
+Supervisor::Reply Supervisor::answer_view(const nlohmann::json& request) {
+  const auto wanted = request.find("kernel");
+  if (wanted == request.end() || !wanted->is_number_integer())
+    return {refusal("view needs a kernel"), {}, {}};
+  const auto number = wanted->get<i64>();
+  if (number < 0 || number >= static_cast<i64>(kernels_.size()))
+    return {refusal(fmt::format("there is no kernel {}", number)), {}, {}};
+  KernelSlot& kernel = kernels_[static_cast<std::size_t>(number)];
+  if (!kernel.running())
+    return {refusal(fmt::format("kernel {} is {}", number, to_string(kernel.state()))), {}, {}};
+  if (kernel.has_queued()) return {refusal(fmt::format("kernel {} stands still", number)), {}, {}};
+  auto pair = seqpacket_pair();
+  if (pair.is_error())
+    return {refusal(fmt::format("no socket pair: {}", std::strerror(pair.error().code))), {}, {}};
+  auto [kernel_end, viewer_end] = pair.release_value();
+  message::Simple viewer{};
+  viewer.kind = std::to_underlying(message::ControlKind::viewer);
+  viewer.epoch = kernel.epoch();
+  std::vector<Fd> passed;
+  passed.push_back(std::move(kernel_end));
+  if (kernel.send(viewer, std::move(passed)).is_error())
+    return {refusal(fmt::format("kernel {} takes no requests", number)), {}, {}};
+  Reply reply{{{"ok", true}, {"kernel", kernel.id()}, {"epoch", kernel.epoch()}}, {}, {}};
+  reply.owned.push_back(std::move(viewer_end));
   return reply;
 }
 

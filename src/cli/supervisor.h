@@ -90,6 +90,7 @@ class Supervisor {
   Reply answer(const nlohmann::json& request, pid_t sender);
   Reply answer_attach(const nlohmann::json& request, pid_t sender);
   Reply answer_status() const;
+  Reply answer_view(const nlohmann::json& request);
   KernelSlot* least_used();
 
   void begin_shutdown(const std::string& problem);

@@ -218,7 +218,7 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       break;
     case Op::info:
       if (call.a[0] == static_cast<u64>(call::InfoKind::tcp)) {
-        result = sockets_->tcp_info(program, number, values);
+        result = sockets_->tcp_info(program, number, call.a[1], values);
       } else {
         values[0] = d->send_buffered;
         values[1] = d->kept_bytes();

@@ -100,6 +100,9 @@ void Kernel::on_supervisor() {
                   simple.value);
         }
         break;
+      case ControlKind::viewer:
+        if (fds.size() == 1) add_viewer(std::move(fds[0]));
+        break;
       case ControlKind::shutdown:
         stopping_ = true;
         break;

@@ -58,6 +58,7 @@ Result<void> Kernel::start() {
                                      board_memory_.mapping.bytes().subspan(stats_offset)));
   directory_.attach(*messenger_);
   device_ = std::make_unique<net::InsideDevice>(messenger_->links());
+  tapped_ = std::make_unique<net::PcapDevice<net::InsideDevice>>(*device_, tap_);
   SocketsOptions options;
   options.self = KernelId(config_.kernel);
   options.address = net::Ipv4Address{config_.address};
@@ -70,7 +71,7 @@ Result<void> Kernel::start() {
   stack.receive_window_bytes = options.receive_limit;
   stack.secret[0] = config_.secret[0];
   stack.secret[1] = config_.secret[1];
-  stack_ = TRY(net::Stack::create(stack, *device_, *sockets_));
+  stack_ = TRY(net::Stack::create(stack, *tapped_, *sockets_));
   sockets_->set_stack(*stack_);
   relays_ = std::make_unique<Relays>(*sockets_, events_.ref(), most_relays());
   spare_arena_ = TRY(Arena::create());
@@ -121,7 +122,7 @@ Result<void> Kernel::run() {
 
 bool Kernel::poll(Time now) {
   std::size_t work = messenger_->poll(now, message_budget);
-  work += device_->poll(frame_budget, *this);
+  work += tapped_->poll(frame_budget, *this);
   for (std::size_t i = 0; i < attached_.size(); ++i) {
     Program& program = *attached_[i];
     const u32 threads = static_cast<u32>(program.threads().size());
@@ -141,6 +142,7 @@ bool Kernel::poll(Time now) {
 // Everything written in this turn becomes visible, then sleepers are rung: one fence for all
 // programs.
 void Kernel::flush() {
+  if (tap_.on()) tap_.publish();
   messenger_->flush();
   while (const auto peer = messenger_->take_faulted()) {
     ++faults_;
@@ -241,6 +243,7 @@ Result<void> Kernel::watch(FdRef fd, u64 event) {
   epoll_event wanted{};
   // Doorbells are edge-triggered, so that they need not be read.
   wanted.events = is_doorbell(event)      ? EPOLLIN | EPOLLET
+                  : event >= event_viewer ? EPOLLIN | EPOLLRDHUP
                   : event >= event_flight ? 0  // its end is all that is looked for
                                           : EPOLLIN | EPOLLRDHUP;
   wanted.data.u64 = event;
@@ -253,8 +256,8 @@ void Kernel::unwatch(FdRef fd) {
   if (fd.valid()) ::epoll_ctl(events_.get(), EPOLL_CTL_DEL, fd.get(), nullptr);
 }
 
-// Host descriptors: the doorbells, the supervisor, the programs' liveness sockets, relays. Waits
-// until `deadline` at most.
+// Host descriptors: the doorbells, the supervisor, the programs' liveness sockets, relays, viewers.
+// Waits until `deadline` at most.
 bool Kernel::poll_host(int wait, Time deadline, Time now) {
   epoll_event events[32];
   timespec timeout{};
@@ -274,6 +277,9 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
     if (is_doorbell(data)) {
       if ((data & event_peer_doorbell) == event_peer_doorbell)
         messenger_->heard(KernelId(static_cast<u16>(data)));
+    } else if (data >= event_viewer) {
+      on_viewer(static_cast<u32>(data));
+      work = true;
     } else if (data >= Relays::event_mark) {
       relays_->on_event(static_cast<u32>(data));
       work = true;

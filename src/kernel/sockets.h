@@ -14,6 +14,8 @@
 
 namespace cob::kernel {
 
+struct SocketRow;
+
 struct SocketCounters {
   u64 bytes_in = 0, bytes_out = 0;
   u64 offers_taken_back = 0;
@@ -98,7 +100,8 @@ class Sockets final : public net::SocketLayer {
   i32 send_shared(Program& program, u32 slot, const call::CallSlot& call);
   i32 receive_shared(Program& program, u32 slot, u64 max_bytes, bool peek, u64* chunks,
                      bool keep_error = false);
-  i32 tcp_info(Program& program, u32 slot, u64* values);
+  // `part`: 0 or 1; docs/calls.md, `info`.
+  i32 tcp_info(Program& program, u32 slot, u64 part, u64* values);
 
   // stream.cc: a connection whose seat the kernel has, as relays use it.
   // True when the kernel has the seat; false: its holder was asked, and the description is stirred
@@ -140,6 +143,11 @@ class Sockets final : public net::SocketLayer {
 
   const SocketCounters& counters() const { return counters_; }
 
+  // listing.cc: a piece of what `cob ss` shows; cursor and places as Stack::list_connections.
+  std::size_t list_connections(u32& cursor, u32 places, std::span<SocketRow> rows) const;
+  std::size_t list_time_wait(u32& cursor, u32 places, std::span<SocketRow> rows) const;
+  std::size_t list_listeners(u32& cursor, u32 places, std::span<SocketRow> rows);
+
   // net::SocketLayer
   void on_incoming(net::ListenerId listener, net::TcbId tcb) override;
   void on_connected(net::TcbId tcb, u64 cookie) override;
@@ -171,6 +179,10 @@ class Sockets final : public net::SocketLayer {
     return address == options_.address || address.is_loopback();
   }
   void apply_options(Description& d);
+
+  // listing.cc
+  u64 peek_unread(const Description& d) const;
+  u32 waiting_at(const Description& d) const;
 
   // receive.cc
   std::size_t append_to_arena(Description& d, std::span<const std::byte> payload);

@@ -98,6 +98,10 @@ struct TcbLimits {
   }
 };
 
+// What a connection waits for, of what tcp(7) and ss(8) name.
+enum class WaitKind : u8 { nothing, retransmit, persist, cork, keep_alive, fin_wait_2 };
+enum class CongestionState : u8 { open, recovery, loss };  // RFC 6582; after a timeout
+
 struct TcbInfo {
   TcpState state = TcpState::closed;
   Endpoint local{}, remote{};
@@ -107,6 +111,31 @@ struct TcbInfo {
   u32 send_window_bytes = 0, receive_window_bytes = 0, retransmits = 0;
   u64 bytes_sent = 0, bytes_received = 0;
   u32 unacked_bytes = 0, unsent_bytes = 0;
+  WaitKind waits_for = WaitKind::nothing;  // the earliest
+  u32 wait_ms = 0;                         // until then
+  u8 retries = 0;                          // of the running retransmission
+  CongestionState congestion = CongestionState::open;
+  bool timestamps = false, window_scaling = false;  // RFC 7323: agreed on
+  u8 send_scale = 0;                                // the peer's window shift
+};
+
+// One of list_connections(), list_time_wait(), list_neighbours().
+struct TcbEntry {
+  TcbId id;
+  u64 cookie = 0;
+  TcbInfo info;
+};
+struct TimeWaitInfo {
+  Endpoint local{}, remote{};
+  Route route{};
+  u32 left_ms = 0;
+};
+struct NeighbourInfo {
+  Ipv4Address address;
+  MacAddress mac{};       // of one that has answered
+  bool answered = false;  // false: asked, silent so far
+  bool fresh = false;     // heard of lately
+  u32 heard_ms = 0;       // ago
 };
 
 struct ListenerInfo {
@@ -186,6 +215,14 @@ class Stack {
   // EINVAL for a stale id.
   virtual Result<TcbInfo> info(TcbId tcb) const = 0;
   virtual const StackCounters& counters() const = 0;
+  // For tools, piece by piece: each looks at `places` places of its table at most, from `cursor`
+  // on, fills `out` from the front and returns how many. `cursor`: 0 at first; where the next call
+  // goes on, 0 again behind the end. What comes or goes meanwhile may be missed.
+  virtual std::size_t list_connections(u32& cursor, u32 places, std::span<TcbEntry> out) const = 0;
+  virtual std::size_t list_time_wait(u32& cursor, u32 places,
+                                     std::span<TimeWaitInfo> out) const = 0;
+  virtual std::size_t list_neighbours(u32& cursor, u32 places,
+                                      std::span<NeighbourInfo> out) const = 0;
   // True if a connection, TIME_WAIT entry (not reusable at `now`) or listener uses this local port
   // towards `remote`.
   virtual bool tuple_in_use(Endpoint local, Endpoint remote, Time now) const = 0;

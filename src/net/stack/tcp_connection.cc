@@ -234,29 +234,4 @@ void TcpStack::route_lost(Route route) {
   }
 }
 
-Result<TcbInfo> TcpStack::info(TcbId id) const {
-  const Tcb* t = table_.get(id);
-  if (t == nullptr) return Error::of(EINVAL, "info: no such connection");
-  const TcbCold& cold = table_.cold(*t);
-  const SequenceNumber data_start = later_of(t->send_unacknowledged, cold.initial_send + 1);
-  const SequenceNumber sent = std::min(later_of(t->send_max, data_start), t->send_end);
-  return TcbInfo{.state = t->state,
-                 .local = t->key.local(),
-                 .remote = t->key.remote(),
-                 .route = t->route,
-                 .mss = t->mss,
-                 .congestion_window_bytes = t->congestion_window,
-                 .slow_start_threshold_bytes = t->slow_start_threshold,
-                 .smoothed_rtt_us = cold.smoothed_rtt_us,
-                 .rtt_variance_us = cold.rtt_variance_us,
-                 .retransmit_timeout_us = retransmit_interval_ms(*t) * 1'000,
-                 .send_window_bytes = t->send_window,
-                 .receive_window_bytes = t->receive_edge - t->receive_next,
-                 .retransmits = cold.retransmits,
-                 .bytes_sent = cold.bytes_sent,
-                 .bytes_received = cold.bytes_received,
-                 .unacked_bytes = data_start < sent ? sent - data_start : 0,
-                 .unsent_bytes = t->send_end - sent};
-}
-
 }  // namespace cob::net

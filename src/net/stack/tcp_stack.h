@@ -66,8 +66,14 @@ class TcpStack final : public Stack {
   Result<TcbInfo> info(TcbId tcb) const override;
   const StackCounters& counters() const override;
   bool tuple_in_use(Endpoint local, Endpoint remote, Time now) const override;
+  // listing.cc
+  std::size_t list_connections(u32& cursor, u32 places, std::span<TcbEntry> out) const override;
+  std::size_t list_time_wait(u32& cursor, u32 places, std::span<TimeWaitInfo> out) const override;
+  std::size_t list_neighbours(u32& cursor, u32 places, std::span<NeighbourInfo> out) const override;
 
  private:
+  TcbInfo describe(const Tcb& t) const;
+
   // ip.cc: frames in and out.
   struct OutgoingFrame {
     std::span<std::byte> bytes;  // empty: the frame is dropped
