@@ -261,6 +261,7 @@ TEST_F(StreamsHostile, AnotherKernelsStreamIsOutOfReach) {
       c3->send(b3.id, StreamData{.to = stream.value, .from = 5}, {.tail = std::span(some)}));
   ASSERT_TRUE(c3->send(b3.id, StreamReset{.to = stream.value, .from = 5, .reason = EIO}));
   ASSERT_TRUE(c3->send(b3.id, StreamReset{.to = 0, .from = 5, .reason = EIO}));
+  c3->flush();
   b3->poll({}, 10);
   std::byte byte{};
   EXPECT_EQ(of_b.read(stream, {&byte, 1}).error().code, EAGAIN);
