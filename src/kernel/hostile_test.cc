@@ -63,7 +63,7 @@ TEST_F(Hostile, RandomSlotsHarmTheirSenderOnly) {
       }
     }
   }
-  EXPECT_GT(posted, 10'000u);  // most were taken, not ended at once
+  EXPECT_GT(posted, 9'000u);   // most were taken, not ended at once
   expect_service();
 }
 
