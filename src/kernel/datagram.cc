@@ -202,7 +202,8 @@ i32 Sockets::connect_datagram(Program& program, u32 number, net::Endpoint remote
     write_names(d);
     return 0;
   }
-  const bool decided = d.state == SocketState::datagram;
+  // A bound one that only looks may still become the host's.
+  const bool decided = d.state == SocketState::datagram && how != call::DatagramConnect::look;
   if (remote.address.is_any()) remote.address = net::Ipv4Address{INADDR_LOOPBACK};
   const bool group = is_group(remote.address);
   // An address that may be the host's: without a cob socket there it is.

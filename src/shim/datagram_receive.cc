@@ -72,6 +72,7 @@ ssize_t take(Socket* socket, Taking& t) {
   store(socket->consumed, socket->consumed + taken);
   publish_word(socket->program->consumed, socket->consumed);
   if (taken == unread) {
+    Guard guard(socket->lock);  // posts are senders' too
     Call c{.op = Op::consumed};
     post_on(socket, c);
   }
@@ -94,10 +95,10 @@ void give_back(Arena* arena, u32 chunk, u64 bytes) {
 
 // The seat is the kernel's. As take; -ERESTART: it came back to us.
 ssize_t take_shared(Socket* socket, Taking& t) {
-  Call c{.op = Op::receive_datagram};
+  Call c{.op = Op::receive_datagram, .socket = socket->slot, .generation = socket->generation};
   c.a[0] = t.peek ? 1 : 0;
   Critical critical;
-  const Reply reply = call_on(socket, c);
+  const Reply reply = call_kernel(socket->arena, c);  // what others post on it need not come first
   socket->climbed = true;
   if (reply.result == 0 || reply.result == -EAGAIN)
     return none(socket, acquire(socket->kernel->flags));

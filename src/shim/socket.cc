@@ -339,8 +339,13 @@ u32 stream_readiness(Socket* socket, u8 flags, u32 interest) {
 void climb_slow(Socket* socket) {
   if (!is_live(socket) || !begun(socket)) return;
   if (socket->stage != Stage::stream && socket->stage != Stage::datagram) return;
-  Call c{.op = Op::use};
+  Call c{.op = Op::use, .socket = socket->slot, .generation = socket->generation};
   socket->climbed = true;
+  if (socket->datagram) {  // whose posts are under its lock, not the seat
+    Critical critical;
+    call_kernel(socket->arena, c);
+    return;
+  }
   call_on(socket, c);
 }
 
