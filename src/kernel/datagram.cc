@@ -264,7 +264,9 @@ void Sockets::send_to(Program& program, u32 number, const call::CallSlot& call) 
   }
   // Room is counted by bytes and header, so that datagrams of no length take some too.
   call::KernelSocket& line = program.ours(number);
-  publish(line.acknowledged, line.acknowledged + chunks.bytes + header_bytes);
+  const u64 room = chunks.bytes + header_bytes;
+  program.slot(number).posted += room;
+  publish(line.acknowledged, line.acknowledged + room);
   if (load(program.theirs(number).want_space) != 0) program.touch_space(number);
   if (d.state == SocketState::datagram && d.bound && (d.flags & call::flag_send_closed) == 0) {
     std::array<net::UdpPiece, call::max_datagram_chunks> pieces;

@@ -168,7 +168,9 @@ TEST_F(Datagrams, UnreadOnesGoOverToAnotherHolderWhole) {
   send_to(a, 1, "kept", 5'000);
   step(10);
   sockets_.let_go(b, 2, false);
+  const u64 acknowledged = a.ours(1).acknowledged;
   ASSERT_TRUE(sockets_.give_seat_back(d));
+  EXPECT_EQ(a.ours(1).acknowledged, acknowledged);
   EXPECT_EQ(datagrams(a, 1).front().data, "kept");
 }
 

@@ -354,8 +354,6 @@ int connect_datagram(Socket* socket, const sockaddr* address, socklen_t length, 
     settle(socket);
     if (socket->stage != Stage::datagram || !is_live(socket)) return 0;
     ask(socket, DatagramConnect::dissolve, {});
-    socket->remote_address = 0;
-    socket->remote_port = 0;
     note_listener(socket);
     return 0;
   }
@@ -376,9 +374,6 @@ int connect_datagram(Socket* socket, const sockaddr* address, socklen_t length, 
       break;
   }
   if (was_undecided) socket->may_leave = true;
-  const SocketNames& names = socket->arena->kernel->names[socket->slot];
-  socket->remote_address = load(names.remote_address);
-  socket->remote_port = load(names.remote_port);
   return 0;
 }
 

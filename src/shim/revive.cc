@@ -139,6 +139,10 @@ void note_listener(Socket* socket) {
   const SocketNames& names = socket->arena->kernel->names[socket->slot];
   socket->listening_address = load(names.local_address);
   socket->listening_port = load(names.local_port);
+  if (socket->datagram) {
+    socket->remote_address = load(names.remote_address);
+    socket->remote_port = load(names.remote_port);
+  }
   if (socket->backlog == 0) socket->backlog = 4'096;
   store(socket->listens, true);
 }

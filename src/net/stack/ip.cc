@@ -71,19 +71,21 @@ void TcpStack::on_frame(std::span<const std::byte> frame, Route from, FrameFlags
   const bool spoofed = from.is_uplink()
                            ? packet.source == options_.address || packet.source.is_loopback()
                            : !is_local(packet.source, from);
-  const bool for_all = packet.destination.is_multicast() || is_broadcast(packet.destination);
-  if ((!is_local(packet.destination, from) && !for_all) || spoofed || packet.source.is_any() ||
+  const bool for_us = is_local(packet.destination, from);
+  const bool for_all =
+      !for_us && (packet.destination.is_multicast() || is_broadcast(packet.destination));
+  if ((!for_us && !for_all) || spoofed || packet.source.is_any() ||
       is_group_or_broadcast(packet.source)) {
     ++counters_.frames_not_ours;
     return;
   }
+  if (packet.protocol == ip_protocol_tcp && for_us) [[likely]]
+    return on_tcp(packet, from, !flags.checksum_not_computed);
   if (packet.protocol == ip_protocol_udp) return on_udp(packet, from, !flags.checksum_not_computed);
   if (for_all) {  // RFC 1122 sections 3.2.2.6 and 4.2.3.10
     ++counters_.frames_not_ours;
     return;
   }
-  if (packet.protocol == ip_protocol_tcp) [[likely]]
-    return on_tcp(packet, from, !flags.checksum_not_computed);
   if (packet.protocol == ip_protocol_icmp) return on_icmp(packet, from);
   ++counters_.frames_not_ours;
 }
