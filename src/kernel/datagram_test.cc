@@ -27,7 +27,7 @@ class Datagrams : public OneKernel {
     slot.op = call::Op::send_to;
     slot.a[0] = bytes | u64{7} << 48 | u64{33} << 56;
     slot.a[1] = us.value | u64{port} << 32;
-    for (u32 i = 0; u64{i} * call::chunk_bytes < bytes; ++i)
+    for (u32 i = 0; i < call::chunks_in_send_to && u64{i} * call::chunk_bytes < bytes; ++i)
       slot.a[3 + i / 2] |= u64{chunk + i} << (i % 2 == 0 ? 0 : 32);
     return slot;
   }
