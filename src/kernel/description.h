@@ -72,11 +72,11 @@ struct Description {
   net::ListenerId listener;
   net::Endpoint local, remote;
   std::unique_ptr<Datagram> datagram;  // none: a stream socket
-  bool bound = false;       // local port was claimed
-  bool claiming = false;    // bind or listen waits for the port's home kernel
-  bool port_given = false;  // bind(2) named it: it stays when listening ends
-  bool listened = false;    // its holders' lines count offers, or did
-  bool deferred = false;    // in its listener's `deferred`, until the peer sends
+  bool bound = false;                  // local port was claimed
+  bool claiming = false;               // bind or listen waits for the port's home kernel
+  bool port_given = false;             // bind(2) named it: it stays when listening ends
+  bool listened = false;               // its holders' lines count offers, or did
+  bool deferred = false;               // in its listener's `deferred`, until the peer sends
   Time deferred_until;
   bool accept_counted =
       false;  // an unaccepted connection: the stack still counts it against the backlog

@@ -1,4 +1,4 @@
-// Datagram sockets: whose they are, bind, connect, shutdown, sending. Model: datagram.h. A socket
+// Datagram sockets: whose they are, bind, connect, sending. Model: datagram.h. A socket
 // bound to 0.0.0.0 or 127/8 that has exchanged nothing in the cob yet becomes the host's when it
 // first addresses the host. udp(7), ip(7), connect(2), sendmsg(2). Any thread; the socket's lock
 // over decisions and posts.
@@ -306,7 +306,7 @@ ssize_t send_datagram(const DatagramOut& out) {
   }
 }
 
-// ---- bind, connect, shutdown
+// ---- bind, connect
 
 int bind_datagram(Socket* socket, const sockaddr* address, socklen_t length, bool& host) {
   Ipv4Endpoint local{};
@@ -377,22 +377,6 @@ int connect_datagram(Socket* socket, const sockaddr* address, socklen_t length, 
   return 0;
 }
 
-// Of a socket that is not connected Linux says ENOTCONN, and does it.
-int shutdown_datagram(Socket* socket, int how) {
-  Guard guard(socket->lock);
-  settle(socket);
-  if (is_dead(socket)) return fail(ENOTCONN);
-  if (how != SHUT_WR) socket->peer_shut_read = true;
-  if (how != SHUT_RD) socket->shut_write = true;
-  if (socket->stage != Stage::datagram) return fail(ENOTCONN);
-  Call c{.op = Op::shutdown};
-  c.a[0] = how == SHUT_RD ? 2 : how == SHUT_WR ? 1 : 3;
-  post_on(socket, c);
-  store(socket->own_changes, load(socket->own_changes) + 1);
-  const SocketNames& names = socket->arena->kernel->names[socket->slot];
-  return load(names.remote_port) != 0 ? 0 : fail(ENOTCONN);
-}
-
 bool bind_anew(Socket* socket) {
   Call bind{.op = Op::bind};
   bind.a[0] = socket->listening_address;
@@ -401,21 +385,6 @@ bool bind_anew(Socket* socket) {
   if (call_on(socket, bind).result < 0) return false;
   if (socket->remote_port == 0) return true;
   return ask(socket, DatagramConnect::connect, {socket->remote_address, socket->remote_port}) == 0;
-}
-
-int take_datagram_error(Socket* socket) {
-  if (load(socket->own_error) != 0)
-    return static_cast<int>(__atomic_exchange_n(&socket->own_error, 0U, __ATOMIC_RELAXED));
-  if (socket->arena == nullptr || !is_live(socket) || !begun(socket)) return 0;
-  const int error = load(socket->kernel->error);
-  if (error == 0) return 0;
-  // More may come: the kernel has forgotten this one when it is told.
-  Critical critical;
-  Call c{.op = Op::set_option};
-  c.a[0] = static_cast<u64>(SocketOption::error_taken);
-  post_on(socket, c);
-  call_kernel(socket->arena, {.op = Op::nothing});
-  return error;
 }
 
 }  // namespace cob::shim

@@ -1,5 +1,5 @@
-// Datagram sockets: recv and its kin. Model: with the seat held the cursor stands at a
-// DatagramHeader; what a call does not take of a datagram is skipped. Where the seat is the
+// Datagram sockets: recv and its kin, errors, shutdown. Model: with the seat held the cursor stands
+// at a DatagramHeader; what a call does not take of a datagram is skipped. Where the seat is the
 // kernel's it lends the chunks of one datagram. recvmsg(2), ip(7). Any thread.
 
 #include <netinet/in.h>
@@ -247,6 +247,37 @@ i64 next_datagram_bytes(Socket* socket, int fd) {
   }
   const ssize_t n = receive_datagram(fd, nullptr, 0, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
   return n < 0 ? 0 : n;
+}
+
+int take_datagram_error(Socket* socket) {
+  if (load(socket->own_error) != 0)
+    return static_cast<int>(__atomic_exchange_n(&socket->own_error, 0U, __ATOMIC_RELAXED));
+  if (socket->arena == nullptr || !is_live(socket) || !begun(socket)) return 0;
+  const int error = load(socket->kernel->error);
+  if (error == 0) return 0;
+  // More may come: the kernel has forgotten this one when it is told.
+  Critical critical;
+  Call c{.op = Op::set_option};
+  c.a[0] = static_cast<u64>(SocketOption::error_taken);
+  post_on(socket, c);
+  call_kernel(socket->arena, {.op = Op::nothing});
+  return error;
+}
+
+// Of a socket that is not connected Linux says ENOTCONN, and does it.
+int shutdown_datagram(Socket* socket, int how) {
+  Guard guard(socket->lock);
+  settle(socket);
+  if (is_dead(socket)) return fail(ENOTCONN);
+  if (how != SHUT_WR) socket->peer_shut_read = true;
+  if (how != SHUT_RD) socket->shut_write = true;
+  if (socket->stage != Stage::datagram) return fail(ENOTCONN);
+  Call c{.op = Op::shutdown};
+  c.a[0] = how == SHUT_RD ? 2 : how == SHUT_WR ? 1 : 3;
+  post_on(socket, c);
+  store(socket->own_changes, load(socket->own_changes) + 1);
+  const SocketNames& names = socket->arena->kernel->names[socket->slot];
+  return load(names.remote_port) != 0 ? 0 : fail(ENOTCONN);
 }
 
 }  // namespace cob::shim
