@@ -130,6 +130,7 @@ nlohmann::json describe(const nlohmann::json& info, const Sample& before, const 
                    {"resident_kib", resident_kib(b.pid)}};
   kernel["since_start"] = {{"messages_full", b.messages_full},
                            {"frames_dropped", b.frames_dropped},
+                           {"datagrams_dropped", b.datagrams_dropped},
                            {"accept_overflows", b.accept_overflows},
                            {"segments_retransmitted", b.segments_retransmitted},
                            {"resets_out", b.resets_out},
@@ -210,6 +211,7 @@ void print_text(const nlohmann::json& status) {
                              fmt::format("{:.1f}", sum("bytes_in", "bytes_out") / 1e6),
                              fmt::format("{:.0f}%", kernel["contested_percent"].get<double>()),
                              fmt::format("{}", total["frames_dropped"].get<u64>() +
+                                                   total["datagrams_dropped"].get<u64>() +
                                                    total["accept_overflows"].get<u64>()),
                              total["messages_full"].dump()});
     }
@@ -252,7 +254,8 @@ void add_status(CLI::App& app, Context& context) {
       "EPOCH      which life of the kernel this is; 2 or more: it died and was started again\n"
       "MEMORY     bytes resident, those that it shares with its programs and peers included\n"
       "CONTESTED  share of the time in which another process computed on the kernel's core\n"
-      "DROPPED    frames dropped and connections refused by a full accept queue, since the "
+      "DROPPED    frames and datagrams dropped, connections refused by a full accept queue, since "
+      "the "
       "kernel's start\n"
       "FULL       times a message to another kernel found the ring full and had to wait\n"
       "\n"

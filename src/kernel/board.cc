@@ -51,6 +51,9 @@ void Kernel::update_board(Time now) {
   b.frames_out = frames.frames_out;
   b.frames_dropped = frames.dropped_full + frames.dropped_route;
   const net::StackCounters& s = stack_->counters();
+  b.datagrams_in = s.datagrams_in;
+  b.datagrams_out = s.datagrams_out;
+  b.datagrams_dropped = sockets_->counters().datagrams_dropped;
   b.segments_retransmitted = s.segments_retransmitted;
   b.resets_out = s.resets_out;
   b.active_opens = s.active_opens;

@@ -44,7 +44,7 @@ struct BoardPeer {
 
 struct Board {
   u32 magic = 0x626f6172;
-  u32 version = 3;
+  u32 version = 4;
   u32 pid = 0;
   u32 epoch = 0;
   u16 kernel = 0;
@@ -57,6 +57,8 @@ struct Board {
   u64 messages_in = 0, messages_out = 0,
       messages_full = 0;  // full: times a message ring had no room
   u64 frames_in = 0, frames_out = 0, frames_dropped = 0;
+  u64 datagrams_in = 0, datagrams_out = 0,
+      datagrams_dropped = 0;  // dropped: their socket's queue was full
   u64 segments_retransmitted = 0, resets_out = 0;
   u64 active_opens = 0, passive_opens = 0, accept_overflows = 0;
   u64 connections = 0, time_wait = 0;           // now

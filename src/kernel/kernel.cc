@@ -63,6 +63,8 @@ Result<void> Kernel::start() {
   options.self = KernelId(config_.kernel);
   options.address = net::Ipv4Address{config_.address};
   options.prefix_bits = config_.prefix_bits;
+  options.secret[0] = config_.secret[0];
+  options.secret[1] = config_.secret[1];
   sockets_ = std::make_unique<Sockets>(options, directory_, static_cast<Sockets::Programs&>(*this));
   net::StackOptions stack;
   stack.address = options.address;

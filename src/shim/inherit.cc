@@ -21,6 +21,8 @@ Stage stage_of(const KernelSocket& kernel) {
       return Stage::undecided;
     case SocketState::listening:
       return Stage::listener;
+    case SocketState::datagram:
+      return Stage::datagram;
     default:
       return Stage::stream;
   }
@@ -37,7 +39,8 @@ void take_place(Socket* socket, Arena* arena, u64 slot) {
   socket->connect_reported = true;
   socket->was_connected = load(kernel.state) != SocketState::connecting;
   publish_word(socket->stage, stage_of(kernel));
-  if (socket->stage == Stage::listener) note_listener(socket);
+  if (socket->stage == Stage::datagram) socket->datagram = true;
+  if (socket->stage == Stage::listener || socket->stage == Stage::datagram) note_listener(socket);
 }
 
 void tell_adopted(Arena* arena) { call_kernel(arena, {.op = Op::adopted}); }

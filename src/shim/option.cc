@@ -9,6 +9,7 @@
 #include <netinet/tcp.h>
 #include <string.h>
 
+#include "shim/datagram.h"
 #include "shim/epoll.h"
 #include "shim/information.h"
 #include "shim/option_plain.h"
@@ -327,7 +328,11 @@ int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t len
   if (value == nullptr) return fail(EFAULT);
   memcpy(&number, value, length < sizeof number ? length : sizeof number);
   const bool short_ip_value = level == IPPROTO_IP && length > 0;  // one byte will do
-  if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
+  bool handled = false;
+  if (socket->datagram) error = set_datagram_option(socket, level, name, value, length, handled);
+  if (handled || error != 0) {
+    // a datagram socket's own
+  } else if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
     error = length >= 4 && memcmp(value, "reno", 4) == 0 ? 0 : ENOENT;
   } else if (length < sizeof number && !short_ip_value) {
     error = EINVAL;
@@ -361,7 +366,15 @@ int cob_getsockopt(int fd, int level, int name, void* value, socklen_t* length) 
       (level == SOL_SOCKET && name == SO_ERROR) || (level == IPPROTO_TCP && name == TCP_INFO);
   if (socket->inherited_flags && !passing) recall(socket);
   int error = ENOPROTOOPT;
-  if (const PlainOption* plain = plain_option(level, name)) {
+  bool handled = false;
+  int own = 0;
+  if (socket->datagram) error = get_datagram_option(socket, level, name, own, handled);
+  if (handled || (socket->datagram && error != 0)) {
+    if (error == 0) {
+      const bool one_byte = level == IPPROTO_IP && *length < sizeof own && *length > 0;
+      give(&own, one_byte ? 1 : sizeof own, value, length);
+    }
+  } else if (const PlainOption* plain = plain_option(level, name)) {
     const int number = read_plain(socket, *plain);
     const bool one_byte = level == IPPROTO_IP && *length < sizeof number && number >= 0 &&
                           number <= 255 && *length > 0;

@@ -32,6 +32,7 @@ TcpStack::TcpStack(const StackOptions& options, Device& device, SocketLayer& lay
       time_wait_(options.max_time_wait),
       wheel_(std::bit_ceil(options.max_connections)),
       reassembly_(reassembly_pieces),
+      udp_({siphash(secret_, 3, 0), siphash(secret_, 4, 0)}),
       listener_of_port_(65'536),
       soft_acks_(soft_ack_capacity) {
   options_.receive_window_bytes =

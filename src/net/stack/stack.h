@@ -1,7 +1,8 @@
-// Stack: one kernel's TCP/IPv4 stack (RFC 9293 and the RFCs named in the parts). It reads no clock
-// and does no I/O of its own: frames and `now` come in by on_frame() and poll(), frames go out
-// through a Device, and stream bytes live with the SocketLayer, which the stack asks for bytes to
-// (re)send and hands received bytes to. Owned by one kernel's loop; nothing here is thread-safe.
+// Stack: one kernel's TCP and UDP over IPv4 (RFC 9293, RFC 768 and the RFCs named in the parts). It
+// reads no clock and does no I/O of its own: frames and `now` come in by on_frame() and poll(),
+// frames go out through a Device, and stream bytes live with the SocketLayer, which the stack asks
+// for bytes to (re)send and hands received bytes to. Owned by one kernel's loop; nothing here is
+// thread-safe.
 #pragma once
 
 #include <memory>
@@ -18,6 +19,9 @@ using TcbId = Distinct<struct TcbIdTag,
                        u32>;  // slot and generation: a stale id is refused, never reused by chance
 using ListenerId = Distinct<struct ListenerIdTag, u32>;
 inline constexpr TcbId no_tcb{0};
+using UdpId = Distinct<struct UdpIdTag, u32>;  // likewise
+inline constexpr UdpId no_udp{0};
+inline constexpr u32 max_udp_groups = 20;  // of a socket; ip(7), igmp_max_memberships
 
 enum class TcpState : u8 {  // RFC 9293 section 3.3.2
   closed,
@@ -31,6 +35,22 @@ enum class TcpState : u8 {  // RFC 9293 section 3.3.2
   last_ack,
   time_wait,
 };
+
+// A datagram as it came: from `remote` to `local`.
+struct UdpReceived {
+  Endpoint local{}, remote{};
+  u8 type_of_service = 0;
+  u8 time_to_live = 0;
+};
+
+// One to be sent. The route is the caller's choice, as for ConnectOptions.
+struct UdpSend {
+  Endpoint local{}, remote{};
+  Route route{};
+  u8 type_of_service = 0;
+  u8 time_to_live = 64;
+};
+using UdpPiece = std::span<const std::byte>;  // may be written by others meanwhile: read once
 
 // What the owner of the sockets provides. Callbacks come from inside on_frame(), poll() and the
 // calls below; they may call send_available, receive_consumed, close, abort and set_* for any
@@ -62,6 +82,12 @@ class SocketLayer {
   // Orderly end: both FINs exchanged and ours acknowledged (TIME_WAIT, if any, is the stack's own
   // compact entry). The TCB is gone after the call. Not called after on_error or abort().
   virtual void on_closed(TcbId tcb, u64 cookie) = 0;
+
+  // A datagram for the socket; the layer queues or drops it.
+  virtual void on_datagram(u64 cookie, const UdpReceived& from,
+                           std::span<const std::byte> payload) = 0;
+  // What a connected socket sent was refused: ECONNREFUSED, ENOPROTOOPT. The socket lives on.
+  virtual void on_datagram_error(u64 cookie, int error) = 0;
 };
 
 struct StackOptions {
@@ -147,6 +173,9 @@ struct StackCounters {
   u64 segments_in = 0, segments_out = 0, segments_retransmitted = 0, resets_in = 0, resets_out = 0;
   u64 active_opens = 0, passive_opens = 0, accept_overflows = 0, paws_dropped = 0,
       challenge_acks = 0;
+  u64 datagrams_in = 0, datagrams_out = 0;
+  u64 datagrams_nobody = 0;            // for a port without a socket
+  u64 datagrams_dropped_out = 0;       // the device had no room
   u64 connections = 0, time_wait = 0;  // gauges
 };
 
@@ -207,6 +236,21 @@ class Stack {
   virtual void close(TcbId tcb) = 0;
   // RST and forget at once (SO_LINGER 0, unread data at close). No callback follows.
   virtual void abort(TcbId tcb) = 0;
+
+  // Datagram sockets. Of one port there may be several: who may share one is the caller's to say.
+  // ENOBUFS: too many, in all or on the port.
+  virtual Result<UdpId> udp_open(Endpoint local, bool reuse_port, u64 cookie) = 0;
+  virtual void udp_close(UdpId id) = 0;
+  // Only datagrams from `remote` from now on, to `local` (its port stays); a remote port of 0: from
+  // anyone again.
+  virtual void udp_connect(UdpId id, Endpoint local, Endpoint remote) = 0;
+  // EADDRINUSE, ENOBUFS, EADDRNOTAVAIL, as IP_ADD_MEMBERSHIP and IP_DROP_MEMBERSHIP.
+  virtual Result<void> udp_join(UdpId id, Ipv4Address group) = 0;
+  virtual Result<void> udp_leave(UdpId id, Ipv4Address group) = 0;
+  virtual bool udp_port_in_use(Port port) const = 0;
+  // One frame out of the pieces; dropped and counted when the device has no room. EMSGSIZE: longer
+  // than the route carries. ENETUNREACH: no next hop.
+  virtual Result<void> udp_send(const UdpSend& send, std::span<const UdpPiece> pieces) = 0;
 
   // The kernel behind an inside route is gone: its connections fail with ECONNRESET (on_error),
   // nothing is sent.

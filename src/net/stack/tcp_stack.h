@@ -1,6 +1,6 @@
 // TcpStack: the Stack. Its methods lie in the files the RFCs' seams suggest: ip, tcp_receive,
-// tcp_ack, tcp_send, tcp_segment, tcp_timer, tcp_listen, tcp_connection; congestion control is
-// congestion.h.
+// tcp_ack, tcp_send, tcp_segment, tcp_timer, tcp_listen, tcp_connection, and udp; congestion
+// control is congestion.h.
 // Model: on_frame() changes state and marks TCBs; poll() runs timers and then flushes every marked
 // TCB once, so ACKs, data and FINs of one turn share segments. Only what must not wait (RST,
 // duplicate and challenge ACKs) leaves from on_frame().
@@ -17,6 +17,8 @@
 #include "net/stack/tcb_table.h"
 #include "net/stack/time_wait.h"
 #include "net/stack/timer_wheel.h"
+#include "net/stack/udp.h"
+#include "net/wire/icmp.h"
 #include "net/wire/tcp.h"
 
 namespace cob::net {
@@ -63,6 +65,14 @@ class TcpStack final : public Stack {
   void abort(TcbId tcb) override;
   void route_lost(Route route) override;
 
+  Result<UdpId> udp_open(Endpoint local, bool reuse_port, u64 cookie) override;
+  void udp_close(UdpId id) override;
+  void udp_connect(UdpId id, Endpoint local, Endpoint remote) override;
+  Result<void> udp_join(UdpId id, Ipv4Address group) override;
+  Result<void> udp_leave(UdpId id, Ipv4Address group) override;
+  bool udp_port_in_use(Port port) const override;
+  Result<void> udp_send(const UdpSend& send, std::span<const UdpPiece> pieces) override;
+
   Result<TcbInfo> info(TcbId tcb) const override;
   const StackCounters& counters() const override;
   bool tuple_in_use(Endpoint local, Endpoint remote, Time now) const override;
@@ -83,6 +93,7 @@ class TcpStack final : public Stack {
   };
   void set_now(Time now);
   bool is_local(Ipv4Address address, Route from) const;
+  bool is_broadcast(Ipv4Address address) const;
   void on_arp(std::span<const std::byte> packet);
   void on_icmp(const Ipv4Packet& packet, Route from);
   void on_unreachable(const Ipv4Packet& packet);
@@ -92,6 +103,11 @@ class TcpStack final : public Stack {
   OutgoingFrame open_frame(Route to, Ipv4Address destination, std::size_t bytes, TcbId tcb);
   void send_frame(const OutgoingFrame& frame);
   u16 route_mss(Route route) const;
+
+  // udp.cc
+  void on_udp(const Ipv4Packet& packet, Route from, bool verify_checksum);
+  void refuse_datagram(const Ipv4Packet& packet, Route from, Port source_port);
+  void on_datagram_refused(const IcmpUnreachable& unreachable);
 
   // tcp_segment.cc: segments out.
   struct SegmentFields {
@@ -193,6 +209,7 @@ class TcpStack final : public Stack {
   // ACKs to unacceptable segments of one connection, as Linux.
   static constexpr u32 answer_interval_ms = 500;
   static constexpr u32 fin_wait_2_ms = 60'000;         // Linux tcp_fin_timeout
+  static constexpr u32 refusals_a_second = 1'000;      // datagrams from the uplink
   static constexpr u32 max_send_buffer = 1u << 30;     // bytes a connection may have announced
   static constexpr u32 reassembly_pieces = 32 * 1024;  // of 2 KiB
 
@@ -212,6 +229,7 @@ class TcpStack final : public Stack {
   TimeWaitTable time_wait_;
   TimerWheel wheel_;
   ReassemblyPool reassembly_;
+  UdpTable udp_;
   ArpCache arp_;
   std::vector<TcbId> output_list_, flushing_;  // TCBs to look at; each at most once
   std::vector<TcbId> blocked_;  // had no room in the device: tried again at every poll
@@ -230,6 +248,8 @@ class TcpStack final : public Stack {
   u32 soft_ack_head_ = 0, soft_ack_tail_ = 0;
   u32 challenge_tokens_ = 0;
   u32 challenge_second_ = 0;
+  u32 refusals_ = 0;  // in refusal_second_
+  u32 refusal_second_ = 0;
   u64 random_ = 0;
 };
 

@@ -39,6 +39,7 @@ static_assert(sizeof(Ipv4Header) == 20 && alignof(Ipv4Header) == 1);
 
 inline constexpr u8 ip_protocol_icmp = 1;
 inline constexpr u8 ip_protocol_tcp = 6;
+inline constexpr u8 ip_protocol_udp = 17;
 inline constexpr u16 ip_dont_fragment = 0x4000;
 inline constexpr u16 ip_more_fragments = 0x2000;
 inline constexpr u8 default_time_to_live = 64;
@@ -47,6 +48,8 @@ struct Ipv4Packet {
   Ipv4Address source;
   Ipv4Address destination;
   u8 protocol = 0;
+  u8 type_of_service = 0;
+  u8 time_to_live = 0;
   std::span<const std::byte> payload;
 };
 
@@ -61,6 +64,8 @@ struct Ipv4Fields {
   Ipv4Address destination;
   u8 protocol = 0;
   u16 payload_bytes = 0;
+  u8 type_of_service = 0;
+  u8 time_to_live = default_time_to_live;
 };
 
 // A header without options, DF set, identification 0 (RFC 6864 section 4.1).
