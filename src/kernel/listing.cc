@@ -40,7 +40,7 @@ SocketRow connection_row(const net::TcbInfo& info) {
   SocketRow row{.state = static_cast<u8>(info.state),
                 .wait = static_cast<u8>(info.waits_for),
                 .retries = info.retries,
-                .congestion = static_cast<u8>(info.congestion),
+                .congestion = static_cast<u8>(info.congestion_state),
                 .send_scale = info.send_scale,
                 .send_queue = info.unacked_bytes + info.unsent_bytes,
                 .wait_ms = info.wait_ms,

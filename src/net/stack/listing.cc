@@ -48,6 +48,9 @@ TcbInfo TcpStack::describe(const Tcb& t) const {
                .local = t.key.local(),
                .remote = t.key.remote(),
                .route = t.route,
+               .congestion_control = cold.congestion,
+               .sack = t.has(flag_sack),
+               .ecn = t.has(flag_ecn),
                .mss = t.mss,
                .congestion_window_bytes = t.congestion_window,
                .slow_start_threshold_bytes = t.slow_start_threshold,
@@ -62,7 +65,7 @@ TcbInfo TcpStack::describe(const Tcb& t) const {
                .unacked_bytes = data_start < sent ? sent - data_start : 0,
                .unsent_bytes = t.send_end - sent,
                .retries = t.retries,
-               .congestion = t.has(flag_in_recovery)     ? CongestionState::recovery
+               .congestion_state = t.has(flag_in_recovery)     ? CongestionState::recovery
                              : t.has(flag_after_timeout) ? CongestionState::loss
                                                          : CongestionState::open,
                .timestamps = t.has(flag_timestamps),

@@ -78,7 +78,7 @@ TEST_F(ListingTest, QueuesTimersAndOptions) {
   EXPECT_TRUE(info.timestamps);
   EXPECT_TRUE(info.window_scaling);
   EXPECT_EQ(info.send_scale, 7);
-  EXPECT_EQ(info.congestion, CongestionState::open);
+  EXPECT_EQ(info.congestion_state, CongestionState::open);
 }
 
 TEST_F(ListingTest, TimeWaitEntriesGoAndAreNotListedAgain) {

@@ -90,6 +90,12 @@ class SocketLayer {
   virtual void on_datagram_error(u64 cookie, int error) = 0;
 };
 
+// RFC 9438, or RFC 5681 and 6582; both with the same loss recovery.
+enum class CongestionControl : u8 { cubic, new_reno };
+
+// RFC 3168; Linux's tcp_ecn 0, 2 and 1.
+enum class Ecn : u8 { off, when_asked, ask };
+
 struct StackOptions {
   Ipv4Address address{};  // the cob's one address
   u8 prefix_bits = 24;
@@ -98,7 +104,12 @@ struct StackOptions {
   u64 secret[2] = {};     // cob-wide: ISN (RFC 6528) and timestamp offsets come from it
   // Reaction when full: connect gives ENOBUFS, a SYN is dropped and counted.
   u32 max_connections = 65'536;
-  u32 max_time_wait = 131'072;            // reaction when full: the oldest entry is given up
+  u32 max_time_wait = 131'072;  // reaction when full: the oldest entry is given up
+  // Connections with more than one segment in flight that know what arrived of it (SACK, RACK); 3
+  // KiB each while it lasts. Reaction when full: NewReno.
+  u32 max_scoreboards = 4'096;
+  CongestionControl congestion = CongestionControl::cubic;  // of new connections
+  Ecn ecn = Ecn::when_asked;
   u32 receive_window_bytes = 256 * 1024;  // default receive buffer a connection may promise
 };
 
@@ -132,6 +143,8 @@ struct TcbInfo {
   TcpState state = TcpState::closed;
   Endpoint local{}, remote{};
   Route route{};
+  CongestionControl congestion_control = CongestionControl::cubic;
+  bool sack = false, ecn = false;  // agreed on
   u32 mss = 0, congestion_window_bytes = 0, slow_start_threshold_bytes = 0;
   u32 smoothed_rtt_us = 0, rtt_variance_us = 0, retransmit_timeout_us = 0;
   u32 send_window_bytes = 0, receive_window_bytes = 0, retransmits = 0;
@@ -140,7 +153,7 @@ struct TcbInfo {
   WaitKind waits_for = WaitKind::nothing;  // the earliest
   u32 wait_ms = 0;                         // until then
   u8 retries = 0;                          // of the running retransmission
-  CongestionState congestion = CongestionState::open;
+  CongestionState congestion_state = CongestionState::open;
   bool timestamps = false, window_scaling = false;  // RFC 7323: agreed on
   u8 send_scale = 0;                                // the peer's window shift
 };
@@ -225,6 +238,8 @@ class Stack {
   virtual void set_cork(TcbId tcb, bool on) = 0;      // TCP_CORK, tcp(7)
   virtual void set_keep_alive(TcbId tcb, bool on, Duration idle, Duration interval, u32 probes) = 0;
   virtual void set_limits(TcbId tcb, const TcbLimits& limits) = 0;
+  // TCP_CONGESTION, tcp(7); the window stays.
+  virtual void set_congestion_control(TcbId tcb, CongestionControl control) = 0;
   // SHUT_WR: a FIN follows the bytes announced so far. Data still arrives.
   virtual void shutdown_send(TcbId tcb) = 0;
   // SHUT_RD: data still arrives, but once the send side is shut too it is answered with RST, and

@@ -43,6 +43,8 @@ inline constexpr u8 ip_protocol_udp = 17;
 inline constexpr u16 ip_dont_fragment = 0x4000;
 inline constexpr u16 ip_more_fragments = 0x2000;
 inline constexpr u8 default_time_to_live = 64;
+// The ECN field, RFC 3168 section 5: the low bits of the type of service.
+inline constexpr u8 ip_ecn_mask = 3, ip_ecn_ect0 = 2, ip_ecn_ce = 3;
 
 struct Ipv4Packet {
   Ipv4Address source;
@@ -51,6 +53,7 @@ struct Ipv4Packet {
   u8 type_of_service = 0;
   u8 time_to_live = 0;
   std::span<const std::byte> payload;
+  u8 ecn = 0;  // RFC 3168 section 5
 };
 
 enum class Ipv4Verdict : u8 { good, malformed, bad_checksum, fragment };
@@ -66,6 +69,7 @@ struct Ipv4Fields {
   u16 payload_bytes = 0;
   u8 type_of_service = 0;
   u8 time_to_live = default_time_to_live;
+  u8 ecn = 0;
 };
 
 // A header without options, DF set, identification 0 (RFC 6864 section 4.1).
