@@ -13,6 +13,7 @@ class EcnScript : public Script {
            .congestion = CongestionControl::new_reno,
            .ecn = ecn});
   }
+  void SetUp() override { with(Ecn::when_asked); }
   // A passive open by a peer that asks.
   void agree() {
     listen();
