@@ -26,6 +26,7 @@ void TcpStack::set_now(Time now) {
   now_ = now;
   now_tick_ = static_cast<u64>(now.ns) / 1'000'000;
   now_ms_ = static_cast<u32>(now_tick_);
+  now_us_ = static_cast<u32>(now.ns / 1'000);
 }
 
 bool TcpStack::is_local(Ipv4Address address, Route from) const {
@@ -212,7 +213,7 @@ void TcpStack::on_unreachable(const Ipv4Packet& packet) {
     if (mss >= t->mss) return;
     t->mss = static_cast<u16>(mss);
     if (t->in_flight() > 0 && t->state >= TcpState::established) {
-      t->send_next = t->send_unacknowledged;
+      send_all_again(*t);
       t->clear(flag_timing_rtt);
     }
     return touch(*t);

@@ -64,6 +64,12 @@ class SocketLayer {
   virtual void on_closed(TcbId tcb, u64 cookie) = 0;
 };
 
+// RFC 9438, or RFC 5681 and 6582; both with the same loss recovery.
+enum class CongestionControl : u8 { cubic, new_reno };
+
+// RFC 3168; Linux's tcp_ecn 0, 2 and 1.
+enum class Ecn : u8 { off, when_asked, ask };
+
 struct StackOptions {
   Ipv4Address address{};  // the cob's one address
   u8 prefix_bits = 24;
@@ -72,7 +78,12 @@ struct StackOptions {
   u64 secret[2] = {};     // cob-wide: ISN (RFC 6528) and timestamp offsets come from it
   // Reaction when full: connect gives ENOBUFS, a SYN is dropped and counted.
   u32 max_connections = 65'536;
-  u32 max_time_wait = 131'072;            // reaction when full: the oldest entry is given up
+  u32 max_time_wait = 131'072;  // reaction when full: the oldest entry is given up
+  // Connections with more than one segment in flight that know what arrived of it (SACK, RACK); 3
+  // KiB each while it lasts. Reaction when full: NewReno.
+  u32 max_scoreboards = 4'096;
+  CongestionControl congestion = CongestionControl::cubic;  // of new connections
+  Ecn ecn = Ecn::when_asked;
   u32 receive_window_bytes = 256 * 1024;  // default receive buffer a connection may promise
 };
 
@@ -102,6 +113,8 @@ struct TcbInfo {
   TcpState state = TcpState::closed;
   Endpoint local{}, remote{};
   Route route{};
+  CongestionControl congestion = CongestionControl::cubic;
+  bool sack = false, ecn = false;  // agreed on
   u32 mss = 0, congestion_window_bytes = 0, slow_start_threshold_bytes = 0;
   u32 smoothed_rtt_us = 0, rtt_variance_us = 0, retransmit_timeout_us = 0;
   u32 send_window_bytes = 0, receive_window_bytes = 0, retransmits = 0;
@@ -167,6 +180,8 @@ class Stack {
   virtual void set_cork(TcbId tcb, bool on) = 0;      // TCP_CORK, tcp(7)
   virtual void set_keep_alive(TcbId tcb, bool on, Duration idle, Duration interval, u32 probes) = 0;
   virtual void set_limits(TcbId tcb, const TcbLimits& limits) = 0;
+  // TCP_CONGESTION, tcp(7); the window stays.
+  virtual void set_congestion_control(TcbId tcb, CongestionControl control) = 0;
   // SHUT_WR: a FIN follows the bytes announced so far. Data still arrives.
   virtual void shutdown_send(TcbId tcb) = 0;
   // SHUT_RD: data still arrives, but once the send side is shut too it is answered with RST, and

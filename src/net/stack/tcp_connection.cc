@@ -27,6 +27,7 @@ Tcb* TcpStack::create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes
   if (max_segment_bytes != 0)
     cold.advertised_mss = std::min(cold.advertised_mss, std::max(max_segment_bytes, min_mss));
   cold.last_send_ms = now_ms_;
+  cold.congestion = options_.congestion;
   t->mss = t->receive_mss = std::min<u16>(536, cold.advertised_mss);
   return t;
 }
@@ -51,6 +52,7 @@ void TcpStack::forget(Tcb& t) {
   wheel_.disarm(table_.slot_of(t));
   TcbCold& cold = table_.cold(t);
   if (!ReassemblyPool::empty(cold)) reassembly_.clear(cold);
+  if (t.has(flag_scoreboard)) release_scoreboard(t);
   unlink_child(t);
   table_.release(t);
 }
@@ -186,6 +188,16 @@ void TcpStack::set_limits(TcbId id, const TcbLimits& limits) {
   touch(*t);
 }
 
+void TcpStack::set_congestion_control(TcbId id, CongestionControl control) {
+  Tcb* t = table_.get(id);
+  if (t == nullptr) return;
+  TcbCold& cold = table_.cold(*t);
+  if (cold.congestion == control) return;
+  cold.congestion = control;
+  cold.cubic = {};
+  cold.window_growth = 0;
+}
+
 void TcpStack::shutdown_send(TcbId id) {
   Tcb* t = table_.get(id);
   if (t == nullptr || t->has(flag_fin_queued)) return;
@@ -244,6 +256,9 @@ Result<TcbInfo> TcpStack::info(TcbId id) const {
                  .local = t->key.local(),
                  .remote = t->key.remote(),
                  .route = t->route,
+                 .congestion = cold.congestion,
+                 .sack = t->has(flag_sack),
+                 .ecn = t->has(flag_ecn),
                  .mss = t->mss,
                  .congestion_window_bytes = t->congestion_window,
                  .slow_start_threshold_bytes = t->slow_start_threshold,
