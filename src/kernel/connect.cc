@@ -38,7 +38,7 @@ Result<Port> Sockets::ephemeral_port(net::Endpoint remote, net::Ipv4Address loca
   return Error::of(EADDRNOTAVAIL, "no free local port");
 }
 
-// What the uplink reaches; docs/calls.md has the shim's side of the rule.
+// What the uplink reaches: docs/network.md; the shim decides by the same rule.
 bool Sockets::goes_out(net::Ipv4Address address) const {
   if (!options_.uplink || ours(address) || address.is_any()) return false;
   const u32 host_bits = options_.prefix_bits >= 32 ? 0 : ~0u >> options_.prefix_bits;

@@ -43,7 +43,7 @@ class TapDevice final : public Device {
   FdRef wait_fd() const override { return queue_.ref(); }
   u64 dropped_in() const override { return malformed_in_; }
   // Frames that Linux did not take: its side is down, or out of memory.
-  u64 dropped_out() const { return refused_out_; }
+  u64 dropped_out() const override { return refused_out_; }
 
  private:
   struct Waiting {
