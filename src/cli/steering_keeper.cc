@@ -50,7 +50,7 @@ void SteeringKeeper::steer_default() {
   const net::GroupTable before = tables_.groups(SteeredProtocol::udp, Port(0));  // has none
   const net::GroupTable after = respread(before, up_);
   if (!tables_.steer_default(after).is_error()) return;
-  for (u16 g = 0; g < after.size(); ++g)
+  for (u16 g = 0; g < u16{net::flow_groups}; ++g)
     if (after[g] != before[g]) (void)tables_.move_default_group(g, KernelId(after[g]));
 }
 
@@ -61,7 +61,7 @@ void SteeringKeeper::steer(Port port) {
   const net::GroupTable before = tables_.groups(tcp, port);
   const net::GroupTable after = respread(before, found->second);
   if (!tables_.steer_port(tcp, port, after).is_error() || !tables_.has_table(tcp, port)) return;
-  for (u16 g = 0; g < after.size(); ++g)
+  for (u16 g = 0; g < u16{net::flow_groups}; ++g)
     if (after[g] != before[g]) (void)tables_.move_group(tcp, port, g, KernelId(after[g]));
 }
 
