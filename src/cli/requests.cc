@@ -111,13 +111,18 @@ nlohmann::json Supervisor::describe() const {
          {"epoch", kernel.epoch()},
          {"uptime_ms", kernel.running() ? (now_ - kernel.running_since()).to_ms() : 0}});
   }
-  return {{"ok", true},
-          {"name", options_.name},
-          {"address", format_address(options_.address)},
-          {"pid", ::getpid()},
-          {"uptime_ms", (now_ - started_).to_ms()},
-          {"log", directory_.path() + "/log"},
-          {"kernels", std::move(kernels)}};
+  nlohmann::json all{{"ok", true},
+                     {"name", options_.name},
+                     {"address", format_address(options_.address)},
+                     {"pid", ::getpid()},
+                     {"uptime_ms", (now_ - started_).to_ms()},
+                     {"log", directory_.path() + "/log"},
+                     {"kernels", std::move(kernels)}};
+  if (uplink_) {
+    all["uplink"] = options_.uplink.text;
+    all["steering"] = uplink_->steering();
+  }
+  return all;
 }
 
 Supervisor::Reply Supervisor::answer_status() const {
@@ -216,6 +221,9 @@ Supervisor::Reply Supervisor::answer_attach(const nlohmann::json& request, pid_t
                {"epoch", kernel->epoch()}},
               {},
               {}};
+  // What programs reach by the cob: its network, or with a gateway all.
+  if (uplink_)
+    reply.body["reach"] = options_.uplink.gateway != 0 ? 0 : options_.address.prefix_bits;
   reply.owned.push_back(std::move(program_end));
   reply.owned.emplace_back(::fcntl(attach_right_inlet_.get(), F_DUPFD_CLOEXEC, 0));
   if (!reply.owned.back().valid()) return {refusal("out of descriptors"), {}, {}};

@@ -139,6 +139,13 @@ nlohmann::json describe(const nlohmann::json& info, const Sample& before, const 
                            {"active_opens", b.active_opens},
                            {"passive_opens", b.passive_opens},
                            {"contested_ns", b.contested_ns}};
+  if (b.uplink != 0) {
+    kernel["uplink"] = {{"frames_in", b.uplink_frames_in}, {"frames_out", b.uplink_frames_out},
+                        {"bytes_in", b.uplink_bytes_in},   {"bytes_out", b.uplink_bytes_out},
+                        {"dropped", b.uplink_dropped},     {"handed_on", b.uplink_handed_on},
+                        {"lost", b.uplink_lost},           {"unsettled", b.uplink_unsettled},
+                        {"entries", b.uplink_entries}};
+  }
   kernel["listeners"] = listeners_of(b);
   kernel["queues"] = queues_of(b);
   return kernel;
@@ -186,6 +193,25 @@ void print_queues(const nlohmann::json& kernels) {
   if (any_ring) fmt::print("\n{}", rings.text());
 }
 
+void print_uplink(const nlohmann::json& status) {
+  if (!status.contains("uplink")) return;
+  Table table({"UPLINK OF KERNEL", "FRAMES IN", "OUT", "MB IN", "OUT", "DROPPED", "HANDED ON",
+               "LOST", "UNSETTLED", "ENTRIES"});
+  for (const auto& kernel : status["kernels"]) {
+    if (!kernel.contains("uplink")) continue;
+    const auto& u = kernel["uplink"];
+    const auto megabytes = [&u](const char* key) {
+      return fmt::format("{:.1f}", u[key].get<double>() / 1e6);
+    };
+    table.add({kernel["kernel"].dump(), u["frames_in"].dump(), u["frames_out"].dump(),
+               megabytes("bytes_in"), megabytes("bytes_out"), u["dropped"].dump(),
+               u["handed_on"].dump(), u["lost"].dump(), u["unsettled"].dump(),
+               u["entries"].dump()});
+  }
+  fmt::print("\nuplink {}, steered by {}\n{}", status["uplink"].get<std::string>(),
+             status["steering"].get<std::string>(), table.text());
+}
+
 void print_text(const nlohmann::json& status) {
   fmt::print("cob '{}' at {}, supervisor pid {}, up {}\n\n", status.value("name", ""),
              status.value("address", ""), status.value("pid", 0),
@@ -218,6 +244,7 @@ void print_text(const nlohmann::json& status) {
     table.add(std::move(row));
   }
   fmt::print("{}", table.text());
+  print_uplink(status);
   print_queues(status["kernels"]);
 }
 
@@ -258,6 +285,12 @@ void add_status(CLI::App& app, Context& context) {
       "the "
       "kernel's start\n"
       "FULL       times a message to another kernel found the ring full and had to wait\n"
+      "\n"
+      "With an uplink, since the kernel's start:\n"
+      "DROPPED    frames malformed, or without room on this side or the other\n"
+      "HANDED ON  frames given to the kernel that has their connection; LOST: that found no room\n"
+      "UNSETTLED  frames of no known connection that came while flows were steered anew\n"
+      "ENTRIES    connections of other kernels whose frames come to this one\n"
       "\n"
       "Then what waits, of how much room:\n"
       "ACCEPT QUEUE    connections that no program has accepted yet, of the listener's backlog\n"

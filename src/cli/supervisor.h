@@ -19,6 +19,7 @@
 #include "cli/arguments.h"
 #include "cli/kernel_slot.h"
 #include "cli/run_directory.h"
+#include "cli/uplink.h"
 
 namespace cob::cli {
 
@@ -27,6 +28,7 @@ struct SupervisorOptions {
   CobAddress address;
   std::vector<int> cores;         // one a kernel
   std::string kernel_executable;  // absolute path of cob-kernel
+  UplinkPlan uplink;
 };
 
 class Supervisor {
@@ -43,8 +45,10 @@ class Supervisor {
   // could not come up. False: nobody listened any more; then the cob goes down again.
   using OnReady = std::function<bool(const nlohmann::json& report)>;
 
+  // On failure `problem` may say why, in words for the user.
   static Result<std::unique_ptr<Supervisor>> create(SupervisorOptions options,
-                                                    RunDirectory directory, OnReady on_ready);
+                                                    RunDirectory directory, OnReady on_ready,
+                                                    std::string& problem);
 
   // Until `down`, SIGTERM or SIGINT; removes the run directory. False: the cob never came up.
   bool run();
@@ -84,6 +88,8 @@ class Supervisor {
   void introduce(KernelSlot& one, KernelSlot& other);
   void on_link(KernelSlot& kernel, const message::LinkNotice& link, Datagram& datagram);
   void on_peer_faulted(KernelSlot& accuser, const message::Simple& report);
+  void on_listening(KernelSlot& kernel, const message::Simple& news);
+  void tell_steered();
   void end_accused(KernelSlot& kernel);
   void broken_protocol(KernelSlot& kernel, const char* what);
 
@@ -107,6 +113,8 @@ class Supervisor {
   Time now_, started_, next_log_trim_;
   Fd epoll_, signals_, listener_;
   Fd attach_right_inlet_, attach_right_;  // what programs hold; our end
+  std::optional<Uplink> uplink_;
+  std::string uplink_problem_;  // why it could not be opened, for the user
   std::vector<KernelSlot> kernels_;
   std::vector<Time> last_attach_;  // a kernel: for choosing among equals
   struct Standing {                // a kernel's, over all its lives

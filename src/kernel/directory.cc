@@ -286,12 +286,25 @@ void Directory::add(const Reached& reached) {
             .local = reached.local,
             .transport = reached.transport,
             .reuse_port = reached.reuse_port});
+  if (listening_ && by_uplink(reached) && reachable_listeners(reached.local.port) == 1)
+    listening_(reached.local.port, true);
+}
+
+bool Directory::by_uplink(const Reached& reached) {
+  return reached.transport == Transport::stream && !reached.local.address.is_loopback();
+}
+
+u32 Directory::reachable_listeners(Port port) const {
+  return static_cast<u32>(std::ranges::count_if(
+      own_, [&](const auto& own) { return by_uplink(own.first) && own.first.local.port == port; }));
 }
 
 void Directory::remove(const Reached& reached) {
   const auto found = own_.find(reached);
   if (found == own_.end() || --found->second != 0) return;
   own_.erase(found);
+  if (listening_ && by_uplink(reached) && reachable_listeners(reached.local.port) == 0)
+    listening_(reached.local.port, false);
   drop_reached(reached, self_);
   tell_all({.notice = Notice::listener_removed,
             .local = reached.local,
@@ -353,6 +366,22 @@ std::vector<KernelId> Directory::find_group(net::Endpoint group, bool broadcast)
       kernels.push_back(e.kernel);
   }
   return kernels;
+}
+
+std::optional<KernelId> Directory::listener_for(net::Endpoint destination,
+                                                std::optional<KernelId> preferred, u32 hash) const {
+  const auto found = listeners_.find(key_of(destination.port, Transport::stream));
+  if (found == listeners_.end()) return std::nullopt;
+  std::vector<KernelId> listen;
+  for (const ListenerEntry& e : found->second) {
+    if (!e.address.is_any() && e.address != destination.address) continue;
+    if (e.kernel == self_) return self_;
+    listen.push_back(e.kernel);
+  }
+  if (listen.empty()) return std::nullopt;
+  if (preferred && std::ranges::find(listen, *preferred) != listen.end()) return preferred;
+  std::ranges::sort(listen, {}, &KernelId::value);
+  return listen[hash % listen.size()];
 }
 
 void Directory::peer_up(KernelId peer) {

@@ -51,6 +51,7 @@ bool claims_conflict(const PortClaim& a, const PortClaim& b);
 class Directory {
  public:
   using Done = std::move_only_function<void(i32 result)>;  // 0 or -errno
+  using Listening = std::move_only_function<void(Port port, bool listens)>;
   using Lost = std::move_only_function<void(u32 handle)>;
 
   // How long a home that lives may take to answer a claim; then the claim fails with EADDRINUSE.
@@ -99,6 +100,13 @@ class Directory {
   // Kernels with a socket that joined the group; of a broadcast, with one on the port. At most one
   // of each.
   std::vector<KernelId> find_group(net::Endpoint group, bool broadcast) const;
+  // As find_listener(), where it must be the same one whoever asks: this kernel, else `preferred`,
+  // if they listen; else by `hash`.
+  std::optional<KernelId> listener_for(net::Endpoint destination, std::optional<KernelId> preferred,
+                                       u32 hash) const;
+  // Who hears when the first listener of this kernel on a port, but for loopback's, begins to
+  // listen, and when the last one ends.
+  void on_listening(Listening listening) { listening_ = std::move(listening); }
 
   void peer_up(KernelId peer);
   void peer_down(KernelId peer);
@@ -133,6 +141,9 @@ class Directory {
   void forget(net::Endpoint local, Transport transport, KernelId owner, u32 handle);
   void note_reached(const Reached& reached, KernelId kernel);
   void drop_reached(const Reached& reached, KernelId kernel);
+  // Whether the uplink can reach it.
+  static bool by_uplink(const Reached& reached);
+  u32 reachable_listeners(Port port) const;  // own ones
   void answered(u32 waiting, Result<i32> reply);
   void tell(KernelId peer, const Owed& what, Time now);
   bool try_tell(KernelId peer, const Owed& what, Time now);
@@ -155,6 +166,7 @@ class Directory {
   Lost lost_;
   std::unordered_map<u32, std::vector<ListenerEntry>> listeners_;  // by key_of
   std::map<Reached, u32> own_;                                     // how many sockets
+  Listening listening_;
   u32 turn_ = 0;
 };
 

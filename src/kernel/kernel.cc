@@ -31,15 +31,16 @@ u32 most_relays() {
 
 }  // namespace
 
-Result<std::unique_ptr<Kernel>> Kernel::create(const message::Config& config, Fd supervisor) {
+Result<std::unique_ptr<Kernel>> Kernel::create(const message::Config& config, Fd supervisor,
+                                               Uplink uplink) {
   if (config.kernels == 0 || config.kernel >= config.kernels)
     return Error::of(EINVAL, "kernel number of the configuration");
   std::unique_ptr<Kernel> kernel(new Kernel(config, std::move(supervisor)));
-  TRY(kernel->start());
+  TRY(kernel->start(std::move(uplink)));
   return kernel;
 }
 
-Result<void> Kernel::start() {
+Result<void> Kernel::start(Uplink uplink) {
   if (config_.core >= 0) {
     cpu_set_t cores;
     CPU_ZERO(&cores);
@@ -57,24 +58,38 @@ Result<void> Kernel::start() {
       TRY(message::Messenger::create(KernelId(config_.kernel), config_.epoch, config_.kernels,
                                      board_memory_.mapping.bytes().subspan(stats_offset)));
   directory_.attach(*messenger_);
-  device_ = std::make_unique<net::InsideDevice>(messenger_->links());
-  tapped_ = std::make_unique<net::PcapDevice<net::InsideDevice>>(*device_, tap_);
+  device_ = std::make_unique<net::SnapBean>(messenger_->links(), std::move(uplink.device));
+  tapped_ = std::make_unique<net::PcapDevice<net::SnapBean>>(*device_, tap_);
+  if (device_->wait_fd().valid()) TRY(watch(device_->wait_fd(), event_uplink));
+  flows_ = std::make_unique<Flows>(KernelId(config_.kernel), config_.kernels, directory_, *device_);
+  flows_->attach(*messenger_);
+  if (uplink.tables && uplink.changes)
+    flows_->set_tables(std::move(*uplink.tables), std::move(*uplink.changes));
   SocketsOptions options;
   options.self = KernelId(config_.kernel);
   options.address = net::Ipv4Address{config_.address};
   options.prefix_bits = config_.prefix_bits;
   options.secret[0] = config_.secret[0];
   options.secret[1] = config_.secret[1];
+  options.uplink = device_->has_uplink();
+  options.gateway = net::Ipv4Address{config_.gateway};
   sockets_ = std::make_unique<Sockets>(options, directory_, static_cast<Sockets::Programs&>(*this));
   net::StackOptions stack;
   stack.address = options.address;
   stack.prefix_bits = static_cast<u8>(config_.prefix_bits);
+  stack.gateway = options.gateway;
   std::memcpy(stack.mac.bytes.data(), config_.mac, sizeof config_.mac);
   stack.receive_window_bytes = options.receive_limit;
   stack.secret[0] = config_.secret[0];
   stack.secret[1] = config_.secret[1];
   stack_ = TRY(net::Stack::create(stack, *tapped_, *sockets_));
   sockets_->set_stack(*stack_);
+  if (device_->has_uplink()) {
+    stack_->set_others(*flows_);
+    if (flows_->tables() != nullptr) sockets_->set_tables(*flows_->tables());
+    directory_.on_listening(
+        [this](Port port, bool listens) { listening_owed_[port.value] = listens; });
+  }
   relays_ = std::make_unique<Relays>(*sockets_, events_.ref(), most_relays());
   spare_arena_ = TRY(Arena::create());
   spare_arena_->populate();
@@ -134,6 +149,8 @@ bool Kernel::poll(Time now) {
   sockets_->poll(now);
   work += relays_->poll() ? 1 : 0;
   stack_->poll(now);
+  flows_->poll(*stack_, now);
+  if (!listening_owed_.empty()) tell_listening();
   if (now >= next_host_poll_) {
     next_host_poll_ = now + host_poll_interval;
     work += poll_host(0, now, now) ? 1 : 0;
@@ -145,7 +162,7 @@ bool Kernel::poll(Time now) {
 // programs.
 void Kernel::flush() {
   if (tap_.on()) tap_.publish();
-  messenger_->flush();
+  device_->flush();  // and the messenger's
   while (const auto peer = messenger_->take_faulted()) {
     ++faults_;
     COB_LOG(warn, "kernel {}: peer {} broke the protocol and was cut off", config_.kernel,
@@ -161,18 +178,19 @@ void Kernel::flush() {
 
 Time Kernel::next_deadline() const {
   return std::min({messenger_->next_deadline(), stack_->next_deadline(), sockets_->next_deadline(),
-                   directory_.next_deadline()});
+                   directory_.next_deadline(), device_->next_deadline()});
 }
 
 void Kernel::set_armed(bool armed) {
   if (armed) arms_ = std::max(arms_ + 1, 2u);
   for (Program* program : attached_)
     publish(program->arena().ours().armed.armed, armed ? arms_ : 0u);
+  device_->set_armed(armed);
   messenger_->set_armed(armed);  // ends in a full fence
 }
 
 bool Kernel::anything_pending() {
-  if (messenger_->anything_pending()) return true;
+  if (messenger_->anything_pending() || device_->anything_pending()) return true;
   for (Program* program : attached_) {
     const call::ProgramSide& theirs = program->arena().theirs();
     const auto& threads = program->threads();
@@ -276,7 +294,9 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
   bool work = false;
   for (int i = 0; i < count; ++i) {
     const u64 data = events[i].data.u64;
-    if (is_doorbell(data)) {
+    if (data == event_uplink) {
+      work = true;  // the next turn takes the frames
+    } else if (is_doorbell(data)) {
       if ((data & event_peer_doorbell) == event_peer_doorbell)
         messenger_->heard(KernelId(static_cast<u16>(data)));
     } else if (data >= event_viewer) {
@@ -299,7 +319,12 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
   return work;
 }
 
+// What another kernel handed on came from the uplink, and is trusted no more than that.
 void Kernel::on_frame(std::span<const std::byte> frame, net::Route from, net::FrameFlags flags) {
+  if (flags.hops > 0) {
+    if (!device_->has_uplink()) return;
+    from = net::Route::uplink();
+  }
   stack_->on_frame(frame, from, flags, now_);
 }
 

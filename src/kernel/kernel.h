@@ -3,12 +3,14 @@
 // flushes, announces and rests. docs/ARCHITECTURE.md. Everything here belongs to the loop's thread.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
 
 #include "kernel/board.h"
 #include "kernel/directory.h"
+#include "kernel/flows.h"
 #include "kernel/program.h"
 #include "kernel/relay.h"
 #include "kernel/rest.h"
@@ -16,15 +18,17 @@
 #include "kernel/view.h"
 #include "message/control.h"
 #include "message/messenger.h"
-#include "net/snap_bean/inside.h"
+#include "net/snap_bean/snap_bean.h"
 #include "net/stack/stack.h"
 
 namespace cob::kernel {
 
 class Kernel final : private Sockets::Programs, private net::FrameSink {
  public:
-  // `supervisor`: the SOCK_SEQPACKET pair on which the Config came.
-  static Result<std::unique_ptr<Kernel>> create(const message::Config& config, Fd supervisor);
+  // `supervisor`: the SOCK_SEQPACKET pair on which the Config came. `uplink`: this kernel's share
+  // of the cob's way out, if it has one.
+  static Result<std::unique_ptr<Kernel>> create(const message::Config& config, Fd supervisor,
+                                                Uplink uplink = {});
   ~Kernel() override = default;
 
   // Until the supervisor says shutdown or goes.
@@ -35,10 +39,10 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Time next_deadline() const;
 
  private:
-  static constexpr u64 event_doorbell = u64{1} << 32,                // a program's
-      event_peer_doorbell = event_doorbell | u64{1} << 16,           // and the peer
-      event_supervisor = u64{2} << 32, event_flight = u64{3} << 32,  // and its id
-      event_viewer = u64{5} << 32;                                   // and its id
+  static constexpr u64 event_doorbell = u64{1} << 32,                             // a program's
+      event_peer_doorbell = event_doorbell | u64{1} << 16,                        // and the peer
+      event_supervisor = u64{2} << 32, event_flight = u64{3} << 32,               // and its id
+      event_uplink = event_doorbell | u64{1} << 17, event_viewer = u64{5} << 32;  // and its id
   static constexpr bool is_doorbell(u64 event) { return event >> 32 == event_doorbell >> 32; }
   static_assert(Relays::event_mark > (event_flight | 0xffff'ffff));  // relays look alike
   static_assert(event_viewer > (Relays::event_mark | 0xffff'ffff));
@@ -47,7 +51,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
       : config_(config),
         supervisor_(std::move(supervisor)),
         directory_(KernelId(config.kernel), config.kernels) {}
-  Result<void> start();
+  Result<void> start(Uplink uplink);
 
   // loop.cc
   bool poll(Time now);
@@ -71,6 +75,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   void lose_peer(KernelId peer);
   void report_peer(KernelId peer);
   u32 add_program(u32 pid, Fd liveness);
+  void tell_listening();
 
   // view.cc
   struct Viewer {
@@ -128,10 +133,13 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   SharedMemory board_memory_;  // before the messenger, which counts in it
   Board* board_ = nullptr;
   std::unique_ptr<message::Messenger> messenger_;
-  std::unique_ptr<net::InsideDevice> device_;
+  std::unique_ptr<net::SnapBean> device_;
   HostClock clock_;  // captures': frames of one turn have times of their own
   net::FrameTap tap_{clock_};
-  std::unique_ptr<net::PcapDevice<net::InsideDevice>> tapped_;  // what stack and loop use
+  std::unique_ptr<net::PcapDevice<net::SnapBean>> tapped_;  // what stack and loop use
+  std::unique_ptr<Flows> flows_;
+  // Ports of which the supervisor has yet to hear whether this kernel listens there.
+  std::map<u16, bool> listening_owed_;
   std::unique_ptr<Sockets> sockets_;
   std::unique_ptr<net::Stack> stack_;
   std::unique_ptr<Relays> relays_;

@@ -11,6 +11,7 @@
 #include "kernel/directory.h"
 #include "kernel/own_chunks.h"
 #include "kernel/program.h"
+#include "net/snap_bean/steering.h"
 
 namespace cob::kernel {
 
@@ -28,6 +29,8 @@ struct SocketsOptions {
   net::Ipv4Address address;
   u32 prefix_bits = 24;
   u64 secret[2] = {};  // datagram sockets' local ports come from it (RFC 6056)
+  bool uplink = false;  // addresses of the prefix are reached by it, with a gateway all others too
+  net::Ipv4Address gateway{};
   u32 max_descriptions =
       262'144;  // reaction when full: open gives ENFILE, an incoming connection is reset
   u32 receive_limit = 1024 * 1024;  // bytes, default receive buffer
@@ -61,6 +64,8 @@ class Sockets final : public net::SocketLayer {
     directory_.on_claim_lost([this](u32 handle) { claim_lost(handle); });
   }
   void set_stack(net::Stack& stack) { stack_ = &stack; }
+  // By which the uplink's frames come to kernels; they outlive this.
+  void set_tables(const net::SteeringReader& tables) { tables_ = &tables; }
 
   // Life and references.
   Description* at_handle(u32 handle);
@@ -189,9 +194,12 @@ class Sockets final : public net::SocketLayer {
   void end_listening(Description& d);
   Result<void> start_connect(Description& d, net::Endpoint remote, net::Endpoint local);
   Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local);
+  Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local,
+                              const net::ReplyPorts* reply);
   bool ours(net::Ipv4Address address) const {
     return address == options_.address || address.is_loopback();
   }
+  bool goes_out(net::Ipv4Address address) const;
   void apply_options(Description& d);
 
   // listing.cc
@@ -259,6 +267,7 @@ class Sockets final : public net::SocketLayer {
   Directory& directory_;
   Programs& programs_;
   net::Stack* stack_ = nullptr;
+  const net::SteeringReader* tables_ = nullptr;
   std::deque<Description> descriptions_;  // stable addresses; handle - 1 = index | generation << 20
   std::vector<u32> free_;
   u32 open_count_ = 0;

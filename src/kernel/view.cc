@@ -128,7 +128,7 @@ bool Kernel::answer_view(Viewer& viewer, const ViewRequest& request) {
       for (const auto& [name, counter] : stack_counters)
         answer.add(counter_row(name, stack_->counters().*counter));
       for (const auto& [name, counter] : device_counters)
-        answer.add(counter_row(name, device_->counters().*counter));
+        answer.add(counter_row(name, device_->inside().*counter));
       cursor = 0;
       break;
     case ViewKind::listeners:

@@ -111,6 +111,16 @@ bool may_be_ours(u32 address) {
   return address == 0 || is_loopback(address) || address == g.cob_address;
 }
 
+// What the cob's uplink reaches; Sockets::goes_out() has the kernel's side of the rule. Else it is
+// the host's.
+bool goes_out(u32 address) {
+  if (g.reach_bits > 32 || may_be_ours(address) || address >> 28 >= 14) return false;
+  if (g.reach_bits == 0) return true;
+  const u32 host_bits = g.reach_bits == 32 ? 0 : ~0U >> g.reach_bits;
+  if (((address ^ g.cob_address) & ~host_bits) != 0) return false;
+  return host_bits <= 1 || (address & host_bits) != host_bits;  // its broadcast
+}
+
 namespace {
 
 void put(Call& c, u32 local_address, u16 local_port, const Ipv4Endpoint& remote) {
@@ -124,7 +134,8 @@ enum class Begun : u8 { cob, host, host_begun, failed };
 // Decides whose the socket is and starts a cob connection. `error` when failed.
 Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
   Arena* arena = attach();
-  const bool ours = may_be_ours(remote.address);
+  const bool out = goes_out(remote.address);
+  const bool ours = may_be_ours(remote.address) || out;
   if (arena == nullptr && ours) {
     error = ENETDOWN;
     return Begun::failed;
@@ -146,7 +157,7 @@ Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
   put(c, 0, 0, remote);
   socket->remote_address = remote.address;
   socket->remote_port = remote.port;
-  if (remote.address == g.cob_address) {
+  if (remote.address == g.cob_address || out) {
     c.op = Op::connect;
     if (!post_on(socket, c)) {
       error = ENETDOWN;

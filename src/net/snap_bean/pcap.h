@@ -63,6 +63,15 @@ class PcapDevice final : public Device {
 
   std::size_t max_frame_bytes(Route to) const override { return inner_.max_frame_bytes(to); }
   bool skips_checksums(Route to) const override { return inner_.skips_checksums(to); }
+  std::size_t max_segmented_bytes(Route to) const override {
+    return inner_.max_segmented_bytes(to);
+  }
+  FdRef wait_fd() const override { return inner_.wait_fd(); }
+  void set_armed(bool armed) override { inner_.set_armed(armed); }
+  bool anything_pending() override { return inner_.anything_pending(); }
+  Time next_deadline() const override { return inner_.next_deadline(); }
+  u64 dropped_in() const override { return inner_.dropped_in(); }
+  u64 dropped_out() const override { return inner_.dropped_out(); }
   std::span<std::byte> reserve(Route to, std::size_t bytes) override {
     const auto room = inner_.reserve(to, bytes);
     if (tap_.on()) [[unlikely]] {

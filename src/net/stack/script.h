@@ -39,17 +39,21 @@ struct Packet {
 class CaptureDevice final : public Device {
  public:
   std::size_t frame_bytes = 1'514;
+  std::size_t segmented_bytes = 0;  // as max_segmented_bytes()
   bool full = false;
   std::deque<std::vector<std::byte>> frames;
+  std::vector<u16> cut;  // FrameFlags::segment_bytes of each
 
   std::size_t max_frame_bytes(Route) const override { return frame_bytes; }
+  std::size_t max_segmented_bytes(Route) const override { return segmented_bytes; }
   bool skips_checksums(Route) const override { return false; }
   std::span<std::byte> reserve(Route, std::size_t bytes) override {
     if (full) return {};
     open_.assign(bytes, std::byte{0});
     return open_;
   }
-  void commit(std::size_t bytes, FrameFlags) override {
+  void commit(std::size_t bytes, FrameFlags flags) override {
+    cut.push_back(flags.segment_bytes);
     open_.resize(bytes);
     frames.push_back(open_);
   }

@@ -269,9 +269,12 @@ void TcpStack::refuse_datagram(const Ipv4Packet& packet, Route from, Port source
   Headers h{{out.destination, options_.mac, ethernet_type_ipv4},
             emit_ipv4({packet.destination, packet.source, ip_protocol_icmp, sizeof(Quote)}, true),
             {{icmp_unreachable, icmp_code_port, {}, u16{0}, u16{0}},
-             emit_ipv4({packet.source, packet.destination, ip_protocol_udp,
-                        static_cast<u16>(packet.payload.size()), packet.type_of_service,
-                        packet.time_to_live},
+             emit_ipv4({.source = packet.source,
+                        .destination = packet.destination,
+                        .protocol = ip_protocol_udp,
+                        .payload_bytes = static_cast<u16>(packet.payload.size()),
+                        .type_of_service = packet.type_of_service,
+                        .time_to_live = packet.time_to_live},
                        true),
              read_once<UdpHeader>(packet.payload, 0)}};
   h.quote.icmp.checksum.as_it_lies =

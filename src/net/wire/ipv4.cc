@@ -34,7 +34,7 @@ Ipv4Verdict parse_ipv4(std::span<const std::byte> bytes, bool verify_checksum, I
 
 Ipv4Header emit_ipv4(const Ipv4Fields& fields, bool with_checksum) {
   Ipv4Header h{.version_and_length = 0x45,
-               .type_of_service = static_cast<u8>((fields.type_of_service & ~ip_ecn_mask) | fields.ecn),
+               .type_of_service = static_cast<u8>(fields.type_of_service | fields.ecn),
                .total_length = static_cast<u16>(sizeof(Ipv4Header) + fields.payload_bytes),
                .identification = u16{0},
                .flags_and_offset = ip_dont_fragment,

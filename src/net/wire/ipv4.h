@@ -67,9 +67,9 @@ struct Ipv4Fields {
   Ipv4Address destination;
   u8 protocol = 0;
   u16 payload_bytes = 0;
-  u8 type_of_service = 0;
-  u8 time_to_live = default_time_to_live;
   u8 ecn = 0;
+  u8 type_of_service = 0;  // `ecn` comes into it
+  u8 time_to_live = default_time_to_live;
 };
 
 // A header without options, DF set, identification 0 (RFC 6864 section 4.1).
