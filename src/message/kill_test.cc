@@ -42,7 +42,14 @@ constexpr Bytes<n> pattern() {
   return bytes;
 }
 
-constexpr Page page{.number = told, .bytes = pattern<4096>()};
+// Of many lines; not of more, for each of its instructions is a process.
+struct Leaf {
+  static constexpr MessageType type{90};
+  le<u64> number;
+  Bytes<1000> bytes;
+};
+
+constexpr Leaf page{.number = told, .bytes = pattern<1000>()};
 constexpr BigAsk big_ask{.number = told, .bytes = pattern<200>()};
 constexpr BigAnswer big_answer{.number = told, .bytes = pattern<1000>()};
 
@@ -122,7 +129,7 @@ struct KilledSender : testing::Test {
         ++greeted;
       }
     });
-    receiver->on<Page>([this](KernelId, const Page& m) {
+    receiver->on<Leaf>([this](KernelId, const Leaf& m) {
       ASSERT_EQ(m.number, told);
       ASSERT_EQ(m.bytes, page.bytes);
       ++pages;
