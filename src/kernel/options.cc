@@ -94,8 +94,8 @@ i32 Sockets::tcp_info(Program& program, u32 number, u64 part, u64* values) {
   if (part == 1) {
     values[0] = t.slow_start_threshold_bytes | u64{t.unacked_bytes} << 32;
     values[1] = t.unsent_bytes | u64{t.receive_window_bytes} << 32;
-    values[2] = static_cast<u64>(t.congestion_state) | u64{t.retries} << 8 | u64{t.send_scale} << 16 |
-                u64{t.timestamps} << 24 | u64{t.window_scaling} << 25 |
+    values[2] = static_cast<u64>(t.congestion_state) | u64{t.retries} << 8 |
+                u64{t.send_scale} << 16 | u64{t.timestamps} << 24 | u64{t.window_scaling} << 25 |
                 static_cast<u64>(t.waits_for) << 32;
     return 0;
   }

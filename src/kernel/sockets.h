@@ -28,7 +28,7 @@ struct SocketsOptions {
   KernelId self;
   net::Ipv4Address address;
   u32 prefix_bits = 24;
-  u64 secret[2] = {};  // datagram sockets' local ports come from it (RFC 6056)
+  u64 secret[2] = {};   // datagram sockets' local ports come from it (RFC 6056)
   bool uplink = false;  // addresses of the prefix are reached by it, with a gateway all others too
   net::Ipv4Address gateway{};
   u32 max_descriptions =

@@ -34,8 +34,8 @@ static inline int bound(struct sockaddr_in* at) {
 }
 
 static inline void send_text(int fd, const char* text, const struct sockaddr_in* to) {
-  const ssize_t n = sendto(fd, text, strlen(text), 0, (const struct sockaddr*)to,
-                           to == NULL ? 0 : sizeof *to);
+  const ssize_t n =
+      sendto(fd, text, strlen(text), 0, (const struct sockaddr*)to, to == NULL ? 0 : sizeof *to);
   CHECK(n == (ssize_t)strlen(text));
 }
 

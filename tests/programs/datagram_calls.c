@@ -278,11 +278,16 @@ static void control(void) {
 
 static void options(void) {
   const int fd = socket(AF_INET, SOCK_DGRAM, 0);
-  const int want[][4] = {{SOL_SOCKET, SO_RCVBUF, 20000, 40000}, {SOL_SOCKET, SO_SNDBUF, 30000, 60000},
-                         {SOL_SOCKET, SO_BROADCAST, 1, 1},      {SOL_SOCKET, SO_REUSEADDR, 1, 1},
-                         {SOL_SOCKET, SO_REUSEPORT, 1, 1},      {IPPROTO_IP, IP_TOS, 0x10, 0x10},
-                         {IPPROTO_IP, IP_TTL, 7, 7},            {IPPROTO_IP, IP_PKTINFO, 1, 1},
-                         {IPPROTO_IP, IP_RECVTTL, 1, 1},        {IPPROTO_IP, IP_MULTICAST_TTL, 5, 5},
+  const int want[][4] = {{SOL_SOCKET, SO_RCVBUF, 20000, 40000},
+                         {SOL_SOCKET, SO_SNDBUF, 30000, 60000},
+                         {SOL_SOCKET, SO_BROADCAST, 1, 1},
+                         {SOL_SOCKET, SO_REUSEADDR, 1, 1},
+                         {SOL_SOCKET, SO_REUSEPORT, 1, 1},
+                         {IPPROTO_IP, IP_TOS, 0x10, 0x10},
+                         {IPPROTO_IP, IP_TTL, 7, 7},
+                         {IPPROTO_IP, IP_PKTINFO, 1, 1},
+                         {IPPROTO_IP, IP_RECVTTL, 1, 1},
+                         {IPPROTO_IP, IP_MULTICAST_TTL, 5, 5},
                          {IPPROTO_IP, IP_MULTICAST_LOOP, 0, 0}};
   int value = 0;
   socklen_t length = sizeof value;

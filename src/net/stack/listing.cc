@@ -66,8 +66,8 @@ TcbInfo TcpStack::describe(const Tcb& t) const {
                .unsent_bytes = t.send_end - sent,
                .retries = t.retries,
                .congestion_state = t.has(flag_in_recovery)     ? CongestionState::recovery
-                             : t.has(flag_after_timeout) ? CongestionState::loss
-                                                         : CongestionState::open,
+                                   : t.has(flag_after_timeout) ? CongestionState::loss
+                                                               : CongestionState::open,
                .timestamps = t.has(flag_timestamps),
                .window_scaling = t.has(flag_window_scaling),
                .send_scale = t.send_scale};

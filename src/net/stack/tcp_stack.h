@@ -1,10 +1,9 @@
 // TcpStack: the Stack. Its methods lie in the files the RFCs' seams suggest: ip, tcp_receive,
-// tcp_ack, tcp_recovery, tcp_send, tcp_segment, tcp_timer, tcp_listen, tcp_connection, and udp; congestion
-// control is congestion.h.
-// Model: on_frame() changes state and marks TCBs; poll() runs timers and then flushes every marked
-// TCB once, so ACKs, data and FINs of one turn share segments. Only what must not wait (RST,
-// duplicate and challenge ACKs) leaves from on_frame().
-// Owned by one kernel's loop.
+// tcp_ack, tcp_recovery, tcp_send, tcp_segment, tcp_timer, tcp_listen, tcp_connection, and udp;
+// congestion control is congestion.h. Model: on_frame() changes state and marks TCBs; poll() runs
+// timers and then flushes every marked TCB once, so ACKs, data and FINs of one turn share segments.
+// Only what must not wait (RST, duplicate and challenge ACKs) leaves from on_frame(). Owned by one
+// kernel's loop.
 #pragma once
 
 #include <optional>
