@@ -90,7 +90,10 @@ bool TcpStack::process_sack(Tcb& t, const TcpSegment& s) {
       congestion::undo_recovery(t, cold, acked);
     } else if (ack >= cold.recover) {
       congestion::leave_recovery(t);
-      if (cold.reorder_persist > 0 && --cold.reorder_persist == 0) cold.reorder_multiplier = 1;
+      if (cold.reorder_persist > 0) {
+        --cold.reorder_persist;
+        if (cold.reorder_persist == 0) cold.reorder_multiplier = 1;
+      }
     }
     t.clear(flag_may_undo);
     if (!t.has(flag_in_recovery)) t.duplicate_acks = 0;

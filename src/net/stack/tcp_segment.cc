@@ -115,7 +115,7 @@ u32 TcpStack::fill_sack(const Tcb& t, const SackBlock* duplicate, TcpSackOption&
   if (duplicate != nullptr) blocks[count++] = *duplicate;
   count += reassembly_.sack_blocks(table_.cold(t), t.receive_next,
                                    std::span(blocks).subspan(count, most - count));
-  for (u32 i = 0; i < count; ++i) {
+  for (std::size_t i = 0; i < count; ++i) {
     option.edges[2 * i] = blocks[i].start.value;
     option.edges[2 * i + 1] = blocks[i].end.value;
   }

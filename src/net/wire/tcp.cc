@@ -40,7 +40,7 @@ bool parse_options(const u8* options, std::size_t bytes, TcpSegment& out) {
       out.sack_permitted = true;
     } else if (kind == 5 && length >= 10 && length % 8 == 2) {
       out.sack_blocks = static_cast<u8>(length / 8);  // at most 4: options end at 40 bytes
-      for (u32 b = 0; b < out.sack_blocks; ++b)
+      for (std::size_t b = 0; b < out.sack_blocks; ++b)
         out.sack[b] = {{read_u32(data + 8 * b)}, {read_u32(data + 8 * b + 4)}};
     }
     i += length;
