@@ -81,6 +81,7 @@ void call(Messenger& sender, KernelId receiver, Call which) {
                        Call which) {
   ring(doorbell.button.ref());  // write(2) is bound from now on: not to step through the linker
   End self(sender_id.value, kernels, epoch);
+  self->know<Leaf>();
   self->on<BigAsk, BigAnswer>(
       [](KernelId, const BigAsk&) -> Result<BigAnswer> { return big_answer; });
   const Fd outbound = self->open_link(receiver, 1, std::move(doorbell)).release_value();
