@@ -46,7 +46,7 @@ void Kernel::update_board(Time now) {
   b.messages_out = out;
   b.messages_full = full;
   b.doorbells_rung = bells;
-  const auto& frames = device_->counters();
+  const auto& frames = device_->inside();
   b.frames_in = frames.frames_in;
   b.frames_out = frames.frames_out;
   b.frames_dropped = frames.dropped_full + frames.dropped_route;

@@ -1,7 +1,7 @@
-// Sockets, active opens: source port, route by the listener directory, and the first of `connect`,
-// `bind`. Model: a kernel's ephemeral ports are those of ip_local_port_range whose home it is, so
-// that two kernels never pick the same one. connect(2), bind(2), RFC 6056 section 3.3.1 (order of
-// ports).
+// Sockets, active opens: source port, route by the listener directory or to the uplink, and the
+// first of `connect`, `bind`. Model: a kernel's ephemeral ports are those of ip_local_port_range
+// whose home it is, so that two kernels never pick the same one. connect(2), bind(2), RFC 6056
+// section 3.3.1 (order of ports).
 #include "kernel/sockets.h"
 
 namespace cob::kernel {
@@ -26,22 +26,36 @@ Result<Port> Sockets::ephemeral_port(net::Endpoint remote, net::Ipv4Address loca
   return Error::of(EADDRNOTAVAIL, "no free local port");
 }
 
-// Starts the handshake. ECONNREFUSED: nobody listens there. EHOSTUNREACH: not an address of this
-// cob.
+// What the uplink reaches; docs/calls.md has the shim's side of the rule.
+bool Sockets::goes_out(net::Ipv4Address address) const {
+  if (!options_.uplink || ours(address) || address.is_any()) return false;
+  const u32 host_bits = options_.prefix_bits >= 32 ? 0 : ~0u >> options_.prefix_bits;
+  if (((address.value ^ options_.address.value) & ~host_bits) == 0)
+    return host_bits <= 1 || (address.value & host_bits) != host_bits;  // not its broadcast
+  return !options_.gateway.is_any() && address.value >> 28 < 14;
+}
+
+// Starts the handshake. ECONNREFUSED: nobody listens there. EHOSTUNREACH: neither an address of
+// this cob nor one that its uplink reaches.
 Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::Endpoint local) {
   if (remote.address.is_any()) remote.address = options_.address;
-  if (!ours(remote.address)) return Error::of(EHOSTUNREACH, "connect: no uplink");
-  const auto kernel = directory_.find_listener(remote);
-  if (!kernel) return Error::of(ECONNREFUSED, "connect: no listener");
+  net::Route route = net::Route::uplink();
+  if (ours(remote.address)) {
+    const auto kernel = directory_.find_listener(remote);
+    if (!kernel) return Error::of(ECONNREFUSED, "connect: no listener");
+    route = net::Route::inside(*kernel);
+  } else if (!goes_out(remote.address)) {
+    return Error::of(EHOSTUNREACH, "connect: no uplink");
+  }
   if (d.bound) local = d.local;
-  if (local.address.is_any()) local.address = remote.address;
+  if (local.address.is_any()) local.address = route.is_uplink() ? options_.address : remote.address;
   if (local.port.value == 0) local.port = TRY(ephemeral_port(remote, local.address));
   if (d.listened) forget_offers(d);
   d.local = local;
   d.remote = remote;
   d.tcb = TRY(stack_->connect({.local = local,
                                .remote = remote,
-                               .route = net::Route::inside(*kernel),
+                               .route = route,
                                .cookie = to_cookie(d),
                                .max_segment_bytes = d.max_segment_bytes}));
   d.state = SocketState::connecting;

@@ -31,15 +31,16 @@ u32 most_relays() {
 
 }  // namespace
 
-Result<std::unique_ptr<Kernel>> Kernel::create(const message::Config& config, Fd supervisor) {
+Result<std::unique_ptr<Kernel>> Kernel::create(const message::Config& config, Fd supervisor,
+                                               std::unique_ptr<net::Device> uplink) {
   if (config.kernels == 0 || config.kernel >= config.kernels)
     return Error::of(EINVAL, "kernel number of the configuration");
   std::unique_ptr<Kernel> kernel(new Kernel(config, std::move(supervisor)));
-  TRY(kernel->start());
+  TRY(kernel->start(std::move(uplink)));
   return kernel;
 }
 
-Result<void> Kernel::start() {
+Result<void> Kernel::start(std::unique_ptr<net::Device> uplink) {
   if (config_.core >= 0) {
     cpu_set_t cores;
     CPU_ZERO(&cores);
@@ -57,15 +58,19 @@ Result<void> Kernel::start() {
       TRY(message::Messenger::create(KernelId(config_.kernel), config_.epoch, config_.kernels,
                                      board_memory_.mapping.bytes().subspan(stats_offset)));
   directory_.attach(*messenger_);
-  device_ = std::make_unique<net::InsideDevice>(messenger_->links());
+  device_ = std::make_unique<net::SnapBean>(messenger_->links(), std::move(uplink));
+  if (device_->wait_fd().valid()) TRY(watch(device_->wait_fd(), event_uplink));
   SocketsOptions options;
   options.self = KernelId(config_.kernel);
   options.address = net::Ipv4Address{config_.address};
   options.prefix_bits = config_.prefix_bits;
+  options.uplink = device_->has_uplink();
+  options.gateway = net::Ipv4Address{config_.gateway};
   sockets_ = std::make_unique<Sockets>(options, directory_, static_cast<Sockets::Programs&>(*this));
   net::StackOptions stack;
   stack.address = options.address;
   stack.prefix_bits = static_cast<u8>(config_.prefix_bits);
+  stack.gateway = options.gateway;
   std::memcpy(stack.mac.bytes.data(), config_.mac, sizeof config_.mac);
   stack.receive_window_bytes = options.receive_limit;
   stack.secret[0] = config_.secret[0];
@@ -141,7 +146,7 @@ bool Kernel::poll(Time now) {
 // Everything written in this turn becomes visible, then sleepers are rung: one fence for all
 // programs.
 void Kernel::flush() {
-  messenger_->flush();
+  device_->flush();  // and the messenger's
   while (const auto peer = messenger_->take_faulted()) {
     ++faults_;
     COB_LOG(warn, "kernel {}: peer {} broke the protocol and was cut off", config_.kernel,
@@ -157,18 +162,19 @@ void Kernel::flush() {
 
 Time Kernel::next_deadline() const {
   return std::min({messenger_->next_deadline(), stack_->next_deadline(), sockets_->next_deadline(),
-                   directory_.next_deadline()});
+                   directory_.next_deadline(), device_->next_deadline()});
 }
 
 void Kernel::set_armed(bool armed) {
   if (armed) arms_ = std::max(arms_ + 1, 2u);
   for (Program* program : attached_)
     publish(program->arena().ours().armed.armed, armed ? arms_ : 0u);
+  device_->set_armed(armed);
   messenger_->set_armed(armed);  // ends in a full fence
 }
 
 bool Kernel::anything_pending() {
-  if (messenger_->anything_pending()) return true;
+  if (messenger_->anything_pending() || device_->anything_pending()) return true;
   for (Program* program : attached_) {
     const call::ProgramSide& theirs = program->arena().theirs();
     const auto& threads = program->threads();
@@ -271,7 +277,9 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
   bool work = false;
   for (int i = 0; i < count; ++i) {
     const u64 data = events[i].data.u64;
-    if (is_doorbell(data)) {
+    if (data == event_uplink) {
+      work = true;  // the next turn takes the frames
+    } else if (is_doorbell(data)) {
       if ((data & event_peer_doorbell) == event_peer_doorbell)
         messenger_->heard(KernelId(static_cast<u16>(data)));
     } else if (data >= Relays::event_mark) {

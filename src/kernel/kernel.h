@@ -15,15 +15,17 @@
 #include "kernel/sockets.h"
 #include "message/control.h"
 #include "message/messenger.h"
-#include "net/snap_bean/inside.h"
+#include "net/snap_bean/snap_bean.h"
 #include "net/stack/stack.h"
 
 namespace cob::kernel {
 
 class Kernel final : private Sockets::Programs, private net::FrameSink {
  public:
-  // `supervisor`: the SOCK_SEQPACKET pair on which the Config came.
-  static Result<std::unique_ptr<Kernel>> create(const message::Config& config, Fd supervisor);
+  // `supervisor`: the SOCK_SEQPACKET pair on which the Config came. `uplink`: this kernel's queue
+  // pair of the cob's way out, or null.
+  static Result<std::unique_ptr<Kernel>> create(const message::Config& config, Fd supervisor,
+                                                std::unique_ptr<net::Device> uplink = nullptr);
   ~Kernel() override = default;
 
   // Until the supervisor says shutdown or goes.
@@ -36,7 +38,8 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
  private:
   static constexpr u64 event_doorbell = u64{1} << 32,                // a program's
       event_peer_doorbell = event_doorbell | u64{1} << 16,           // and the peer
-      event_supervisor = u64{2} << 32, event_flight = u64{3} << 32;  // and its id
+      event_supervisor = u64{2} << 32, event_flight = u64{3} << 32,  // and its id
+      event_uplink = event_doorbell | u64{1} << 17;
   static constexpr bool is_doorbell(u64 event) { return event >> 32 == event_doorbell >> 32; }
   static_assert(Relays::event_mark > (event_flight | 0xffff'ffff));  // relays look alike
 
@@ -44,7 +47,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
       : config_(config),
         supervisor_(std::move(supervisor)),
         directory_(KernelId(config.kernel), config.kernels) {}
-  Result<void> start();
+  Result<void> start(std::unique_ptr<net::Device> uplink);
 
   // loop.cc
   bool poll(Time now);
@@ -113,7 +116,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   SharedMemory board_memory_;  // before the messenger, which counts in it
   Board* board_ = nullptr;
   std::unique_ptr<message::Messenger> messenger_;
-  std::unique_ptr<net::InsideDevice> device_;
+  std::unique_ptr<net::SnapBean> device_;
   std::unique_ptr<Sockets> sockets_;
   std::unique_ptr<net::Stack> stack_;
   std::unique_ptr<Relays> relays_;

@@ -24,6 +24,8 @@ struct SocketsOptions {
   KernelId self;
   net::Ipv4Address address;
   u32 prefix_bits = 24;
+  bool uplink = false;  // addresses of the prefix are reached by it, with a gateway all others too
+  net::Ipv4Address gateway{};
   u32 max_descriptions =
       262'144;  // reaction when full: open gives ENFILE, an incoming connection is reset
   u32 receive_limit = 1024 * 1024;  // bytes, default receive buffer
@@ -170,6 +172,7 @@ class Sockets final : public net::SocketLayer {
   bool ours(net::Ipv4Address address) const {
     return address == options_.address || address.is_loopback();
   }
+  bool goes_out(net::Ipv4Address address) const;
   void apply_options(Description& d);
 
   // receive.cc

@@ -24,6 +24,10 @@ enum class ControlKind : u32 {
                   // message protocol and was cut off (or the sender lies: the supervisor's policy)
 };
 
+// How a cob's frames leave it.
+enum class UplinkKind : u16 { none, tap, cable };
+
+// Beside it, with an uplink: {steering tables, to read} and what the uplink's kind needs.
 struct Config {
   u32 kind = 0;
   u16 kernel = 0;
@@ -34,7 +38,9 @@ struct Config {
   u32 prefix_bits = 0;
   u64 secret[2] = {};  // cob-wide
   u8 mac[6] = {};
-  u8 reserved[2] = {};
+  UplinkKind uplink = UplinkKind::none;
+  u32 gateway = 0;  // host byte order; 0: none, so only the prefix is reached by the uplink
+  u32 reserved = 0;
   char cob_name[64] = {};
 };
 

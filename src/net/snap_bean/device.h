@@ -6,6 +6,8 @@
 
 #include <span>
 
+#include "base/clock.h"
+#include "base/fd.h"
 #include "base/types.h"
 
 namespace cob::net {
@@ -25,6 +27,14 @@ struct Route {
 struct FrameFlags {
   bool checksum_not_computed =
       false;  // TCP/IP checksums left zero: the wire is memory. A fault device clears it.
+  // How often kernels have handed the frame on since one of them took it from the uplink (0: never;
+  // an inside route then says who sent it). At most max_hops, so that no frame goes in circles.
+  u8 hops = 0;
+  // Out only: the device cuts the TCP payload into segments of this size, each under headers of its
+  // own. 0: the frame goes as it is. REQUIRES: max_segmented_bytes(to) > 0.
+  u16 segment_bytes = 0;
+
+  static constexpr u8 max_hops = 2;
 };
 
 class FrameSink {
@@ -41,6 +51,9 @@ class Device {
 
   // Largest frame (Ethernet header included) that the route carries.
   virtual std::size_t max_frame_bytes(Route to) const = 0;
+  // Largest frame that the device cuts into segments by itself (FrameFlags::segment_bytes); 0: it
+  // does not.
+  virtual std::size_t max_segmented_bytes(Route) const { return 0; }
   // True if the route's wire needs no checksums.
   virtual bool skips_checksums(Route to) const = 0;
 
@@ -56,6 +69,19 @@ class Device {
 
   // Hands at most `budget` received frames to `sink`; returns how many.
   virtual std::size_t poll(std::size_t budget, FrameSink& sink) = 0;
+
+  // How a kernel sleeps on an uplink. An edge on this descriptor (EPOLLIN | EPOLLET: it need not be
+  // read) says that frames have come since poll() found none; not valid: others' doorbells say it.
+  virtual FdRef wait_fd() const { return {}; }
+  // Before and after a sleep. Between the two a frame that comes must make the edge; the caller
+  // looks at anything_pending() after arming, behind a full fence.
+  virtual void set_armed(bool) {}
+  // True if poll() would find a frame. May be false where a frame's edge is never missed.
+  virtual bool anything_pending() { return false; }
+  // When poll() or flush() has something to do though no frame comes.
+  virtual Time next_deadline() const { return Time::never(); }
+  // Frames received and given up by the device itself: malformed, or without room.
+  virtual u64 dropped_in() const { return 0; }
 };
 
 }  // namespace cob::net

@@ -7,6 +7,7 @@
 // max_held_frames: full: sent at once.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "base/clock.h"
@@ -40,6 +41,12 @@ class FaultDevice final : public Device {
   void commit(std::size_t bytes, FrameFlags flags) override;
   void flush() override;
   std::size_t poll(std::size_t budget, FrameSink& sink) override;
+
+  FdRef wait_fd() const override { return inner_.wait_fd(); }
+  void set_armed(bool armed) override { inner_.set_armed(armed); }
+  bool anything_pending() override { return inner_.anything_pending(); }
+  Time next_deadline() const override { return std::min(next_release(), inner_.next_deadline()); }
+  u64 dropped_in() const override { return inner_.dropped_in(); }
 
   // When flush() or poll() next releases a held frame; never if none is held.
   Time next_release() const;

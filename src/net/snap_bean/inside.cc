@@ -29,8 +29,9 @@ std::span<std::byte> InsideDevice::reserve(Route to, std::size_t bytes) {
 
 void InsideDevice::commit(std::size_t bytes, FrameFlags flags) {
   VERIFY(open_ != nullptr && open_->generation == open_generation_);
-  open_->frames_out.commit(bytes,
-                           flags.checksum_not_computed ? message::frame_checksum_not_computed : 0);
+  open_->frames_out.commit(
+      bytes, (flags.checksum_not_computed ? message::frame_checksum_not_computed : 0) |
+                 (flags.hops & message::frame_hops_mask) << message::frame_hops_shift);
   links_.touch(*open_, message::touched_data);
   ++open_->counters.frames_out;
   ++counters_.frames_out;
@@ -69,7 +70,9 @@ std::size_t InsideDevice::take_burst(Link& link, std::size_t most, FrameSink& si
     counters_.bytes_in += frame.bytes.size();
     sink.on_frame(
         frame.bytes, Route::inside(KernelId(link.peer)),
-        {.checksum_not_computed = (frame.flags & message::frame_checksum_not_computed) != 0});
+        {.checksum_not_computed = (frame.flags & message::frame_checksum_not_computed) != 0,
+         .hops =
+             static_cast<u8>(frame.flags >> message::frame_hops_shift & message::frame_hops_mask)});
   }
   if (taken > 0) {
     link.frames_in.release();

@@ -1,0 +1,63 @@
+// SnapBean: a cob's one network device as one of its kernels has it: the wires inside, and at most
+// one uplink. Model: Route::uplink() goes to the uplink, everything else inside; what the uplink
+// hands in is marked as its own, whatever it says. Without an uplink frames to it are dropped and
+// counted inside. Owned and polled by one kernel's loop.
+#pragma once
+
+#include <memory>
+
+#include "net/snap_bean/inside.h"
+
+namespace cob::net {
+
+class SnapBean final : public Device, private FrameSink {
+ public:
+  struct UplinkCounters {
+    u64 frames_out = 0, frames_in = 0;
+    u64 bytes_out = 0, bytes_in = 0;
+    u64 dropped_full = 0;  // the uplink had no room
+  };
+
+  // `links`: the Messenger's; it must outlive the device. `uplink`: null for none.
+  SnapBean(message::Links& links, std::unique_ptr<Device> uplink)
+      : inside_(links), uplink_(std::move(uplink)) {}
+
+  bool has_uplink() const { return uplink_ != nullptr; }
+  const InsideDevice::Counters& inside() const { return inside_.counters(); }
+  const UplinkCounters& uplink() const { return counters_; }
+
+  std::size_t max_frame_bytes(Route to) const override { return to_device(to).max_frame_bytes(to); }
+  std::size_t max_segmented_bytes(Route to) const override {
+    return to_device(to).max_segmented_bytes(to);
+  }
+  bool skips_checksums(Route to) const override { return to_device(to).skips_checksums(to); }
+  std::span<std::byte> reserve(Route to, std::size_t bytes) override;
+  void commit(std::size_t bytes, FrameFlags flags) override;
+  // What kernels tell each other first: a frame's answer must not overtake it.
+  void flush() override;
+  // Inside first; the uplink has at least half of the budget.
+  std::size_t poll(std::size_t budget, FrameSink& sink) override;
+
+  FdRef wait_fd() const override { return uplink_ ? uplink_->wait_fd() : FdRef(); }
+  void set_armed(bool armed) override {
+    if (uplink_) uplink_->set_armed(armed);
+  }
+  bool anything_pending() override { return uplink_ && uplink_->anything_pending(); }
+  Time next_deadline() const override { return uplink_ ? uplink_->next_deadline() : Time::never(); }
+  u64 dropped_in() const override { return uplink_ ? uplink_->dropped_in() : 0; }
+
+ private:
+  const Device& to_device(Route to) const {
+    return to.is_uplink() && uplink_ ? static_cast<const Device&>(*uplink_) : inside_;
+  }
+  // The uplink's frames, on their way to the kernel's sink.
+  void on_frame(std::span<const std::byte> frame, Route from, FrameFlags flags) override;
+
+  InsideDevice inside_;
+  std::unique_ptr<Device> uplink_;
+  FrameSink* sink_ = nullptr;  // during poll()
+  bool open_on_uplink_ = false;
+  UplinkCounters counters_;
+};
+
+}  // namespace cob::net
