@@ -13,12 +13,24 @@ constexpr u32 first_ephemeral_port = 32'768,
               ephemeral_ports = 28'232;  // ip(7), ip_local_port_range
 }
 
+// Towards the uplink one whose replies come to this kernel; if there is none, any: the replies are
+// handed on.
 Result<Port> Sockets::ephemeral_port(net::Endpoint remote, net::Ipv4Address local) {
+  if (tables_ != nullptr && goes_out(remote.address)) {
+    const net::ReplyPorts reply(*tables_, net::SteeredProtocol::tcp, local, remote, options_.self);
+    if (const auto port = ephemeral_port(remote, local, &reply); !port.is_error()) return port;
+  }
+  return ephemeral_port(remote, local, nullptr);
+}
+
+Result<Port> Sockets::ephemeral_port(net::Endpoint remote, net::Ipv4Address local,
+                                     const net::ReplyPorts* reply) {
   for (u32 tried = 0; tried < ephemeral_ports; ++tried) {
     const u32 candidate = first_ephemeral_port + next_port_;
     next_port_ = (next_port_ + 1) % ephemeral_ports;
     const Port port(static_cast<u16>(candidate));
     if (directory_.home_of(port) != options_.self) continue;
+    if (reply != nullptr && !reply->reach(port)) continue;
     if (stack_->tuple_in_use({local, port}, remote, now_)) continue;
     if (directory_.claimed_here(port)) continue;
     return port;

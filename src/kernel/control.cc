@@ -38,6 +38,7 @@ Result<void> Kernel::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell)
 void Kernel::lose_peer(KernelId peer) {
   if (peer.value >= config_.kernels || peer.value == config_.kernel) return;
   directory_.peer_down(peer);
+  flows_->peer_down(peer);
   stack_->route_lost(net::Route::inside(peer));
 }
 
@@ -51,6 +52,19 @@ void Kernel::report_peer(KernelId peer) {
   if (sent.is_error())
     COB_LOG(error, "kernel {}: the supervisor does not hear of it: {}", config_.kernel,
             std::strerror(sent.error().code));
+}
+
+// The supervisor steers the uplink's new connections to who listens.
+void Kernel::tell_listening() {
+  while (!listening_owed_.empty()) {
+    const auto [port, listens] = *listening_owed_.begin();
+    const Simple news{
+        .kind = static_cast<u32>(listens ? ControlKind::listening : ControlKind::not_listening),
+        .value = port,
+        .epoch = config_.epoch};
+    if (send_struct(supervisor_.ref(), news, {}, Blocking::never).is_error()) return;
+    listening_owed_.erase(listening_owed_.begin());
+  }
 }
 
 void Kernel::on_supervisor() {
@@ -84,7 +98,10 @@ void Kernel::on_supervisor() {
         std::memcpy(&link, bytes, sizeof link);
         const KernelId peer(link.peer);
         done = messenger_->peer_up(peer, link.peer_epoch, std::move(fds[0]));
-        if (messenger_->connected(peer)) directory_.peer_up(peer);
+        if (messenger_->connected(peer)) {
+          directory_.peer_up(peer);
+          flows_->peer_up(peer);
+        }
         break;
       }
       case ControlKind::peer_down:
@@ -99,6 +116,8 @@ void Kernel::on_supervisor() {
           COB_LOG(warn, "kernel {}: out of descriptors: program {} turned away", config_.kernel,
                   simple.value);
         }
+        break;
+      case ControlKind::steered:  // the flows look at the tables once a turn
         break;
       case ControlKind::shutdown:
         stopping_ = true;

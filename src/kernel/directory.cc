@@ -271,12 +271,23 @@ void Directory::add_listener(net::Endpoint local) {
   own_listeners_.push_back(local);
   note_listener(local, self_);
   tell_all({.notice = Notice::listener_added, .local = local});
+  if (listening_ && !local.address.is_loopback() && reachable_listeners(local.port) == 1)
+    listening_(local.port, true);
+}
+
+// Own listeners on the port that the uplink can reach.
+u32 Directory::reachable_listeners(Port port) const {
+  return static_cast<u32>(std::ranges::count_if(own_listeners_, [&](const net::Endpoint& e) {
+    return e.port == port && !e.address.is_loopback();
+  }));
 }
 
 void Directory::remove_listener(net::Endpoint local) {
   const auto found = std::find(own_listeners_.begin(), own_listeners_.end(), local);
   if (found == own_listeners_.end()) return;
   own_listeners_.erase(found);
+  if (listening_ && !local.address.is_loopback() && reachable_listeners(local.port) == 0)
+    listening_(local.port, false);
   if (std::find(own_listeners_.begin(), own_listeners_.end(), local) != own_listeners_.end())
     return;
   drop_listener(local, self_);
@@ -299,6 +310,22 @@ std::optional<KernelId> Directory::find_listener(net::Endpoint destination) {
     if (wanted-- == 0) return e.kernel;
   }
   return std::nullopt;
+}
+
+std::optional<KernelId> Directory::listener_for(net::Endpoint destination,
+                                                std::optional<KernelId> preferred, u32 hash) const {
+  const auto found = listeners_.find(destination.port.value);
+  if (found == listeners_.end()) return std::nullopt;
+  std::vector<KernelId> listen;
+  for (const ListenerEntry& e : found->second) {
+    if (!e.address.is_any() && e.address != destination.address) continue;
+    if (e.kernel == self_) return self_;
+    listen.push_back(e.kernel);
+  }
+  if (listen.empty()) return std::nullopt;
+  if (preferred && std::ranges::find(listen, *preferred) != listen.end()) return preferred;
+  std::ranges::sort(listen, {}, &KernelId::value);
+  return listen[hash % listen.size()];
 }
 
 void Directory::peer_up(KernelId peer) {

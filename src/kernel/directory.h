@@ -37,6 +37,7 @@ bool claims_conflict(const PortClaim& a, const PortClaim& b);
 class Directory {
  public:
   using Done = std::move_only_function<void(i32 result)>;  // 0 or -errno
+  using Listening = std::move_only_function<void(Port port, bool listens)>;
   using Lost = std::move_only_function<void(u32 handle)>;
 
   // How long a home that lives may take to answer a claim; then the claim fails with EADDRINUSE.
@@ -74,6 +75,13 @@ class Directory {
   void remove_listener(net::Endpoint local);
   // A kernel that listens on `destination`: this one if it does, else any, in turn.
   std::optional<KernelId> find_listener(net::Endpoint destination);
+  // As find_listener(), where it must be the same one whoever asks: this kernel, else `preferred`,
+  // if they listen; else by `hash`.
+  std::optional<KernelId> listener_for(net::Endpoint destination, std::optional<KernelId> preferred,
+                                       u32 hash) const;
+  // Who hears when the first listener of this kernel on a port, but for loopback's, begins to
+  // listen, and when the last one ends.
+  void on_listening(Listening listening) { listening_ = std::move(listening); }
 
   void peer_up(KernelId peer);
   void peer_down(KernelId peer);
@@ -101,6 +109,7 @@ class Directory {
 
   i32 decide(const PortClaim& claim);
   void forget(net::Endpoint local, KernelId owner, u32 handle);
+  u32 reachable_listeners(Port port) const;
   void note_listener(net::Endpoint local, KernelId kernel);
   void drop_listener(net::Endpoint local, KernelId kernel);
   void answered(u32 waiting, Result<i32> reply);
@@ -123,6 +132,7 @@ class Directory {
   std::vector<std::deque<Owed>> owed_;  // by peer, in order
   std::size_t owed_total_ = 0;
   Lost lost_;
+  Listening listening_;
   std::unordered_map<u16, std::vector<ListenerEntry>> listeners_;
   std::vector<net::Endpoint> own_listeners_;
   u32 turn_ = 0;

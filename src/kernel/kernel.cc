@@ -32,7 +32,7 @@ u32 most_relays() {
 }  // namespace
 
 Result<std::unique_ptr<Kernel>> Kernel::create(const message::Config& config, Fd supervisor,
-                                               std::unique_ptr<net::Device> uplink) {
+                                               Uplink uplink) {
   if (config.kernels == 0 || config.kernel >= config.kernels)
     return Error::of(EINVAL, "kernel number of the configuration");
   std::unique_ptr<Kernel> kernel(new Kernel(config, std::move(supervisor)));
@@ -40,7 +40,7 @@ Result<std::unique_ptr<Kernel>> Kernel::create(const message::Config& config, Fd
   return kernel;
 }
 
-Result<void> Kernel::start(std::unique_ptr<net::Device> uplink) {
+Result<void> Kernel::start(Uplink uplink) {
   if (config_.core >= 0) {
     cpu_set_t cores;
     CPU_ZERO(&cores);
@@ -58,8 +58,12 @@ Result<void> Kernel::start(std::unique_ptr<net::Device> uplink) {
       TRY(message::Messenger::create(KernelId(config_.kernel), config_.epoch, config_.kernels,
                                      board_memory_.mapping.bytes().subspan(stats_offset)));
   directory_.attach(*messenger_);
-  device_ = std::make_unique<net::SnapBean>(messenger_->links(), std::move(uplink));
+  device_ = std::make_unique<net::SnapBean>(messenger_->links(), std::move(uplink.device));
   if (device_->wait_fd().valid()) TRY(watch(device_->wait_fd(), event_uplink));
+  flows_ = std::make_unique<Flows>(KernelId(config_.kernel), config_.kernels, directory_, *device_);
+  flows_->attach(*messenger_);
+  if (uplink.tables && uplink.changes)
+    flows_->set_tables(std::move(*uplink.tables), std::move(*uplink.changes));
   SocketsOptions options;
   options.self = KernelId(config_.kernel);
   options.address = net::Ipv4Address{config_.address};
@@ -77,6 +81,12 @@ Result<void> Kernel::start(std::unique_ptr<net::Device> uplink) {
   stack.secret[1] = config_.secret[1];
   stack_ = TRY(net::Stack::create(stack, *device_, *sockets_));
   sockets_->set_stack(*stack_);
+  if (device_->has_uplink()) {
+    stack_->set_others(*flows_);
+    if (flows_->tables() != nullptr) sockets_->set_tables(*flows_->tables());
+    directory_.on_listening(
+        [this](Port port, bool listens) { listening_owed_[port.value] = listens; });
+  }
   relays_ = std::make_unique<Relays>(*sockets_, events_.ref(), most_relays());
   spare_arena_ = TRY(Arena::create());
   spare_arena_->populate();
@@ -136,6 +146,8 @@ bool Kernel::poll(Time now) {
   sockets_->poll(now);
   work += relays_->poll() ? 1 : 0;
   stack_->poll(now);
+  flows_->poll(*stack_, now);
+  if (!listening_owed_.empty()) tell_listening();
   if (now >= next_host_poll_) {
     next_host_poll_ = now + host_poll_interval;
     work += poll_host(0, now, now) ? 1 : 0;
@@ -299,7 +311,12 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
   return work;
 }
 
+// What another kernel handed on came from the uplink, and is trusted no more than that.
 void Kernel::on_frame(std::span<const std::byte> frame, net::Route from, net::FrameFlags flags) {
+  if (flags.hops > 0) {
+    if (!device_->has_uplink()) return;
+    from = net::Route::uplink();
+  }
   stack_->on_frame(frame, from, flags, now_);
 }
 

@@ -3,12 +3,14 @@
 // flushes, announces and rests. docs/ARCHITECTURE.md. Everything here belongs to the loop's thread.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
 
 #include "kernel/board.h"
 #include "kernel/directory.h"
+#include "kernel/flows.h"
 #include "kernel/program.h"
 #include "kernel/relay.h"
 #include "kernel/rest.h"
@@ -22,10 +24,10 @@ namespace cob::kernel {
 
 class Kernel final : private Sockets::Programs, private net::FrameSink {
  public:
-  // `supervisor`: the SOCK_SEQPACKET pair on which the Config came. `uplink`: this kernel's queue
-  // pair of the cob's way out, or null.
+  // `supervisor`: the SOCK_SEQPACKET pair on which the Config came. `uplink`: this kernel's share
+  // of the cob's way out, if it has one.
   static Result<std::unique_ptr<Kernel>> create(const message::Config& config, Fd supervisor,
-                                                std::unique_ptr<net::Device> uplink = nullptr);
+                                                Uplink uplink = {});
   ~Kernel() override = default;
 
   // Until the supervisor says shutdown or goes.
@@ -47,7 +49,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
       : config_(config),
         supervisor_(std::move(supervisor)),
         directory_(KernelId(config.kernel), config.kernels) {}
-  Result<void> start(std::unique_ptr<net::Device> uplink);
+  Result<void> start(Uplink uplink);
 
   // loop.cc
   bool poll(Time now);
@@ -71,6 +73,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   void lose_peer(KernelId peer);
   void report_peer(KernelId peer);
   u32 add_program(u32 pid, Fd liveness);
+  void tell_listening();
 
   // attach.cc
   void on_program(Program& program);
@@ -117,6 +120,9 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Board* board_ = nullptr;
   std::unique_ptr<message::Messenger> messenger_;
   std::unique_ptr<net::SnapBean> device_;
+  std::unique_ptr<Flows> flows_;
+  // Ports of which the supervisor has yet to hear whether this kernel listens there.
+  std::map<u16, bool> listening_owed_;
   std::unique_ptr<Sockets> sockets_;
   std::unique_ptr<net::Stack> stack_;
   std::unique_ptr<Relays> relays_;

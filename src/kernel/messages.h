@@ -1,4 +1,5 @@
-// The messages that kernels of one cob send each other about ports and listeners (types 16 to 31).
+// The messages that kernels of one cob send each other about ports, listeners and the
+// uplink's connections (types 16 to 31).
 // Model: a port's home kernel (port % kernels) grants or refuses claims; listeners are told to all.
 // Values; flat structs, checked at compile time by message/flat.h.
 #pragma once
@@ -31,7 +32,22 @@ struct ListenerMessage {
   message::le<u16> port;
   message::le<u16> added;  // 1: listens now, 0: no more
 };
+// A connection by the uplink whose owner, by the steering tables, is the receiver, is the sender's.
+struct FlowMessage {
+  static constexpr message::MessageType type{20};
+  message::le<u32> local_address;  // the cob's; host byte order's value
+  message::le<u32> remote_address;
+  message::le<u16> local_port;
+  message::le<u16> remote_port;
+  message::le<u32> begins;  // 0: it is over
+};
+// The sender has told all of those by the tables as they are after so many changes.
+struct SteeredMessage {
+  static constexpr message::MessageType type{21};
+  message::le<u32> changes;
+};
 
+static_assert(message::FlatMessage<FlowMessage> && message::FlatMessage<SteeredMessage>);
 static_assert(message::FlatMessage<ClaimMessage> && message::FlatMessage<ClaimReply> &&
               message::FlatMessage<UnclaimMessage> && message::FlatMessage<ListenerMessage>);
 

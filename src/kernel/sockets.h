@@ -11,6 +11,7 @@
 #include "kernel/directory.h"
 #include "kernel/own_chunks.h"
 #include "kernel/program.h"
+#include "net/snap_bean/steering.h"
 
 namespace cob::kernel {
 
@@ -59,6 +60,8 @@ class Sockets final : public net::SocketLayer {
     directory_.on_claim_lost([this](u32 handle) { claim_lost(handle); });
   }
   void set_stack(net::Stack& stack) { stack_ = &stack; }
+  // By which the uplink's frames come to kernels; they outlive this.
+  void set_tables(const net::SteeringReader& tables) { tables_ = &tables; }
 
   // Life and references.
   Description* at_handle(u32 handle);
@@ -169,6 +172,8 @@ class Sockets final : public net::SocketLayer {
   void end_listening(Description& d);
   Result<void> start_connect(Description& d, net::Endpoint remote, net::Endpoint local);
   Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local);
+  Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local,
+                              const net::ReplyPorts* reply);
   bool ours(net::Ipv4Address address) const {
     return address == options_.address || address.is_loopback();
   }
@@ -223,6 +228,7 @@ class Sockets final : public net::SocketLayer {
   Directory& directory_;
   Programs& programs_;
   net::Stack* stack_ = nullptr;
+  const net::SteeringReader* tables_ = nullptr;
   std::deque<Description> descriptions_;  // stable addresses; handle - 1 = index | generation << 20
   std::vector<u32> free_;
   u32 open_count_ = 0;

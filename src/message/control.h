@@ -22,12 +22,16 @@ enum class ControlKind : u32 {
                   // rings the peer, bell that the peer rings} (base/doorbell.h): answer with `link`
   peer_faulted,   // kernel -> supervisor: Simple, value = peer, epoch = the peer's: it broke the
                   // message protocol and was cut off (or the sender lies: the supervisor's policy)
+  listening,      // kernel -> supervisor: Simple, value = port: it listens there, for the uplink
+  not_listening,  // kernel -> supervisor: Simple, value = port: no more
+  steered,        // supervisor -> kernel: Simple: the steering tables have changed
 };
 
 // How a cob's frames leave it.
 enum class UplinkKind : u16 { none, tap, cable };
 
-// Beside it, with an uplink: {steering tables, to read} and what the uplink's kind needs.
+// Beside it, with an uplink: {steering tables, count of their changes}, both to read, and what the
+// uplink's kind needs: tap: {this kernel's queue}.
 struct Config {
   u32 kind = 0;
   u16 kernel = 0;
@@ -39,8 +43,9 @@ struct Config {
   u64 secret[2] = {};  // cob-wide
   u8 mac[6] = {};
   UplinkKind uplink = UplinkKind::none;
-  u32 gateway = 0;  // host byte order; 0: none, so only the prefix is reached by the uplink
-  u32 reserved = 0;
+  u32 gateway = 0;     // host byte order; 0: none, so only the prefix is reached by the uplink
+  u16 uplink_mtu = 0;  // bytes behind the Ethernet header
+  u16 reserved = 0;
   char cob_name[64] = {};
 };
 

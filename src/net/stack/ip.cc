@@ -35,6 +35,8 @@ bool TcpStack::is_local(Ipv4Address address, Route from) const {
 void TcpStack::on_frame(std::span<const std::byte> frame, Route from, FrameFlags flags, Time now) {
   set_now(now);
   ++counters_.frames_in;
+  frame_ = frame;
+  frame_flags_ = flags;
   if (frame.size() < sizeof(EthernetHeader)) {
     ++counters_.frames_malformed;
     return;
@@ -95,7 +97,9 @@ void TcpStack::on_arp(std::span<const std::byte> bytes) {
                  ++counters_.frames_out;
                });
   }
-  if (for_us && !packet->is_reply) send_arp(packet->sender, &packet->sender_mac);
+  if (!for_us || frame_flags_.hops > 0) return;
+  if (others_ != nullptr) others_->share(frame_, frame_flags_);
+  if (!packet->is_reply) send_arp(packet->sender, &packet->sender_mac);
 }
 
 void TcpStack::send_arp(Ipv4Address target, const MacAddress* reply_to) {
@@ -147,8 +151,23 @@ TcpStack::OutgoingFrame TcpStack::open_frame(Route to, Ipv4Address destination, 
 
 void TcpStack::send_frame(const OutgoingFrame& frame) {
   if (frame.parked) return;
-  device_.commit(frame.bytes.size(), {.checksum_not_computed = !frame.checksums});
+  device_.commit(frame.bytes.size(),
+                 {.checksum_not_computed = !frame.checksums, .segment_bytes = frame.segment_bytes});
   ++counters_.frames_out;
+}
+
+// The most payload of a frame that the device cuts into segments of the connection's size: whole
+// ones; not above the MSS: it cuts none.
+u32 TcpStack::segmented_payload(const Tcb& t) const {
+  constexpr std::size_t headers = ip_headers + sizeof(TcpHeader) + sizeof(TcpTimestampsOption);
+  const std::size_t frame = device_.max_segmented_bytes(t.route);
+  if (frame <= headers + t.mss) return t.mss;
+  return static_cast<u32>(frame - headers) / t.mss * t.mss;
+}
+
+bool TcpStack::hand_on(const FlowKey& key, bool opens) {
+  return others_ != nullptr &&
+         others_->hand_on(key.local(), key.remote(), opens, frame_, frame_flags_);
 }
 
 u16 TcpStack::route_mss(Route route) const {
@@ -169,7 +188,7 @@ void TcpStack::on_icmp(const Ipv4Packet& packet, Route from) {
     return;
   }
   const auto h = read_once<IcmpHeader>(packet.payload, 0);
-  if (h.type == icmp_unreachable) return on_unreachable(packet);
+  if (h.type == icmp_unreachable) return on_unreachable(packet, from);
   if (h.type != icmp_echo_request || h.code != 0) return;
   const std::size_t bytes = packet.payload.size();
   const OutgoingFrame out = open_frame(from, packet.source, ip_headers + bytes, no_tcb);
@@ -197,11 +216,15 @@ void TcpStack::on_icmp(const Ipv4Packet& packet, Route from) {
 // RFC 1122 section 4.2.3.9 as Linux reads it: an unreachable ends a connection attempt, and is
 // remembered by a connection (hints only, RFC 5461). The quoted sequence number must be in flight
 // (RFC 5927 section 4.1).
-void TcpStack::on_unreachable(const Ipv4Packet& packet) {
+void TcpStack::on_unreachable(const Ipv4Packet& packet, Route from) {
   const auto u = parse_icmp_unreachable(packet.payload);
   if (!u) return;
   const FlowKey key = FlowKey::of(u->local, u->remote);
   Tcb* t = table_.find(key, table_.hash(key));
+  if (t == nullptr && from.is_uplink()) {
+    hand_on(key, false);
+    return;
+  }
   if (t == nullptr || u->sequence < t->send_unacknowledged || u->sequence > t->send_max) return;
   if (u->code == icmp_code_fragmentation_needed) {
     // RFC 1191: never below what any link carries (RFC 1122's 576 octets), so a forged MTU costs

@@ -64,6 +64,22 @@ class SocketLayer {
   virtual void on_closed(TcbId tcb, u64 cookie) = 0;
 };
 
+// The other stacks behind the same uplink: a connection is one stack's, but its frames may come to
+// another (docs/network.md). Called from inside on_frame(), poll() and the calls; must not call the
+// stack. Frames are Ethernet, valid during the call only, and may change meanwhile.
+class OtherStacks {
+ public:
+  virtual ~OtherStacks() = default;
+  // A segment from the uplink came for which there is no connection here and, if it `opens` one (a
+  // SYN), no listener. True: it is theirs, or shall not be answered; false: this stack answers it.
+  virtual bool hand_on(Endpoint local, Endpoint remote, bool opens,
+                       std::span<const std::byte> frame, FrameFlags flags) = 0;
+  // An ARP packet for our address came from the uplink: all may learn from it.
+  virtual void share(std::span<const std::byte> frame, FrameFlags flags) = 0;
+  // A connection by the uplink begins here, or is over (or in TIME_WAIT).
+  virtual void on_flow(Endpoint local, Endpoint remote, bool begins) = 0;
+};
+
 struct StackOptions {
   Ipv4Address address{};  // the cob's one address
   u8 prefix_bits = 24;
@@ -128,6 +144,8 @@ class Stack {
                                                SocketLayer& layer);
   virtual ~Stack() = default;
 
+  // A frame of the uplink that another kernel handed on comes from Route::uplink() with
+  // flags.hops > 0.
   virtual void on_frame(std::span<const std::byte> frame, Route from, FrameFlags flags,
                         Time now) = 0;
   // Runs due timers and sends everything that became sendable since the last poll (ACKs, data, FINs
@@ -135,6 +153,11 @@ class Stack {
   // device.flush().
   virtual void poll(Time now) = 0;
   virtual Time next_deadline() const = 0;
+
+  // Who else is behind the uplink; `others` outlives the stack. Without them all is this stack's.
+  virtual void set_others(OtherStacks& others) = 0;
+  // Tells `others` of every connection by the uplink anew: on_flow(begins).
+  virtual void tell_flows() = 0;
 
   // Listens on local.address (0.0.0.0: any of ours). EADDRINUSE if this stack already listens
   // there.

@@ -27,6 +27,7 @@ Tcb* TcpStack::create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes
   if (max_segment_bytes != 0)
     cold.advertised_mss = std::min(cold.advertised_mss, std::max(max_segment_bytes, min_mss));
   cold.last_send_ms = now_ms_;
+  if (others_ != nullptr && route.is_uplink()) others_->on_flow(key.local(), key.remote(), true);
   t->mss = t->receive_mss = std::min<u16>(536, cold.advertised_mss);
   return t;
 }
@@ -52,7 +53,18 @@ void TcpStack::forget(Tcb& t) {
   TcbCold& cold = table_.cold(t);
   if (!ReassemblyPool::empty(cold)) reassembly_.clear(cold);
   unlink_child(t);
+  if (others_ != nullptr && t.route.is_uplink())
+    others_->on_flow(t.key.local(), t.key.remote(), false);
   table_.release(t);
+}
+
+void TcpStack::tell_flows() {
+  if (others_ == nullptr) return;
+  for (u32 slot = 0; slot < table_.slots_touched(); ++slot) {
+    const Tcb& t = table_.at(slot);
+    if (t.id != no_tcb && t.route.is_uplink())
+      others_->on_flow(t.key.local(), t.key.remote(), true);
+  }
 }
 
 void TcpStack::fail(Tcb& t, int error) {

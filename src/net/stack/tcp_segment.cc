@@ -28,9 +28,10 @@ bool TcpStack::transmit(const SegmentFields& f, Tcb* payload_of, u32 payload_off
   const u32 timestamp_bytes = f.timestamps ? u32{sizeof(TcpTimestampsOption)} : 0;
   const u32 option_bytes = syn_bytes + timestamp_bytes;
   const u32 header_bytes = u32{sizeof(Headers)} + option_bytes;
-  const OutgoingFrame out =
+  OutgoingFrame out =
       open_frame(f.route, {f.key.remote_address}, header_bytes + payload_bytes, f.tcb);
   if (out.bytes.empty()) return false;
+  if (payload_of != nullptr && payload_bytes > payload_of->mss) out.segment_bytes = payload_of->mss;
   const u32 tcp_bytes = u32{sizeof(TcpHeader)} + option_bytes + payload_bytes;
   Headers h{.ethernet = {out.destination, options_.mac, ethernet_type_ipv4},
             .ip = emit_ipv4({{f.key.local_address},

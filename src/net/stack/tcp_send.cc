@@ -89,6 +89,8 @@ bool TcpStack::output_data(Tcb& t) {
     TcbCold& cold = table_.cold(t);
     if (now_ms_ - cold.last_send_ms > cold.retransmit_timeout_ms) congestion::restart_after_idle(t);
   }
+  // What was sent before goes again segment by segment.
+  const u32 most = t.send_next < t.send_max ? t.mss : segmented_payload(t);
   while (t.send_next <= t.send_end) {
     const u32 unsent = t.send_end - t.send_next;
     const bool fin_due = t.has(flag_fin_queued);
@@ -99,7 +101,11 @@ bool TcpStack::output_data(Tcb& t) {
     const u32 offered = t.send_window > flight ? t.send_window - flight : 0;
     const u32 allowed =
         t.congestion_window + extra > flight ? t.congestion_window + extra - flight : 0;
-    const u32 bytes = std::min({unsent, offered, allowed, u32{t.mss}});
+    u32 bytes = std::min({unsent, offered, allowed, u32{t.mss}});
+    if (most > t.mss && bytes == t.mss) {  // whole segments, which the device cuts
+      bytes = std::min({unsent, offered, allowed, most});
+      bytes -= bytes % t.mss;
+    }
     const bool last = bytes == unsent;
     const bool fin = last && fin_due && offered > bytes;  // a FIN needs a place in the window too
     if (allowed < std::min(unsent, u32{t.mss}) && offered > allowed) t.set(flag_congestion_limited);

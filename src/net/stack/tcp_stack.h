@@ -41,6 +41,9 @@ class TcpStack final : public Stack {
   void poll(Time now) override;
   Time next_deadline() const override;
 
+  void set_others(OtherStacks& others) override { others_ = &others; }
+  void tell_flows() override;
+
   Result<ListenerId> listen(Endpoint local, u32 backlog) override;
   void set_backlog(ListenerId listener, u32 backlog) override;
   void set_max_segment(ListenerId listener, u16 bytes) override;
@@ -73,19 +76,22 @@ class TcpStack final : public Stack {
     std::span<std::byte> bytes;  // empty: the frame is dropped
     MacAddress destination;
     bool checksums = true;
-    bool parked = false;  // waits in the ARP cache for its destination
+    bool parked = false;    // waits in the ARP cache for its destination
+    u16 segment_bytes = 0;  // FrameFlags
   };
   void set_now(Time now);
   bool is_local(Ipv4Address address, Route from) const;
   void on_arp(std::span<const std::byte> packet);
   void on_icmp(const Ipv4Packet& packet, Route from);
-  void on_unreachable(const Ipv4Packet& packet);
+  void on_unreachable(const Ipv4Packet& packet, Route from);
   void send_arp(Ipv4Address target, const MacAddress* reply_to);
   void poll_arp();
   std::optional<Ipv4Address> next_hop(Ipv4Address destination) const;
   OutgoingFrame open_frame(Route to, Ipv4Address destination, std::size_t bytes, TcbId tcb);
   void send_frame(const OutgoingFrame& frame);
   u16 route_mss(Route route) const;
+  u32 segmented_payload(const Tcb& t) const;
+  bool hand_on(const FlowKey& key, bool opens);
 
   // tcp_segment.cc: segments out.
   struct SegmentFields {
@@ -193,6 +199,9 @@ class TcpStack final : public Stack {
   StackOptions options_;
   Device& device_;
   SocketLayer& layer_;
+  OtherStacks* others_ = nullptr;
+  std::span<const std::byte> frame_;  // from the uplink, during its on_frame()
+  FrameFlags frame_flags_;
   mutable StackCounters counters_;  // the gauges are filled in by counters()
 
   mutable Time latest_;  // the last instant heard of, by an idle poll() too; calls of the layer

@@ -1,0 +1,198 @@
+// Flows: handing frames on, and telling owners; see flows.h and docs/network.md. Kernel's loop
+// only.
+#include "kernel/flows.h"
+
+#include <algorithm>
+
+#include "kernel/messages.h"
+#include "message/messenger.h"
+#include "net/wire/bytes.h"
+
+namespace cob::kernel {
+
+using net::Route;
+
+std::size_t Flows::Hash::operator()(const Flow& flow) const {
+  u64 z = u64{flow.remote.address.value} << 32 | u64{flow.remote.port.value} << 16 |
+          flow.local.port.value;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return z ^ (z >> 31);
+}
+
+void Flows::attach(message::Messenger& messenger) {
+  messenger_ = &messenger;
+  messenger.on<FlowMessage>([this](KernelId from, const FlowMessage& m) {
+    on_message(from,
+               {{net::Ipv4Address{m.local_address}, Port(m.local_port)},
+                {net::Ipv4Address{m.remote_address}, Port(m.remote_port)}},
+               m.begins != 0);
+  });
+  messenger.on<SteeredMessage>(
+      [this](KernelId from, const SteeredMessage& m) { peers_[from.value].heard = m.changes; });
+}
+
+void Flows::on_message(KernelId from, const Flow& flow, bool begins) {
+  const auto found = entries_.find(flow);
+  if (begins) {
+    if (found != entries_.end()) {
+      found->second = {from, Time::never()};
+    } else if (entries_.size() < max_entries) {
+      entries_.emplace(flow, Entry{from, Time::never()});
+    } else {
+      ++counters_.entries_refused;
+    }
+    return;
+  }
+  if (found == entries_.end() || found->second.kernel != from ||
+      found->second.until != Time::never())
+    return;
+  found->second.until = now_ + entry_lives;
+  ending_.emplace_back(found->second.until, flow);
+}
+
+void Flows::poll(net::Stack& stack, Time now) {
+  if (!tables_) return;
+  now_ = now;
+  const u32 changes = changes_->count();
+  if (changes != seen_ || tell_anew_) {
+    seen_ = changes;
+    tell_anew_ = false;
+    stack.tell_flows();
+  }
+  if (owed_total_ != 0) pay();
+  for (u16 k = 0; k < peers_.size(); ++k) {
+    Peer& peer = peers_[k];
+    if (k == self_.value || peer.said == seen_ || !peer.owed.empty()) continue;
+    if (!messenger_->connected(KernelId(k))) continue;
+    if (!messenger_->send(KernelId(k), SteeredMessage{.changes = seen_}).is_error())
+      peer.said = seen_;
+  }
+  while (!ending_.empty() && ending_.front().first <= now) {
+    const auto found = entries_.find(ending_.front().second);
+    if (found != entries_.end() && found->second.until == ending_.front().first)
+      entries_.erase(found);
+    ending_.pop_front();
+  }
+}
+
+// True if what this kernel was told of others' connections is all there is.
+bool Flows::settled() const {
+  if (!tables_) return true;
+  if (changes_->count() != seen_) return false;
+  for (u16 k = 0; k < peers_.size(); ++k)
+    if (k != self_.value && messenger_->connected(KernelId(k)) && peers_[k].heard != seen_)
+      return false;
+  return true;
+}
+
+bool Flows::hand_on(net::Endpoint local, net::Endpoint remote, bool opens,
+                    std::span<const std::byte> frame, net::FrameFlags flags) {
+  if (flags.hops >= net::FrameFlags::max_hops) return false;
+  const Flow flow{local, remote};
+  if (const auto found = entries_.find(flow); found != entries_.end()) {
+    forward(found->second.kernel, frame, flags);
+    return true;
+  }
+  const auto owner = owner_of(flow);
+  if (opens) {
+    const auto listener = directory_.listener_for(local, owner, static_cast<u32>(Hash{}(flow)));
+    if (listener && *listener != self_) {
+      forward(*listener, frame, flags);
+      return true;
+    }
+  }
+  if (owner && *owner != self_) {
+    forward(*owner, frame, flags);
+    return true;
+  }
+  if (opens || settled()) return false;
+  ++counters_.unsettled;
+  return true;
+}
+
+void Flows::forward(KernelId to, std::span<const std::byte> frame, net::FrameFlags flags) {
+  ++counters_.handed_on;
+  const Route route = Route::inside(to);
+  const auto room = frame.size() <= device_.max_frame_bytes(route)
+                        ? device_.reserve(route, frame.size())
+                        : std::span<std::byte>();
+  if (room.empty()) {
+    ++counters_.lost;
+    return;
+  }
+  net::copy_once(room.data(), frame.data(), frame.size());
+  device_.commit(frame.size(), {.checksum_not_computed = flags.checksum_not_computed,
+                                .hops = static_cast<u8>(flags.hops + 1)});
+}
+
+void Flows::share(std::span<const std::byte> frame, net::FrameFlags flags) {
+  for (u16 k = 0; k < peers_.size(); ++k)
+    if (k != self_.value && messenger_->connected(KernelId(k))) forward(KernelId(k), frame, flags);
+}
+
+void Flows::on_flow(net::Endpoint local, net::Endpoint remote, bool begins) {
+  if (!tables_) return;
+  const Flow flow{local, remote};
+  const auto owner = begins ? owner_of(flow) : std::nullopt;
+  const bool strays = owner && *owner != self_;
+  if (told_.empty() && !strays) return;
+  const auto found = told_.find(flow);
+  if (found != told_.end()) {
+    if (strays && found->second == *owner) return;
+    tell(found->second, {flow, false});
+    told_.erase(found);
+  }
+  if (!strays) return;
+  told_.emplace(flow, *owner);
+  tell(*owner, {flow, true});
+}
+
+// Now, or by poll() when the peer's ring has room. A peer that is down hears all when it is back.
+void Flows::tell(KernelId peer, const Owed& what) {
+  std::deque<Owed>& owed = peers_[peer.value].owed;
+  if (owed.empty() && try_tell(peer, what)) return;
+  if (owed.size() == max_owed) {
+    owed.pop_front();
+    --owed_total_;
+  }
+  owed.push_back(what);
+  ++owed_total_;
+}
+
+// False: no room in the peer's ring.
+bool Flows::try_tell(KernelId peer, const Owed& what) {
+  const auto sent =
+      messenger_->send(peer, FlowMessage{.local_address = what.flow.local.address.value,
+                                         .remote_address = what.flow.remote.address.value,
+                                         .local_port = what.flow.local.port.value,
+                                         .remote_port = what.flow.remote.port.value,
+                                         .begins = what.begins ? 1u : 0u});
+  return !sent.is_error() || sent.error().code != EAGAIN;
+}
+
+void Flows::pay() {
+  for (u16 k = 0; k < peers_.size(); ++k) {
+    std::deque<Owed>& owed = peers_[k].owed;
+    while (!owed.empty() && try_tell(KernelId(k), owed.front())) {
+      owed.pop_front();
+      --owed_total_;
+    }
+  }
+}
+
+void Flows::peer_up(KernelId peer) {
+  peer_down(peer);
+  tell_anew_ = true;
+}
+
+// Its connections are gone, and so is what it was told.
+void Flows::peer_down(KernelId peer) {
+  Peer& p = peers_[peer.value];
+  owed_total_ -= p.owed.size();
+  p = {};
+  std::erase_if(entries_, [&](const auto& e) { return e.second.kernel == peer; });
+  std::erase_if(told_, [&](const auto& t) { return t.second == peer; });
+}
+
+}  // namespace cob::kernel

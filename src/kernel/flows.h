@@ -1,0 +1,119 @@
+// Flows: whose the uplink's connections are, where its frames may come to a kernel that does not
+// have them; docs/network.md. Model: the steering tables name each flow's *owner*; a kernel that
+// has a connection whose owner is another tells it, and the owner keeps an *exact entry* and hands
+// the frames on. Frames that nobody has are answered by the owner alone, and only while every
+// kernel has told its connections by the tables as they are. Kernel's loop only.
+#pragma once
+
+#include <deque>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.h"
+#include "kernel/directory.h"
+#include "net/snap_bean/steering.h"
+#include "net/snap_bean/table_changes.h"
+#include "net/stack/stack.h"
+
+namespace cob::kernel {
+
+// A kernel's share of the cob's way out.
+struct Uplink {
+  std::unique_ptr<net::Device> device;  // null: none
+  std::optional<net::SteeringReader> tables;
+  std::optional<net::TableChangesReader> changes;
+};
+
+class Flows final : public net::OtherStacks {
+ public:
+  // Reaction when full: further entries are refused and counted; their connections are reset at the
+  // next frame that comes to their owner.
+  static constexpr std::size_t max_entries = 65'536;
+  // What one peer could not be told yet because its ring was full; beyond it the oldest is lost.
+  static constexpr std::size_t max_owed = 65'536;
+  // An entry outlives its connection by this: TIME_WAIT.
+  static constexpr Duration entry_lives = Duration::seconds(60);
+
+  struct Counters {
+    u64 handed_on = 0;  // frames given to the kernel that has their connection
+    u64 lost = 0;       // of those, that had no room in its ring or no ring
+    u64 unsettled = 0;  // frames that nobody had while tables changed: not answered
+    u64 entries_refused = 0;
+  };
+
+  // `device` and `directory` outlive this.
+  Flows(KernelId self, u16 kernels, Directory& directory, net::Device& device)
+      : self_(self), directory_(directory), device_(device), peers_(kernels) {}
+  // Registers the message handlers. `messenger` outlives this.
+  void attach(message::Messenger& messenger);
+  void set_tables(net::SteeringReader tables, net::TableChangesReader changes) {
+    tables_.emplace(std::move(tables));
+    changes_.emplace(std::move(changes));
+  }
+  const net::SteeringReader* tables() const { return tables_ ? &*tables_ : nullptr; }
+
+  // Once a turn, before the messenger is flushed: what has changed is told.
+  void poll(net::Stack& stack, Time now);
+  void peer_up(KernelId peer);
+  void peer_down(KernelId peer);
+
+  std::size_t entries() const { return entries_.size(); }
+  const Counters& counters() const { return counters_; }
+
+  // net::OtherStacks
+  bool hand_on(net::Endpoint local, net::Endpoint remote, bool opens,
+               std::span<const std::byte> frame, net::FrameFlags flags) override;
+  void share(std::span<const std::byte> frame, net::FrameFlags flags) override;
+  void on_flow(net::Endpoint local, net::Endpoint remote, bool begins) override;
+
+ private:
+  struct Flow {
+    net::Endpoint local, remote;
+    bool operator==(const Flow&) const = default;
+  };
+  struct Hash {
+    std::size_t operator()(const Flow& flow) const;
+  };
+  struct Entry {
+    KernelId kernel;
+    Time until;  // never: the connection lives
+  };
+  struct Owed {
+    Flow flow;
+    bool begins = false;
+  };
+  struct Peer {
+    std::deque<Owed> owed;
+    u32 said = 0, heard = 0;  // the count of changes by which all was told: to it, by it; 0: none
+  };
+
+  std::optional<KernelId> owner_of(const Flow& flow) const {
+    return tables_ ? tables_->kernel_for(net::SteeredProtocol::tcp, flow.remote, flow.local)
+                   : std::nullopt;
+  }
+  bool settled() const;
+  void forward(KernelId to, std::span<const std::byte> frame, net::FrameFlags flags);
+  void tell(KernelId peer, const Owed& what);
+  bool try_tell(KernelId peer, const Owed& what);
+  void pay();
+  void on_message(KernelId from, const Flow& flow, bool begins);
+
+  KernelId self_;
+  Directory& directory_;
+  net::Device& device_;
+  message::Messenger* messenger_ = nullptr;
+  std::optional<net::SteeringReader> tables_;
+  std::optional<net::TableChangesReader> changes_;
+  u32 seen_ = 0;  // changes by which this kernel's own flows were told
+  bool tell_anew_ = true;
+  std::vector<Peer> peers_;
+  std::size_t owed_total_ = 0;
+  std::unordered_map<Flow, KernelId, Hash> told_;  // own flows whose owner is another
+  std::unordered_map<Flow, Entry, Hash> entries_;  // others' flows whose owner this is
+  std::deque<std::pair<Time, Flow>> ending_;
+  Time now_;
+  Counters counters_;
+};
+
+}  // namespace cob::kernel

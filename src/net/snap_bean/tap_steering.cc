@@ -1,0 +1,239 @@
+// The steering program, assembled by hand, and its maps; see tap_steering.h. bpf(2),
+// bpf-helpers(7). The supervisor's thread.
+#include "net/snap_bean/tap_steering.h"
+
+#include <linux/bpf.h>
+#include <linux/if_tun.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "net/wire/bytes.h"
+
+namespace cob::net {
+namespace {
+
+long bpf(bpf_cmd command, bpf_attr& attributes) {
+  return ::syscall(SYS_bpf, command, &attributes, sizeof attributes);
+}
+
+Result<Fd> create_map(const char* name, u32 value_bytes) {
+  bpf_attr attributes{};
+  attributes.map_type = BPF_MAP_TYPE_ARRAY;
+  attributes.key_size = 4;
+  attributes.value_size = value_bytes;
+  attributes.max_entries = 1;
+  attributes.map_flags = BPF_F_MMAPABLE;
+  std::strncpy(attributes.map_name, name, sizeof attributes.map_name - 1);
+  Fd map(static_cast<int>(bpf(BPF_MAP_CREATE, attributes)));
+  if (!map.valid()) return Error::from_errno("BPF_MAP_CREATE");
+  return map;
+}
+
+// One instruction after another; jumps to labels are set by finish().
+class Assembler {
+ public:
+  enum class Label { other, found };
+
+  void emit(u8 code, u8 destination, u8 source, std::int16_t offset, i32 immediate) {
+    bpf_insn instruction{};
+    instruction.code = code;
+    instruction.dst_reg = destination & 15;
+    instruction.src_reg = source & 15;
+    instruction.off = offset;
+    instruction.imm = immediate;
+    code_.push_back(instruction);
+  }
+  void move(u8 to, u8 from) { emit(BPF_ALU64 | BPF_MOV | BPF_X, to, from, 0, 0); }
+  void set(u8 to, i32 value) { emit(BPF_ALU64 | BPF_MOV | BPF_K, to, 0, 0, value); }
+  void alu(u8 operation, u8 to, i32 value) { emit(BPF_ALU64 | operation | BPF_K, to, 0, 0, value); }
+  void alu_register(u8 operation, u8 to, u8 from) {
+    emit(BPF_ALU64 | operation | BPF_X, to, from, 0, 0);
+  }
+  void load(u8 size, u8 to, u8 from, int offset) {
+    emit(BPF_LDX | BPF_MEM | size, to, from, static_cast<std::int16_t>(offset), 0);
+  }
+  void from_network16(u8 reg) { emit(BPF_ALU | BPF_END | BPF_TO_BE, reg, 0, 0, 16); }
+  void map_value(u8 to, FdRef map) {
+    emit(BPF_LD | BPF_DW | BPF_IMM, to, BPF_PSEUDO_MAP_VALUE, 0, map.get());
+    emit(0, 0, 0, 0, 0);
+  }
+  void call(i32 helper) { emit(BPF_JMP | BPF_CALL, 0, 0, 0, helper); }
+  void exit() { emit(BPF_JMP | BPF_EXIT, 0, 0, 0, 0); }
+  void jump(u8 condition, u8 reg, i32 value, Label to) {
+    jumps_.push_back({code_.size(), to});
+    emit(BPF_JMP | condition | BPF_K, reg, 0, 0, value);
+  }
+  void place(Label label) { places_[std::to_underlying(label)] = code_.size(); }
+  std::vector<bpf_insn> finish() {
+    for (const auto& [at, label] : jumps_)
+      code_[at].off = static_cast<std::int16_t>(places_[std::to_underlying(label)] - at - 1);
+    return code_;
+  }
+
+ private:
+  std::vector<bpf_insn> code_;
+  std::vector<std::pair<std::size_t, Label>> jumps_;
+  std::array<std::size_t, 2> places_{};
+};
+
+}  // namespace
+
+// Offsets below: Ethernet type, then the IPv4 header, from the stack's -48 on; the ports at -8.
+Result<Fd> TapSteering::load(FdRef image_map, FdRef group_map) {
+  using Label = Assembler::Label;
+  constexpr int header = -48, ip = header + 2, ports = -8;
+  constexpr i32 start_of_ethernet = 0;  // BPF_HDR_START_MAC
+  static_assert(offsetof(Image, port) + 1 < 32'768, "reached by an instruction's offset");
+  Assembler a;
+  const auto fetch = [&](int to, i32 bytes) {  // from offset r2 of the frame
+    a.move(BPF_REG_1, BPF_REG_6);
+    a.move(BPF_REG_3, BPF_REG_10);
+    a.alu(BPF_ADD, BPF_REG_3, to);
+    a.set(BPF_REG_4, bytes);
+    a.set(BPF_REG_5, start_of_ethernet);
+    a.call(BPF_FUNC_skb_load_bytes_relative);
+    a.jump(BPF_JNE, BPF_REG_0, 0, Label::other);
+  };
+  a.move(BPF_REG_6, BPF_REG_1);
+  a.set(BPF_REG_2, 12);
+  fetch(header, 22);
+  a.load(BPF_H, BPF_REG_1, BPF_REG_10, header);
+  a.jump(BPF_JNE, BPF_REG_1, swap_to_network(u16{0x0800}), Label::other);
+  a.load(BPF_B, BPF_REG_1, BPF_REG_10, ip);
+  a.move(BPF_REG_7, BPF_REG_1);
+  a.alu(BPF_AND, BPF_REG_1, 0xf0);
+  a.jump(BPF_JNE, BPF_REG_1, 0x40, Label::other);
+  a.alu(BPF_AND, BPF_REG_7, 15);
+  a.alu(BPF_LSH, BPF_REG_7, 2);
+  a.jump(BPF_JLT, BPF_REG_7, 20, Label::other);
+  a.load(BPF_H, BPF_REG_1, BPF_REG_10, ip + 6);  // a fragment
+  a.alu(BPF_AND, BPF_REG_1, swap_to_network(u16{0x3fff}));
+  a.jump(BPF_JNE, BPF_REG_1, 0, Label::other);
+  a.load(BPF_B, BPF_REG_1, BPF_REG_10, ip + 9);
+  a.jump(BPF_JNE, BPF_REG_1, 6, Label::other);
+  a.move(BPF_REG_2, BPF_REG_7);
+  a.alu(BPF_ADD, BPF_REG_2, 14);
+  fetch(ports, 4);
+  // The hash: a table for each byte of both addresses and both ports.
+  a.map_value(BPF_REG_8, image_map);
+  a.set(BPF_REG_9, 0);
+  for (int i = 0; i < 12; ++i) {
+    a.load(BPF_B, BPF_REG_1, BPF_REG_10, i < 8 ? ip + 12 + i : ports + i - 8);
+    a.alu(BPF_LSH, BPF_REG_1, 2);
+    a.move(BPF_REG_2, BPF_REG_8);
+    a.alu_register(BPF_ADD, BPF_REG_2, BPF_REG_1);
+    a.load(BPF_W, BPF_REG_3, BPF_REG_2, i * 1'024);
+    a.alu_register(BPF_XOR, BPF_REG_9, BPF_REG_3);
+  }
+  a.alu(BPF_AND, BPF_REG_9, flow_groups - 1);
+  a.load(BPF_H, BPF_REG_1, BPF_REG_10, ports + 2);
+  a.from_network16(BPF_REG_1);
+  a.alu(BPF_LSH, BPF_REG_1, 1);
+  a.move(BPF_REG_2, BPF_REG_8);
+  a.alu_register(BPF_ADD, BPF_REG_2, BPF_REG_1);
+  a.load(BPF_H, BPF_REG_3, BPF_REG_2, offsetof(Image, port));
+  a.jump(BPF_JNE, BPF_REG_3, SteeringMemory::no_table, Label::found);
+  a.load(BPF_H, BPF_REG_3, BPF_REG_8, offsetof(Image, default_table));
+  a.place(Label::found);
+  a.jump(BPF_JGE, BPF_REG_3, steering_tables, Label::other);
+  a.alu(BPF_LSH, BPF_REG_3, std::countr_zero(flow_groups));
+  a.alu_register(BPF_ADD, BPF_REG_3, BPF_REG_9);
+  a.map_value(BPF_REG_4, group_map);
+  a.alu_register(BPF_ADD, BPF_REG_4, BPF_REG_3);
+  a.load(BPF_B, BPF_REG_0, BPF_REG_4, 0);
+  a.exit();
+  a.place(Label::other);
+  a.map_value(BPF_REG_8, image_map);
+  a.load(BPF_H, BPF_REG_0, BPF_REG_8, offsetof(Image, first));
+  a.exit();
+  const std::vector<bpf_insn> code = a.finish();
+
+  bpf_attr attributes{};
+  attributes.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
+  attributes.insns = reinterpret_cast<u64>(code.data());
+  attributes.insn_cnt = static_cast<u32>(code.size());
+  attributes.license = reinterpret_cast<u64>("Apache-2.0");
+  std::strncpy(attributes.prog_name, "cob_steering", sizeof attributes.prog_name - 1);
+  Fd program(static_cast<int>(bpf(BPF_PROG_LOAD, attributes)));
+  if (!program.valid()) return Error::from_errno("BPF_PROG_LOAD");
+  return program;
+}
+
+TapSteering::TapSteering(Mapping source, Fd image_map, Mapping image, Fd group_map, Mapping groups,
+                         Fd program)
+    : source_(std::move(source)),
+      image_map_(std::move(image_map)),
+      group_map_(std::move(group_map)),
+      program_(std::move(program)),
+      image_(std::move(image)),
+      groups_(std::move(groups)) {}
+
+Result<TapSteering> TapSteering::create(const SteeringWriter& tables) {
+  Mapping source =
+      TRY(map_foreign(tables.fd(), sizeof(SteeringMemory), Writers::creator, Access::read));
+  Fd image_map = TRY(create_map("cob_ports", sizeof(Image)));
+  Fd group_map = TRY(create_map("cob_groups", sizeof(Groups)));
+  Mapping image = TRY(Mapping::map(image_map.ref(), sizeof(Image), Access::read_write));
+  Mapping groups = TRY(Mapping::map(group_map.ref(), sizeof(Groups), Access::read_write));
+  Fd program = TRY(load(image_map.ref(), group_map.ref()));
+  TapSteering steering(std::move(source), std::move(image_map), std::move(image),
+                       std::move(group_map), std::move(groups), std::move(program));
+  // By linearity: the hash with one byte of its input set, and all others 0.
+  const Toeplitz toeplitz(steering.source().header.key);
+  for (u32 byte = 0; byte < 12; ++byte) {
+    for (u32 value = 0; value < 256; ++value) {
+      const u32 address = byte < 8 ? value << (24 - byte % 4 * 8) : 0;
+      const u16 port = static_cast<u16>(byte < 8 ? 0 : value << (byte % 2 == 0 ? 8 : 0));
+      const Endpoint source_end{{byte < 4 ? address : 0}, Port(byte / 2 == 4 ? port : u16{0})};
+      const Endpoint end{{byte >= 4 ? address : 0}, Port(byte / 2 == 5 ? port : u16{0})};
+      steering.image().toeplitz[byte][value] = toeplitz.hash(source_end, end);
+    }
+  }
+  steering.mirror();
+  return steering;
+}
+
+Result<void> TapSteering::attach(FdRef queue) const {
+  int fd = program_.get();
+  if (::ioctl(queue.get(), TUNSETSTEERINGEBPF, &fd) != 0)
+    return Error::from_errno("TUNSETSTEERINGEBPF");
+  return {};
+}
+
+void TapSteering::mirror() {
+  for (std::size_t t = 0; t < steering_tables; ++t) {
+    const auto& from = source().table[t];
+    if (std::memcmp(groups()[t], from, flow_groups) != 0)
+      std::memcpy(groups()[t], from, flow_groups);
+  }
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  __atomic_store_n(&image().default_table, u16{source().header.default_table}, __ATOMIC_RELEASE);
+  const auto& ports = source().port[std::to_underlying(SteeredProtocol::tcp)];
+  for (std::size_t p = 0; p < 65'536; ++p) {
+    const u16 table = ports[p];
+    if (image().port[p] != table) __atomic_store_n(&image().port[p], table, __ATOMIC_RELEASE);
+  }
+}
+
+void TapSteering::set_first(KernelId kernel) {
+  __atomic_store_n(&image().first, kernel.value, __ATOMIC_RELEASE);
+}
+
+Result<u32> TapSteering::run(std::span<const std::byte> frame) const {
+  bpf_attr attributes{};
+  attributes.test.prog_fd = static_cast<u32>(program_.get());
+  attributes.test.data_in = reinterpret_cast<u64>(frame.data());
+  attributes.test.data_size_in = static_cast<u32>(frame.size());
+  if (bpf(BPF_PROG_TEST_RUN, attributes) != 0) return Error::from_errno("BPF_PROG_TEST_RUN");
+  return u32{attributes.test.retval};
+}
+
+}  // namespace cob::net
