@@ -19,7 +19,7 @@ PROBE = ("import socket,sys,time\n"
 
 
 def wait_for_port(cob, port, kernel=0):
-    done = cob.run(sys.executable, "-c", PROBE, ADDRESS, port, kernel=kernel)
+    done = cob.run(sys.executable, "-c", PROBE, getattr(cob, "address", ADDRESS), port, kernel=kernel)
     if done.returncode != 0:
         raise AssertionError(f"nothing accepts on port {port}: {done.stderr}{cob.log()}")
 

@@ -26,6 +26,7 @@ void add_ps(CLI::App& app, Context& context);
 void add_status(CLI::App& app, Context& context);
 void add_stats(CLI::App& app, Context& context);
 void add_down(CLI::App& app, Context& context);
+void add_cable(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
 // What follows `cob bench`: its words, and the values of --only.

@@ -28,7 +28,8 @@ std::string bash_script(const CLI::App& app) {
     const std::string further = command->get_name() == "completion" ? "bash zsh"
                                 : command->get_name() == "bench"
                                     ? fmt::format("{}", fmt::join(bench_words(), " "))
-                                    : "";
+                                : command->get_name() == "cable" ? cob_names
+                                                                 : "";
     cases += fmt::format("    {}) words=\"{} {}\" ;;\n", command->get_name(), options_of(*command),
                          further);
   }
@@ -43,6 +44,7 @@ _cob() {{
   case $previous in
     --name|-n) COMPREPLY=( $(compgen -W "{1}" -- "$current") ); return ;;
     --only) COMPREPLY=( $(compgen -W "{3}" -- "$current") ); return ;;
+    --cable) COMPREPLY=( $(compgen -f -- "$current") ); return ;;
     --json) [[ ${{COMP_WORDS[1]}} == bench ]] && COMPREPLY=( $(compgen -f -- "$current") ) && return ;;
   esac
   if [[ ${{COMP_WORDS[1]}} == run ]]; then
@@ -98,7 +100,10 @@ std::string zsh_script(const CLI::App& app) {
       for (const std::string& name : option->get_lnames()) {
         const bool takes_value =
             option->get_items_expected_max() > 0 && option->get_type_size() > 0;
-        const char* action = name == "name" ? ":cob:_cob_names" : takes_value ? ":value:" : "";
+        const char* action = name == "name"    ? ":cob:_cob_names"
+                             : name == "cable" ? ":file:_files"
+                             : takes_value     ? ":value:"
+                                               : "";
         cases += fmt::format(" \\\n      '--{}[{}]{}'", name, zsh_quoted(option->get_description()),
                              action);
       }
@@ -106,6 +111,7 @@ std::string zsh_script(const CLI::App& app) {
     if (command->get_name() == "run") cases += " \\\n      '*::program:_normal'";
     if (command->get_name() == "bench")
       cases += fmt::format(" \\\n      '*:benchmark:({})'", fmt::join(bench_words(), " "));
+    if (command->get_name() == "cable") cases += " \\\n      '*:cob:_cob_names'";
     if (command->get_name() == "completion") cases += " \\\n      '1:shell:(bash zsh)'";
     cases += " ;;\n";
   }

@@ -67,7 +67,7 @@ void Supervisor::on_channel(KernelSlot& kernel) {
       message::Simple report;
       std::memcpy(&report, buffer.data(), sizeof(report));
       on_peer_faulted(kernel, report);
-    } else {
+    } else if (!on_cable_word(kernel, kind, std::span(buffer).first(datagram.bytes), datagram)) {
       return broken_protocol(kernel, "an unknown message");
     }
     if (!kernel.alive()) return;
@@ -86,6 +86,7 @@ void Supervisor::on_hello(KernelSlot& kernel, Datagram& datagram) {
   for (KernelSlot& other : kernels_) {
     if (other.id() != kernel.id() && other.running()) introduce(kernel, other);
   }
+  cable_->on_kernel_up(kernel);
   if (!reported_ && std::ranges::all_of(kernels_, &KernelSlot::running)) report("");
 }
 
@@ -190,6 +191,7 @@ void Supervisor::on_process_end(KernelSlot& kernel) {
         broken_protocol(other, "nothing for its peers' messages: its queue is full");
       }
     }
+    cable_->on_kernel_down(kernel, epoch);
   }
   if (!reported_)
     return begin_shutdown(fmt::format("kernel {} {} before the cob was up", kernel.id(), how));

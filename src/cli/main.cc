@@ -21,6 +21,7 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   cob::cli::add_status(app, context);
   cob::cli::add_stats(app, context);
   cob::cli::add_down(app, context);
+  cob::cli::add_cable(app, context);
   cob::cli::add_doctor(app, context);
   cob::cli::add_bench(app, context);
   cob::cli::add_completion(app, context);

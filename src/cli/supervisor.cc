@@ -114,7 +114,7 @@ Result<void> Supervisor::prepare() {
     config.core = options_.cores[i];
     kernels_.emplace_back(KernelPlan{config, options_.kernel_executable, directory_.log()});
   }
-  return {};
+  return prepare_cable();
 }
 
 Result<void> Supervisor::watch(FdRef fd, Source source, u32 index, u32 events) {
@@ -153,6 +153,7 @@ bool Supervisor::run() {
     if (!ending_) spawn(kernel);
   }
   loop();
+  cable_place_.reset();
   directory_.remove();
   clients_.clear();  // the last sign of life that `cob down` waits for
   return came_up_;
@@ -174,6 +175,7 @@ void Supervisor::loop() {
     }
     on_deadlines();
     for (const KernelSlot& kernel : kernels_) watch_channel(kernel, false);
+    watch_cable();
   }
 }
 
@@ -193,11 +195,15 @@ void Supervisor::dispatch(Source source, u32 index, u32 events) {
       return;
     case Source::process:
       return on_process_end(kernels_[index]);
+    case Source::cable:
+      return on_cable(events);
+    case Source::cable_place:
+      return on_cable_place();
   }
 }
 
 Time Supervisor::next_deadline() const {
-  Time next = next_log_trim_;
+  Time next = std::min(next_log_trim_, cable_deadline());
   for (const KernelSlot& kernel : kernels_) {
     next = std::min(next, kernel.deadline());
     if (standing_[kernel.id()].accused_epoch != 0)
@@ -233,6 +239,7 @@ void Supervisor::on_deadlines() {
     }
     kernel.defer(now_ + Duration::seconds(1));
   }
+  on_cable_deadlines();
   if (next_log_trim_ <= now_) {
     directory_.trim_log();
     next_log_trim_ = now_ + log_trim_interval;

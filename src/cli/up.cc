@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <optional>
 
@@ -23,6 +24,7 @@ struct UpOptions {
   int kernels = 0;
   std::string cores;
   std::string address = default_address;
+  std::string cable;
   bool foreground = false;
 };
 
@@ -136,6 +138,8 @@ void up(const UpOptions& asked, Context& context) {
   options.address = parse_address(asked.address);
   options.cores = plan_cores(asked.kernels, asked.cores);
   options.kernel_executable = kernel_executable();
+  // A daemon's directory is another.
+  if (!asked.cable.empty()) options.cable_place = std::filesystem::absolute(asked.cable).string();
   RunDirectory directory = RunDirectory::take(options.name);
   context.exit_code = asked.foreground
                           ? run_foreground(std::move(options), std::move(directory), context.json)
@@ -162,6 +166,12 @@ void add_up(CLI::App& app, Context& context) {
   command->add_option("--ip", options->address, "The cob's one IPv4 address and its network")
       ->type_name("ADDR/LEN")
       ->capture_default_str();
+  command
+      ->add_option("--cable", options->cable,
+                   "Meet another cob at this path and join it by a cable: the first\n"
+                   "makes a Unix socket there, the second connects. Whoever reaches\n"
+                   "the path can plug in: its directory says who that is")
+      ->type_name("FILE");
   command->add_flag("--foreground", options->foreground,
                     "Stay: do not become a daemon; end with Ctrl-C or SIGTERM");
   add_name_option(*command, context);
@@ -172,6 +182,7 @@ void add_up(CLI::App& app, Context& context) {
       "  cob up --kernels 2                two kernels on the first two cores\n"
       "  cob up --cores 2,3 --name web     two kernels on cores 2 and 3, beside other cobs\n"
       "  cob run -k 1 -- nginx             then: a program on kernel 1\n"
+      "  cob up --cable /srv/meet/socket   joined to another user's cob; see 'cob cable --help'\n"
       "\n"
       "Needs no privilege. The cob runs until 'cob down'; its log is 'log' in "
       "$XDG_RUNTIME_DIR/cob/NAME, or in\n"

@@ -42,9 +42,16 @@ struct BoardPeer {
   u32 reserved = 0;
 };
 
+// The cable to another cob, since it was first plugged in; net/snap_bean/cable.h.
+struct BoardCable {
+  u64 wires = 0;  // now
+  u64 frames_in = 0, frames_out = 0, bytes_in = 0, bytes_out = 0;
+  u64 frames_copied = 0, dropped_full = 0, dropped_route = 0, bells_rung = 0, wires_cut = 0;
+};
+
 struct Board {
   u32 magic = 0x626f6172;
-  u32 version = 3;
+  u32 version = 4;
   u32 pid = 0;
   u32 epoch = 0;
   u16 kernel = 0;
@@ -66,7 +73,8 @@ struct Board {
   u64 bytes_in = 0, bytes_out = 0;              // stream bytes to and from programs
   u64 faults = 0;                               // programs or peers dropped for a broken protocol
   u64 asleep = 0;                               // 1: armed and sleeping
-  u64 heartbeat_ns = 0;                         // CLOCK_BOOTTIME of the last loop
+  BoardCable cable;
+  u64 heartbeat_ns = 0;  // CLOCK_BOOTTIME of the last loop
   alignas(64) u32 tables_sequence = 0;
   alignas(64) BoardProgram program[board_programs];
   BoardListener listener[board_listeners];

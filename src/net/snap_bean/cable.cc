@@ -226,7 +226,7 @@ void CableDevice::set_armed(bool armed) {
   if (!armed && sleeps_ % sleeps_to_quieten == 0) quieten();
 }
 
-bool CableDevice::anything_pending() const {
+bool CableDevice::anything_pending() {
   return std::ranges::any_of(active_, [](CableLink* link) { return !link->reader().empty(); });
 }
 

@@ -62,9 +62,9 @@ class CableDevice final : public Device {
 
   // An edge there says that a bell rang. set_armed(true) is to be followed by a full fence and
   // anything_pending().
-  FdRef wait_fd() const { return bells_.ref(); }
-  void set_armed(bool armed);
-  bool anything_pending() const;
+  FdRef wait_fd() const override { return bells_.ref(); }
+  void set_armed(bool armed) override;
+  bool anything_pending() override;
 
  private:
   static constexpr std::size_t burst = 32;      // frames of one wire before the next one's turn
