@@ -39,6 +39,10 @@ class CableTest(harness.CobTest):
         core = cores[core % len(cores)] if core is not None else None
         chosen = ["--cores", ",".join([str(core)] * kernels)] if core is not None else ["--kernels", kernels]
         cob.up("--ip", f"{address}/24", *chosen, *words)
+        cob.supervisor = cob.status()["pid"]
+        self.cobs = [*getattr(self, "cobs", []), cob]
+        for one in self.cobs:
+            one.neighbours = [other for other in self.cobs if other is not one]
         return cob
 
     def two_cobs(self, kernels=2):

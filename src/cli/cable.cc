@@ -87,6 +87,8 @@ void plug(End& one, End& other) {
   at_one.reset();
   other.client.ask({{"do", "cable"}, {"role", "other"}}, at_other.ref());
   at_other.reset();
+  one.look_again();  // what was seen before may tell of an earlier cable's end
+  other.look_again();
   const Time give_up = HostClock::read() + patience;
   while (!one.wired_to(other) || !other.wired_to(one)) {
     for (End* end : {&one, &other}) {

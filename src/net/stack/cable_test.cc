@@ -111,6 +111,7 @@ TEST_F(CableNet, BulkGoesInLargeFramesBuiltInPlace) {
   for (std::size_t i = 0; i < sent.size(); ++i)
     sent[i] = static_cast<char>(i * 2'654'435'761 >> 13);
   const u64 c = connect(0, Port(80));
+  ASSERT_TRUE(run([&] { return layer(a, 0)[c].connected; }));
   layer(a, 0).send(c, sent);
   layer(a, 0).close(c);
   ASSERT_TRUE(run([&] {
