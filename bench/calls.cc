@@ -64,6 +64,17 @@ class Calls {
     return run_helper(across ? place.client(argv) : place.server(argv), "echo", figure);
   }
 
+  // `what`: udp-echo or udp-stream, from one core to the other.
+  bool datagrams(const Place& place, const std::string& what, const std::string& figure) {
+    const std::string port = std::to_string(free_port());
+    const std::string address = place.addresses.front();
+    SpawnOptions server_options = place.server({helper_, "udp-server", address, port});
+    server_options.output = folder_.path() + "/udp-server.txt";
+    auto server = Child::spawn(server_options);
+    if (!server) return fail(figure, server.why());
+    return run_helper(place.client({helper_, what, address, port, share()}), what, figure);
+  }
+
   void add(const std::string& figure, const Summary& summary) {
     medians_[figure].push_back(summary.median);
     p99s_[figure].push_back(summary.p99);
@@ -108,6 +119,10 @@ constexpr Line lines[] = {
     {"receive_miss_linux", "recv that finds nothing, Linux"},
     {"echo_cob", "64 B echo between two cores, cob"},
     {"echo_linux", "64 B echo between two cores, Linux"},
+    {"udp_echo_cob", "64 B UDP echo between two cores, cob"},
+    {"udp_echo_linux", "64 B UDP echo between two cores, Linux"},
+    {"udp_stream_cob", "64 B UDP one way, a datagram, cob"},
+    {"udp_stream_linux", "64 B UDP one way, a datagram, Linux"},
     {"echo_same_core_cob", "64 B echo on one core, cob"},
     {"echo_same_core_linux", "64 B echo on one core, Linux"},
 };
@@ -120,6 +135,8 @@ constexpr struct {
     {"call_same_core_over_yield_pair", "call_same_core", "yield_pair"},
     {"receive_miss_ratio", "receive_miss_linux", "receive_miss_cob"},
     {"echo_ratio", "echo_linux", "echo_cob"},
+    {"udp_echo_ratio", "udp_echo_linux", "udp_echo_cob"},
+    {"udp_stream_ratio", "udp_stream_linux", "udp_stream_cob"},
     {"echo_same_core_ratio", "echo_same_core_linux", "echo_same_core_cob"},
 };
 
@@ -145,6 +162,8 @@ void measure_round(Calls& calls, const Options& options, const Place& linux_side
                      "miss", "receive_miss_" + label);
     calls.echo(*place, true, "echo_" + label);
     calls.echo(*place, false, "echo_same_core_" + label);
+    calls.datagrams(*place, "udp-echo", "udp_echo_" + label);
+    calls.datagrams(*place, "udp-stream", "udp_stream_" + label);
   }
 }
 

@@ -180,7 +180,7 @@ class Bench(unittest.TestCase):
 
     def test_calls(self):
         keys = ["line_64_ns", "yield_pair_ns", "call_ns", "call_over_line", "call_same_core_ns",
-                "receive_miss_ratio", "echo_ratio", "echo_same_core_ratio"]
+                "receive_miss_ratio", "echo_ratio", "echo_same_core_ratio", "udp_echo_ratio", "udp_stream_ratio"]
         self.figures(["calls", "--seconds", "0.1", "--rounds", "1"], keys)
 
     def test_servers(self):

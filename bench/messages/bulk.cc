@@ -1,8 +1,8 @@
 // Topic: handing over large buffers by loan, beside copying them.
-// Model of bulk: the driver writes a buffer anew, then either lends it with a request, whose
-// handler sums every word of it in place, or (the floor) says in a raw line that it is there, and
-// the answerer copies it to private memory. Timed by the driver from handing over to the answer,
-// in turns; the writing is not timed. One thread a process.
+// Model of bulk: the driver writes a buffer anew, then either lends it with a request, or (the
+// floor) says in a raw line that it is there; either way the answerer copies it to private memory.
+// One lent buffer in 16 is summed there besides, and not timed. Timed by the driver from handing
+// over to the answer, in turns; the writing is not timed. One thread a process.
 #include <fmt/format.h>
 
 #include "bench/messages/kernels.h"
@@ -29,22 +29,16 @@ struct Memory {
   alignas(4'096) std::array<std::byte, most> buffer;
 };
 
-// Reads every byte about as fast as the processor can: four sums, so that no addition waits for the
-// one before, and a hint a kilobyte ahead. REQUIRES: whole lines.
+constexpr u64 check_every = 16;  // buffers; sums them, and is not timed
+
 u64 sum_of(std::span<const std::byte> bytes) {
-  using Pair [[gnu::vector_size(16)]] = u64;
-  std::array<Pair, 4> sums{};
-  for (std::size_t at = 0; at < bytes.size(); at += sizeof sums) {
-    const std::byte* line = bytes.data() + at;
-    __builtin_prefetch(line + 1'024);
-    for (std::size_t i = 0; i < sums.size(); ++i) {
-      Pair pair;
-      std::memcpy(&pair, line + i * sizeof pair, sizeof pair);
-      sums[i] += pair;
-    }
+  u64 sum = 0;
+  for (std::size_t at = 0; at < bytes.size(); at += sizeof sum) {
+    u64 word = 0;
+    std::memcpy(&word, bytes.data() + at, sizeof word);
+    sum += word;
   }
-  const Pair sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  return sum[0] + sum[1];
+  return sum;
 }
 
 // Returns the sum.
@@ -57,16 +51,20 @@ u64 fill(std::span<std::byte> bytes, u64 value) {
   return value * words + words * (words - 1) / 2;
 }
 
-void prepare(Messenger& messenger) {
-  messenger.on<Lend, Took>([](Incoming& incoming, const Lend&) -> Result<Took> {
-    return Took{sum_of(incoming.loan.bytes())};
+// `own`: where the answerer copies to, as it does in the floor.
+void prepare(Messenger& messenger, std::span<std::byte> own) {
+  messenger.on<Lend, Took>([own](Incoming& incoming, const Lend& lend) -> Result<Took> {
+    const auto lent = incoming.loan.bytes();
+    if (lent.size() > own.size()) return Error::of(EMSGSIZE, "more was lent than asked for");
+    copy_once(own.data(), lent.data(), lent.size());
+    return Took{lend.number % check_every == 0 ? sum_of(own.first(lent.size())) : 0};
   });
 }
 
 Result<void> answer(Seat& seat) {
   auto& memory = *reinterpret_cast<Memory*>(seat.memory);
-  auto messenger = TRY(connect_kernel(seat, {}, prepare));
   std::vector<std::byte> own(most);
+  auto messenger = TRY(connect_kernel(seat, {}, [&](Messenger& m) { prepare(m, own); }));
   while (true) {
     const u32 turn = seat.stage.next();
     if (Stage::phase_of(turn) == phase_copy) {
@@ -108,8 +106,10 @@ class BulkDriver {
   static void repeat(Duration time, std::vector<double>& samples, auto&& once) {
     once();
     const Time end = HostClock::read() + time;
-    do samples.push_back(once());
-    while (HostClock::read() < end);
+    do {
+      const double ns = once();
+      if (ns > 0) samples.push_back(ns);
+    } while (samples.empty() || HostClock::read() < end);
   }
   double copy_once_ns(std::size_t bytes) {
     fill(std::span(memory_.buffer).first(bytes), ++value_);
@@ -119,6 +119,7 @@ class BulkDriver {
     memory_.line.ask(line);
     return static_cast<double>((HostClock::read() - start).ns);
   }
+  // 0: this one was checked, not timed.
   double lend_once_ns(std::size_t bytes) {
     Buffer buffer = messenger_.allocate(answerer_kernel, bytes).release_value();
     const u64 expected = fill(buffer.bytes(), ++value_);
@@ -135,7 +136,10 @@ class BulkDriver {
     messenger_.flush();
     while (!answered) messenger_.poll(start, 64);
     const Time end = HostClock::read();
-    VERIFY(sum == expected);
+    if (value_ % check_every == 0) {
+      VERIFY(sum == expected);
+      return 0;
+    }
     return static_cast<double>((end - start).ns);
   }
 
@@ -146,7 +150,7 @@ class BulkDriver {
 };
 
 Result<void> drive(Seat& seat) {
-  const auto messenger = TRY(connect_kernel(seat, {}, prepare));
+  const auto messenger = TRY(connect_kernel(seat, {}, [](Messenger& m) { prepare(m, {}); }));
   BulkDriver driver(seat, *messenger);
   double worst = 1e9;
   for (std::size_t i = 0; i < sizes.size(); ++i)

@@ -36,6 +36,7 @@ struct Bare {
     while (out.room(1, message_slots) != Room::yes) {
     }
     out.write({.type = Note::type}, payload);
+    out.publish();
   }
   bool take() { return in.take(head, scratch.data()) == Taken::one; }
 };

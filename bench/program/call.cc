@@ -4,6 +4,10 @@
 //   where it was started miss ADDRESS PORT SECONDS    non-blocking recv on a connected socket that
 //   has nothing echo-server ADDRESS PORT     sends back what it gets, one connection after another,
 //   until it is ended echo ADDRESS PORT SECONDS    64 bytes there and back
+//   udp-server ADDRESS PORT     sends back datagrams; counts those of a stream, until it is ended
+//   udp-echo ADDRESS PORT SECONDS    a datagram of 64 bytes there and back
+//   udp-stream ADDRESS PORT SECONDS    datagrams of 64 bytes one way, by sendmmsg and recvmmsg: the
+//   time for each that arrived
 // Prints "NAME MEDIAN P99 RUNS" in nanoseconds. One thread.
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -146,6 +150,119 @@ void echo(const sockaddr_in& at, double seconds) {
   });
 }
 
+constexpr unsigned batch = 32;
+constexpr std::size_t datagram_bytes = 64;
+enum : char { udp_echoed = 'e', udp_counted = 'c', udp_asked = 'q' };
+
+// A batch of datagrams of this first byte.
+struct Batch {
+  explicit Batch(char kind) {
+    for (unsigned i = 0; i < batch; ++i) {
+      std::memset(data[i], 0, sizeof data[i]);
+      data[i][0] = kind;
+      part[i] = {data[i], sizeof data[i]};
+      message[i] = {};
+      message[i].msg_hdr.msg_iov = &part[i];
+      message[i].msg_hdr.msg_iovlen = 1;
+    }
+  }
+  char data[batch][datagram_bytes];
+  iovec part[batch];
+  mmsghdr message[batch];
+};
+
+Fd datagram_socket() { return Fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)); }
+
+void udp_server(const sockaddr_in& at) {
+  const Fd fd = datagram_socket();
+  if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at) != 0) die("bind");
+  Batch in('\0');
+  sockaddr_in from[batch];
+  cob::u64 counted = 0;
+  for (;;) {
+    for (unsigned i = 0; i < batch; ++i) {
+      in.message[i].msg_hdr.msg_name = &from[i];
+      in.message[i].msg_hdr.msg_namelen = sizeof from[i];
+    }
+    const int got = recvmmsg(fd.get(), in.message, batch, MSG_WAITFORONE, nullptr);
+    if (got < 0) die("recvmmsg");
+    for (int i = 0; i < got; ++i) {
+      if (in.data[i][0] == udp_counted) {
+        ++counted;
+        continue;
+      }
+      if (in.data[i][0] == udp_asked) std::memcpy(in.data[i] + 8, &counted, sizeof counted);
+      sendto(fd.get(), in.data[i], in.message[i].msg_len, 0,
+             reinterpret_cast<const sockaddr*>(&from[i]), sizeof from[i]);
+    }
+  }
+}
+
+// Connected, and answered: the server may still be starting.
+Fd udp_client(const sockaddr_in& at) {
+  Fd fd = datagram_socket();
+  const timeval brief{.tv_sec = 0, .tv_usec = 50'000};
+  setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &brief, sizeof brief);
+  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at) != 0) die("connect");
+  for (int attempt = 0; attempt < 250; ++attempt) {
+    char byte = udp_echoed;
+    if (send(fd.get(), &byte, 1, 0) == 1 && recv(fd.get(), &byte, 1, 0) == 1) return fd;
+    usleep(20'000);
+  }
+  die("no answer");
+}
+
+void udp_echo(const sockaddr_in& at, double seconds) {
+  const Fd fd = udp_client(at);
+  char out[datagram_bytes] = {udp_echoed}, in[datagram_bytes];
+  unsigned turn = 0;
+  measure("udp-echo", seconds, 1, [&] {
+    std::memcpy(out + 1, &++turn, sizeof turn);
+    do {
+      if (send(fd.get(), out, sizeof out, 0) != sizeof out) die("send");
+    } while (recv(fd.get(), in, sizeof in, 0) != sizeof in || std::memcmp(in, out, sizeof in) != 0);
+  });
+}
+
+// How many the server has counted.
+cob::u64 ask_count(int fd) {
+  char question[datagram_bytes] = {udp_asked}, answer[datagram_bytes];
+  static unsigned turn = 0;
+  std::memcpy(question + 1, &++turn, sizeof turn);
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    if (send(fd, question, sizeof question, 0) != sizeof question) die("send");
+    while (recv(fd, answer, sizeof answer, 0) == sizeof answer) {
+      if (std::memcmp(answer, question, 5) != 0) continue;
+      cob::u64 counted = 0;
+      std::memcpy(&counted, answer + 8, sizeof counted);
+      return counted;
+    }
+  }
+  die("the server counts no more");
+}
+
+void udp_stream(const sockaddr_in& at, double seconds) {
+  constexpr int windows = 20;
+  const Fd fd = udp_client(at);
+  Batch out(udp_counted);
+  cob::u64 before = ask_count(fd.get());
+  std::vector<double> samples;
+  for (int i = 0; i < windows; ++i) {
+    const i64 begin = clock_ns();
+    const i64 end = begin + static_cast<i64>(seconds * 1e9 / windows);
+    while (clock_ns() < end) {
+      if (sendmmsg(fd.get(), out.message, batch, 0) <= 0) die("sendmmsg");
+    }
+    const cob::u64 after = ask_count(fd.get());
+    if (after != before)
+      samples.push_back(static_cast<double>(clock_ns() - begin) /
+                        static_cast<double>(after - before));
+    before = after;
+  }
+  const cob::bench::Summary summary = cob::bench::summarize(std::move(samples));
+  std::printf("udp-stream %.1f %.1f %zu\n", summary.median, summary.p99, summary.runs);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -158,6 +275,12 @@ int main(int argc, char** argv) {
     echo_server(endpoint(argv[2], argv[3]));
   } else if (what == "echo" && argc == 5) {
     echo(endpoint(argv[2], argv[3]), std::atof(argv[4]));
+  } else if (what == "udp-server" && argc == 4) {
+    udp_server(endpoint(argv[2], argv[3]));
+  } else if (what == "udp-echo" && argc == 5) {
+    udp_echo(endpoint(argv[2], argv[3]), std::atof(argv[4]));
+  } else if (what == "udp-stream" && argc == 5) {
+    udp_stream(endpoint(argv[2], argv[3]), std::atof(argv[4]));
   } else {
     std::fprintf(stderr, "cob-bench-call is run by `cob bench calls`\n");
     return 2;

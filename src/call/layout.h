@@ -17,7 +17,7 @@ using u64 = __u64;
 using i32 = __s32;
 using i64 = __s64;
 
-inline constexpr u32 protocol_version = 2;
+inline constexpr u32 protocol_version = 3;
 inline constexpr u32 arena_magic = 0x31626f63;  // "cob1"
 
 // Capacities of an arena; all of it is virtual until touched.
@@ -60,11 +60,16 @@ enum class Op : u16 {
   want_accept,   // socket (listener): the program polls or accepts on it; offers may come (standing
                  // until close)
   remember,      // socket; a[0..5]: the shim's own notes about it, kept with the description
+  send_to,       // socket; a[0] = bytes | DatagramFlag << 32 | type of service << 48 | time to live
+                 // << 56; a[1] = remote address | port << 32 (0: the connected one); a[2] = local
+                 // address (0: as bound); chunk ids, all full but the last: at most 6 in a[3..5],
+                 // or with `listed` the one in a[3] holds them
   // Synchronous calls: answered in ThreadReply. result is >= 0 or -errno.
-  open,  // socket: make the kernel know an undecided socket -> value[0] = handle
-  bind,  // socket; a[0] = address, a[1] = port, a[2] = reuse_address | reuse_port << 1 -> value[0]
-         // = port bound
-  listen,         // socket; a[0] = backlog -> value[0] = offer ring index
+  open,    // socket: make the kernel know an undecided socket -> value[0] = handle
+  bind,    // socket; a[0] = address, a[1] = port, a[2] = reuse_address | reuse_port << 1 | datagram
+           // << 2
+           // -> value[0] = port bound
+  listen,  // socket; a[0] = backlog -> value[0] = offer ring index
   connect_local,  // as connect, to an address that may belong to the host: ECONNREFUSED |
                   // EHOSTUNREACH (not a cob address: the shim makes it a host socket), 0: started
   use,  // socket: second holder's first use: the seat climbs. 0, then KernelSocket::shared tells
@@ -73,6 +78,12 @@ enum class Op : u16 {
   receive_shared,  // socket; a[0] = max bytes, a[1] bit 0: peek, bit 1: more for a call
                    // that has bytes already, an error stays pending -> result = bytes; value[0..5]
                    // = chunk ids (u32 pairs)
+  connect_datagram,  // socket; a[0] = address, a[1] = port, a[2] = DatagramConnect. -EHOSTUNREACH:
+                     // not a cob address (an undecided one: the shim makes it a host socket)
+  receive_datagram,  // socket whose seat is away; a[0] bit 0: peek -> result = bytes of the oldest
+                     // datagram and its DatagramHeader; value[0] = first chunk of a list; each is
+                     // the program's until `free_receive`
+  membership,        // socket; a[0] = group, a[1] = 1: join, 0: leave
   fork,  // a liveness descriptor was sent on the program's socket: -> value[0] = ticket; the child
          // holds what we hold
   publish,  // a[0] = count (1..2), then pairs (socket, token): names the descriptions for exec,
@@ -102,6 +113,16 @@ enum class SocketOption : u32 {
   linger2,
   max_segment,
   defer_accept
+};
+enum class DatagramConnect : u32 {
+  connect = 0,   // datagrams from there only, and to there; binds
+  send = 1,      // the first to be sent there: binds, if the address is the cob's
+  dissolve = 2,  // connect(AF_UNSPEC)
+  look = 3,      // is there a way?
+};
+enum DatagramFlag : u16 {
+  datagram_listed = 1,   // more chunks than the slot has room for
+  datagram_no_loop = 2,  // IP_MULTICAST_LOOP is off
 };
 enum class InfoKind : u32 { tcp = 1, queue = 2 };
 
@@ -133,7 +154,8 @@ enum class SocketState : u8 {
   connected,
   listening,
   closed,
-  failed
+  failed,
+  datagram,  // bound, or was
 };
 
 // Readiness bits as poll(2) numbers them.
@@ -179,6 +201,18 @@ struct alignas(64) ProgramSocket {
   u32 reserved[9];
 };
 static_assert(sizeof(ProgramSocket) == 64);
+
+// Lies before each datagram in the received bytes of a datagram socket; neither is padded.
+struct DatagramHeader {
+  u32 bytes;                          // of the datagram behind it
+  u32 remote_address, local_address;  // host byte order: from, and to which of ours
+  u16 remote_port;
+  u8 type_of_service, time_to_live;
+};
+static_assert(sizeof(DatagramHeader) == 16);
+inline constexpr u32 max_datagram = 65'507;  // what one IPv4 packet holds
+inline constexpr u32 chunks_in_send_to = 6;
+inline constexpr u32 max_datagram_chunks = (max_datagram + chunk_bytes - 1) / chunk_bytes;
 
 struct SocketNames {                  // kernel-written, cold
   u32 local_address, remote_address;  // host byte order

@@ -13,8 +13,7 @@ namespace cob::cli {
 using message::ControlKind;
 
 Result<void> Supervisor::prepare_cable() {
-  steering_ = TRY(net::SteeringWriter::create(static_cast<u16>(kernels_.size())));
-  cable_.emplace(options_.name, options_.address, kernels_, steering_->fd(),
+  cable_.emplace(options_.name, options_.address, kernels_, uplink_->tables(),
                  [this](const std::string& text) { log(text); });
   if (options_.cable_place.empty()) return {};
   cable_place_.emplace(TRY(CablePlace::create(options_.cable_place)));

@@ -49,6 +49,7 @@ void add_general_options(CLI::App& app) {
       "  cob run -k 1 -- nginx         run an unmodified server on kernel 1\n"
       "  cob run -k 0 -- curl http://10.77.0.1/\n"
       "  cob ps                        what runs where\n"
+      "  cob ss -tlnp                  who listens\n"
       "  cob down\n"
       "\n"
       "Each command has its own --help, with examples. 'cob doctor' tells what this machine "

@@ -26,6 +26,8 @@ std::string bash_script(const CLI::App& app) {
   for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
     commands += (commands.empty() ? "" : " ") + command->get_name();
     const std::string further = command->get_name() == "completion" ? "bash zsh"
+                                : command->get_name() == "ip"       ? "addr link neigh route"
+                                : command->get_name() == "ss" ? "state exclude src dst sport dport"
                                 : command->get_name() == "bench"
                                     ? fmt::format("{}", fmt::join(bench_words(), " "))
                                 : command->get_name() == "cable" ? cob_names
@@ -43,6 +45,8 @@ _cob() {{
   fi
   case $previous in
     --name|-n) COMPREPLY=( $(compgen -W "{1}" -- "$current") ); return ;;
+    --output|-o) COMPREPLY=( $(compgen -f -- "$current") ); return ;;
+    state|exclude) COMPREPLY=( $(compgen -W "all connected synchronized established syn-sent syn-recv fin-wait-1 fin-wait-2 time-wait closed close-wait last-ack listening closing" -- "$current") ); return ;;
     --only) COMPREPLY=( $(compgen -W "{3}" -- "$current") ); return ;;
     --cable) COMPREPLY=( $(compgen -f -- "$current") ); return ;;
     --json) [[ ${{COMP_WORDS[1]}} == bench ]] && COMPREPLY=( $(compgen -f -- "$current") ) && return ;;
@@ -100,10 +104,11 @@ std::string zsh_script(const CLI::App& app) {
       for (const std::string& name : option->get_lnames()) {
         const bool takes_value =
             option->get_items_expected_max() > 0 && option->get_type_size() > 0;
-        const char* action = name == "name"    ? ":cob:_cob_names"
-                             : name == "cable" ? ":file:_files"
-                             : takes_value     ? ":value:"
-                                               : "";
+        const char* action = name == "name"     ? ":cob:_cob_names"
+                             : name == "cable"  ? ":file:_files"
+                             : name == "output" ? ":file:_files"
+                             : takes_value      ? ":value:"
+                                                : "";
         cases += fmt::format(" \\\n      '--{}[{}]{}'", name, zsh_quoted(option->get_description()),
                              action);
       }
@@ -113,6 +118,7 @@ std::string zsh_script(const CLI::App& app) {
       cases += fmt::format(" \\\n      '*:benchmark:({})'", fmt::join(bench_words(), " "));
     if (command->get_name() == "cable") cases += " \\\n      '*:cob:_cob_names'";
     if (command->get_name() == "completion") cases += " \\\n      '1:shell:(bash zsh)'";
+    if (command->get_name() == "ip") cases += " \\\n      '1:object:(addr link neigh route)'";
     cases += " ;;\n";
   }
   return fmt::format(R"(#compdef cob

@@ -28,6 +28,9 @@ class ControlClient {
   // Until the supervisor closes the connection, which is the last thing it does.
   bool wait_for_end(int timeout_ms);
 
+  // Kernels that do not answer a view, over all that this command asks (view_client.h).
+  bool a_kernel_was_silent = false;
+
  private:
   explicit ControlClient(Fd socket) : socket_(std::move(socket)) {}
   ControlReply ask_once(const nlohmann::json& request, FdRef descriptor);

@@ -4,8 +4,11 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -195,10 +198,21 @@ Finding check_user_namespaces() {
 
 Finding check_tun() {
   const Fd fd(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
-  if (fd.valid()) return {"tap device", "ok", "/dev/net/tun opens", ""};
-  return {"tap device", "note", fmt::format("/dev/net/tun: {}", std::strerror(errno)),
-          "needed only to reach the cob from outside: modprobe tun; give the user access to "
-          "/dev/net/tun"};
+  if (!fd.valid()) {
+    return {"tap device", "note", fmt::format("/dev/net/tun: {}", std::strerror(errno)),
+            "needed only to reach the cob from outside: modprobe tun; give the user access to "
+            "/dev/net/tun"};
+  }
+  ifreq request{};  // gone again with the descriptor
+  request.ifr_flags =
+      static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | static_cast<int>(IFF_MULTI_QUEUE));
+  if (::ioctl(fd.get(), TUNSETIFF, &request) != 0) {
+    return {"tap device", "note",
+            fmt::format("/dev/net/tun opens, no device can be made: {}", std::strerror(errno)),
+            "needed only for `cob up --uplink tap:NAME`: run that as root, or let root make the "
+            "device: ip tuntap add dev cob0 mode tap multi_queue vnet_hdr user $USER"};
+  }
+  return {"tap device", "ok", "can be made, with a queue a kernel", ""};
 }
 
 Finding check_xdp() {

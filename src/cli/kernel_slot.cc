@@ -104,7 +104,7 @@ Result<void> KernelSlot::start_process(Time now) {
   auto [ours, theirs] = TRY(seqpacket_pair());
   ++plan_.config.epoch;
   programs_sent_ = 0;
-  TRY(send_struct(ours.ref(), plan_.config));
+  TRY(send_struct(ours.ref(), plan_.config, plan_.descriptors));
   const pid_t supervisor = ::getpid();
   const pid_t child = ::fork();
   if (child < 0) return Error::from_errno("fork");

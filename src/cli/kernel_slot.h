@@ -25,7 +25,8 @@ const char* to_string(KernelState state);
 struct KernelPlan {
   message::Config config;  // epoch is filled in by spawn
   std::string executable;
-  FdRef log;  // the kernel's stdout and stderr
+  FdRef log;                       // the kernel's stdout and stderr
+  std::vector<FdRef> descriptors;  // go with the configuration of each life
 };
 
 class KernelSlot {

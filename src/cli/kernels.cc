@@ -67,6 +67,12 @@ void Supervisor::on_channel(KernelSlot& kernel) {
       message::Simple report;
       std::memcpy(&report, buffer.data(), sizeof(report));
       on_peer_faulted(kernel, report);
+    } else if ((kind == std::to_underlying(ControlKind::listening) ||
+                kind == std::to_underlying(ControlKind::not_listening)) &&
+               datagram.bytes == sizeof(message::Simple)) {
+      message::Simple news;
+      std::memcpy(&news, buffer.data(), sizeof(news));
+      on_listening(kernel, news);
     } else if (!on_cable_word(kernel, kind, std::span(buffer).first(datagram.bytes), datagram)) {
       return broken_protocol(kernel, "an unknown message");
     }
@@ -86,8 +92,28 @@ void Supervisor::on_hello(KernelSlot& kernel, Datagram& datagram) {
   for (KernelSlot& other : kernels_) {
     if (other.id() != kernel.id() && other.running()) introduce(kernel, other);
   }
+  uplink_->kernel_up(kernel.id());
+  tell_steered();
   cable_->on_kernel_up(kernel);
   if (!reported_ && std::ranges::all_of(kernels_, &KernelSlot::running)) report("");
+}
+
+// The uplink's new connections go to who listens. What a kernel says of itself is believed: who
+// lies gets connections that it cannot serve.
+void Supervisor::on_listening(KernelSlot& kernel, const message::Simple& news) {
+  if (!kernel.running()) return;
+  if (news.value == 0 || news.value > 65'535)
+    return broken_protocol(kernel, "a listener without a port");
+  const bool listens = news.kind == std::to_underlying(ControlKind::listening);
+  if (uplink_->listening(kernel.id(), Port(static_cast<u16>(news.value)), listens)) tell_steered();
+}
+
+// So that kernels which sleep tell each other what the new tables make them tell.
+void Supervisor::tell_steered() {
+  for (KernelSlot& kernel : kernels_) {
+    if (kernel.running() && kernel.send(simple(ControlKind::steered, 0, kernel.epoch())).is_error())
+      broken_protocol(kernel, "nothing for the news of its peers: its queue is full");
+  }
 }
 
 // Each hears of the other, and gets the two ends that it holds of the doorbells between them. They
@@ -184,6 +210,10 @@ void Supervisor::on_process_end(KernelSlot& kernel) {
   const std::string how = kernel.reap(now_);
   log(fmt::format("kernel {} (epoch {}) {}", kernel.id(), epoch, how));
   if (was_stopping) return;
+  if (was_running) {
+    uplink_->kernel_down(kernel.id());
+    tell_steered();
+  }
   if (was_running) {
     for (KernelSlot& other : kernels_) {
       if (!other.running()) continue;

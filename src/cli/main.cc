@@ -20,6 +20,9 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   cob::cli::add_ps(app, context);
   cob::cli::add_status(app, context);
   cob::cli::add_stats(app, context);
+  cob::cli::add_ss(app, context);
+  cob::cli::add_ip(app, context);
+  cob::cli::add_capture(app, context);
   cob::cli::add_down(app, context);
   cob::cli::add_cable(app, context);
   cob::cli::add_doctor(app, context);

@@ -4,6 +4,8 @@
 //   socket, attach right}
 //   {"do":"status"}                   -> {"ok":true,"name",...,"kernels":[...]} + {board of each
 //   running kernel, in order}
+//   {"do":"view","kernel":K}          -> {"ok":true,"kernel","epoch"} + {socket to the kernel,
+//   kernel/view.h}
 //   {"do":"cable","role":"maker" or "other"} + {end of a SOCK_SEQPACKET pair} -> {"ok":true}
 //   {"do":"uncable"}                  -> {"ok":true}
 //   {"do":"down"}                     -> {"ok":true}; the connection closes when all is over
@@ -93,6 +95,7 @@ Supervisor::Reply Supervisor::answer(const nlohmann::json& request, pid_t sender
   if (verb == "status") return answer_status();
   if (ending_) return {refusal("the cob is going down"), {}, {}};
   if (verb == "attach") return answer_attach(request, sender);
+  if (verb == "view") return answer_view(request);
   if (verb == "cable") return answer_cable(request, std::move(descriptors));
   if (verb == "uncable") {
     if (!cable_->in_use()) return {refusal("there is no cable"), {}, {}};
@@ -117,14 +120,19 @@ nlohmann::json Supervisor::describe() const {
          {"epoch", kernel.epoch()},
          {"uptime_ms", kernel.running() ? (now_ - kernel.running_since()).to_ms() : 0}});
   }
-  return {{"ok", true},
-          {"name", options_.name},
-          {"address", format_address(options_.address)},
-          {"pid", ::getpid()},
-          {"uptime_ms", (now_ - started_).to_ms()},
-          {"log", directory_.path() + "/log"},
-          {"cable", cable_->describe()},
-          {"kernels", std::move(kernels)}};
+  nlohmann::json all{{"ok", true},
+                     {"name", options_.name},
+                     {"address", format_address(options_.address)},
+                     {"pid", ::getpid()},
+                     {"uptime_ms", (now_ - started_).to_ms()},
+                     {"log", directory_.path() + "/log"},
+                     {"cable", cable_->describe()},
+                     {"kernels", std::move(kernels)}};
+  if (uplink_->kind() == message::UplinkKind::tap) {
+    all["uplink"] = options_.uplink.text;
+    all["steering"] = uplink_->steering();
+  }
+  return all;
 }
 
 Supervisor::Reply Supervisor::answer_cable(const nlohmann::json& request,
@@ -132,6 +140,11 @@ Supervisor::Reply Supervisor::answer_cable(const nlohmann::json& request,
   const auto role = request.find("role");
   if (role == request.end() || !role->is_string() || descriptors.size() != 1)
     return {refusal("cable needs a role and a socket"), {}, {}};
+  if (uplink_->kind() == message::UplinkKind::tap)
+    return {refusal(fmt::format("cob '{}' has an uplink: {}; a cable beside it is not supported",
+                                options_.name, options_.uplink.text)),
+            {},
+            {}};
   const auto done = plug(std::move(descriptors[0]),
                          *role == "maker" ? CableEnd::Role::maker : CableEnd::Role::other);
   if (done.is_error())
@@ -144,6 +157,35 @@ Supervisor::Reply Supervisor::answer_status() const {
   for (const KernelSlot& kernel : kernels_) {
     if (kernel.running()) reply.descriptors.push_back(kernel.board());
   }
+  return reply;
+}
+
+// A command and a kernel talk by themselves; the supervisor introduces them. What a kernel that
+// stands still has not taken must leave room for what its peers tell it.
+Supervisor::Reply Supervisor::answer_view(const nlohmann::json& request) {
+  const auto wanted = request.find("kernel");
+  if (wanted == request.end() || !wanted->is_number_integer())
+    return {refusal("view needs a kernel"), {}, {}};
+  const auto number = wanted->get<i64>();
+  if (number < 0 || number >= static_cast<i64>(kernels_.size()))
+    return {refusal(fmt::format("there is no kernel {}", number)), {}, {}};
+  KernelSlot& kernel = kernels_[static_cast<std::size_t>(number)];
+  if (!kernel.running())
+    return {refusal(fmt::format("kernel {} is {}", number, to_string(kernel.state()))), {}, {}};
+  if (kernel.has_queued()) return {refusal(fmt::format("kernel {} stands still", number)), {}, {}};
+  auto pair = seqpacket_pair();
+  if (pair.is_error())
+    return {refusal(fmt::format("no socket pair: {}", std::strerror(pair.error().code))), {}, {}};
+  auto [kernel_end, viewer_end] = pair.release_value();
+  message::Simple viewer{};
+  viewer.kind = std::to_underlying(message::ControlKind::viewer);
+  viewer.epoch = kernel.epoch();
+  std::vector<Fd> passed;
+  passed.push_back(std::move(kernel_end));
+  if (kernel.send(viewer, std::move(passed)).is_error())
+    return {refusal(fmt::format("kernel {} takes no requests", number)), {}, {}};
+  Reply reply{{{"ok", true}, {"kernel", kernel.id()}, {"epoch", kernel.epoch()}}, {}, {}};
+  reply.owned.push_back(std::move(viewer_end));
   return reply;
 }
 
@@ -206,6 +248,8 @@ Supervisor::Reply Supervisor::answer_attach(const nlohmann::json& request, pid_t
                {"epoch", kernel->epoch()}},
               {},
               {}};
+  // What programs reach by the cob: its network, or with a gateway all.
+  reply.body["reach"] = options_.uplink.gateway != 0 ? 0 : options_.address.prefix_bits;
   reply.owned.push_back(std::move(program_end));
   reply.owned.emplace_back(::fcntl(attach_right_inlet_.get(), F_DUPFD_CLOEXEC, 0));
   if (!reply.owned.back().valid()) return {refusal("out of descriptors"), {}, {}};

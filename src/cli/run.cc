@@ -110,9 +110,11 @@ void run(int kernel, const Context& context) {
   const int liveness = settle(std::move(reply.descriptors[0]));
   const int right = settle(std::move(reply.descriptors[1]));
   set_preload(shim);
+  const std::string reach =
+      reply.body.contains("reach") ? fmt::format("/{}", reply.body["reach"].get<u32>()) : "";
   ::setenv(call::environment_name,
-           fmt::format("{}:{}:{}:{}", right, liveness, reply.body.value("kernel", 0),
-                       reply.body.value("address", 0u))
+           fmt::format("{}:{}:{}:{}{}", right, liveness, reply.body.value("kernel", 0),
+                       reply.body.value("address", 0u), reach)
                .c_str(),
            1);
   become(path, context.program);

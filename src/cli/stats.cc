@@ -14,6 +14,7 @@
 #include "cli/commands.h"
 #include "cli/control_client.h"
 #include "cli/failure.h"
+#include "cli/net_counters.h"
 #include "message/stats_page.h"
 
 namespace cob::cli {
@@ -26,6 +27,8 @@ struct StatsOptions {
   int kernel = -1;  // -1: all
   int peer = -1;
   double watch_seconds = 0;  // 0: once
+  bool net = false;          // the network's counters instead
+  bool zeros = false;
 };
 
 struct Sample {
@@ -249,6 +252,10 @@ void add_stats(CLI::App& app, Context& context) {
                    "Show rates, every so many seconds (0.1 to 3600), until interrupted")
       ->type_name("SECONDS")
       ->check(CLI::Range(0.1, 3'600.0).description(""));
+  command->add_flag("--net", options->net,
+                    "Show what the network stacks count instead, by the names of nstat(8)");
+  command->add_flag("-z,--zeros", options->zeros, "With --net: counters that are 0 too")
+      ->needs("--net");
   add_name_option(*command, context);
   add_json_option(*command, context);
   add_examples(
@@ -257,6 +264,9 @@ void add_stats(CLI::App& app, Context& context) {
       "  cob stats --watch 1             the same a second, every second\n"
       "  cob stats -k 0 -p 1 --json      everything that kernel 0 counts about kernel 1\n"
       "  cob stats --watch 1 --json      one JSON value a line\n"
+      "  cob stats --net                 segments, retransmissions, opens, drops: each kernel's "
+      "and "
+      "summed\n"
       "\n"
       "LINK        what carries the messages; down: not connected now\n"
       "EPOCH       which life of the peer the link is to\n"
@@ -273,7 +283,12 @@ void add_stats(CLI::App& app, Context& context) {
       "'turn' "
       "is the\n"
       "            average one before an answer; 'buckets' are four for every power of two");
-  command->callback([options, &context] { stats(context, *options); });
+  command->callback([options, &context] {
+    if (!options->net) return stats(context, *options);
+    if (options->peer >= 0 || options->watch_seconds > 0)
+      fail(exit_usage, "--net goes with --kernel, --zeros and --json only (see: cob stats --help)");
+    show_net_counters(context, options->kernel, options->zeros);
+  });
 }
 
 }  // namespace cob::cli

@@ -130,6 +130,7 @@ nlohmann::json describe(const nlohmann::json& info, const Sample& before, const 
                    {"resident_kib", resident_kib(b.pid)}};
   kernel["since_start"] = {{"messages_full", b.messages_full},
                            {"frames_dropped", b.frames_dropped},
+                           {"datagrams_dropped", b.datagrams_dropped},
                            {"accept_overflows", b.accept_overflows},
                            {"segments_retransmitted", b.segments_retransmitted},
                            {"resets_out", b.resets_out},
@@ -138,6 +139,13 @@ nlohmann::json describe(const nlohmann::json& info, const Sample& before, const 
                            {"active_opens", b.active_opens},
                            {"passive_opens", b.passive_opens},
                            {"contested_ns", b.contested_ns}};
+  if (b.uplink != 0) {
+    kernel["uplink"] = {{"frames_in", b.uplink_frames_in}, {"frames_out", b.uplink_frames_out},
+                        {"bytes_in", b.uplink_bytes_in},   {"bytes_out", b.uplink_bytes_out},
+                        {"dropped", b.uplink_dropped},     {"handed_on", b.uplink_handed_on},
+                        {"lost", b.uplink_lost},           {"unsettled", b.uplink_unsettled},
+                        {"entries", b.uplink_entries}};
+  }
   kernel["cable"] = {{"wires", b.cable.wires},
                      {"frames_in", b.cable.frames_in},
                      {"frames_out", b.cable.frames_out},
@@ -195,6 +203,25 @@ void print_queues(const nlohmann::json& kernels) {
   if (any_ring) fmt::print("\n{}", rings.text());
 }
 
+void print_uplink(const nlohmann::json& status) {
+  if (!status.contains("uplink")) return;
+  Table table({"UPLINK OF KERNEL", "FRAMES IN", "OUT", "MB IN", "OUT", "DROPPED", "HANDED ON",
+               "LOST", "UNSETTLED", "ENTRIES"});
+  for (const auto& kernel : status["kernels"]) {
+    if (!kernel.contains("uplink")) continue;
+    const auto& u = kernel["uplink"];
+    const auto megabytes = [&u](const char* key) {
+      return fmt::format("{:.1f}", u[key].get<double>() / 1e6);
+    };
+    table.add({kernel["kernel"].dump(), u["frames_in"].dump(), u["frames_out"].dump(),
+               megabytes("bytes_in"), megabytes("bytes_out"), u["dropped"].dump(),
+               u["handed_on"].dump(), u["lost"].dump(), u["unsettled"].dump(),
+               u["entries"].dump()});
+  }
+  fmt::print("\nuplink {}, steered by {}\n{}", status["uplink"].get<std::string>(),
+             status["steering"].get<std::string>(), table.text());
+}
+
 void print_cable(const nlohmann::json& cable, const nlohmann::json& kernels) {
   if (!cable.is_object()) return;
   const std::string state = cable.value("state", "");
@@ -246,12 +273,14 @@ void print_text(const nlohmann::json& status) {
                              fmt::format("{:.1f}", sum("bytes_in", "bytes_out") / 1e6),
                              fmt::format("{:.0f}%", kernel["contested_percent"].get<double>()),
                              fmt::format("{}", total["frames_dropped"].get<u64>() +
+                                                   total["datagrams_dropped"].get<u64>() +
                                                    total["accept_overflows"].get<u64>()),
                              total["messages_full"].dump()});
     }
     table.add(std::move(row));
   }
   fmt::print("{}", table.text());
+  print_uplink(status);
   print_cable(status.value("cable", nlohmann::json()), status["kernels"]);
   print_queues(status["kernels"]);
 }
@@ -289,10 +318,16 @@ void add_status(CLI::App& app, Context& context) {
       "EPOCH      which life of the kernel this is; 2 or more: it died and was started again\n"
       "MEMORY     bytes resident, those that it shares with its programs and peers included\n"
       "CONTESTED  share of the time in which another process computed on the kernel's core\n"
-      "DROPPED    frames dropped and connections refused by a full accept queue, since the "
+      "DROPPED    frames and datagrams dropped, connections refused by a full accept queue, since "
+      "the "
       "kernel's start\n"
       "FULL       times a message to another kernel found the ring full and had to wait\n"
       "\n"
+      "With an uplink, since the kernel's start:\n"
+      "DROPPED    frames malformed, or without room on this side or the other\n"
+      "HANDED ON  frames given to the kernel that has their connection; LOST: that found no room\n"
+      "UNSETTLED  frames of no known connection that came while flows were steered anew\n"
+      "ENTRIES    connections of other kernels whose frames come to this one\n"
       "With a cable, of each kernel since its start:\n"
       "WIRES      kernels of the other cob that frames flow to\n"
       "FULL       frames dropped because the other kernel did not keep up\n"

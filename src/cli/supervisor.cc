@@ -53,12 +53,14 @@ Supervisor::Supervisor(SupervisorOptions options, RunDirectory directory, OnRead
       next_log_trim_(now_ + log_trim_interval) {}
 
 Result<std::unique_ptr<Supervisor>> Supervisor::create(SupervisorOptions options,
-                                                       RunDirectory directory, OnReady on_ready) {
+                                                       RunDirectory directory, OnReady on_ready,
+                                                       std::string& problem) {
   std::unique_ptr<Supervisor> supervisor(
       new Supervisor(std::move(options), std::move(directory), std::move(on_ready)));
   const auto prepared = supervisor->prepare();
   if (prepared.is_error()) {
     supervisor->directory_.remove();
+    problem = supervisor->uplink_problem_;
     return prepared.error();
   }
   return supervisor;
@@ -104,6 +106,13 @@ Result<void> Supervisor::prepare() {
   const std::array<u8, 6> mac{
       0x02, 0xc0, 0xb0, static_cast<u8>(a >> 16), static_cast<u8>(a >> 8), static_cast<u8>(a)};
   std::ranges::copy(mac, config.mac);
+  uplink_.emplace(
+      TRY(Uplink::open(options_.uplink, config.kernels, options_.address, uplink_problem_)));
+  config.uplink = uplink_->kind();
+  config.uplink_mtu = uplink_->mtu();
+  config.gateway = options_.uplink.gateway;
+  if (uplink_->kind() == message::UplinkKind::tap)
+    log(fmt::format("uplink {}, steered by {}", options_.uplink.text, uplink_->steering()));
   std::memcpy(config.cob_name, options_.name.data(),
               std::min(options_.name.size(), sizeof(config.cob_name) - 1));
   kernels_.reserve(options_.cores.size());
@@ -112,7 +121,8 @@ Result<void> Supervisor::prepare() {
   for (std::size_t i = 0; i < options_.cores.size(); ++i) {
     config.kernel = static_cast<u16>(i);
     config.core = options_.cores[i];
-    kernels_.emplace_back(KernelPlan{config, options_.kernel_executable, directory_.log()});
+    kernels_.emplace_back(KernelPlan{config, options_.kernel_executable, directory_.log(),
+                                     uplink_->descriptors(config.kernel)});
   }
   return prepare_cable();
 }

@@ -23,7 +23,7 @@
 #include "cli/cable_place.h"
 #include "cli/kernel_slot.h"
 #include "cli/run_directory.h"
-#include "net/snap_bean/steering.h"
+#include "cli/uplink.h"
 
 namespace cob::cli {
 
@@ -33,6 +33,7 @@ struct SupervisorOptions {
   std::vector<int> cores;         // one a kernel
   std::string kernel_executable;  // absolute path of cob-kernel
   std::string cable_place;        // absolute path where to meet another cob; empty: nowhere
+  UplinkPlan uplink;
 };
 
 class Supervisor {
@@ -49,8 +50,10 @@ class Supervisor {
   // could not come up. False: nobody listened any more; then the cob goes down again.
   using OnReady = std::function<bool(const nlohmann::json& report)>;
 
+  // On failure `problem` may say why, in words for the user.
   static Result<std::unique_ptr<Supervisor>> create(SupervisorOptions options,
-                                                    RunDirectory directory, OnReady on_ready);
+                                                    RunDirectory directory, OnReady on_ready,
+                                                    std::string& problem);
 
   // Until `down`, SIGTERM or SIGINT; removes the run directory. False: the cob never came up.
   bool run();
@@ -110,6 +113,8 @@ class Supervisor {
   void introduce(KernelSlot& one, KernelSlot& other);
   void on_link(KernelSlot& kernel, const message::LinkNotice& link, Datagram& datagram);
   void on_peer_faulted(KernelSlot& accuser, const message::Simple& report);
+  void on_listening(KernelSlot& kernel, const message::Simple& news);
+  void tell_steered();
   void end_accused(KernelSlot& kernel);
   void broken_protocol(KernelSlot& kernel, const char* what);
 
@@ -117,6 +122,7 @@ class Supervisor {
   Reply answer_attach(const nlohmann::json& request, pid_t sender);
   Reply answer_cable(const nlohmann::json& request, std::vector<Fd> descriptors);
   Reply answer_status() const;
+  Reply answer_view(const nlohmann::json& request);
   KernelSlot* least_used();
 
   void begin_shutdown(const std::string& problem);
@@ -133,6 +139,8 @@ class Supervisor {
   Time now_, started_, next_log_trim_;
   Fd epoll_, signals_, listener_;
   Fd attach_right_inlet_, attach_right_;  // what programs hold; our end
+  std::optional<Uplink> uplink_;
+  std::string uplink_problem_;  // why it could not be opened, for the user
   std::vector<KernelSlot> kernels_;
   std::vector<Time> last_attach_;  // a kernel: for choosing among equals
   struct Standing {                // a kernel's, over all its lives
@@ -141,7 +149,6 @@ class Supervisor {
     u32 accused_epoch = 0;  // this life of it is to be ended; 0: none
   };
   std::vector<Standing> standing_;
-  std::optional<net::SteeringWriter> steering_;
   std::optional<CableEnd> cable_;
   std::optional<CablePlace> cable_place_;
   bool cable_watched_ = false;

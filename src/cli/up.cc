@@ -25,6 +25,7 @@ struct UpOptions {
   std::string cores;
   std::string address = default_address;
   std::string cable;
+  std::string uplink, gateway;
   bool foreground = false;
 };
 
@@ -64,12 +65,15 @@ void detach(FdRef log) {
 // Runs the supervisor to its end; `tell` gets its one report.
 int supervise(SupervisorOptions options, RunDirectory directory, const Supervisor::OnReady& tell) {
   const std::string name = options.name;
-  auto created = Supervisor::create(std::move(options), std::move(directory), tell);
+  std::string problem;
+  auto created = Supervisor::create(std::move(options), std::move(directory), tell, problem);
   if (created.is_error()) {
     const Error error = created.error();
     tell({{"ok", false},
           {"name", name},
-          {"error", fmt::format("{}: {}", error.what, std::strerror(error.code))}});
+          {"error", !problem.empty()
+                        ? problem
+                        : fmt::format("{}: {}", error.what, std::strerror(error.code))}});
     return exit_state;
   }
   return created.value()->run() ? 0 : exit_state;
@@ -137,7 +141,10 @@ void up(const UpOptions& asked, Context& context) {
   options.name = checked_name(context.name);
   options.address = parse_address(asked.address);
   options.cores = plan_cores(asked.kernels, asked.cores);
+  options.uplink = parse_uplink(asked.uplink, asked.gateway, options.address);
   options.kernel_executable = kernel_executable();
+  if (!asked.cable.empty() && !asked.uplink.empty())
+    fail(exit_usage, "--cable beside --uplink: a cob has one way out");
   // A daemon's directory is another.
   if (!asked.cable.empty()) options.cable_place = std::filesystem::absolute(asked.cable).string();
   RunDirectory directory = RunDirectory::take(options.name);
@@ -172,6 +179,17 @@ void add_up(CLI::App& app, Context& context) {
                    "makes a Unix socket there, the second connects. Whoever reaches\n"
                    "the path can plug in: its directory says who that is")
       ->type_name("FILE");
+  command
+      ->add_option("--uplink", options->uplink,
+                   "How the cob is reached from outside: tap:NAME, a TAP device\n"
+                   "that is there or is made and removed; host=ADDR gives\n"
+                   "Linux's end an address and brings it up. Default: none")
+      ->type_name("tap:NAME[,host=ADDR]");
+  command
+      ->add_option("--gateway", options->gateway,
+                   "Whom the uplink reaches all other networks by. Without it\n"
+                   "programs reach those as before, through Linux")
+      ->type_name("ADDR");
   command->add_flag("--foreground", options->foreground,
                     "Stay: do not become a daemon; end with Ctrl-C or SIGTERM");
   add_name_option(*command, context);
@@ -181,10 +199,13 @@ void add_up(CLI::App& app, Context& context) {
       "  cob up                            one kernel on every core, named 'default'\n"
       "  cob up --kernels 2                two kernels on the first two cores\n"
       "  cob up --cores 2,3 --name web     two kernels on cores 2 and 3, beside other cobs\n"
+      "  cob up --uplink tap:cob0,host=10.7.0.1 --ip 10.7.0.2/24\n"
+      "                                    reached from this machine at 10.7.0.2 (as root)\n"
       "  cob run -k 1 -- nginx             then: a program on kernel 1\n"
       "  cob up --cable /srv/meet/socket   joined to another user's cob; see 'cob cable --help'\n"
       "\n"
-      "Needs no privilege. The cob runs until 'cob down'; its log is 'log' in "
+      "Needs no privilege, but for an uplink that is to be made. The cob runs until 'cob down'; "
+      "its log is 'log' in "
       "$XDG_RUNTIME_DIR/cob/NAME, or in\n"
       "/tmp/cob-UID/NAME. Kernels that die are started again at once.");
   command->callback([options, &context] { up(*options, context); });

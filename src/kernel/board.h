@@ -64,6 +64,8 @@ struct Board {
   u64 messages_in = 0, messages_out = 0,
       messages_full = 0;  // full: times a message ring had no room
   u64 frames_in = 0, frames_out = 0, frames_dropped = 0;
+  u64 datagrams_in = 0, datagrams_out = 0,
+      datagrams_dropped = 0;  // dropped: their socket's queue was full
   u64 segments_retransmitted = 0, resets_out = 0;
   u64 active_opens = 0, passive_opens = 0, accept_overflows = 0;
   u64 connections = 0, time_wait = 0;           // now
@@ -72,8 +74,16 @@ struct Board {
   u64 programs_known = 0;                       // now, attached or about to be
   u64 bytes_in = 0, bytes_out = 0;              // stream bytes to and from programs
   u64 faults = 0;                               // programs or peers dropped for a broken protocol
-  u64 asleep = 0;                               // 1: armed and sleeping
+  u64 uplink = 0;                               // 1: there is one
+  u64 uplink_frames_in = 0, uplink_frames_out = 0;
+  u64 uplink_bytes_in = 0, uplink_bytes_out = 0;
+  u64 uplink_dropped = 0;    // malformed, or without room here or there
+  u64 uplink_handed_on = 0;  // frames given to the kernel that has their connection
+  u64 uplink_lost = 0;       // of those, that found no room on the way there
+  u64 uplink_unsettled = 0;  // frames that nobody had while the steering tables changed
+  u64 uplink_entries = 0;    // now: others' connections whose frames come here
   BoardCable cable;
+  u64 asleep = 0;        // 1: armed and sleeping
   u64 heartbeat_ns = 0;  // CLOCK_BOOTTIME of the last loop
   alignas(64) u32 tables_sequence = 0;
   alignas(64) BoardProgram program[board_programs];

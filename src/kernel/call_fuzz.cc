@@ -97,6 +97,24 @@ class Attack {
         c.a[1] = port();
         c.a[2] = in_.byte();
         break;
+      case call::Op::send_to:
+        c.a[0] = in_.word() % (call::max_datagram_chunks * call::chunk_bytes + 2);
+        c.a[1] = addresses[in_.byte() % std::size(addresses)] | u64{port()} << 32;
+        c.a[2] = addresses[in_.byte() % std::size(addresses)];
+        name_datagram_chunks(c);
+        break;
+      case call::Op::connect_datagram:
+        c.a[0] = addresses[in_.byte() % std::size(addresses)];
+        c.a[1] = port();
+        c.a[2] = in_.byte() % 5;
+        break;
+      case call::Op::receive_datagram:
+        c.a[0] = in_.byte() % 2;
+        break;
+      case call::Op::membership:
+        c.a[0] = 0xef00'0000 | in_.byte() % 24;
+        c.a[1] = in_.byte() % 2;
+        break;
       case call::Op::free_receive:
         c.a[0] = in_.byte() % 12;
         for (u32 i = 0; i < 5; ++i) c.a[1 + i] = p().reply(in_.byte() % Played::threads).value[i];
@@ -131,6 +149,25 @@ class Attack {
         for (u32 i = 0; i < 2; ++i) c.a[i] = in_.number();
     }
     return c;
+  }
+  // Likewise; those of a long datagram in a list, which is sometimes any bytes.
+  void name_datagram_chunks(call::CallSlot& c) {
+    const u32 chunks = static_cast<u32>((c.a[0] + call::chunk_bytes - 1) / call::chunk_bytes);
+    const u8 how = in_.byte();
+    const bool listed = how % 2 != 0 || chunks > call::chunks_in_send_to;
+    const u32 list = next_chunk_++ % call::send_chunks;
+    for (u32 i = 0; i < chunks; ++i) {
+      const u32 chunk = how == 255 ? static_cast<u32>(in_.number()) : next_chunk_++;
+      const u32 named = chunk % (how >= 254 ? ~0u : call::send_chunks);
+      if (listed) {
+        std::memcpy(p().theirs().chunk[list] + i * sizeof named, &named, sizeof named);
+      } else {
+        c.a[3 + i / 2] |= u64{named} << (i % 2 == 0 ? 0 : 32);
+      }
+    }
+    if (!listed) return;
+    c.a[3] = list;
+    c.a[0] |= u64{call::datagram_listed} << 32;
   }
   // Chunks in turn, as if from a free list; sometimes any.
   void name_chunks(call::CallSlot& c) {

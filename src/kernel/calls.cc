@@ -105,7 +105,7 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
   Description* d = slot_for(program, call);
   if (d == nullptr) {
     // Chunks of a send to a socket that is gone would be lost to the program: give them back.
-    if (call.op == Op::send && !program.faulty) sockets_->refuse_send(program, call);
+    if (!program.faulty) sockets_->refuse_send(program, call);
     return true;
   }
   const u32 number = call.socket;
@@ -135,6 +135,9 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
     case Op::want_accept:
       sockets_->want_accept(program, number);
       return true;
+    case Op::send_to:
+      sockets_->send_to(program, number, call);
+      return true;
     case Op::remember:
       if (d->memory == nullptr) d->memory = std::make_unique<std::array<u64, 6>>();
       std::copy_n(call.a, 6, d->memory->begin());
@@ -148,7 +151,7 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
   u64 values[6] = {};
   i32 result = 0;
   const CallOrigin origin{.program = program.id(), .thread = thread, .sequence = call.sequence};
-  const bool names_socket = call.op <= Op::receive_shared || call.op == Op::recall ||
+  const bool names_socket = call.op <= Op::membership || call.op == Op::recall ||
                             call.op == Op::info || call.op == Op::relay;
   Description* d = nullptr;
   if (names_socket) {
@@ -164,12 +167,27 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
     case Op::open:
       values[0] = d->handle;
       break;
-    case Op::bind:
-      sockets_->bind(
+    case Op::bind: {
+      const net::Endpoint local{net::Ipv4Address{static_cast<u32>(call.a[0])},
+                                Port(static_cast<u16>(call.a[1]))};
+      const bool reuse_address = (call.a[2] & 1) != 0, reuse_port = (call.a[2] & 2) != 0;
+      if ((call.a[2] & 4) != 0) {
+        sockets_->bind_datagram(program, number, local, reuse_address, reuse_port, origin);
+      } else {
+        sockets_->bind(program, number, local, reuse_address, reuse_port, origin);
+      }
+      return;
+    }
+    case Op::connect_datagram:
+      result = sockets_->connect_datagram(
           program, number,
           {net::Ipv4Address{static_cast<u32>(call.a[0])}, Port(static_cast<u16>(call.a[1]))},
-          (call.a[2] & 1) != 0, (call.a[2] & 2) != 0, origin);
-      return;
+          static_cast<call::DatagramConnect>(static_cast<u32>(call.a[2])));
+      break;
+    case Op::membership:
+      result = sockets_->change_membership(
+          program, number, net::Ipv4Address{static_cast<u32>(call.a[0])}, call.a[1] == 1);
+      break;
     case Op::listen:
       sockets_->listen(program, number, static_cast<u32>(std::min<u64>(call.a[0], 65'535)), origin);
       return;
@@ -182,6 +200,7 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
     case Op::use:
     case Op::send_shared:
     case Op::receive_shared:
+    case Op::receive_datagram:
       if (!sockets_->take_seat(*d, program, number, thread, call)) {
         if (!program.slot_open(number)) break;
         return;  // parked: answered when the seat comes
@@ -195,6 +214,8 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       } else if (call.op == Op::receive_shared) {
         result = sockets_->receive_shared(program, number, call.a[0], (call.a[1] & 1) != 0, values,
                                           (call.a[1] & 2) != 0);
+      } else if (call.op == Op::receive_datagram) {
+        result = sockets_->receive_datagram(program, number, (call.a[0] & 1) != 0, &values[0]);
       }
       break;
     case Op::fork:
@@ -218,7 +239,7 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       break;
     case Op::info:
       if (call.a[0] == static_cast<u64>(call::InfoKind::tcp)) {
-        result = sockets_->tcp_info(program, number, values);
+        result = sockets_->tcp_info(program, number, call.a[1], values);
       } else {
         values[0] = d->send_buffered;
         values[1] = d->kept_bytes();

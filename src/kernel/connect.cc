@@ -38,7 +38,7 @@ Result<Port> Sockets::ephemeral_port(net::Endpoint remote, net::Ipv4Address loca
   return Error::of(EADDRNOTAVAIL, "no free local port");
 }
 
-// What the uplink reaches; docs/calls.md has the shim's side of the rule.
+// What the uplink reaches: docs/network.md; the shim decides by the same rule.
 bool Sockets::goes_out(net::Ipv4Address address) const {
   if (!options_.uplink || ours(address) || address.is_any()) return false;
   const u32 host_bits = options_.prefix_bits >= 32 ? 0 : ~0u >> options_.prefix_bits;
@@ -83,7 +83,7 @@ void Sockets::write_names(Description& d) {
 
 void Sockets::connect(Program& program, u32 number, net::Endpoint remote, net::Endpoint local) {
   Description& d = *program.slot(number).description;
-  if (d.state != SocketState::undecided) return;
+  if (d.state != SocketState::undecided || d.datagram != nullptr) return;
   if (d.claiming) return fail(d, EALREADY);
   const auto started = start_connect(d, remote, local);
   if (started.is_error()) {
@@ -97,10 +97,11 @@ void Sockets::connect(Program& program, u32 number, net::Endpoint remote, net::E
 i32 Sockets::connect_local(Program& program, u32 number, net::Endpoint remote,
                            net::Endpoint local) {
   Description& d = *program.slot(number).description;
-  if (d.state != SocketState::undecided) return -EISCONN;
+  if (d.state != SocketState::undecided || d.datagram != nullptr) return -EISCONN;
   if (d.claiming) return -EALREADY;
-  // An address that may be the host's: without a cob listener it is.
-  if (!ours(remote.address) || (remote.address.is_loopback() && !directory_.find_listener(remote)))
+  // An address that may be the host's: without a cob listener, or a way out, it is.
+  if (remote.address.is_loopback() ? !directory_.find_listener(remote)
+                                   : !ours(remote.address) && !goes_out(remote.address))
     return -EHOSTUNREACH;
   const auto started = start_connect(d, remote, local);
   if (started.is_error()) return -started.error().code;
@@ -119,7 +120,8 @@ void Sockets::on_connected(net::TcbId, u64 cookie) {
 void Sockets::bind(Program& program, u32 number, net::Endpoint local, bool reuse_address,
                    bool reuse_port, const CallOrigin& origin) {
   Description& d = *program.slot(number).description;
-  if (d.bound || d.claiming || d.state != SocketState::undecided) return answer(origin, -EINVAL);
+  if (d.bound || d.claiming || d.state != SocketState::undecided || d.datagram != nullptr)
+    return answer(origin, -EINVAL);
   if (!local.address.is_any() && !ours(local.address)) return answer(origin, -EADDRNOTAVAIL);
   const bool port_given = local.port.value != 0;
   if (!port_given) {
@@ -160,6 +162,11 @@ void Sockets::bind(Program& program, u32 number, net::Endpoint local, bool reuse
 void Sockets::claim_lost(u32 handle) {
   Description* d = at_handle(handle);
   if (d == nullptr) return;
+  if (d->datagram != nullptr) {
+    unbind_datagram(*d);
+    d->error = EADDRINUSE;
+    return write_flags(*d);
+  }
   d->bound = false;
   if (d->state != SocketState::listening) return;
   d->error = EADDRINUSE;

@@ -117,6 +117,9 @@ void Kernel::on_supervisor() {
                   simple.value);
         }
         break;
+      case ControlKind::viewer:
+        if (fds.size() == 1) add_viewer(std::move(fds[0]));
+        break;
       case ControlKind::steered:  // the flows look at the tables once a turn
         break;
       case ControlKind::cable_plugged:

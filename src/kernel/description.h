@@ -52,6 +52,14 @@ struct ListenQueue {
   u32 backlog = 0;
 };
 
+// What a datagram socket has beside.
+struct Datagram {
+  net::UdpId id = net::no_udp;  // while it is bound
+  net::Endpoint bound;          // as bind named it; Description::local has the connected address
+  std::vector<net::Ipv4Address> groups;  // joined, at most net::max_udp_groups
+  u64 dropped = 0;                       // datagrams that found its queue full
+};
+
 struct Description {
   u32 handle = 0;  // slot and generation, never 0 while open
   call::SocketState state = call::SocketState::undecided;
@@ -63,11 +71,12 @@ struct Description {
   net::TcbId tcb;
   net::ListenerId listener;
   net::Endpoint local, remote;
-  bool bound = false;       // local port was claimed
-  bool claiming = false;    // bind or listen waits for the port's home kernel
-  bool port_given = false;  // bind(2) named it: it stays when listening ends
-  bool listened = false;    // its holders' lines count offers, or did
-  bool deferred = false;    // in its listener's `deferred`, until the peer sends
+  std::unique_ptr<Datagram> datagram;  // none: a stream socket
+  bool bound = false;                  // local port was claimed
+  bool claiming = false;               // bind or listen waits for the port's home kernel
+  bool port_given = false;             // bind(2) named it: it stays when listening ends
+  bool listened = false;               // its holders' lines count offers, or did
+  bool deferred = false;               // in its listener's `deferred`, until the peer sends
   Time deferred_until;
   bool accept_counted =
       false;  // an unaccepted connection: the stack still counts it against the backlog

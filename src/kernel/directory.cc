@@ -11,7 +11,13 @@ namespace cob::kernel {
 
 namespace {
 
-constexpr u16 flag_reuse_address = 1, flag_reuse_port = 2, flag_listening = 4;
+constexpr u16 flag_reuse_address = 1, flag_reuse_port = 2, flag_listening = 4, flag_datagram = 8;
+constexpr u16 flag_added = 1;  // ListenerMessage
+
+Transport transport_of(u16 flags) {
+  return (flags & flag_datagram) != 0 ? Transport::datagram : Transport::stream;
+}
+u16 flag_of(Transport transport) { return transport == Transport::datagram ? flag_datagram : 0; }
 
 PortClaim from_message(const ClaimMessage& m, KernelId owner) {
   const u16 flags = m.flags;
@@ -20,7 +26,8 @@ PortClaim from_message(const ClaimMessage& m, KernelId owner) {
           .handle = m.handle,
           .reuse_address = (flags & flag_reuse_address) != 0,
           .reuse_port = (flags & flag_reuse_port) != 0,
-          .listening = (flags & flag_listening) != 0};
+          .listening = (flags & flag_listening) != 0,
+          .transport = transport_of(flags)};
 }
 
 ClaimMessage to_message(const PortClaim& c) {
@@ -29,14 +36,14 @@ ClaimMessage to_message(const PortClaim& c) {
           .port = c.local.port.value,
           .flags = static_cast<u16>((c.reuse_address ? flag_reuse_address : 0) |
                                     (c.reuse_port ? flag_reuse_port : 0) |
-                                    (c.listening ? flag_listening : 0))};
+                                    (c.listening ? flag_listening : 0) | flag_of(c.transport))};
 }
 
 }  // namespace
 
 bool claims_conflict(const PortClaim& a, const PortClaim& b) {
   if (a.owner == b.owner && a.handle == b.handle) return false;
-  if (a.local.port != b.local.port) return false;
+  if (a.local.port != b.local.port || a.transport != b.transport) return false;
   if (!a.local.address.is_any() && !b.local.address.is_any() && a.local.address != b.local.address)
     return false;
   if (a.reuse_port && b.reuse_port) return false;
@@ -50,20 +57,23 @@ void Directory::attach(message::Messenger& messenger) {
         return ClaimReply{.result = decide(from_message(m, from))};
       });
   messenger.on<UnclaimMessage>([this](KernelId from, const UnclaimMessage& m) {
-    forget({net::Ipv4Address{m.address}, Port(m.port)}, from, m.handle);
+    forget({net::Ipv4Address{m.address}, Port(m.port)}, transport_of(m.flags), from, m.handle);
   });
   messenger.on<ListenerMessage>([this](KernelId from, const ListenerMessage& m) {
-    const net::Endpoint local{net::Ipv4Address{m.address}, Port(m.port)};
-    if (m.added != 0) {
-      note_listener(local, from);
+    const u16 flags = m.flags;
+    const Reached reached{.local = {net::Ipv4Address{m.address}, Port(m.port)},
+                          .transport = transport_of(flags),
+                          .reuse_port = (flags & flag_reuse_port) != 0};
+    if ((flags & flag_added) != 0) {
+      note_reached(reached, from);
     } else {
-      drop_listener(local, from);
+      drop_reached(reached, from);
     }
   });
 }
 
 i32 Directory::decide(const PortClaim& claim) {
-  auto& claims = claims_[claim.local.port.value];
+  auto& claims = claims_[key_of(claim.local.port, claim.transport)];
   for (const PortClaim& other : claims)
     if (claims_conflict(claim, other)) return -EADDRINUSE;
   for (PortClaim& other : claims) {
@@ -75,8 +85,8 @@ i32 Directory::decide(const PortClaim& claim) {
   return 0;
 }
 
-void Directory::forget(net::Endpoint local, KernelId owner, u32 handle) {
-  const auto found = claims_.find(local.port.value);
+void Directory::forget(net::Endpoint local, Transport transport, KernelId owner, u32 handle) {
+  const auto found = claims_.find(key_of(local.port, transport));
   if (found == claims_.end()) return;
   std::erase_if(found->second,
                 [&](const PortClaim& c) { return c.owner == owner && c.handle == handle; });
@@ -120,6 +130,7 @@ void Directory::answered(u32 name, Result<i32> reply) {
         tell(home_of(claim.local.port),
              {.notice = had ? Notice::claim_again : Notice::unclaim,
               .local = claim.local,
+              .transport = claim.transport,
               .name = claim.handle},
              waiting.deadline);
         break;
@@ -132,14 +143,15 @@ void Directory::answered(u32 name, Result<i32> reply) {
   waiting.done(result);
 }
 
-void Directory::unclaim(net::Endpoint local, u32 handle) {
+void Directory::unclaim(net::Endpoint local, u32 handle, Transport transport) {
   own_claims_.erase(handle);
   const KernelId home = home_of(local.port);
   if (home == self_) {
-    forget(local, self_, handle);
+    forget(local, transport, self_, handle);
     return;
   }
-  tell(home, {.notice = Notice::unclaim, .local = local, .name = handle}, {});
+  tell(home, {.notice = Notice::unclaim, .local = local, .transport = transport, .name = handle},
+       {});
 }
 
 // Now, or by poll() when the peer's ring has room. A peer that is down needs no telling: it has
@@ -181,14 +193,17 @@ bool Directory::try_tell(KernelId peer, const Owed& what, Time now) {
       sent = messenger_->send(peer, UnclaimMessage{.address = what.local.address.value,
                                                    .handle = what.name,
                                                    .port = what.local.port.value,
-                                                   .reserved = u16{0}});
+                                                   .flags = flag_of(what.transport)});
       break;
     case Notice::listener_added:
     case Notice::listener_removed:
       sent = messenger_->send(
-          peer, ListenerMessage{.address = what.local.address.value,
-                                .port = what.local.port.value,
-                                .added = static_cast<u16>(what.notice == Notice::listener_added)});
+          peer,
+          ListenerMessage{.address = what.local.address.value,
+                          .port = what.local.port.value,
+                          .flags = static_cast<u16>(
+                              (what.notice == Notice::listener_added ? flag_added : 0) |
+                              (what.reuse_port ? flag_reuse_port : 0) | flag_of(what.transport))});
       break;
   }
   return !sent.is_error() || sent.error().code != EAGAIN;
@@ -251,51 +266,54 @@ void Directory::forget_owed(KernelId peer) {
       answered(what.name, Error::of(ECONNRESET, "the claim's home has ended"));
 }
 
-void Directory::note_listener(net::Endpoint local, KernelId kernel) {
-  auto& entries = listeners_[local.port.value];
-  for (const ListenerEntry& e : entries)
-    if (e.address == local.address && e.kernel == kernel) return;
-  entries.push_back({local.address, kernel});
+void Directory::note_reached(const Reached& reached, KernelId kernel) {
+  auto& entries = listeners_[key_of(reached.local.port, reached.transport)];
+  const ListenerEntry entry{reached.local.address, kernel, reached.reuse_port};
+  if (std::find(entries.begin(), entries.end(), entry) == entries.end()) entries.push_back(entry);
 }
 
-void Directory::drop_listener(net::Endpoint local, KernelId kernel) {
-  const auto found = listeners_.find(local.port.value);
+void Directory::drop_reached(const Reached& reached, KernelId kernel) {
+  const auto found = listeners_.find(key_of(reached.local.port, reached.transport));
   if (found == listeners_.end()) return;
-  std::erase_if(found->second, [&](const ListenerEntry& e) {
-    return e.address == local.address && e.kernel == kernel;
-  });
+  std::erase(found->second, ListenerEntry{reached.local.address, kernel, reached.reuse_port});
   if (found->second.empty()) listeners_.erase(found);
 }
 
-void Directory::add_listener(net::Endpoint local) {
-  own_listeners_.push_back(local);
-  note_listener(local, self_);
-  tell_all({.notice = Notice::listener_added, .local = local});
-  if (listening_ && !local.address.is_loopback() && reachable_listeners(local.port) == 1)
-    listening_(local.port, true);
+void Directory::add(const Reached& reached) {
+  if (++own_[reached] > 1) return;
+  note_reached(reached, self_);
+  tell_all({.notice = Notice::listener_added,
+            .local = reached.local,
+            .transport = reached.transport,
+            .reuse_port = reached.reuse_port});
+  if (listening_ && by_uplink(reached) && reachable_listeners(reached.local.port) == 1)
+    listening_(reached.local.port, true);
 }
 
-// Own listeners on the port that the uplink can reach.
+bool Directory::by_uplink(const Reached& reached) {
+  return reached.transport == Transport::stream && !reached.local.address.is_loopback();
+}
+
 u32 Directory::reachable_listeners(Port port) const {
-  return static_cast<u32>(std::ranges::count_if(own_listeners_, [&](const net::Endpoint& e) {
-    return e.port == port && !e.address.is_loopback();
-  }));
+  return static_cast<u32>(std::ranges::count_if(
+      own_, [&](const auto& own) { return by_uplink(own.first) && own.first.local.port == port; }));
 }
 
-void Directory::remove_listener(net::Endpoint local) {
-  const auto found = std::find(own_listeners_.begin(), own_listeners_.end(), local);
-  if (found == own_listeners_.end()) return;
-  own_listeners_.erase(found);
-  if (listening_ && !local.address.is_loopback() && reachable_listeners(local.port) == 0)
-    listening_(local.port, false);
-  if (std::find(own_listeners_.begin(), own_listeners_.end(), local) != own_listeners_.end())
-    return;
-  drop_listener(local, self_);
-  tell_all({.notice = Notice::listener_removed, .local = local});
+void Directory::remove(const Reached& reached) {
+  const auto found = own_.find(reached);
+  if (found == own_.end() || --found->second != 0) return;
+  own_.erase(found);
+  if (listening_ && by_uplink(reached) && reachable_listeners(reached.local.port) == 0)
+    listening_(reached.local.port, false);
+  drop_reached(reached, self_);
+  tell_all({.notice = Notice::listener_removed,
+            .local = reached.local,
+            .transport = reached.transport,
+            .reuse_port = reached.reuse_port});
 }
 
 std::optional<KernelId> Directory::find_listener(net::Endpoint destination) {
-  const auto found = listeners_.find(destination.port.value);
+  const auto found = listeners_.find(key_of(destination.port, Transport::stream));
   if (found == listeners_.end()) return std::nullopt;
   u32 matches = 0;
   for (const ListenerEntry& e : found->second) {
@@ -312,9 +330,47 @@ std::optional<KernelId> Directory::find_listener(net::Endpoint destination) {
   return std::nullopt;
 }
 
+std::optional<KernelId> Directory::find_datagram(net::Endpoint destination, u32 hash) const {
+  const auto found = listeners_.find(key_of(destination.port, Transport::datagram));
+  if (found == listeners_.end()) return std::nullopt;
+  const ListenerEntry* best = nullptr;
+  u32 equals = 0;
+  bool all_reuse = true;
+  for (const ListenerEntry& e : found->second) {
+    if (!e.address.is_any() && e.address != destination.address) continue;
+    if (best == nullptr || (best->address.is_any() && !e.address.is_any())) {
+      equals = 0;
+      all_reuse = true;
+    } else if (e.address.is_any() && !best->address.is_any()) {
+      continue;
+    }
+    best = &e;
+    ++equals;
+    all_reuse = all_reuse && e.reuse_port;
+  }
+  if (best == nullptr) return std::nullopt;
+  if (equals == 1 || !all_reuse) return best->kernel;
+  u32 wanted = static_cast<u32>(u64{hash} * equals >> 32);
+  for (const ListenerEntry& e : found->second)
+    if (e.address == best->address && wanted-- == 0) return e.kernel;
+  return best->kernel;
+}
+
+std::vector<KernelId> Directory::find_group(net::Endpoint group, bool broadcast) const {
+  std::vector<KernelId> kernels;
+  const auto found = listeners_.find(key_of(group.port, Transport::datagram));
+  if (found == listeners_.end()) return kernels;
+  for (const ListenerEntry& e : found->second) {
+    if (e.address != group.address && !(broadcast && e.address.is_any())) continue;
+    if (std::find(kernels.begin(), kernels.end(), e.kernel) == kernels.end())
+      kernels.push_back(e.kernel);
+  }
+  return kernels;
+}
+
 std::optional<KernelId> Directory::listener_for(net::Endpoint destination,
                                                 std::optional<KernelId> preferred, u32 hash) const {
-  const auto found = listeners_.find(destination.port.value);
+  const auto found = listeners_.find(key_of(destination.port, Transport::stream));
   if (found == listeners_.end()) return std::nullopt;
   std::vector<KernelId> listen;
   for (const ListenerEntry& e : found->second) {
@@ -333,8 +389,13 @@ void Directory::peer_up(KernelId peer) {
   for (const auto& [handle, c] : own_claims_)
     if (home_of(c.local.port) == peer)
       tell(peer, {.notice = Notice::claim_again, .name = handle}, {});
-  for (const net::Endpoint& local : own_listeners_)
-    tell(peer, {.notice = Notice::listener_added, .local = local}, {});
+  for (const auto& [reached, count] : own_)
+    tell(peer,
+         {.notice = Notice::listener_added,
+          .local = reached.local,
+          .transport = reached.transport,
+          .reuse_port = reached.reuse_port},
+         {});
 }
 
 void Directory::peer_down(KernelId peer) {

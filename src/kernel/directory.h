@@ -1,12 +1,15 @@
-// Directory: which ports are taken in the cob, and which kernels listen where.
+// Directory: which ports are taken in the cob, and which kernels are reached where: listeners and
+// bound datagram sockets, each with ports of their own.
 // Model: every port has a *home* kernel (port % kernels) that grants or refuses claims; listeners
-// are told to every kernel, so a SYN inside the cob finds its kernel without asking. A dead
+// and datagram sockets are told to every kernel, so a SYN or a datagram inside the cob finds its
+// kernel without asking. A dead
 // kernel's entries go with it; its ports are granted without it, and claimed anew when it is back.
 // Kernel's loop only.
 #pragma once
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <optional>
 #include <unordered_map>
 #include <vector>
@@ -21,6 +24,8 @@ class Messenger;
 
 namespace cob::kernel {
 
+enum class Transport : u8 { stream, datagram };
+
 struct PortClaim {
   net::Endpoint local;
   KernelId owner;
@@ -28,6 +33,15 @@ struct PortClaim {
   bool reuse_address = false;
   bool reuse_port = false;
   bool listening = false;
+  Transport transport = Transport::stream;
+};
+
+// Who is reached at an endpoint: a listener, a datagram socket, or a group that one has joined.
+struct Reached {
+  net::Endpoint local;
+  Transport transport = Transport::stream;
+  bool reuse_port = false;  // of a datagram socket
+  auto operator<=>(const Reached&) const = default;
 };
 
 // True if `b` stands in the way of the later `a`: bind(2), listen(2), socket(7) SO_REUSEADDR and
@@ -56,7 +70,7 @@ class Directory {
   // this kernel is the home or the home is down, which grants; else when the home has answered or
   // gone down, or with -EADDRINUSE after claim_timeout.
   void claim(const PortClaim& claim, Time now, Done done);
-  void unclaim(net::Endpoint local, u32 handle);
+  void unclaim(net::Endpoint local, u32 handle, Transport transport = Transport::stream);
   // Who hears of a claim granted while its home was down and refused when that came back: another
   // kernel's was there before.
   void on_claim_lost(Lost lost) { lost_ = std::move(lost); }
@@ -69,12 +83,23 @@ class Directory {
   Time next_deadline() const;
 
   // True if someone of this cob claimed the port. REQUIRES: home_of(port) is this kernel.
-  bool claimed_here(Port port) const { return claims_.contains(port.value); }
+  bool claimed_here(Port port, Transport transport = Transport::stream) const {
+    return claims_.contains(key_of(port, transport));
+  }
 
-  void add_listener(net::Endpoint local);
-  void remove_listener(net::Endpoint local);
+  // As often as there are sockets; all kernels hear of the first and the last.
+  void add(const Reached& reached);
+  void remove(const Reached& reached);
+  void add_listener(net::Endpoint local) { add({.local = local}); }
+  void remove_listener(net::Endpoint local) { remove({.local = local}); }
   // A kernel that listens on `destination`: this one if it does, else any, in turn.
   std::optional<KernelId> find_listener(net::Endpoint destination);
+  // The kernel whose socket a datagram is for: a bound address before 0.0.0.0; of several that all
+  // reuse the port one by `hash`, else the latest.
+  std::optional<KernelId> find_datagram(net::Endpoint destination, u32 hash) const;
+  // Kernels with a socket that joined the group; of a broadcast, with one on the port. At most one
+  // of each.
+  std::vector<KernelId> find_group(net::Endpoint group, bool broadcast) const;
   // As find_listener(), where it must be the same one whoever asks: this kernel, else `preferred`,
   // if they listen; else by `hash`.
   std::optional<KernelId> listener_for(net::Endpoint destination, std::optional<KernelId> preferred,
@@ -86,12 +111,12 @@ class Directory {
   void peer_up(KernelId peer);
   void peer_down(KernelId peer);
 
-  const std::vector<net::Endpoint>& own_listeners() const { return own_listeners_; }
-
  private:
   struct ListenerEntry {
     net::Ipv4Address address;
     KernelId kernel;
+    bool reuse_port = false;
+    bool operator==(const ListenerEntry&) const = default;
   };
 
   // A claim whose home has not answered.
@@ -104,14 +129,21 @@ class Directory {
   struct Owed {
     Notice notice = Notice::claim;
     net::Endpoint local{};
+    Transport transport = Transport::stream;
+    bool reuse_port = false;
     u32 name = 0;  // claim: which of waiting_; claim_again, unclaim: the handle
   };
 
   i32 decide(const PortClaim& claim);
-  void forget(net::Endpoint local, KernelId owner, u32 handle);
-  u32 reachable_listeners(Port port) const;
-  void note_listener(net::Endpoint local, KernelId kernel);
-  void drop_listener(net::Endpoint local, KernelId kernel);
+  static u32 key_of(Port port, Transport transport) {
+    return port.value | static_cast<u32>(transport) << 16;
+  }
+  void forget(net::Endpoint local, Transport transport, KernelId owner, u32 handle);
+  void note_reached(const Reached& reached, KernelId kernel);
+  void drop_reached(const Reached& reached, KernelId kernel);
+  // Whether the uplink can reach it.
+  static bool by_uplink(const Reached& reached);
+  u32 reachable_listeners(Port port) const;  // own ones
   void answered(u32 waiting, Result<i32> reply);
   void tell(KernelId peer, const Owed& what, Time now);
   bool try_tell(KernelId peer, const Owed& what, Time now);
@@ -124,7 +156,7 @@ class Directory {
   KernelId self_;
   u16 kernels_;
   message::Messenger* messenger_ = nullptr;
-  std::unordered_map<u16, std::vector<PortClaim>> claims_;  // ports whose home this is
+  std::unordered_map<u32, std::vector<PortClaim>> claims_;  // by key_of, where this is the home
   // Granted to this kernel, by handle: to tell a home that comes back.
   std::unordered_map<u32, PortClaim> own_claims_;
   std::unordered_map<u32, Waiting> waiting_;
@@ -132,9 +164,9 @@ class Directory {
   std::vector<std::deque<Owed>> owed_;  // by peer, in order
   std::size_t owed_total_ = 0;
   Lost lost_;
+  std::unordered_map<u32, std::vector<ListenerEntry>> listeners_;  // by key_of
+  std::map<Reached, u32> own_;                                     // how many sockets
   Listening listening_;
-  std::unordered_map<u16, std::vector<ListenerEntry>> listeners_;
-  std::vector<net::Endpoint> own_listeners_;
   u32 turn_ = 0;
 };
 

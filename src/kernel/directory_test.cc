@@ -194,5 +194,63 @@ TEST(Directory, AClaimThatFindsNoRoomFailsInTime) {
   EXPECT_EQ(answer.result, -EADDRINUSE);
 }
 
+// Datagram sockets have ports of their own, and are found by address, kernel and hash.
+TEST(Directory, DatagramSocketsAreFoundByTheBestMatch) {
+  Peer a(0), b(1);
+  connect(a, b);
+  Answer stream, datagram, again;
+  PortClaim claim = claim_of(a, 20'000, 1);
+  a.directory.claim(claim, start, stream.done());
+  claim.transport = Transport::datagram;
+  claim.handle = 2;
+  a.directory.claim(claim, start, datagram.done());
+  claim.handle = 3;
+  a.directory.claim(claim, start, again.done());
+  EXPECT_EQ(stream.result, 0);
+  EXPECT_EQ(datagram.result, 0);
+  EXPECT_EQ(again.result, -EADDRINUSE);
+  EXPECT_TRUE(a.directory.claimed_here(Port(20'000), Transport::datagram));
+  a.directory.unclaim(claim.local, 2, Transport::datagram);
+  EXPECT_FALSE(a.directory.claimed_here(Port(20'000), Transport::datagram));
+  EXPECT_TRUE(a.directory.claimed_here(Port(20'000)));
+
+  const net::Ipv4Address us{0x0a4d'0001}, group{0xef01'0203};
+  const auto run = [&] {
+    for (int i = 0; i < 5; ++i) {
+      a.poll(start);
+      b.poll(start);
+    }
+  };
+  a.directory.add({{{}, Port(53)}, Transport::datagram, true});
+  b.directory.add({{{}, Port(53)}, Transport::datagram, true});
+  b.directory.add({{{}, Port(53)}, Transport::datagram, true});  // a second one there
+  run();
+  for (const Peer* p : {&a, &b}) {
+    EXPECT_FALSE(p->directory.find_datagram({us, Port(54)}, 0));
+    EXPECT_EQ(p->directory.find_datagram({us, Port(53)}, 0).has_value(), true);
+    EXPECT_NE(p->directory.find_datagram({us, Port(53)}, 0),
+              p->directory.find_datagram({us, Port(53)}, 0xffff'ffff));
+  }
+  EXPECT_FALSE(a.directory.find_listener({us, Port(53)}));
+  b.directory.remove({{{}, Port(53)}, Transport::datagram, true});
+  run();
+  EXPECT_NE(a.directory.find_datagram({us, Port(53)}, 0),
+            a.directory.find_datagram({us, Port(53)}, 0xffff'ffff));  // one is left there
+  b.directory.add({{us, Port(53)}, Transport::datagram, false});
+  run();
+  EXPECT_EQ(a.directory.find_datagram({us, Port(53)}, 0), b.id);
+  EXPECT_EQ(a.directory.find_datagram({us, Port(53)}, 0xffff'ffff), b.id);
+
+  for (Peer* p : {&a, &b})
+    for (int i = 0; i < 2; ++i) p->directory.add({{group, Port(53)}, Transport::datagram, i == 0});
+  run();
+  EXPECT_EQ(a.directory.find_group({group, Port(53)}, false).size(), 2u);
+  EXPECT_TRUE(a.directory.find_group({group, Port(54)}, false).empty());
+  EXPECT_EQ(a.directory.find_group({net::Ipv4Address{0xffff'ffff}, Port(53)}, true).size(), 2u);
+  disconnect(a, b);
+  EXPECT_EQ(a.directory.find_group({group, Port(53)}, false), std::vector<KernelId>{a.id});
+  EXPECT_EQ(a.directory.find_datagram({us, Port(53)}, 0xffff'ffff), a.id);
+}
+
 }  // namespace
 }  // namespace cob::kernel

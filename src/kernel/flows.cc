@@ -61,7 +61,7 @@ void Flows::poll(net::Stack& stack, Time now) {
     stack.tell_flows();
   }
   if (owed_total_ != 0) pay();
-  for (u16 k = 0; k < peers_.size(); ++k) {
+  for (u16 k = 0; k < kernels(); ++k) {
     Peer& peer = peers_[k];
     if (k == self_.value || peer.said == seen_ || !peer.owed.empty()) continue;
     if (!messenger_->connected(KernelId(k))) continue;
@@ -80,7 +80,7 @@ void Flows::poll(net::Stack& stack, Time now) {
 bool Flows::settled() const {
   if (!tables_) return true;
   if (changes_->count() != seen_) return false;
-  for (u16 k = 0; k < peers_.size(); ++k)
+  for (u16 k = 0; k < kernels(); ++k)
     if (k != self_.value && messenger_->connected(KernelId(k)) && peers_[k].heard != seen_)
       return false;
   return true;
@@ -127,7 +127,7 @@ void Flows::forward(KernelId to, std::span<const std::byte> frame, net::FrameFla
 }
 
 void Flows::share(std::span<const std::byte> frame, net::FrameFlags flags) {
-  for (u16 k = 0; k < peers_.size(); ++k)
+  for (u16 k = 0; k < kernels(); ++k)
     if (k != self_.value && messenger_->connected(KernelId(k))) forward(KernelId(k), frame, flags);
 }
 
@@ -172,7 +172,7 @@ bool Flows::try_tell(KernelId peer, const Owed& what) {
 }
 
 void Flows::pay() {
-  for (u16 k = 0; k < peers_.size(); ++k) {
+  for (u16 k = 0; k < kernels(); ++k) {
     std::deque<Owed>& owed = peers_[k].owed;
     while (!owed.empty() && try_tell(KernelId(k), owed.front())) {
       owed.pop_front();

@@ -97,6 +97,7 @@ class Flows final : public net::OtherStacks {
   void tell(KernelId peer, const Owed& what);
   bool try_tell(KernelId peer, const Owed& what);
   void pay();
+  u16 kernels() const { return static_cast<u16>(peers_.size()); }
   void on_message(KernelId from, const Flow& flow, bool begins);
 
   KernelId self_;

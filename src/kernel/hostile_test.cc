@@ -21,7 +21,8 @@ TEST_F(Hostile, RandomSlotsHarmTheirSenderOnly) {
     for (int i = 0; i < 3'000 && !program.ended(); ++i) {
       call::CallSlot slot{};
       // Mostly calls that exist on slots that may: the deeper they get the better.
-      slot.op = static_cast<call::Op>(wild && random() % 64 == 0 ? random() : 1 + random() % 26);
+      slot.op = static_cast<call::Op>(
+          wild && random() % 64 == 0 ? random() : 1 + random() % static_cast<u32>(call::Op::relay));
       slot.flags = static_cast<u16>(random() % 4);
       slot.socket = static_cast<u32>(wild && random() % 16 == 0 ? random()
                                      : random() % 3 == 0 ? call::first_kernel_socket + random() % 4
@@ -35,6 +36,12 @@ TEST_F(Hostile, RandomSlotsHarmTheirSenderOnly) {
       if (!wild && (slot.op == call::Op::send || slot.op == call::Op::send_shared)) {
         slot.a[0] = 1 + random() % 20'000;
         for (int k = 1; k < 6; ++k) slot.a[k] = u64{chunk} | u64{chunk + 1} << 32, chunk += 2;
+        if (chunk > call::send_chunks - 20) break;
+      }
+      if (!wild && slot.op == call::Op::send_to) {
+        slot.a[0] = random() % (call::chunks_in_send_to * call::chunk_bytes);
+        slot.a[1] = 0x0a4d0001 | static_cast<u64>(1000 + random() % 3) << 32;
+        for (int k = 3; k < 6; ++k) slot.a[k] = u64{chunk} | u64{chunk + 1} << 32, chunk += 2;
         if (chunk > call::send_chunks - 20) break;
       }
       if (!wild && slot.op == call::Op::set_option) slot.a[0] = 1 + random() % 12;

@@ -59,6 +59,7 @@ Result<void> Kernel::start(Uplink uplink) {
                                      board_memory_.mapping.bytes().subspan(stats_offset)));
   directory_.attach(*messenger_);
   device_ = std::make_unique<net::SnapBean>(messenger_->links(), std::move(uplink.device));
+  tapped_ = std::make_unique<net::PcapDevice<net::SnapBean>>(*device_, tap_);
   if (device_->wait_fd().valid()) TRY(watch(device_->wait_fd(), event_uplink));
   flows_ = std::make_unique<Flows>(KernelId(config_.kernel), config_.kernels, directory_, *device_);
   flows_->attach(*messenger_);
@@ -68,6 +69,8 @@ Result<void> Kernel::start(Uplink uplink) {
   options.self = KernelId(config_.kernel);
   options.address = net::Ipv4Address{config_.address};
   options.prefix_bits = config_.prefix_bits;
+  options.secret[0] = config_.secret[0];
+  options.secret[1] = config_.secret[1];
   options.uplink = device_->has_uplink();
   options.gateway = net::Ipv4Address{config_.gateway};
   sockets_ = std::make_unique<Sockets>(options, directory_, static_cast<Sockets::Programs&>(*this));
@@ -79,7 +82,7 @@ Result<void> Kernel::start(Uplink uplink) {
   stack.receive_window_bytes = options.receive_limit;
   stack.secret[0] = config_.secret[0];
   stack.secret[1] = config_.secret[1];
-  stack_ = TRY(net::Stack::create(stack, *device_, *sockets_));
+  stack_ = TRY(net::Stack::create(stack, *tapped_, *sockets_));
   sockets_->set_stack(*stack_);
   if (flows_->tables() != nullptr) {  // there is an uplink, or a cable may be plugged in
     stack_->set_others(*flows_);
@@ -136,7 +139,7 @@ Result<void> Kernel::run() {
 
 bool Kernel::poll(Time now) {
   std::size_t work = messenger_->poll(now, message_budget);
-  work += device_->poll(frame_budget, *this);
+  work += tapped_->poll(frame_budget, *this);
   for (std::size_t i = 0; i < attached_.size(); ++i) {
     Program& program = *attached_[i];
     const u32 threads = static_cast<u32>(program.threads().size());
@@ -158,6 +161,7 @@ bool Kernel::poll(Time now) {
 // Everything written in this turn becomes visible, then sleepers are rung: one fence for all
 // programs.
 void Kernel::flush() {
+  if (tap_.on()) tap_.publish();
   device_->flush();  // and the messenger's
   while (const auto peer = messenger_->take_faulted()) {
     ++faults_;
@@ -260,6 +264,7 @@ Result<void> Kernel::watch(FdRef fd, u64 event) {
   epoll_event wanted{};
   // Doorbells are edge-triggered, so that they need not be read.
   wanted.events = is_doorbell(event)      ? EPOLLIN | EPOLLET
+                  : event >= event_viewer ? EPOLLIN | EPOLLRDHUP
                   : event >= event_flight ? 0  // its end is all that is looked for
                                           : EPOLLIN | EPOLLRDHUP;
   wanted.data.u64 = event;
@@ -272,8 +277,8 @@ void Kernel::unwatch(FdRef fd) {
   if (fd.valid()) ::epoll_ctl(events_.get(), EPOLL_CTL_DEL, fd.get(), nullptr);
 }
 
-// Host descriptors: the doorbells, the supervisor, the programs' liveness sockets, relays. Waits
-// until `deadline` at most.
+// Host descriptors: the doorbells, the supervisor, the programs' liveness sockets, relays, viewers.
+// Waits until `deadline` at most.
 bool Kernel::poll_host(int wait, Time deadline, Time now) {
   epoll_event events[32];
   timespec timeout{};
@@ -295,6 +300,9 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
     } else if (is_doorbell(data)) {
       if ((data & event_peer_doorbell) == event_peer_doorbell)
         messenger_->heard(KernelId(static_cast<u16>(data)));
+    } else if (data >= event_viewer) {
+      on_viewer(static_cast<u32>(data));
+      work = true;
     } else if (data >= Relays::event_mark) {
       relays_->on_event(static_cast<u32>(data));
       work = true;

@@ -15,6 +15,7 @@
 #include "kernel/relay.h"
 #include "kernel/rest.h"
 #include "kernel/sockets.h"
+#include "kernel/view.h"
 #include "message/control.h"
 #include "message/messenger.h"
 #include "net/snap_bean/cable.h"
@@ -39,12 +40,13 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Time next_deadline() const;
 
  private:
-  static constexpr u64 event_doorbell = u64{1} << 32,                // a program's
-      event_peer_doorbell = event_doorbell | u64{1} << 16,           // and the peer
-      event_supervisor = u64{2} << 32, event_flight = u64{3} << 32,  // and its id
-      event_uplink = event_doorbell | u64{1} << 17;
+  static constexpr u64 event_doorbell = u64{1} << 32,                             // a program's
+      event_peer_doorbell = event_doorbell | u64{1} << 16,                        // and the peer
+      event_supervisor = u64{2} << 32, event_flight = u64{3} << 32,               // and its id
+      event_uplink = event_doorbell | u64{1} << 17, event_viewer = u64{5} << 32;  // and its id
   static constexpr bool is_doorbell(u64 event) { return event >> 32 == event_doorbell >> 32; }
   static_assert(Relays::event_mark > (event_flight | 0xffff'ffff));  // relays look alike
+  static_assert(event_viewer > (Relays::event_mark | 0xffff'ffff));
 
   Kernel(const message::Config& config, Fd supervisor)
       : config_(config),
@@ -82,6 +84,17 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Result<void> plug_cable(FdRef steering);
   void report_cut_wires();
   void show_cable(BoardCable& shown) const;
+  // view.cc
+  struct Viewer {
+    Fd socket;
+    u32 capture = 0;  // the tap's id; 0: none
+  };
+  void add_viewer(Fd socket);
+  void end_viewer(u32 id);
+  void on_viewer(u32 id);
+  bool answer_view(Viewer& viewer, const ViewRequest& request);
+  std::size_t list_sockets(const ViewRequest& request, u32& cursor, std::span<SocketRow> rows);
+  u32 view_mtu() const;
 
   // attach.cc
   void on_program(Program& program);
@@ -128,6 +141,9 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Board* board_ = nullptr;
   std::unique_ptr<message::Messenger> messenger_;
   std::unique_ptr<net::SnapBean> device_;
+  HostClock clock_;  // captures': frames of one turn have times of their own
+  net::FrameTap tap_{clock_};
+  std::unique_ptr<net::PcapDevice<net::SnapBean>> tapped_;  // what stack and loop use
   std::unique_ptr<Flows> flows_;
   // Ports of which the supervisor has yet to hear whether this kernel listens there.
   std::map<u16, bool> listening_owed_;
@@ -146,6 +162,10 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   static constexpr u32 max_flights_a_program = 256;
   std::unordered_map<u32, Flight> flights_;
   u32 next_flight_ = 1;
+
+  static constexpr std::size_t max_viewers = 8;  // reaction when full: the new one is closed
+  std::unordered_map<u32, Viewer> viewers_;
+  u32 next_viewer_ = 1;
 
   Fd events_;
 

@@ -38,7 +38,7 @@ void Sockets::listen(Program& program, u32 number, u32 backlog, const CallOrigin
     stack_->set_backlog(d.listener, backlog);
     return answer(origin, 0);
   }
-  if (d.state != SocketState::undecided) return answer(origin, -EINVAL);
+  if (d.state != SocketState::undecided || d.datagram != nullptr) return answer(origin, -EINVAL);
   if (d.claiming) return answer(origin, -EALREADY);
   if (!take_offer_ring(*holder_of(d, program, number))) return answer(origin, -ENOBUFS);
   if (!d.bound) {  // listen without bind takes an ephemeral port, as in Linux

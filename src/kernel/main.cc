@@ -10,26 +10,54 @@
 #include <cstring>
 #include <new>
 
+#include "base/passing.h"
 #include "kernel/kernel.h"
+#include "net/snap_bean/tap.h"
 
 namespace {
 
 constexpr int supervisor_fd = 3;
 
-cob::Result<cob::message::Config> read_config() {
+struct Start {
   cob::message::Config config;
-  const ssize_t got = ::recv(supervisor_fd, &config, sizeof config, 0);
-  if (got < 0) return cob::Error::from_errno("cob-kernel is started by `cob up`, not by hand");
-  if (got != sizeof config ||
-      config.kind != static_cast<cob::u32>(cob::message::ControlKind::config))
+  std::vector<cob::Fd> descriptors;
+};
+
+cob::Result<Start> read_config() {
+  Start start;
+  auto got = cob::receive_datagram(cob::FdRef(supervisor_fd),
+                                   std::as_writable_bytes(std::span(&start.config, 1)));
+  if (got.is_error())
+    return cob::Error::of(got.error().code, "cob-kernel is started by `cob up`, not by hand");
+  if (got.value().bytes != sizeof start.config ||
+      start.config.kind != static_cast<cob::u32>(cob::message::ControlKind::config))
     return cob::Error::of(EPROTO, "no configuration on descriptor 3");
-  config.cob_name[sizeof config.cob_name - 1] = 0;
-  return config;
+  start.config.cob_name[sizeof start.config.cob_name - 1] = 0;
+  start.descriptors = std::move(got.value().descriptors);
+  return start;
+}
+
+cob::Result<cob::kernel::Uplink> open_uplink(Start& start) {
+  cob::kernel::Uplink uplink;
+  if (start.config.uplink == cob::message::UplinkKind::none) return uplink;
+  auto& fds = start.descriptors;
+  const bool tap = start.config.uplink == cob::message::UplinkKind::tap;
+  if ((!tap && start.config.uplink != cob::message::UplinkKind::cable) ||
+      fds.size() != (tap ? 3 : 2))
+    return cob::Error::of(EPROTO, "an uplink that this kernel does not know");
+  uplink.tables.emplace(TRY(cob::net::SteeringReader::open(fds[0].ref())));
+  uplink.changes.emplace(TRY(cob::net::TableChangesReader::open(fds[1].ref())));
+  if (tap)
+    uplink.device =
+        std::make_unique<cob::net::TapDevice>(std::move(fds[2]), start.config.uplink_mtu);
+  return uplink;
 }
 
 cob::Result<void> serve() {
-  const auto config = TRY(read_config());
-  auto kernel = TRY(cob::kernel::Kernel::create(config, cob::Fd(supervisor_fd)));
+  auto start = TRY(read_config());
+  auto uplink = TRY(open_uplink(start));
+  auto kernel =
+      TRY(cob::kernel::Kernel::create(start.config, cob::Fd(supervisor_fd), std::move(uplink)));
   return kernel->run();
 }
 

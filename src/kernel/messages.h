@@ -1,6 +1,7 @@
-// The messages that kernels of one cob send each other about ports, listeners and the
-// uplink's connections (types 16 to 31).
-// Model: a port's home kernel (port % kernels) grants or refuses claims; listeners are told to all.
+// The messages that kernels of one cob send each other about ports, listeners, datagram sockets
+// and the uplink's connections (types 16 to 31).
+// Model: a port's home kernel (port % kernels) grants or refuses claims; who is reached at one is
+// told to all.
 // Values; flat structs, checked at compile time by message/flat.h.
 #pragma once
 
@@ -13,7 +14,7 @@ struct ClaimMessage {
   message::le<u32> address;  // host byte order's value
   message::le<u32> handle;
   message::le<u16> port;
-  message::le<u16> flags;  // 1 reuse address, 2 reuse port, 4 listening
+  message::le<u16> flags;  // 1 reuse address, 2 reuse port, 4 listening, 8 datagrams
 };
 struct ClaimReply {
   static constexpr message::MessageType type{17};
@@ -24,13 +25,14 @@ struct UnclaimMessage {
   message::le<u32> address;
   message::le<u32> handle;
   message::le<u16> port;
-  message::le<u16> reserved;
+  message::le<u16> flags;  // 8 datagrams
 };
+// Also of a datagram socket that is bound.
 struct ListenerMessage {
   static constexpr message::MessageType type{19};
   message::le<u32> address;
   message::le<u16> port;
-  message::le<u16> added;  // 1: listens now, 0: no more
+  message::le<u16> flags;  // 1: listens now, else no more; 2 reuse port, 8 datagrams
 };
 // A connection by the uplink whose owner, by the steering tables, is the receiver, is the sender's.
 struct FlowMessage {

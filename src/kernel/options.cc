@@ -85,12 +85,20 @@ void Sockets::set_option(Program& program, u32 number, const call::CallSlot& cal
   }
 }
 
-i32 Sockets::tcp_info(Program& program, u32 number, u64* values) {
+i32 Sockets::tcp_info(Program& program, u32 number, u64 part, u64* values) {
   const Description& d = *program.slot(number).description;
   if (d.tcb == net::no_tcb) return -ENOTCONN;
   const auto info = stack_->info(d.tcb);
   if (info.is_error()) return -info.error().code;
   const net::TcbInfo& t = info.value();
+  if (part == 1) {
+    values[0] = t.slow_start_threshold_bytes | u64{t.unacked_bytes} << 32;
+    values[1] = t.unsent_bytes | u64{t.receive_window_bytes} << 32;
+    values[2] = static_cast<u64>(t.congestion_state) | u64{t.retries} << 8 |
+                u64{t.send_scale} << 16 | u64{t.timestamps} << 24 | u64{t.window_scaling} << 25 |
+                static_cast<u64>(t.waits_for) << 32;
+    return 0;
+  }
   values[0] = static_cast<u64>(t.state) | u64{t.mss} << 32;
   values[1] = t.smoothed_rtt_us | u64{t.rtt_variance_us} << 32;
   values[2] = t.congestion_window_bytes | u64{t.send_window_bytes} << 32;

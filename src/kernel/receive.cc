@@ -65,14 +65,13 @@ void Sockets::free_passed_chunks(Description& d) {
   }
 }
 
-std::size_t Sockets::append_to_arena(Description& d, std::span<const std::byte> payload) {
+std::size_t Sockets::copy_to_arena(Description& d, std::span<const std::byte> payload,
+                                   u64& received) {
   const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
   Arena& arena = h.program->arena();
   call::KernelSocket& line = h.program->ours(h.slot);
-  if (d.first_chunk != call::no_chunk && line.received == d.consumed) free_receive_chunks(d);
 
   std::size_t done = 0;
-  u64 received = line.received;
   while (done < payload.size()) {
     if (d.last_chunk == call::no_chunk || d.last_fill == chunk_room) {
       const u32 chunk = d.chunks_held < arena.fair_share() ? arena.take_chunk() : call::no_chunk;
@@ -95,6 +94,15 @@ std::size_t Sockets::append_to_arena(Description& d, std::span<const std::byte> 
     received += part;
     done += part;
   }
+  return done;
+}
+
+std::size_t Sockets::append_to_arena(Description& d, std::span<const std::byte> payload) {
+  const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
+  call::KernelSocket& line = h.program->ours(h.slot);
+  if (d.first_chunk != call::no_chunk && line.received == d.consumed) free_receive_chunks(d);
+  u64 received = line.received;
+  const std::size_t done = copy_to_arena(d, payload, received);
   publish(line.received, received);
   return done;
 }

@@ -61,7 +61,8 @@ Result<Relays::Relay*> Relays::make(Description& d) {
 }
 
 Result<Relays::Lent> Relays::lend(Description& d) {
-  if (d.state == call::SocketState::undecided || d.state == call::SocketState::listening)
+  if (d.state == call::SocketState::undecided || d.state == call::SocketState::listening ||
+      d.datagram != nullptr)
     return Error::of(EOPNOTSUPP, "relay of a socket that is no connection");
   Relay* relay = d.relays.empty() ? nullptr : find(d.relays.back());
   if (relay == nullptr || !relay->theirs.valid()) relay = TRY(make(d));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernel/datagram.h"
 #include "kernel/sockets.h"
 
 namespace cob::kernel {
@@ -106,6 +107,13 @@ void Sockets::send(Program& program, u32 number, const call::CallSlot& call) {
 }
 
 void Sockets::refuse_send(Program& program, const call::CallSlot& call) {
+  if (call.op == call::Op::send_to) {
+    DatagramChunks chunks;
+    if (!claim_datagram(program.arena(), call, chunks))
+      return programs_.fault(program, "datagram of chunks that are not the program's");
+    return give_datagram(program.arena(), chunks);
+  }
+  if (call.op != call::Op::send) return;
   Description nowhere;
   u64 taken = 0;
   if (!take_pieces(program, nowhere, call, UINT64_MAX, &taken)) {

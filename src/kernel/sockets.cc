@@ -40,7 +40,11 @@ Result<Description*> Sockets::open() {
 void Sockets::free_description(Description& d) {
   VERIFY(d.references == 0 && d.tcb == net::no_tcb);
   drop_pieces(d, d.send_buffered);
-  if (d.bound) directory_.unclaim(d.local, d.handle);
+  if (d.datagram != nullptr) {
+    close_datagram(d);
+  } else if (d.bound) {
+    directory_.unclaim(d.local, d.handle);
+  }
   if (d.token != 0) tokens_.erase(d.token);
   const u32 handle = d.handle;
   // The vectors keep their few elements' memory for the next socket that lives here.
@@ -178,7 +182,7 @@ void Sockets::let_go(Program& program, u32 number, bool reset) {
   if (d.state == SocketState::listening) {
     take_offers_back(d, d.holders[index]);
   } else if (d.seat == static_cast<i32>(index)) {
-    if (d.references > 1 || d.tcb == net::no_tcb) {
+    if (d.references > 1 || (d.tcb == net::no_tcb && d.datagram == nullptr)) {
       take_unread(d);
     } else {
       // Unread data makes the last close a reset (RFC 2525 section 2.17, as Linux does).
@@ -233,7 +237,8 @@ u32 Sockets::shared_events(const Description& d) const {
   if (d.kept_bytes() + d.relay_unread > 0 || peer_closed || reset) events |= call::ready_in;
   if (peer_closed || reset) events |= call::ready_read_hangup;
   const bool room = d.send_limit - std::min<u64>(d.send_limit, d.send_buffered) >= d.send_limit / 3;
-  if (reset || send_closed || (d.state == SocketState::connected && room))
+  if (reset || send_closed || d.state == SocketState::datagram ||
+      (d.state == SocketState::connected && room))
     events |= call::ready_out;
   if (reset || (peer_closed && send_closed) || d.state == SocketState::undecided)
     events |= call::ready_hangup;
@@ -299,6 +304,11 @@ void Sockets::end_listening(Description& d) {
 void Sockets::shutdown(Program& program, u32 number, u32 how) {
   Description& d = *program.slot(number).description;
   if (d.state == SocketState::listening && (how & 2) != 0) return stop_listening(d);
+  if (d.state == SocketState::datagram) {
+    d.flags |= static_cast<u8>(((how & 1) != 0 ? call::flag_send_closed : 0) |
+                               ((how & 2) != 0 ? call::flag_peer_closed : 0));
+    return write_flags(d);
+  }
   if (d.tcb == net::no_tcb) return;
   if ((how & 1) != 0 && (d.flags & call::flag_send_closed) == 0) {
     d.flags |= call::flag_send_closed;

@@ -1,7 +1,7 @@
 // Sockets: the descriptions of one kernel and every operation on them; the stack's SocketLayer and
 // the calls' target. Model: programs hold descriptions through slots; the seat says who operates
 // one; the directory says where listeners are. Split: sockets.cc life and references; connect.cc,
-// listen.cc, receive.cc, send.cc, seat.cc. Kernel's loop only.
+// listen.cc, receive.cc, send.cc, seat.cc, datagram.cc. Kernel's loop only.
 #pragma once
 
 #include <memory>
@@ -15,9 +15,12 @@
 
 namespace cob::kernel {
 
+struct SocketRow;
+
 struct SocketCounters {
   u64 bytes_in = 0, bytes_out = 0;
   u64 offers_taken_back = 0;
+  u64 datagrams_dropped = 0;  // their socket's queue was full, or the program's memory
   u64 seats_taken = 0, seats_given_back = 0;
 };
 
@@ -25,6 +28,7 @@ struct SocketsOptions {
   KernelId self;
   net::Ipv4Address address;
   u32 prefix_bits = 24;
+  u64 secret[2] = {};   // datagram sockets' local ports come from it (RFC 6056)
   bool uplink = false;  // addresses of the prefix are reached by it, with a gateway all others too
   net::Ipv4Address gateway{};
   u32 max_descriptions =
@@ -98,6 +102,15 @@ class Sockets final : public net::SocketLayer {
   void bind(Program& program, u32 slot, net::Endpoint local, bool reuse_address, bool reuse_port,
             const CallOrigin& origin);
   void listen(Program& program, u32 slot, u32 backlog, const CallOrigin& origin);
+  // datagram.cc
+  void bind_datagram(Program& program, u32 slot, net::Endpoint local, bool reuse_address,
+                     bool reuse_port, const CallOrigin& origin);
+  i32 connect_datagram(Program& program, u32 slot, net::Endpoint remote, call::DatagramConnect how);
+  void send_to(Program& program, u32 slot, const call::CallSlot& call);
+  // The chunks are lent to the program.
+  i32 receive_datagram(Program& program, u32 slot, bool peek, u64* first_chunk);
+  i32 change_membership(Program& program, u32 slot, net::Ipv4Address group, bool join);
+
   // seat.cc: true when the kernel has the seat now; false when the call was parked.
   bool take_seat(Description& d, Program& caller, u32 slot, u32 thread, const call::CallSlot& call);
   // Gives the seat to the only holder, if it may have it. True if that happened.
@@ -105,7 +118,8 @@ class Sockets final : public net::SocketLayer {
   i32 send_shared(Program& program, u32 slot, const call::CallSlot& call);
   i32 receive_shared(Program& program, u32 slot, u64 max_bytes, bool peek, u64* chunks,
                      bool keep_error = false);
-  i32 tcp_info(Program& program, u32 slot, u64* values);
+  // `part`: 0 or 1; docs/calls.md, `info`.
+  i32 tcp_info(Program& program, u32 slot, u64 part, u64* values);
 
   // stream.cc: a connection whose seat the kernel has, as relays use it.
   // True when the kernel has the seat; false: its holder was asked, and the description is stirred
@@ -147,6 +161,11 @@ class Sockets final : public net::SocketLayer {
 
   const SocketCounters& counters() const { return counters_; }
 
+  // listing.cc: a piece of what `cob ss` shows; cursor and places as Stack::list_connections.
+  std::size_t list_connections(u32& cursor, u32 places, std::span<SocketRow> rows) const;
+  std::size_t list_time_wait(u32& cursor, u32 places, std::span<SocketRow> rows) const;
+  std::size_t list_listeners(u32& cursor, u32 places, std::span<SocketRow> rows);
+
   // net::SocketLayer
   void on_incoming(net::ListenerId listener, net::TcbId tcb) override;
   void on_connected(net::TcbId tcb, u64 cookie) override;
@@ -157,6 +176,9 @@ class Sockets final : public net::SocketLayer {
                         std::span<std::byte> out) override;
   void on_error(net::TcbId tcb, u64 cookie, int error) override;
   void on_closed(net::TcbId tcb, u64 cookie) override;
+  void on_datagram(u64 cookie, const net::UdpReceived& from,
+                   std::span<const std::byte> payload) override;
+  void on_datagram_error(u64 cookie, int error) override;
 
   void arena_orphaned(std::unique_ptr<Arena> arena);
 
@@ -182,8 +204,25 @@ class Sockets final : public net::SocketLayer {
   bool goes_out(net::Ipv4Address address) const;
   void apply_options(Description& d);
 
+  // listing.cc
+  u64 peek_unread(const Description& d) const;
+  u32 waiting_at(const Description& d) const;
+
+  // datagram.cc
+  Result<Port> ephemeral_datagram_port();
+  Result<void> bind_itself(Description& d);
+  Result<void> open_datagram(Description& d, net::Endpoint local);
+  void close_datagram(Description& d);
+  void unbind_datagram(Description& d);
+  bool is_group(net::Ipv4Address address) const;
+  bool has_chunks_for(const Description& d, std::size_t bytes) const;
+  void send_datagram(Description& d, net::UdpSend& send, std::span<const net::UdpPiece> pieces,
+                     bool loop);
+
   // receive.cc
   std::size_t append_to_arena(Description& d, std::span<const std::byte> payload);
+  // As append_to_arena, but the program sees it only once `received` is published.
+  std::size_t copy_to_arena(Description& d, std::span<const std::byte> payload, u64& received);
   u64 take_consumed(Description& d);  // bytes newly consumed by the seat's holder
   void free_passed_chunks(Description& d);
   void free_receive_chunks(Description& d);  // all of them
@@ -249,6 +288,7 @@ class Sockets final : public net::SocketLayer {
   Time deferred_check_ = Time::never();
   Time offers_retry_ = Time::never();  // connections wait, and who wants them has its hands full
   u32 next_port_ = 0;
+  u64 datagram_ports_ = 0;               // how many were chosen
   std::unordered_map<u64, u32> tokens_;  // token -> handle
   Time now_;
   SocketCounters counters_;

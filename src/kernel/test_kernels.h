@@ -167,6 +167,15 @@ class TwoKernels {
     host_turn();
     return std::make_unique<Played>(std::move(mine));
   }
+  // Its end of a viewer's socket goes to the kernel (kernel/view.h).
+  Fd viewer(u16 kernel) {
+    auto [mine, theirs] = seqpacket_pair().release_value();
+    const message::Simple hand{.kind = static_cast<u32>(message::ControlKind::viewer)};
+    const FdRef end[] = {theirs.ref()};
+    send_struct(nodes_[kernel].supervisor.ref(), hand, end).release_value();
+    host_turn();
+    return std::move(mine);
+  }
   std::unique_ptr<Played> attached(u16 kernel, u32 threads = 1) {
     auto program = newcomer(kernel);
     attach(*program, threads);

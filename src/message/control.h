@@ -22,6 +22,8 @@ enum class ControlKind : u32 {
                   // rings the peer, bell that the peer rings} (base/doorbell.h): answer with `link`
   peer_faulted,   // kernel -> supervisor: Simple, value = peer, epoch = the peer's: it broke the
                   // message protocol and was cut off (or the sender lies: the supervisor's policy)
+  viewer,         // supervisor -> kernel: Simple. + {socket of a command that will ask what
+                  // kernel/view.h says}
   listening,      // kernel -> supervisor: Simple, value = port: it listens there, for the uplink
   not_listening,  // kernel -> supervisor: Simple, value = port: no more
   steered,        // supervisor -> kernel: Simple: the steering tables have changed

@@ -42,7 +42,14 @@ constexpr Bytes<n> pattern() {
   return bytes;
 }
 
-constexpr Page page{.number = told, .bytes = pattern<4096>()};
+// Of many lines; not of more, for each of its instructions is a process.
+struct Leaf {
+  static constexpr MessageType type{90};
+  le<u64> number;
+  Bytes<1000> bytes;
+};
+
+constexpr Leaf page{.number = told, .bytes = pattern<1000>()};
 constexpr BigAsk big_ask{.number = told, .bytes = pattern<200>()};
 constexpr BigAnswer big_answer{.number = told, .bytes = pattern<1000>()};
 
@@ -122,7 +129,7 @@ struct KilledSender : testing::Test {
         ++greeted;
       }
     });
-    receiver->on<Page>([this](KernelId, const Page& m) {
+    receiver->on<Leaf>([this](KernelId, const Leaf& m) {
       ASSERT_EQ(m.number, told);
       ASSERT_EQ(m.bytes, page.bytes);
       ++pages;
@@ -233,16 +240,23 @@ struct KilledSender : testing::Test {
     VERIFY(at < path.size() && place(pid) == path[at].address);
     return true;
   }
+  // The breakpoint is the instruction INT3 in the child's copy of the page: not every virtual
+  // machine has debug registers.
   static void run_to(pid_t pid, const Place& there) {
-    set_debug_register(pid, 0, there.address);
-    set_debug_register(pid, 7, 1);
-    for (u32 i = 0; i < there.passes; ++i)
-      VERIFY(resume(pid, PTRACE_CONT) == SIGTRAP && place(pid) == there.address);
-    set_debug_register(pid, 7, 0);
+    constexpr u64 low_byte = 0xff, int3 = 0xcc;
+    errno = 0;
+    const auto code = static_cast<u64>(::ptrace(PTRACE_PEEKTEXT, pid, there.address, nullptr));
+    VERIFY(errno == 0);
+    for (u32 i = 0; i < there.passes; ++i) {
+      if (i > 0) VERIFY(resume(pid, PTRACE_SINGLESTEP) == SIGTRAP);
+      put_code(pid, there.address, (code & ~low_byte) | int3);
+      VERIFY(resume(pid, PTRACE_CONT) == SIGTRAP && place(pid) == there.address + 1);
+      put_code(pid, there.address, code);
+      VERIFY(::ptrace(PTRACE_POKEUSER, pid, offsetof(user, regs.rip), there.address) == 0);
+    }
   }
-  static void set_debug_register(pid_t pid, std::size_t number, u64 value) {
-    const std::size_t offset = offsetof(user, u_debugreg) + number * sizeof(u64);
-    VERIFY(::ptrace(PTRACE_POKEUSER, pid, offset, value) == 0);
+  static void put_code(pid_t pid, u64 address, u64 code) {
+    VERIFY(::ptrace(PTRACE_POKETEXT, pid, address, code) == 0);
   }
   static void finish(pid_t pid) {
     ::kill(pid, SIGKILL);

@@ -272,6 +272,7 @@ void Links::flush_touched() {
   for (Link* link : touched_) {
     if (!link->connected) continue;
     link->frames_out.publish();
+    link->publish();
     if (link->publishes) link->transport->publish();
   }
   full_fence();

@@ -60,6 +60,11 @@ struct Link {
   CoherentTransport* coherent = nullptr;  // the same, if it is one
   PeerStats& counters;
 
+  // Messages only: frames wait for Links::flush().
+  void publish() {
+    normal.out.publish();
+    urgent.out.publish();
+  }
   // Does not count what the peer lets us have back.
   bool room_has_come() const {
     return normal.out.credits_changed() || urgent.out.credits_changed() ||
@@ -104,10 +109,14 @@ class Links {
       remember(link);
     link.touched |= what;
   }
-  // Publishes the frames of every touched link, then rings those who sleep and have been sent
-  // something.
+  // Publishes messages and frames of every touched link, then rings those who sleep and have been
+  // sent something.
   void flush() {
     if (!touched_.empty()) flush_touched();
+  }
+  // Shows the messages of every touched link, and rings nobody.
+  void publish() {
+    for (Link* link : touched_) link->publish();
   }
   void set_armed(bool armed);
   bool anything_pending() const;

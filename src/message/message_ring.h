@@ -1,6 +1,7 @@
 // A message ring's two ends: runs of 64-byte lines with a sequence each, a run's first line last.
-// Model: SPSC, the line says whether it is full (FastForward); credits every quarter ring; visible
-// at once: holding batches back was measured slower. Why it is safe: docs/messaging.md, 3.
+// Model: SPSC, the line says whether it is full (FastForward); of what is written at once the first
+// line comes last, so that the reader does not fetch lines from under the writer; credits every
+// quarter ring. Why it is safe: docs/messaging.md, 3.
 // One end a thread; nothing read is trusted.
 #pragma once
 
@@ -35,7 +36,7 @@ class RingWriter {
   RingWriter() = default;
   // `consumed`: the reader's credit word, at `start` too. The lines are prepared by prepare().
   RingWriter(Slot* lines, const le<u32>* consumed, u32 start = 0)
-      : lines_(lines), consumed_(consumed), next_(start), credited_(start) {}
+      : lines_(lines), consumed_(consumed), next_(start), credited_(start), held_(start) {}
 
   // Gives every line of fresh memory its sequence of "one lap ago", for indices from `start`.
   static void prepare(std::span<Slot, slots> lines, u32 start = 0) {
@@ -61,7 +62,8 @@ class RingWriter {
   }
   bool credits_changed() const { return load_acquire(*consumed_) != credited_; }
 
-  // REQUIRES: room for lines_for(bytes.size()). The reader sees it from now on.
+  // REQUIRES: room for lines_for(bytes.size()). The reader sees it after publish(), at the latest
+  // when `hold` lines more are written.
   template <std::size_t extent>  // constant where the caller's is, so that the copy is unrolled
   [[gnu::always_inline]] inline void write(MessageHead head,
                                            std::span<const std::byte, extent> bytes) {
@@ -78,19 +80,29 @@ class RingWriter {
       lines = write_more(std::span<const std::byte>(bytes).subspan(Slot::first_payload));
     }
     store_relaxed(first.tag, head.tag);
-    store_release(first.sequence, next_ + 1);
+    if (next_ - held_ >= hold) [[unlikely]]
+      publish();
+    if (next_ != held_) store_release(first.sequence, next_ + 1);
     next_ += lines;
   }
 
   void write(MessageHead head, std::span<const std::byte> bytes) {
     write<std::dynamic_extent>(head, bytes);
   }
+  // Shows the reader everything written.
+  void publish() {
+    if (next_ == held_) return;
+    store_release(lines_[held_ & mask].sequence, held_ + 1);
+    held_ = next_;
+  }
 
  private:
   static constexpr u32 mask = slots - 1;
   // Lines between the one that is written and one that the reader has long done with, and which
   // is fetched meanwhile.
-  static constexpr u32 ahead = 8;
+  static constexpr u32 ahead = 32;
+  // Lines held back at most. A multiple of what the reader fetches ahead.
+  static constexpr u32 hold = 64;
 
   // The further lines of a run; they hide behind the head, which is published after them.
   u32 write_more(std::span<const std::byte> rest) {
@@ -117,6 +129,7 @@ class RingWriter {
   const le<u32>* consumed_ = nullptr;
   u32 next_ = 0;      // index of the next line to write
   u32 credited_ = 0;  // what the reader is known to have consumed; at most next_
+  u32 held_ = 0;      // the first line written and not shown; next_: none
 };
 
 enum class Taken { nothing, one, fault };
@@ -150,7 +163,9 @@ class RingReader {
       lines = take_more(head, scratch);
       if (lines == 0) return Taken::fault;
     }
+    const u32 passed = next_ ^ (next_ + lines);
     next_ += lines;
+    if (passed >= look_every) fetch_ahead();
     if (uncredited() >= credit_every) publish_credits();
     return Taken::one;
   }
@@ -166,6 +181,14 @@ class RingReader {
 
  private:
   static constexpr u32 mask = slots - 1;
+  static constexpr u32 look_every = 8;  // lines
+
+  // Fetches the lines behind the next few, if they are written: else they are the writer's.
+  void fetch_ahead() const {
+    const u32 last = (next_ | (look_every - 1)) + look_every;
+    if (load_relaxed(lines_[last & mask].sequence) != last + 1) return;
+    for (u32 i = last - look_every + 1; i != last; ++i) __builtin_prefetch(&lines_[i & mask]);
+  }
 
   // Returns the lines of the whole run, 0 if a further line is not there: an honest writer
   // published it before the head.

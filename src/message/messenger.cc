@@ -122,6 +122,7 @@ Error Messenger::no_room(Link& link, Room room) {
     return Error::of(ENETDOWN, "kernel broke the message protocol");
   }
   link.starved = true;
+  link.publish();
   ++link.counters.messages_full;
   return Error::of(EAGAIN, "message ring is full");
 }
@@ -271,6 +272,7 @@ std::size_t Messenger::poll(Time now, std::size_t budget) {
   VERIFY(!polling_);
   while (Link* ended = links_->drive(now)) [[unlikely]]
     drop(*ended, ended->transport->why_down());
+  links_->publish();
   polling_ = true;
   turn_ = now_ == Time::never() ? Duration{} : now - now_;
   now_ = now;
@@ -291,7 +293,10 @@ std::size_t Messenger::poll(Time now, std::size_t budget) {
     const std::size_t share = std::max(least_share, budget / n);
     delivered += drain<Priority::normal>(link, std::min(share, budget - delivered));
   }
-  if (delivered > 0) ++first_;
+  if (delivered > 0) {
+    ++first_;
+    links_->publish();
+  }
   polling_ = false;
   if (links_->any_faulted()) [[unlikely]]
     collect_faulted();

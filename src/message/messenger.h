@@ -1,6 +1,7 @@
 // Messenger: typed messages and requests between kernels, over its Links. docs/messaging.md.
-// Model: run to completion: send() and request() write, flush() rings sleepers, poll() delivers and
-// fires deadlines; no room is EAGAIN, a reply's room is reserved. Owned by the kernel's loop.
+// Model: run to completion: send() and request() write, flush() publishes and rings sleepers,
+// poll() delivers and fires deadlines; no room is EAGAIN, a reply's room is reserved. Owned by the
+// kernel's loop.
 #pragma once
 
 #include <algorithm>
@@ -216,8 +217,8 @@ class Messenger {
   // Puts what wakes a sleeper into `epoll` (transports' sockets and bells; the bells given to
   // open_link() are the caller's to watch). `epoll` must outlive the Messenger.
   Result<void> watch(FdRef epoll) { return links_->watch(epoll); }
-  // Owed after sending and before sleeping: publishes frames and rings the doorbells of sleepers. A
-  // spinning peer sees a message already before.
+  // Owed after sending and before sleeping: publishes messages and frames, and rings the doorbells
+  // of sleepers. poll() publishes messages too, before and after it delivers.
   void flush() { links_->flush(); }
   // Before sleeping: set_armed(true) (ends in a full fence), then anything_pending(), and sleep
   // only if it is false. After waking: set_armed(false).

@@ -325,9 +325,34 @@ TEST(Messenger, AnotherSchemaIsUnusableAndTheRestGoesOn) {
   EXPECT_EQ(a->send(b.id, Thing{}).error().code, EPROTONOSUPPORT);
   EXPECT_EQ(b->send(a.id, OtherThing{}).error().code, EPROTONOSUPPORT);
   ASSERT_TRUE(a->send(b.id, Note{}));
+  a->flush();
   b->poll({}, 10);
   EXPECT_EQ(notes, 1u);
   EXPECT_TRUE(b->connected(a.id));
+}
+
+TEST(Messenger, MessagesAreHeldBackUntilFlushPollOrAFullBatch) {
+  End a(0), b(1);
+  u64 notes = 0;
+  a->know<Note>();
+  b->on<Note>([&](KernelId, const Note&) { ++notes; });
+  connect(a, b);
+  const auto heard = [&] {
+    b->poll({}, 1'000);
+    return std::exchange(notes, 0);
+  };
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(a->send(b.id, Note{}));
+  EXPECT_EQ(heard(), 0u);
+  a->flush();
+  EXPECT_EQ(heard(), 3u);
+  ASSERT_TRUE(a->send(b.id, Note{}));
+  a->poll({}, 10);
+  EXPECT_EQ(heard(), 1u);
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(a->send(b.id, Note{}));
+  EXPECT_EQ(heard(), 64u);
+  while (a->send(b.id, Note{})) {
+  }
+  EXPECT_EQ(heard(), message_slots / 2 - 68);  // who finds no room is heard
 }
 
 TEST(Messenger, PollIsFairBetweenPeers) {

@@ -266,8 +266,9 @@ TEST_F(Ways, ALoanOutsideTheAreaIsRefused) {
     connect(liar, victim);
     std::array<std::byte, sizeof(Lent) + sizeof reference> bytes{};
     std::memcpy(bytes.data() + sizeof(Lent), &reference, sizeof reference);
-    liar->links().find(victim.id)->normal.out.write({.flags = flag_loan, .type = Lent::type},
-                                                    bytes);
+    auto& out = liar->links().find(victim.id)->normal.out;
+    out.write({.flags = flag_loan, .type = Lent::type}, bytes);
+    out.publish();
     victim->poll({}, 10);
     EXPECT_EQ(victim->take_faulted(), liar.id);
   }
@@ -354,8 +355,9 @@ TEST_F(Ways, UrgentMessagesInTheWrongRingBreakTheProtocol) {
   b->on<Alarm>([](KernelId, const Alarm&) { FAIL(); });
   connect(a, b);
   const Alarm alarm{};
-  a->links().find(b.id)->normal.out.write({.type = Alarm::type},
-                                          std::as_bytes(std::span(&alarm, 1)));
+  auto& out = a->links().find(b.id)->normal.out;
+  out.write({.type = Alarm::type}, std::as_bytes(std::span(&alarm, 1)));
+  out.publish();
   b->poll({}, 10);
   EXPECT_EQ(b->take_faulted(), a.id);
 }
@@ -400,6 +402,7 @@ TEST(Versions, AnOlderKernelAsksANewerOne) {
   ASSERT_TRUE(
       (old->request<OldAsk, OldReply>(fresh.id, OldAsk{41}, With{.tail = pattern(3)}, Time::never(),
                                       [&](Result<OldReply> r) { answer = r.value().number; })));
+  old->flush();
   fresh->poll({}, 10);
   old->poll({}, 10);
   EXPECT_EQ(answer, 42u);
@@ -419,6 +422,7 @@ TEST(Versions, ANewerKernelAsksAnOlderOne) {
   ASSERT_TRUE((fresh->request<NewAsk, NewReply>(
       old.id, NewAsk{.number = 41, .since = 9, .more = {}}, With{.tail = pattern(3)}, Time::never(),
       [&](Result<NewReply> r) { answer = r.value(); })));
+  fresh->flush();
   old->poll({}, 10);
   fresh->poll({}, 10);
   EXPECT_EQ(answer.number, 42u);

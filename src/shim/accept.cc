@@ -106,6 +106,7 @@ int cob_accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
   for (bool first = true;; first = false) {
     Socket* listener = lookup_socket(fd);
     if (listener == nullptr) return fresh(real_accept4(fd, address, length, flags));
+    if (listener->datagram) return fail(EOPNOTSUPP);
     Ipv4Endpoint peer{};
     int result = accept_now(listener, flags, peer);
     if (result >= 0) {

@@ -1,10 +1,13 @@
 // socket, bind, listen, connect, and the turn of an undecided socket into a host socket. socket(7),
-// ip(7), tcp(7). Model: a stream socket over IPv4 is undecided until bind or connect says whose
-// address it uses; docs/calls.md. Any thread; a socket's lock is held over its decision.
+// ip(7), tcp(7). Model: a socket over IPv4 is undecided until bind or connect (datagram.cc: or a
+// first datagram) says whose address it uses; docs/calls.md. Any thread; a socket's lock is held
+// over its decision.
 
 #include <netinet/tcp.h>
 
 #include "shim/address.h"
+#include "shim/datagram.h"
+#include "shim/decide.h"
 #include "shim/epoll.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
@@ -53,7 +56,8 @@ bool is_refused(int host) {
 
 int host_socket(Socket* socket) {
   int host = static_cast<int>(
-      raw::call(SYS_socket, AF_INET, SOCK_STREAM | SOCK_CLOEXEC, socket->protocol));
+      raw::call(SYS_socket, AF_INET, (socket->datagram ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC,
+                socket->protocol));
   if (host < 0) return host;
   drop_stale(host);
   for (u32 i = 0; i < socket->option_count; ++i) {
@@ -63,12 +67,7 @@ int host_socket(Socket* socket) {
   return host;
 }
 
-namespace {
-
-// The socket becomes the host's, with everything that was set on it. 0 or an errno. With `first`,
-// an address of this machine, the connect is begun before: refused, the socket stays undecided, for
-// Linux lets a refused socket try elsewhere; EINPROGRESS and EISCONN say how far it came.
-int to_host(Socket* socket, bool keep_bind, const Ipv4Endpoint* first = nullptr) {
+int to_host(Socket* socket, bool keep_bind, const Ipv4Endpoint* first) {
   bool nonblocking = is_nonblocking(socket);
   const int host = host_socket(socket);
   if (host < 0) return -host;
@@ -80,6 +79,10 @@ int to_host(Socket* socket, bool keep_bind, const Ipv4Endpoint* first = nullptr)
     in.sin_addr.s_addr = htonl(socket->local_address);
     in.sin_port = htons(socket->local_port);
     result = static_cast<int>(raw::call(SYS_bind, host, raw::at(&in), sizeof in));
+    if (result == -EADDRINUSE && socket->datagram && !socket->port_given) {
+      in.sin_port = 0;  // the cob chose it, the host has another there
+      result = static_cast<int>(raw::call(SYS_bind, host, raw::at(&in), sizeof in));
+    }
   }
   int connected = 0;
   if (result == 0 && first != nullptr) {
@@ -104,11 +107,21 @@ int to_host(Socket* socket, bool keep_bind, const Ipv4Endpoint* first = nullptr)
   return -result;
 }
 
-// The cob's own addresses, and those of the host's that a cob's listener may stand behind. While
-// there is no kernel to ask they are nobody's (ENETDOWN): a host socket in their place would stay.
 bool may_be_ours(u32 address) {
   return address == 0 || is_loopback(address) || address == g.cob_address;
 }
+
+// What the cob reaches if it has a way out, which its kernel knows (Sockets::goes_out()). Else it is
+// the host's.
+bool goes_out(u32 address) {
+  if (g.reach_bits > 32 || may_be_ours(address) || address >> 28 >= 14) return false;
+  if (g.reach_bits == 0) return true;
+  const u32 host_bits = g.reach_bits == 32 ? 0 : ~0U >> g.reach_bits;
+  if (((address ^ g.cob_address) & ~host_bits) != 0) return false;
+  return host_bits <= 1 || (address & host_bits) != host_bits;  // its broadcast
+}
+
+namespace {
 
 void put(Call& c, u32 local_address, u16 local_port, const Ipv4Endpoint& remote) {
   c.a[0] = remote.address;
@@ -121,7 +134,8 @@ enum class Begun : u8 { cob, host, host_begun, failed };
 // Decides whose the socket is and starts a cob connection. `error` when failed.
 Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
   Arena* arena = attach();
-  const bool ours = may_be_ours(remote.address);
+  const bool out = goes_out(remote.address);
+  const bool ours = may_be_ours(remote.address) || out;
   if (arena == nullptr && ours) {
     error = ENETDOWN;
     return Begun::failed;
@@ -218,9 +232,11 @@ int dissolve(Socket* socket) {
 }  // namespace
 
 int cob_socket(int domain, int type, int protocol) {
-  bool stream = domain == AF_INET && (type & 0xf) == SOCK_STREAM &&
-                (protocol == 0 || protocol == IPPROTO_TCP);
-  if (!stream || (type & ~(0xf | SOCK_CLOEXEC | SOCK_NONBLOCK)) != 0) {
+  const bool datagram =
+      domain == AF_INET && (type & 0xf) == SOCK_DGRAM && (protocol == 0 || protocol == IPPROTO_UDP);
+  const bool stream = domain == AF_INET && (type & 0xf) == SOCK_STREAM &&
+                      (protocol == 0 || protocol == IPPROTO_TCP);
+  if ((!stream && !datagram) || (type & ~(0xf | SOCK_CLOEXEC | SOCK_NONBLOCK)) != 0) {
     return fresh(real_socket(domain, type, protocol));
   }
   Arena* arena = current_arena();
@@ -231,6 +247,7 @@ int cob_socket(int domain, int type, int protocol) {
   Socket* socket = new_socket();
   if (socket == nullptr) return fail(ENFILE);
   socket->protocol = protocol;
+  socket->datagram = datagram;
   socket->placeholder.pool_index = no_pool_entry;
   if ((type & SOCK_NONBLOCK) != 0) socket->status_flags = O_NONBLOCK;
   int fd = take_placeholder(socket->placeholder, (type & SOCK_CLOEXEC) != 0 ? O_CLOEXEC : 0);
@@ -249,6 +266,11 @@ int cob_bind(int fd, const sockaddr* address, socklen_t length) {
   Socket* socket = lookup_socket(fd);
   if (socket == nullptr) return real_bind(fd, address, length);
   if (address == nullptr) return fail(EFAULT);
+  if (socket->datagram) {
+    bool to_the_host = false;
+    const int result = bind_datagram(socket, address, length, to_the_host);
+    return to_the_host ? real_bind(fd, address, length) : result;
+  }
   Ipv4Endpoint local{};
   if (!read_address(address, length, local)) {
     return fail(length < sizeof(sockaddr_in) ? EINVAL : EAFNOSUPPORT);
@@ -284,6 +306,7 @@ int cob_bind(int fd, const sockaddr* address, socklen_t length) {
 int cob_listen(int fd, int backlog) {
   Socket* socket = lookup_socket(fd);
   if (socket == nullptr) return real_listen(fd, backlog);
+  if (socket->datagram) return fail(EOPNOTSUPP);
   revive_listeners();
   Guard guard(socket->lock);
   settle(socket);
@@ -313,6 +336,11 @@ int cob_connect(int fd, const sockaddr* address, socklen_t length) {
   u32 breaking = signals_breaking();
   Ipv4Endpoint remote{};
   if (address == nullptr) return fail(EFAULT);
+  if (socket->datagram) {
+    bool to_the_host = false;
+    const int result = connect_datagram(socket, address, length, to_the_host);
+    return to_the_host ? real_connect(fd, address, length) : result;
+  }
   if (length < sizeof(sa_family_t)) return fail(EINVAL);
   if (address->sa_family == AF_UNSPEC) return dissolve(socket);
   if (!read_address(address, length, remote)) {

@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 
 #include "shim/address.h"
+#include "shim/datagram.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
 
@@ -51,6 +52,8 @@ i64 unread(Socket* socket) {
 }
 
 i64 unsent(Socket* socket) {
+  if (socket->stage == Stage::datagram && is_live(socket) && begun(socket))
+    return static_cast<i64>(socket->posted - acquire(socket->kernel->acknowledged));
   if (socket->stage != Stage::stream || !is_live(socket) || !begun(socket)) return 0;
   if ((acquire(socket->kernel->flags) & flag_shared) == 0) {
     return static_cast<i64>(socket->posted - acquire(socket->kernel->acknowledged));
@@ -79,6 +82,7 @@ int cob_shutdown(int fd, int how) {
   Socket* socket = lookup_socket(fd);
   if (socket == nullptr) return static_cast<int>(libc_result(raw::call(SYS_shutdown, fd, how)));
   if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR) return fail(EINVAL);
+  if (socket->datagram) return shutdown_datagram(socket, how);
   revive_listeners();
   Guard guard(socket->lock);
   settle(socket);
@@ -139,7 +143,9 @@ int cob_getpeername(int fd, sockaddr* address, socklen_t* length) {
   Guard guard(socket->lock);
   settle(socket);
   SocketNames names{};
-  if (!connected(socket) || !names_of(socket, names)) return fail(ENOTCONN);
+  const bool has_peer = socket->datagram || connected(socket);
+  if (!has_peer || !names_of(socket, names)) return fail(ENOTCONN);
+  if (socket->datagram && names.remote_port == 0) return fail(ENOTCONN);
   write_address({names.remote_address, names.remote_port}, address, length);
   return 0;
 }
@@ -163,6 +169,10 @@ int cob_ioctl(int fd, unsigned long request, void* argument) {
     case FIONREAD: {
       if (socket->stage == Stage::listener) return fail(EINVAL);
       settle(socket);
+      if (socket->datagram) {
+        number = static_cast<int>(next_datagram_bytes(socket, fd));
+        break;
+      }
       i64 bytes = unread(socket);
       if (socket->stage == Stage::stream && is_live(socket) &&
           (acquire(socket->kernel->flags) & flag_shared) != 0) {

@@ -21,6 +21,8 @@ Stage stage_of(const KernelSocket& kernel) {
       return Stage::undecided;
     case SocketState::listening:
       return Stage::listener;
+    case SocketState::datagram:
+      return Stage::datagram;
     default:
       return Stage::stream;
   }
@@ -37,7 +39,8 @@ void take_place(Socket* socket, Arena* arena, u64 slot) {
   socket->connect_reported = true;
   socket->was_connected = load(kernel.state) != SocketState::connecting;
   publish_word(socket->stage, stage_of(kernel));
-  if (socket->stage == Stage::listener) note_listener(socket);
+  if (socket->stage == Stage::datagram) socket->datagram = true;
+  if (socket->stage == Stage::listener || socket->stage == Stage::datagram) note_listener(socket);
 }
 
 void tell_adopted(Arena* arena) { call_kernel(arena, {.op = Op::adopted}); }
@@ -356,8 +359,10 @@ u32 environment_entry(char* buffer, u32 size, int liveness) {
                (liveness == liveness_own && arena != nullptr && !arena->is_dead()) ||
                (liveness == liveness_own && g.inherited);
   int number = liveness == liveness_own ? g.liveness : liveness;
-  int n = snprintf(buffer, size, "%s=%d:%d:%u:%u%s", environment_name, g.attach_right, number,
-                   g.kernel, g.cob_address, holds ? ":1" : "");
+  char reach[8] = "";
+  if (g.reach_bits != no_uplink) snprintf(reach, sizeof reach, "/%u", g.reach_bits & 63);
+  int n = snprintf(buffer, size, "%s=%d:%d:%u:%u%s%s", environment_name, g.attach_right, number,
+                   g.kernel, g.cob_address, reach, holds ? ":1" : "");
   return n < 0 ? 0 : static_cast<u32>(n);
 }
 

@@ -24,10 +24,17 @@ u64 pair_of(i32 low, i32 high) {
 i32 low_of(u64 word) { return static_cast<i32>(word & low_half); }
 i32 high_of(u64 word) { return static_cast<i32>(word >> 32); }
 
+u64 datagram_bits_of(const Socket* s) {
+  return (s->datagram ? 1U << 8 : 0U) | (s->broadcast ? 1U << 9 : 0U) |
+         (s->group_loop_off ? 1U << 10 : 0U) | (s->tell_packet_info ? 1U << 11 : 0U) |
+         (s->tell_time_to_live ? 1U << 12 : 0U) | (s->tell_type_of_service ? 1U << 13 : 0U) |
+         (s->port_given ? 1U << 14 : 0U);
+}
+
 u64 bits_of(const Socket* s) {
   return (s->reuse_address ? 1U : 0U) | (s->reuse_port ? 2U : 0U) | (s->no_delay ? 4U : 0U) |
          (s->cork ? 8U : 0U) | (s->keep_alive ? 16U : 0U) | (s->linger_on ? 32U : 0U) |
-         (s->quick_ack ? 64U : 0U) | (s->protocol != 0 ? 128U : 0U) |
+         (s->quick_ack ? 64U : 0U) | (s->protocol != 0 ? 128U : 0U) | datagram_bits_of(s) |
          static_cast<u64>(s->keep_idle) << 16 | static_cast<u64>(s->keep_interval) << 32 |
          static_cast<u64>(s->keep_probes) << 48;
 }
@@ -40,7 +47,15 @@ void set_bits(Socket* s, u64 bits) {
   s->keep_alive = (bits & 16) != 0;
   s->linger_on = (bits & 32) != 0;
   s->quick_ack = (bits & 64) != 0;
-  s->protocol = (bits & 128) != 0 ? IPPROTO_TCP : 0;
+  s->datagram = (bits & 1U << 8) != 0;
+  s->broadcast = (bits & 1U << 9) != 0;
+  s->group_loop_off = (bits & 1U << 10) != 0;
+  s->tell_packet_info = (bits & 1U << 11) != 0;
+  s->tell_time_to_live = (bits & 1U << 12) != 0;
+  s->tell_type_of_service = (bits & 1U << 13) != 0;
+  s->port_given = (bits & 1U << 14) != 0;
+  const int protocol = s->datagram ? IPPROTO_UDP : IPPROTO_TCP;
+  s->protocol = (bits & 128) != 0 ? protocol : 0;
   s->keep_idle = static_cast<u16>(bits >> 16);
   s->keep_interval = static_cast<u16>(bits >> 32);
   s->keep_probes = static_cast<u8>(bits >> 48);
@@ -91,6 +106,7 @@ void recall_for_host(Socket* socket) {
   if (socket->reuse_address) keep_number(socket, SOL_SOCKET, SO_REUSEADDR, 1);
   if (socket->reuse_port) keep_number(socket, SOL_SOCKET, SO_REUSEPORT, 1);
   if (socket->keep_alive) keep_number(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
+  if (socket->broadcast) keep_number(socket, SOL_SOCKET, SO_BROADCAST, 1);
   if (socket->no_delay) keep_number(socket, IPPROTO_TCP, TCP_NODELAY, 1);
   // Linux doubles what it is given.
   if (socket->send_buffer != 0) {

@@ -9,7 +9,9 @@
 #include <netinet/tcp.h>
 #include <string.h>
 
+#include "shim/datagram.h"
 #include "shim/epoll.h"
+#include "shim/information.h"
 #include "shim/option_plain.h"
 
 namespace cob::shim {
@@ -233,48 +235,6 @@ int get_socket_level(Socket* socket, int name, void* value, socklen_t* length) {
   return 0;
 }
 
-// Linux's number of a state that the kernel names in the order of RFC 9293.
-u8 linux_state(u8 state) {
-  constexpr u8 numbers[] = {TCP_CLOSE,     TCP_SYN_SENT,  TCP_SYN_RECV,   TCP_ESTABLISHED,
-                            TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSE_WAIT, TCP_CLOSING,
-                            TCP_LAST_ACK,  TCP_TIME_WAIT};
-  return state < sizeof numbers ? numbers[state] : u8{TCP_CLOSE};
-}
-
-// TCP_INFO of what the kernel tells: docs/calls.md, "info".
-void tcp_information(Socket* socket, void* value, socklen_t* length) {
-  tcp_info info{};
-  info.tcpi_state = TCP_CLOSE;
-  if (socket->stage == Stage::listener) info.tcpi_state = TCP_LISTEN;
-  if (socket->stage == Stage::stream && is_live(socket)) {
-    Call c{.op = Op::info};
-    c.a[0] = static_cast<u32>(InfoKind::tcp);
-    Reply reply = call_on(socket, c);
-    if (reply.result == 0) {
-      info.tcpi_state = linux_state(static_cast<u8>(reply.value[0]));
-      info.tcpi_snd_mss = info.tcpi_rcv_mss = static_cast<u32>(reply.value[0] >> 32);
-      info.tcpi_rtt = static_cast<u32>(reply.value[1]);
-      info.tcpi_rttvar = static_cast<u32>(reply.value[1] >> 32);
-      u32 mss = info.tcpi_snd_mss != 0 ? info.tcpi_snd_mss : 1'460;
-      info.tcpi_snd_cwnd = static_cast<u32>(reply.value[2]) / mss;
-      info.tcpi_total_retrans = static_cast<u32>(reply.value[3]);
-      info.tcpi_rto = static_cast<u32>(reply.value[3] >> 32);
-    }
-  }
-  give(&info, sizeof info, value, length);
-}
-
-// TCP_MAXSEG: a connection's own, before that what was asked for.
-int max_segment(Socket* socket) {
-  if (socket->stage == Stage::stream && is_live(socket)) {
-    Call c{.op = Op::info};
-    c.a[0] = static_cast<u32>(InfoKind::tcp);
-    Reply reply = call_on(socket, c);
-    if (reply.result == 0) return static_cast<int>(reply.value[0] >> 32);
-  }
-  return socket->max_segment != 0 ? socket->max_segment : 536;
-}
-
 int get_tcp_level(Socket* socket, int name, void* value, socklen_t* length) {
   int number = 0;
   switch (name) {
@@ -368,7 +328,11 @@ int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t len
   if (value == nullptr) return fail(EFAULT);
   memcpy(&number, value, length < sizeof number ? length : sizeof number);
   const bool short_ip_value = level == IPPROTO_IP && length > 0;  // one byte will do
-  if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
+  bool handled = false;
+  if (socket->datagram) error = set_datagram_option(socket, level, name, value, length, handled);
+  if (handled || error != 0) {
+    // a datagram socket's own
+  } else if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
     error = length >= 4 && memcmp(value, "reno", 4) == 0 ? 0 : ENOENT;
   } else if (length < sizeof number && !short_ip_value) {
     error = EINVAL;
@@ -402,7 +366,15 @@ int cob_getsockopt(int fd, int level, int name, void* value, socklen_t* length) 
       (level == SOL_SOCKET && name == SO_ERROR) || (level == IPPROTO_TCP && name == TCP_INFO);
   if (socket->inherited_flags && !passing) recall(socket);
   int error = ENOPROTOOPT;
-  if (const PlainOption* plain = plain_option(level, name)) {
+  bool handled = false;
+  int own = 0;
+  if (socket->datagram) error = get_datagram_option(socket, level, name, own, handled);
+  if (handled || (socket->datagram && error != 0)) {
+    if (error == 0) {
+      const bool one_byte = level == IPPROTO_IP && *length < sizeof own && *length > 0;
+      give(&own, one_byte ? 1 : sizeof own, value, length);
+    }
+  } else if (const PlainOption* plain = plain_option(level, name)) {
     const int number = read_plain(socket, *plain);
     const bool one_byte = level == IPPROTO_IP && *length < sizeof number && number >= 0 &&
                           number <= 255 && *length > 0;

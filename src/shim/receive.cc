@@ -2,21 +2,17 @@
 // docs/calls.md, "Receiving". Model: with the seat held, a private cursor walks the chunk list;
 // when everything was taken the kernel is told. Any thread.
 
+#include "shim/receive.h"
+
 #include "shim/address.h"
-#include "shim/pieces.h"
-#include "shim/socket.h"
+#include "shim/datagram.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
 
 using namespace call;
 
-namespace {
-
-constexpr u64 most_unread = static_cast<u64>(receive_chunks) * receive_chunk_payload;
-
-// Copies `bytes` from the cursor on (null pieces: skips them). False: the kernel's list is broken.
-bool walk(const Arena* arena, u32& chunk, u32& offset, u64 bytes, Pieces* pieces) {
+bool walk_chunks(const Arena* arena, u32& chunk, u32& offset, u64 bytes, Pieces* pieces) {
   while (bytes > 0) {
     if (chunk >= receive_chunks) return false;
     const u8* at = arena->kernel->chunk[chunk];
@@ -33,6 +29,8 @@ bool walk(const Arena* arena, u32& chunk, u32& offset, u64 bytes, Pieces* pieces
   }
   return true;
 }
+
+namespace {
 
 // REQUIRES: the seat. Bytes taken; 0: end of file; -errno. `first`: the call has none yet; else an
 // error ends it, and stays for the next (as in Linux).
@@ -61,7 +59,7 @@ ssize_t take(Socket* socket, size_t bytes, Pieces* pieces, bool peek, bool first
     chunk = load(kernel->first_chunk);
     offset = 0;
   }
-  if (unread > most_unread || !walk(socket->arena, chunk, offset, n, pieces)) {
+  if (unread > most_unread || !walk_chunks(socket->arena, chunk, offset, n, pieces)) {
     mark_dead(socket->arena);
     return -ECONNRESET;
   }
@@ -149,6 +147,7 @@ struct Receive {
 
 // Bytes or -errno. -ENOTSOCK: the number is no longer cob's.
 ssize_t receive(const Receive& r) {
+  if (datagram_at(r.fd) != nullptr) return receive_datagram(r.fd, r.parts, r.count, r.flags);
   u32 seen = signals_seen();
   u32 breaking = signals_breaking();
   if ((r.flags & MSG_OOB) != 0) return -EINVAL;
@@ -201,6 +200,16 @@ ssize_t cob_recvfrom(int fd, void* data, size_t bytes, int flags, sockaddr* from
                      socklen_t* length) {
   if (data == nullptr && bytes > 0) return fail(EFAULT);
   iovec part{data, bytes};
+  if (datagram_at(fd) != nullptr) {
+    msghdr message{};
+    message.msg_name = from;
+    if (from != nullptr && length == nullptr) return fail(EFAULT);
+    if (from != nullptr) message.msg_namelen = *length;
+    const ssize_t got = receive_datagram(fd, &part, 1, flags, &message);
+    if (got == -ENOTSOCK) return real_recvfrom(fd, data, bytes, flags, from, length);
+    if (got >= 0 && from != nullptr) *length = message.msg_namelen;
+    return libc_result(got);
+  }
   ssize_t n = receive({fd, &part, 1, flags});
   if (n == -ENOTSOCK) return real_recvfrom(fd, data, bytes, flags, from, length);
   if (n >= 0 && length != nullptr && from != nullptr) *length = 0;  // as Linux for a stream socket
@@ -210,6 +219,10 @@ ssize_t cob_recvfrom(int fd, void* data, size_t bytes, int flags, sockaddr* from
 ssize_t cob_recvmsg(int fd, msghdr* message, int flags) {
   if (message == nullptr) return fail(EFAULT);
   if (message->msg_iovlen > IOV_MAX) return fail(EMSGSIZE);
+  if (datagram_at(fd) != nullptr) {
+    const ssize_t got = receive_datagram(fd, message->msg_iov, message->msg_iovlen, flags, message);
+    return got == -ENOTSOCK ? real_recvmsg(fd, message, flags) : libc_result(got);
+  }
   ssize_t n = receive({fd, message->msg_iov, message->msg_iovlen, flags});
   if (n == -ENOTSOCK) return real_recvmsg(fd, message, flags);
   if (n >= 0) {
@@ -228,7 +241,8 @@ int cob_recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec*
     ssize_t n = cob_recvmsg(fd, &messages[done].msg_hdr, one);
     if (n < 0) return done > 0 ? static_cast<int>(done) : -1;
     messages[done++].msg_len = static_cast<unsigned>(n);
-    if (n == 0 || (deadline != forever && now_ns() >= deadline)) break;
+    const bool ended = n == 0 && datagram_at(fd) == nullptr;
+    if (ended || (deadline != forever && now_ns() >= deadline)) break;
     if ((flags & MSG_WAITFORONE) != 0) one |= MSG_DONTWAIT;
   }
   return static_cast<int>(done);
@@ -236,8 +250,8 @@ int cob_recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec*
 
 ssize_t cob_read(int fd, void* data, size_t bytes) {
   iovec part{data, bytes};
-  if (bytes == 0 && is_cob(fd)) return 0;
-  if (data == nullptr) return fail(EFAULT);
+  if (bytes == 0 && is_cob(fd) && datagram_at(fd) == nullptr) return 0;
+  if (data == nullptr && bytes > 0) return fail(EFAULT);
   ssize_t n = receive({fd, &part, 1, 0});
   if (n == -ENOTSOCK) return real_read(fd, data, bytes);
   return libc_result(n);

@@ -1,7 +1,9 @@
-// Revival of listeners after a kernel's death. Model: revive.h. bind(2), listen(2).
+// Revival of listeners and datagram sockets after a kernel's death. Model: revive.h. bind(2),
+// listen(2).
 
 #include "shim/revive.h"
 
+#include "shim/datagram.h"
 #include "shim/epoll.h"
 #include "shim/wait.h"
 
@@ -38,7 +40,8 @@ bool join_revived(Socket* socket, Arena* arena) {
   const u64 slot = reply.value[0];
   if (reply.result < 0 || slot < first_kernel_socket || slot >= max_sockets) return false;
   occupy_slot(socket, arena, static_cast<u32>(slot));
-  if (acquire(socket->kernel->state) == SocketState::listening) return true;
+  const SocketState wanted = socket->datagram ? SocketState::datagram : SocketState::listening;
+  if (acquire(socket->kernel->state) == wanted) return true;
   leave_slot(socket, Stage::dead);
   return false;
 }
@@ -56,6 +59,16 @@ bool claim_token(Socket* socket, Arena* arena) {
   return call_kernel(arena, c).result >= 0;
 }
 
+bool bind_and_listen(Socket* socket) {
+  Call bind{.op = Op::bind};
+  bind.a[0] = socket->listening_address;
+  bind.a[1] = socket->listening_port;
+  bind.a[2] = (socket->reuse_address ? 1U : 0U) | (socket->reuse_port ? 2U : 0U);
+  Call listen{.op = Op::listen};
+  listen.a[0] = socket->backlog;
+  return call_on(socket, bind).result >= 0 && call_on(socket, listen).result >= 0;
+}
+
 bool listen_anew(Socket* socket, Arena* arena) {
   const u32 slot = take_slot(arena);
   if (slot == 0) return false;
@@ -65,13 +78,7 @@ bool listen_anew(Socket* socket, Arena* arena) {
     return false;
   }
   post_options(socket);
-  Call bind{.op = Op::bind};
-  bind.a[0] = socket->listening_address;
-  bind.a[1] = socket->listening_port;
-  bind.a[2] = (socket->reuse_address ? 1U : 0U) | (socket->reuse_port ? 2U : 0U);
-  Call listen{.op = Op::listen};
-  listen.a[0] = socket->backlog;
-  const bool done = call_on(socket, bind).result >= 0 && call_on(socket, listen).result >= 0;
+  const bool done = socket->datagram ? bind_anew(socket) : bind_and_listen(socket);
   if (done && socket->inherited_flags) remember(socket);
   if (!done) leave_slot(socket, Stage::dead);
   return done;
@@ -104,7 +111,7 @@ void revive(Socket* socket, Arena* arena) {
     return;
   }
   socket->bound = true;
-  publish_word(socket->stage, Stage::listener);
+  publish_word(socket->stage, socket->datagram ? Stage::datagram : Stage::listener);
   if (wanted_offers) want_offers(socket);
   wake_members(socket);
 }
@@ -132,6 +139,10 @@ void note_listener(Socket* socket) {
   const SocketNames& names = socket->arena->kernel->names[socket->slot];
   socket->listening_address = load(names.local_address);
   socket->listening_port = load(names.local_port);
+  if (socket->datagram) {
+    socket->remote_address = load(names.remote_address);
+    socket->remote_port = load(names.remote_port);
+  }
   if (socket->backlog == 0) socket->backlog = 4'096;
   store(socket->listens, true);
 }

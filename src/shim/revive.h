@@ -1,8 +1,9 @@
-// Revival: listeners whose kernel died listen again on its successor, under the same numbers and in
-// the same epoll sets. docs/calls.md, "Deaths". Model: a lost listener is silent, neither ready nor
-// broken, while its kernel may come back; whoever waits or accepts tries to attach at intervals,
-// and the first to succeed revives all. Programs that shared one share it again: it is found by its
-// placeholder's token, and made by whoever finds none. Any thread, no lock held.
+// Revival: listeners whose kernel died listen again on its successor, and datagram sockets are
+// bound again, under the same numbers and in the same epoll sets. docs/calls.md, "Deaths". Model: a
+// lost listener is silent, neither ready nor broken, while its kernel may come back; whoever waits
+// or accepts tries to attach at intervals, and the first to succeed revives all. Programs that
+// shared one share it again: it is found by its placeholder's token, and made by whoever finds
+// none. Any thread, no lock held.
 #pragma once
 
 #include "shim/socket.h"
@@ -13,11 +14,11 @@ namespace cob::shim {
 // is to be revived, or there is no hope.
 i64 revive_listeners();
 
-// A listener whose kernel may come back.
+// A listener or datagram socket whose kernel may come back.
 bool awaits_revival(const Socket* socket);
 
-// The socket listens now (or listened, in the parent or the image before): keeps what a revival
-// needs.
+// The socket listens or is bound now (or was, in the parent or the image before): keeps what a
+// revival needs.
 void note_listener(Socket* socket);
 
 // A listener was found dead.

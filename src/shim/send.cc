@@ -4,6 +4,7 @@
 
 #include "shim/send.h"
 
+#include "shim/datagram.h"
 #include "shim/pieces.h"
 
 namespace cob::shim {
@@ -195,7 +196,8 @@ ssize_t cob_send(int fd, const void* data, size_t bytes, int flags) {
   if (data == nullptr && bytes > 0) return fail(EFAULT);
   iovec part{const_cast<void*>(data), bytes};
   Pieces pieces(&part, 1);
-  ssize_t n = send_pieces(fd, pieces, bytes, flags);
+  ssize_t n = datagram_at(fd) != nullptr ? send_datagram({fd, &part, 1, flags})
+                                         : send_pieces(fd, pieces, bytes, flags);
   if (n == -ENOTSOCK) return real_send(fd, data, bytes, flags);
   return libc_result(n);
 }
@@ -203,12 +205,24 @@ ssize_t cob_send(int fd, const void* data, size_t bytes, int flags) {
 ssize_t cob_sendto(int fd, const void* data, size_t bytes, int flags, const sockaddr* to,
                    socklen_t length) {
   if (!is_cob(fd)) return real_sendto(fd, data, bytes, flags, to, length);
+  if (datagram_at(fd) != nullptr) {
+    if (data == nullptr && bytes > 0) return fail(EFAULT);
+    iovec part{const_cast<void*>(data), bytes};
+    const ssize_t n = send_datagram({fd, &part, 1, flags, to, length});
+    return n == -ENOTSOCK ? real_sendto(fd, data, bytes, flags, to, length) : libc_result(n);
+  }
   return cob_send(fd, data, bytes, flags);  // a stream socket ignores the address
 }
 
 ssize_t cob_sendmsg(int fd, const msghdr* message, int flags) {
   if (message == nullptr) return fail(EFAULT);
   if (message->msg_iovlen > IOV_MAX) return fail(EMSGSIZE);
+  if (datagram_at(fd) != nullptr) {
+    const ssize_t n = send_datagram({fd, message->msg_iov, message->msg_iovlen, flags,
+                                     static_cast<const sockaddr*>(message->msg_name),
+                                     message->msg_namelen, message});
+    return n == -ENOTSOCK ? real_sendmsg(fd, message, flags) : libc_result(n);
+  }
   ssize_t bytes = Pieces::total(message->msg_iov, message->msg_iovlen);
   if (bytes < 0) return fail(EINVAL);
   Pieces pieces(message->msg_iov, message->msg_iovlen);
@@ -231,7 +245,8 @@ ssize_t cob_write(int fd, const void* data, size_t bytes) {
   if (data == nullptr && bytes > 0) return fail(EFAULT);
   iovec part{const_cast<void*>(data), bytes};
   Pieces pieces(&part, 1);
-  ssize_t n = send_pieces(fd, pieces, bytes, 0);
+  ssize_t n = datagram_at(fd) != nullptr ? send_datagram({fd, &part, 1, 0})
+                                         : send_pieces(fd, pieces, bytes, 0);
   if (n == -ENOTSOCK) return real_write(fd, data, bytes);
   return libc_result(n);
 }
@@ -241,7 +256,8 @@ ssize_t cob_writev(int fd, const iovec* parts, int count) {
   ssize_t bytes = Pieces::total(parts, static_cast<size_t>(count));
   if (bytes < 0) return fail(EINVAL);
   Pieces pieces(parts, static_cast<size_t>(count));
-  ssize_t n = send_pieces(fd, pieces, static_cast<size_t>(bytes), 0);
+  ssize_t n = datagram_at(fd) != nullptr ? send_datagram({fd, parts, static_cast<size_t>(count), 0})
+                                         : send_pieces(fd, pieces, static_cast<size_t>(bytes), 0);
   if (n == -ENOTSOCK) return real_writev(fd, parts, count);
   return libc_result(n);
 }

@@ -4,6 +4,7 @@
 
 #include <poll.h>
 
+#include "shim/datagram.h"
 #include "shim/epoll.h"
 #include "shim/inherit.h"
 #include "shim/revive.h"
@@ -93,6 +94,8 @@ Socket* new_socket() {
   socket->keep_idle = 7'200;
   socket->keep_interval = 75;
   socket->keep_probes = 9;
+  socket->time_to_live = 64;
+  socket->group_time_to_live = 1;
   store(socket->references, 1U);
   return socket;
 }
@@ -243,7 +246,9 @@ bool settle(Socket* socket) {
     }
     if (state != SocketState::listening && state != SocketState::undecided &&
         state != SocketState::free) {
-      publish_word(socket->stage, Stage::stream);
+      const bool datagram = state == SocketState::datagram;
+      publish_word(socket->stage, datagram ? Stage::datagram : Stage::stream);
+      if (datagram) note_listener(socket);
     }
   } else if (socket->stage == Stage::listener && listening_ended(socket)) {
     store(socket->listens, false);
@@ -299,6 +304,13 @@ bool has_space(Socket* socket, bool wanted) {
   return send_room(socket) >= limit / 3;
 }
 
+u32 undecided_datagram_readiness(const Socket* socket) {
+  return out_bits | (socket->own_error != 0 ? POLLERR : 0U) |
+         (socket->peer_shut_read ? in_bits | ready_read_hangup : 0) |
+         (socket->peer_shut_read && socket->shut_write ? u32{POLLHUP} : 0);
+}
+
+// Of a datagram socket too.
 u32 stream_readiness(Socket* socket, u8 flags, u32 interest) {
   u32 events = 0;
   bool peer_closed = (flags & flag_peer_closed) != 0 || socket->peer_shut_read;
@@ -325,9 +337,15 @@ u32 stream_readiness(Socket* socket, u8 flags, u32 interest) {
 }  // namespace
 
 void climb_slow(Socket* socket) {
-  if (!is_live(socket) || !begun(socket) || socket->stage != Stage::stream) return;
-  Call c{.op = Op::use};
+  if (!is_live(socket) || !begun(socket)) return;
+  if (socket->stage != Stage::stream && socket->stage != Stage::datagram) return;
+  Call c{.op = Op::use, .socket = socket->slot, .generation = socket->generation};
   socket->climbed = true;
+  if (socket->datagram) {  // whose posts are under its lock, not the seat
+    Critical critical;
+    call_kernel(socket->arena, c);
+    return;
+  }
   call_on(socket, c);
 }
 
@@ -343,6 +361,7 @@ u32 readiness(Socket* socket, u32 interest) {
   if (socket->stage == Stage::inherited || socket->stage == Stage::undecided) settle(socket);
   if (is_dead(socket)) return awaits_revival(socket) ? 0 : dead_bits;
   if (socket->stage == Stage::undecided) {
+    if (socket->datagram) return undecided_datagram_readiness(socket);
     return out_bits | POLLHUP | (socket->own_error != 0 ? POLLERR : 0U) |
            (socket->reads_end ? in_bits | ready_read_hangup : 0);
   }
@@ -403,6 +422,7 @@ void relieve_starved(Arena* arena) {
 }
 
 int take_error(Socket* socket) {
+  if (socket->datagram) return take_datagram_error(socket);
   if (socket->own_error != 0) {
     return static_cast<int>(__atomic_exchange_n(&socket->own_error, 0U, __ATOMIC_RELAXED));
   }
@@ -467,8 +487,8 @@ struct SocketWait {
 };
 
 bool has_unread(const Socket* socket) {
-  return socket->stage == Stage::stream && is_live(socket) && begun(socket) &&
-         acquire(socket->kernel->received) != load(socket->consumed);
+  return (socket->stage == Stage::stream || socket->stage == Stage::datagram) && is_live(socket) &&
+         begun(socket) && acquire(socket->kernel->received) != load(socket->consumed);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // Socket: a cob description as this program sees it: its slot's two lines, the receive cursor, what
-// was set on it. Model: undecided until bind or connect (then cob's, or replaced by a host socket);
-// the fast path holds the seat word, everything about the undecided and about options is under
-// `lock`. docs/calls.md, "Socket slots", "Seats", "Readiness". Any thread.
+// was set on it. Model: undecided until bind, connect or a first datagram (then cob's, or replaced
+// by a host socket); the fast path holds the seat word, everything about the undecided and about
+// options is under `lock`. docs/calls.md, "Socket slots", "Seats", "Readiness". Any thread.
 #pragma once
 
 #include "shim/placeholder.h"
@@ -15,6 +15,7 @@ enum class Stage : u8 {
   undecided,  // the shim's alone, or bound in the kernel
   stream,     // connect was posted, or accepted
   listener,
+  datagram,   // bound in the kernel, or was
   inherited,  // forked child: known by handle, waits for adoption
   dead,       // its kernel died, or it could not be adopted
 };
@@ -28,6 +29,7 @@ inline constexpr u32 kept_options = 48;  // more than there are names
 
 struct alignas(64) Socket : Object {
   Stage stage;
+  bool datagram;
   bool peer_shut_read;  // shutdown(SHUT_RD) here
   bool shut_write;
   bool want_accept;  // posted
@@ -36,7 +38,7 @@ struct alignas(64) Socket : Object {
   bool known;        // a post named the slot
   bool bound;
   bool connect_reported;  // connect(2) has told how it ended
-  bool listens;           // or did until its kernel died
+  bool listens;           // or is a datagram socket; or was until its kernel died
   bool starved;           // found no send chunk
   bool inherited_flags;   // other programs share the status flags: the placeholder's are the truth
   u32 slot, generation;
@@ -61,7 +63,7 @@ struct alignas(64) Socket : Object {
   u32 local_address, remote_address;  // as far as the shim knows, host byte order
   u16 local_port, remote_port;
   u32 backlog;
-  u32 listening_address;  // of a listener, for its revival
+  u32 listening_address;  // of what is to be revived
   u16 listening_port;
   u32 own_changes;                          // readiness edges that the kernel does not count
   i64 receive_timeout_ns, send_timeout_ns;  // 0: none
@@ -69,6 +71,13 @@ struct alignas(64) Socket : Object {
   i32 linger_seconds, keep_idle, keep_interval, keep_probes;
   i32 send_buffer, receive_buffer, defer_accept, user_timeout;
   i32 syn_count, linger2, max_segment;  // 0: not set
+  // Datagram sockets only.
+  bool may_leave;   // nothing was exchanged in the cob, it may become the host's
+  bool port_given;  // by bind
+  bool broadcast, group_loop_off;
+  bool tell_packet_info, tell_time_to_live, tell_type_of_service;  // recvmsg
+  u8 type_of_service, time_to_live, group_time_to_live;
+  u32 routed_address;  // outside the cob, to which there was a way
   u32 option_count;
   KeptOption* option;  // of kept_options: for a host socket in its place, and to be read back
 };

@@ -18,12 +18,13 @@ namespace {
 
 const char* command_name = "";
 
-// "<attach right>:<liveness>:<kernel>:<address>[:1]"
+// "<attach right>:<liveness>:<kernel>:<address>[/<reach>][:1]"
 struct Entry {
   int attach_right = -1;
   int liveness = -1;
   u32 kernel = 0;
   u32 cob_address = 0;
+  u32 reach_bits = no_uplink;
   bool attached_before = false;
 };
 
@@ -36,6 +37,7 @@ bool parse(const char* text, Entry& entry) {
   entry.kernel = static_cast<u32>(strtoul(end + 1, &end, 10));
   if (*end != ':') return false;
   entry.cob_address = static_cast<u32>(strtoul(end + 1, &end, 10));
+  if (*end == '/') entry.reach_bits = static_cast<u32>(strtoul(end + 1, &end, 10));
   entry.attached_before = strcmp(end, ":1") == 0;
   return *end == 0 || entry.attached_before;
 }
@@ -68,6 +70,7 @@ void shim_start() {
   if (is_unix_socket(entry.liveness)) g.liveness = make_hidden(entry.liveness);
   g.kernel = entry.kernel;
   g.cob_address = entry.cob_address;
+  g.reach_bits = entry.reach_bits;
   strncpy(g.command, command_name, sizeof g.command - 1);
   adopt_at_start(entry.attached_before);
 }

@@ -9,12 +9,16 @@ namespace cob::shim {
 
 struct Arena;
 
+constexpr u32 no_uplink = 255;
+
 struct State {
   int attach_right = -1;  // hidden; the supervisor's socket, shared by every program of the cob
   int liveness =
       -1;  // hidden; our socket to the kernel, handed over by `cob run` or a parent; -1: none yet
-  u32 kernel = 0;          // the kernel we want
-  u32 cob_address = 0;     // host byte order; known before the first attach, and when it fails
+  u32 kernel = 0;       // the kernel we want
+  u32 cob_address = 0;  // host byte order; known before the first attach, and when it fails
+  // The prefix around cob_address that is reached by the cob's uplink; 0: everything, by a gateway.
+  u32 reach_bits = no_uplink;
   u64 ticket = 0;          // forked child: what we may claim, 0: nothing
   bool inherited = false;  // some sockets wait for adoption by handle
   Arena* current = nullptr;

@@ -1,8 +1,9 @@
 // A kernel without a network stack: speaks message/control.h and shows a board, to test the
 // supervisor and the CLI. Its executable is named cob-kernel and chosen by COB_LIBEXEC. COB_DOUBLE
 // makes it misbehave, on the kernel that COB_DOUBLE_KERNEL names (default: every one): crash,
-// crash-once-up, mute, stubborn, gibberish, no-board, no-stats, accuse; its statistics are of a
-// version to come. On its board, `connections` is the
+// crash-once-up, mute, stubborn, gibberish, no-board, no-stats, accuse, lying-view (a reply that
+// cannot be right), garbage-ring (a capture's ring full of noise); its statistics are of a version
+// to come. On its board, `connections` is the
 // number of peers whose memory it got, `programs_attached` that of living programs.
 #include <fcntl.h>
 #include <poll.h>
@@ -21,8 +22,10 @@
 #include <string_view>
 #include <vector>
 
+#include "base/memory.h"
 #include "base/passing.h"
 #include "kernel/board.h"
+#include "kernel/view.h"
 #include "message/control.h"
 #include "message/stats.h"
 
@@ -38,6 +41,7 @@ volatile cob::kernel::Board* board = nullptr;
 cob::message::Config config;
 std::map<int, Fd> peers;  // by kernel
 std::vector<Fd> programs;
+std::vector<Fd> viewers;
 
 bool misbehaves(std::string_view how) {
   const char* wanted = std::getenv("COB_DOUBLE");
@@ -102,6 +106,27 @@ void answer_peer(const cob::message::Simple& appeared) {
   (void)cob::send_struct(supervisor, link, descriptors);
 }
 
+// To whatever the viewer will ask.
+void answer_viewer(FdRef viewer) {
+  cob::kernel::ViewReply reply{.kind = std::to_underlying(cob::kernel::ViewKind::capture)};
+  if (misbehaves("lying-view")) {
+    reply.rows = 1'000'000;
+    reply.row_bytes = sizeof(cob::kernel::SocketRow);
+    (void)cob::send_struct(viewer, reply);
+  }
+  if (!misbehaves("garbage-ring")) return;
+  constexpr std::size_t ring_bytes = cob::net::capture_min_bytes;
+  auto ring =
+      cob::create_memory("ring", cob::net::capture_page_bytes + ring_bytes, cob::Writers::creator)
+          .release_value();
+  auto progress = cob::create_memory("read", cob::net::capture_page_bytes, cob::Writers::anyone)
+                      .release_value();
+  std::memset(ring.mapping.data(), 0xab, ring.mapping.size());
+  new (ring.mapping.data()) cob::net::CaptureHeader{.ring_bytes = ring_bytes, .written = 4'000};
+  const std::array<FdRef, 2> descriptors{ring.fd.ref(), progress.fd.ref()};
+  (void)cob::send_struct(viewer, reply, descriptors);
+}
+
 void show_program(u32 pid) {
   for (auto& program : const_cast<cob::kernel::Board*>(board)->program) {
     if (program.pid != 0) continue;
@@ -145,6 +170,11 @@ bool take_control() {
       if (datagram.descriptors.size() == 1) peers[link.peer] = std::move(datagram.descriptors[0]);
       break;
     }
+    case ControlKind::viewer:
+      if (datagram.descriptors.size() != 1) break;
+      viewers.push_back(std::move(datagram.descriptors[0]));
+      answer_viewer(viewers.back().ref());
+      break;
     case ControlKind::peer_down:
       peers.erase(static_cast<int>(simple.value));
       break;

@@ -332,6 +332,26 @@ static void information(void) {
   CHECK(bytes == 5);
   do CHECK(ioctl(client, SIOCOUTQ, &bytes) == 0);
   while (bytes != 0); /* acknowledged */
+
+  /* Behind what libc's struct knows: linux/tcp.h, tcpi_bytes_acked and on. */
+  struct {
+    struct tcp_info head;
+    uint64_t pacing[2], bytes_acked, bytes_received;
+    uint32_t segs[2], notsent_bytes, rest[24];
+  } whole = {0};
+  length = sizeof whole;
+  CHECK(getsockopt(client, IPPROTO_TCP, TCP_INFO, &whole, &length) == 0 && length >= 232);
+  CHECK(whole.bytes_acked >= 5 && whole.bytes_acked <= 6); /* Linux counts the SYN */
+  CHECK(whole.bytes_received == 0 && whole.notsent_bytes == 0 && whole.head.tcpi_unacked == 0);
+  CHECK(whole.head.tcpi_options & TCPI_OPT_TIMESTAMPS && whole.head.tcpi_options & TCPI_OPT_WSCALE);
+  CHECK(whole.head.tcpi_snd_wscale > 0 && whole.head.tcpi_rcv_wscale > 0);
+  CHECK(whole.head.tcpi_ca_state == TCP_CA_Open && whole.head.tcpi_snd_cwnd > 0);
+  CHECK(whole.head.tcpi_snd_ssthresh > 1000 && whole.head.tcpi_retransmits == 0);
+  length = sizeof whole;
+  CHECK(getsockopt(server, IPPROTO_TCP, TCP_INFO, &whole, &length) == 0);
+  CHECK(whole.bytes_received == 5 && whole.head.tcpi_rcv_space > 0);
+  length = 8;
+  CHECK(getsockopt(client, IPPROTO_TCP, TCP_INFO, &whole, &length) == 0 && length == 8);
   close(client), close(server), close(listener);
 
   /* Nobody listens there now: the error is told once. */

@@ -65,6 +65,11 @@ class Bulk : public ::testing::Test {
     return false;
   }
   static std::byte pattern(u64 at) { return static_cast<std::byte>(at * 7 + (at >> 12)); }
+  template <typename Writer>
+  static void write(Writer& ring, const MessageHead& head) {
+    ring.write(head, std::array<std::byte, 8>{});
+    ring.publish();
+  }
   void fill(u64 offset, u64 bytes) const {
     for (u64 i = offset; i < offset + bytes; ++i) a.ends().bulk[i] = pattern(i);
   }
@@ -81,12 +86,11 @@ class Bulk : public ::testing::Test {
 };
 
 TEST_F(Bulk, ArrivesBeforeTheLinesThatFollowIt) {
-  const std::array<std::byte, 8> message{};
-  a.normal.write({.type = Note::type}, message);
+  write(a.normal, {.type = Note::type});
   fill(4'096, 3'000'000);
   a.transport->lend(4'096, 1'000'000);
   a.transport->lend(1'004'096, 2'000'000);
-  a.normal.write({.flags = flag_loan, .type = Note::type}, message);
+  write(a.normal, {.flags = flag_loan, .type = Note::type});
   a.transport->publish();
   ASSERT_TRUE(until([&] { return b.take_normal(); }));
   EXPECT_FALSE(arrived(4'096, 3'000'000));  // the first line did not wait
@@ -96,19 +100,18 @@ TEST_F(Bulk, ArrivesBeforeTheLinesThatFollowIt) {
 }
 
 TEST_F(Bulk, IsOvertakenByUrgentLinesButNotByThoseOfItsOwn) {
-  const std::array<std::byte, 8> message{};
   fill(0, bulk_bytes);
   a.transport->lend(0, bulk_bytes);
-  a.urgent.write({.type = Note::type, .tag = 1}, message);
-  a.urgent.write({.flags = flag_loan, .type = Note::type, .tag = 2}, message);
-  a.normal.write({.type = Note::type, .tag = 3}, message);
+  write(a.urgent, {.type = Note::type, .tag = 1});
+  write(a.urgent, {.flags = flag_loan, .type = Note::type, .tag = 2});
+  write(a.normal, {.type = Note::type, .tag = 3});
   a.transport->publish();
   ASSERT_TRUE(until([&] { return b.take_urgent(); }));
   EXPECT_EQ(b.head.tag, 1U);
   EXPECT_FALSE(arrived(bulk_bytes - 1, 1));
   EXPECT_FALSE(b.take_normal());
   // While it is under way.
-  a.urgent.write({.type = Note::type, .tag = 4}, message);
+  write(a.urgent, {.type = Note::type, .tag = 4});
   ASSERT_TRUE(until([&] { return b.take_urgent(); }));
   EXPECT_EQ(b.head.tag, 2U);
   EXPECT_TRUE(arrived(0, bulk_bytes));
@@ -117,12 +120,10 @@ TEST_F(Bulk, IsOvertakenByUrgentLinesButNotByThoseOfItsOwn) {
 }
 
 TEST_F(Bulk, GoesOnWhereABrokenConnectionHasLeftIt) {
-  const std::array<std::byte, 8> message{};
   fill(0, bulk_bytes);
   for (u64 at = 0; at < bulk_bytes; at += bulk_bytes / 64) {
     a.transport->lend(at, bulk_bytes / 64);
-    a.normal.write({.flags = flag_loan, .type = Note::type, .tag = static_cast<u32>(at >> 12)},
-                   message);
+    write(a.normal, {.flags = flag_loan, .type = Note::type, .tag = static_cast<u32>(at >> 12)});
   }
   int polls = 0;
   u64 taken = 0;

@@ -124,6 +124,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   UrgentReader urgent(in->urgent, &out->state.urgent_consumed);
   const std::array<std::byte, 100> message{};
   for (int i = 0; i < 4; ++i) writer.write({.type = MessageType(1)}, message);
+  writer.publish();
   Words nobody({}, 0);
   (void)sender.lend(0, 3);
   (void)sender.pump(nobody, 0, 1'000'000);

@@ -100,6 +100,7 @@ StreamRefusal StreamReceiver::apply_lines(RingWriter<slots>& ring, le<u32>& next
                run.payload);
     next = next + run.lines;
   }
+  ring.publish();
   return body.empty() ? StreamRefusal::none : StreamRefusal::bad_length;
 }
 

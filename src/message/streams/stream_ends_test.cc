@@ -235,6 +235,7 @@ TEST_F(StreamEnds, GenerationsWrapPastZero) {
     StreamId ours;
     ASSERT_TRUE(a->streams.open(b->end.id, service, Time::never(),
                                 [&](Result<StreamId> r) { ours = r.release_value(); }));
+    a->end->flush();
     b->poll();
     a->poll();
     ASSERT_GE(ours.value, 1U << 16);

@@ -254,12 +254,14 @@ TEST_F(StreamsHostile, AnotherKernelsStreamIsOutOfReach) {
   ASSERT_TRUE((a3->request<StreamOpen, StreamOpened>(
       b3.id, {.stream = 5, .service = service, .window = window}, Time::never(),
       [](Result<StreamOpened>) {})));
+  a3->flush();
   b3->poll({}, 10);
   ASSERT_NE(stream.value, 0u);
   ASSERT_TRUE(
       c3->send(b3.id, StreamData{.to = stream.value, .from = 5}, {.tail = std::span(some)}));
   ASSERT_TRUE(c3->send(b3.id, StreamReset{.to = stream.value, .from = 5, .reason = EIO}));
   ASSERT_TRUE(c3->send(b3.id, StreamReset{.to = 0, .from = 5, .reason = EIO}));
+  c3->flush();
   b3->poll({}, 10);
   std::byte byte{};
   EXPECT_EQ(of_b.read(stream, {&byte, 1}).error().code, EAGAIN);

@@ -323,6 +323,7 @@ TEST_F(StreamsTest, StreamsThatHaveEndedDoNotCountAsLent) {
     const auto [ours, theirs] = join();
     ASSERT_EQ(a->write(ours, bytes), 15'000);
     ASSERT_TRUE(a->streams.close(ours));
+    a->end->flush();
     b->poll();
     ASSERT_EQ(b->read_all(theirs).size(), bytes.size());
     ASSERT_TRUE(b->streams.close(theirs));

@@ -82,6 +82,8 @@ class Device {
   virtual Time next_deadline() const { return Time::never(); }
   // Frames received and given up by the device itself: malformed, or without room.
   virtual u64 dropped_in() const { return 0; }
+  // Frames committed that its other side did not take.
+  virtual u64 dropped_out() const { return 0; }
 };
 
 }  // namespace cob::net

@@ -47,6 +47,7 @@ class FaultDevice final : public Device {
   bool anything_pending() override { return inner_.anything_pending(); }
   Time next_deadline() const override { return std::min(next_release(), inner_.next_deadline()); }
   u64 dropped_in() const override { return inner_.dropped_in(); }
+  u64 dropped_out() const override { return inner_.dropped_out(); }
 
   // When flush() or poll() next releases a held frame; never if none is held.
   Time next_release() const;

@@ -50,6 +50,7 @@ class SnapBean final : public Device, private FrameSink {
   bool anything_pending() override { return uplink_ && uplink_->anything_pending(); }
   Time next_deadline() const override { return uplink_ ? uplink_->next_deadline() : Time::never(); }
   u64 dropped_in() const override { return uplink_ ? uplink_->dropped_in() : 0; }
+  u64 dropped_out() const override { return uplink_ ? uplink_->dropped_out() : 0; }
 
  private:
   const Device& to_device(Route to) const {

@@ -50,7 +50,7 @@ VirtioNetHeader prepare_for_tap(std::span<std::byte> frame, FrameFlags flags) {
   header.checksum_offset = offsetof(TcpHeader, checksum);
   if (flags.segment_bytes != 0) {
     header.gso_type = gso_tcp4;
-    header.header_bytes = static_cast<u16>(tcp_start + (tcp.data_offset >> 4) * 4u);
+    header.header_bytes = static_cast<u16>(tcp_start + std::size_t{4} * (tcp.data_offset >> 4));
     header.segment_bytes = flags.segment_bytes;
   }
   return header;

@@ -26,7 +26,7 @@ static_assert(sizeof(VirtioNetHeader) == 10);
 class TapDevice final : public Device {
  public:
   static constexpr std::size_t max_frame = 14 + 65'535;
-  static constexpr std::size_t buffer_bytes = 512 * 1'024;  // full: what waits is written at once
+  static constexpr std::size_t buffer_bytes = 512UL * 1'024;  // full: what waits is written at once
 
   // `queue`: attached, not blocking, with a VirtioNetHeader before each frame; see tap_port.h.
   // `mtu`: bytes behind the Ethernet header that the other side takes.
@@ -43,7 +43,7 @@ class TapDevice final : public Device {
   FdRef wait_fd() const override { return queue_.ref(); }
   u64 dropped_in() const override { return malformed_in_; }
   // Frames that Linux did not take: its side is down, or out of memory.
-  u64 dropped_out() const { return refused_out_; }
+  u64 dropped_out() const override { return refused_out_; }
 
  private:
   struct Waiting {

@@ -40,7 +40,7 @@ Result<Fd> create_map(const char* name, u32 value_bytes) {
 // One instruction after another; jumps to labels are set by finish().
 class Assembler {
  public:
-  enum class Label { other, found };
+  enum class Label : u8 { other, found };
 
   void emit(u8 code, u8 destination, u8 source, std::int16_t offset, i32 immediate) {
     bpf_insn instruction{};

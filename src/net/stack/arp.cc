@@ -16,6 +16,18 @@ u32 group_of(Ipv4Address a) { return (a.value * 0x9e3779b1u >> 26) * 4; }
 
 }  // namespace
 
+std::optional<NeighbourInfo> ArpCache::at(u32 place, u32 now_ms) const {
+  const Entry& e = entries_[place];
+  if (e.state == State::free) return std::nullopt;
+  const u32 ago = now_ms - e.heard_ms;
+  const bool answered = e.state == State::resolved;
+  return NeighbourInfo{.address = e.address,
+                       .mac = e.mac,
+                       .answered = answered,
+                       .fresh = answered && ago < fresh_ms,
+                       .heard_ms = ago};
+}
+
 ArpCache::Entry* ArpCache::find(Ipv4Address address) {
   for (u32 i = group_of(address), end = i + 4; i < end; ++i)
     if (entries_[i].state != State::free && entries_[i].address == address) return &entries_[i];

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "net/stack/stack.h"
@@ -50,6 +51,10 @@ class ArpCache {
   bool waiting() const { return incomplete_ > 0; }
   u32 next_deadline_ms() const { return next_deadline_ms_; }
 
+  static constexpr u32 places = 256;
+  // The entry at `place` < places; nothing: it is free.
+  std::optional<NeighbourInfo> at(u32 place, u32 now_ms) const;
+
  private:
   enum class State : u8 { free, incomplete, resolved };
   struct Entry {
@@ -70,7 +75,7 @@ class ArpCache {
   Entry& make_room(Ipv4Address address);
   void drop_parked(Ipv4Address address, const std::function<void(TcbId)>& failed);
 
-  std::array<Entry, 256> entries_;
+  std::array<Entry, places> entries_;
   std::array<Parked, parked_frames> parked_;
   std::vector<std::byte> parked_bytes_;  // allocated at the first parked frame
   u32 incomplete_ = 0;

@@ -1,7 +1,7 @@
-// NewReno congestion control: RFC 5681 (windows), RFC 6582 (fast recovery), RFC 6928 (initial
-// window), RFC 3465 (growth by bytes acknowledged, as ACKs here are coalesced by the turn), RFC
-// 4015 (undoing). Model: arithmetic on a TCB's congestion fields; who retransmits what is
-// tcp_ack.cc's and tcp_timer.cc's. Values; no owner.
+// Congestion control, CUBIC (RFC 9438) or NewReno: RFC 5681 (windows), RFC 6582 (fast recovery),
+// RFC 6928 (initial window), RFC 3465 (growth by bytes acknowledged, as ACKs here are coalesced by
+// the turn), RFC 4015 (undoing). Model: arithmetic on a TCB's congestion fields; who retransmits
+// what is tcp_ack.cc's and tcp_timer.cc's. Values; no owner.
 #pragma once
 
 #include <algorithm>
@@ -20,20 +20,45 @@ inline void start(Tcb& t) {
   t.slow_start_threshold = max_window;
 }
 
-// RFC 5681 equation (4); flight as it was before the loss is acted on.
-inline void halve_threshold(Tcb& t) {
-  t.slow_start_threshold = std::max(t.in_flight() / 2, 2u * t.mss);
+// What was in flight before the loss is acted on. What arrived behind a hole is so by the sequence
+// numbers only.
+inline u32 flight_size(const Tcb& t) {
+  return t.has(flag_scoreboard) ? std::min(t.in_flight(), t.congestion_window) : t.in_flight();
+}
+
+// RFC 5681 equation (4), RFC 9438 section 4.6.
+inline void lower_threshold(Tcb& t, TcbCold& cold, u32 window) {
+  if (cold.congestion == CongestionControl::cubic) {
+    cubic::on_reduction(cold.cubic, window);
+    window = cubic::reduced(window);
+  } else {
+    window /= 2;
+  }
+  t.slow_start_threshold = std::max(window, 2u * t.mss);
+}
+
+// The window before a loss or mark that recovery does not act on: a probe repaired it (RFC 8985
+// section 7.4), or it was CE (RFC 3168 section 6.1.2).
+inline void reduce_at_once(Tcb& t, TcbCold& cold) {
+  lower_threshold(t, cold, t.congestion_window);
+  t.congestion_window = std::min(t.congestion_window, t.slow_start_threshold);
 }
 
 // RFC 5681 section 3.1: slow start below the threshold, one MSS a round trip above. A window that
 // did not limit the sender does not grow (RFC 7661 explains why).
-inline void grow(Tcb& t, TcbCold& cold, u32 acked, u32 flight_before) {
+inline void grow(Tcb& t, TcbCold& cold, u32 acked, u32 flight_before, u32 now_ms) {
   const bool slow_start = t.congestion_window < t.slow_start_threshold;
   const bool used =
       t.has(flag_congestion_limited) || (slow_start && t.congestion_window / 2 < flight_before);
   if (!used || t.congestion_window >= max_window) return;
   if (slow_start) {
     t.congestion_window = std::min(t.congestion_window + acked, max_window);
+    return;
+  }
+  if (cold.congestion == CongestionControl::cubic) {
+    const u32 more = cubic::growth(cold.cubic, cold.window_growth, t.congestion_window, acked,
+                                   t.mss, now_ms, cold.smoothed_rtt_us / 1'000);
+    t.congestion_window = std::min(t.congestion_window + more, max_window);
     return;
   }
   cold.window_growth += acked;
@@ -43,13 +68,17 @@ inline void grow(Tcb& t, TcbCold& cold, u32 acked, u32 flight_before) {
   }
 }
 
-// RFC 6582 section 3.2 step 2: enter fast recovery after the third duplicate ACK.
+// RFC 6582 section 3.2 step 2, RFC 6675 section 5 (4.2): fast recovery begins.
 inline void enter_recovery(Tcb& t, TcbCold& cold) {
   // RFC 4015 section 3.2 step 0; below the threshold slow start had not found the limit yet.
   cold.undo_threshold = std::max(t.in_flight(), t.slow_start_threshold);
-  halve_threshold(t);
+  if (t.has(flag_ecn) && t.send_unacknowledged < cold.ecn_recover) {
+    t.slow_start_threshold = std::max<u32>(t.congestion_window, 2u * t.mss);  // CE did it
+  } else {
+    lower_threshold(t, cold, flight_size(t));
+  }
   cold.recover = t.send_max;
-  t.congestion_window = t.slow_start_threshold + 3u * t.mss;
+  t.congestion_window = t.slow_start_threshold;
   t.set(flag_in_recovery);
 }
 
@@ -61,8 +90,10 @@ inline void partial_ack(Tcb& t, u32 acked) {
 
 // Step 3, full acknowledgment, option (1): no burst after recovery.
 inline void leave_recovery(Tcb& t) {
-  t.congestion_window =
-      std::min(t.slow_start_threshold, std::max<u32>(t.in_flight(), t.mss) + t.mss);
+  t.congestion_window = t.slow_start_threshold;  // PRR has led there (RFC 9937)
+  if (!t.has(flag_scoreboard))
+    t.congestion_window =
+        std::min(t.slow_start_threshold, std::max<u32>(t.in_flight(), t.mss) + t.mss);
   t.clear(flag_in_recovery);
 }
 
@@ -71,6 +102,7 @@ inline void leave_recovery(Tcb& t) {
 inline void undo_recovery(Tcb& t, TcbCold& cold, u32 acked) {
   t.congestion_window = t.in_flight() + std::min(acked, initial_window(t.mss));
   t.slow_start_threshold = cold.undo_threshold;
+  cold.cubic.window_max = std::max(cold.cubic.window_max, cold.cubic.window_prior);
   cold.recover = t.send_unacknowledged;
   t.duplicate_acks = 0;
   t.clear(flag_in_recovery);
@@ -79,7 +111,7 @@ inline void undo_recovery(Tcb& t, TcbCold& cold, u32 acked) {
 // RFC 5681 section 3.1: loss window after a timeout; the threshold is held when the same segment
 // times out again.
 inline void timeout(Tcb& t, TcbCold& cold) {
-  if (t.retries == 0) halve_threshold(t);
+  if (t.retries == 0) lower_threshold(t, cold, flight_size(t));
   t.congestion_window = t.mss;
   cold.recover = t.send_max;
   cold.window_growth = 0;
@@ -88,7 +120,8 @@ inline void timeout(Tcb& t, TcbCold& cold) {
 }
 
 // RFC 5681 section 4.1: nothing sent for longer than RTO.
-inline void restart_after_idle(Tcb& t) {
+inline void restart_after_idle(Tcb& t, TcbCold& cold) {
+  cold.cubic.epoch_ms = 0;  // time without data is none of its growth (RFC 9438 section 5.8)
   t.congestion_window = std::min(t.congestion_window, initial_window(t.mss));
 }
 

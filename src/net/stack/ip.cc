@@ -1,9 +1,7 @@
-// Frames in and out: Ethernet, ARP, IPv4 and ICMP around TCP. RFC 791, 826, 792, 1122 sections
-// 3.2.1 and 3.2.2.
-// Model: a frame from a kernel of this cob may only concern addresses of the cob or 127/8; one from
-// the uplink never 127/8 and never our own address as its source. Fragments are dropped and counted
-// as malformed.
-// Owned by the Stack's loop.
+// Frames in and out: Ethernet, ARP, IPv4 and ICMP around TCP and UDP. RFC 791, 826, 792, 1122
+// sections 3.2.1 and 3.2.2. Model: a frame from a kernel of this cob may only concern addresses of
+// the cob or 127/8; one from the uplink never 127/8 and never our own address as its source.
+// Fragments are dropped and counted as malformed. Owned by the Stack's loop.
 #include <algorithm>
 #include <cstring>
 
@@ -26,10 +24,20 @@ void TcpStack::set_now(Time now) {
   now_ = now;
   now_tick_ = static_cast<u64>(now.ns) / 1'000'000;
   now_ms_ = static_cast<u32>(now_tick_);
+  now_us_ = static_cast<u32>(now.ns / 1'000);
 }
 
 bool TcpStack::is_local(Ipv4Address address, Route from) const {
   return address == options_.address || (address.is_loopback() && !from.is_uplink());
+}
+
+// Limited, or of the cob's own prefix (RFC 919, 922; RFC 1122 section 3.2.1.3).
+bool TcpStack::is_broadcast(Ipv4Address address) const {
+  if (address.value == 0xffff'ffff) return true;
+  if (options_.prefix_bits >= 31) return false;
+  const u32 host = ~0u >> options_.prefix_bits;
+  return (address.value | host) == address.value &&
+         ((address.value ^ options_.address.value) & ~host) == 0;
 }
 
 void TcpStack::on_frame(std::span<const std::byte> frame, Route from, FrameFlags flags, Time now) {
@@ -66,13 +74,21 @@ void TcpStack::on_frame(std::span<const std::byte> frame, Route from, FrameFlags
   const bool spoofed = from.is_uplink()
                            ? packet.source == options_.address || packet.source.is_loopback()
                            : !is_local(packet.source, from);
-  if (!is_local(packet.destination, from) || spoofed || packet.source.is_any() ||
+  const bool for_us = is_local(packet.destination, from);
+  const bool for_all =
+      !for_us && (packet.destination.is_multicast() || is_broadcast(packet.destination));
+  if ((!for_us && !for_all) || spoofed || packet.source.is_any() ||
       is_group_or_broadcast(packet.source)) {
     ++counters_.frames_not_ours;
     return;
   }
-  if (packet.protocol == ip_protocol_tcp) [[likely]]
+  if (packet.protocol == ip_protocol_tcp && for_us) [[likely]]
     return on_tcp(packet, from, !flags.checksum_not_computed);
+  if (packet.protocol == ip_protocol_udp) return on_udp(packet, from, !flags.checksum_not_computed);
+  if (for_all) {  // RFC 1122 sections 3.2.2.6 and 4.2.3.10
+    ++counters_.frames_not_ours;
+    return;
+  }
   if (packet.protocol == ip_protocol_icmp) return on_icmp(packet, from);
   ++counters_.frames_not_ours;
 }
@@ -219,6 +235,7 @@ void TcpStack::on_icmp(const Ipv4Packet& packet, Route from) {
 void TcpStack::on_unreachable(const Ipv4Packet& packet, Route from) {
   const auto u = parse_icmp_unreachable(packet.payload);
   if (!u) return;
+  if (u->protocol == ip_protocol_udp) return on_datagram_refused(*u);
   const FlowKey key = FlowKey::of(u->local, u->remote);
   Tcb* t = table_.find(key, table_.hash(key));
   if (t == nullptr && from.is_uplink()) {
@@ -235,7 +252,7 @@ void TcpStack::on_unreachable(const Ipv4Packet& packet, Route from) {
     if (mss >= t->mss) return;
     t->mss = static_cast<u16>(mss);
     if (t->in_flight() > 0 && t->state >= TcpState::established) {
-      t->send_next = t->send_unacknowledged;
+      send_all_again(*t);
       t->clear(flag_timing_rtt);
     }
     return touch(*t);

@@ -43,6 +43,7 @@ bool ReassemblyPool::insert_run(TcbCold& cold, u32& link, SequenceNumber sequenc
     p.sequence = sequence;
     p.next = *at;
     p.bytes = bytes;
+    p.touched = inserts_;
     std::memcpy(p.data, payload.data(), bytes);
     *at = piece;
     at = &p.next;
@@ -53,18 +54,21 @@ bool ReassemblyPool::insert_run(TcbCold& cold, u32& link, SequenceNumber sequenc
   return true;
 }
 
-bool ReassemblyPool::insert(TcbCold& cold, SequenceNumber sequence,
-                            std::span<const std::byte> payload) {
+ReassemblyPool::Kept ReassemblyPool::insert(TcbCold& cold, SequenceNumber sequence,
+                                            std::span<const std::byte> payload) {
   u32* link = &cold.reassembly_head;
   bool complete = true;
+  bool duplicate = !payload.empty();
+  ++inserts_;
   while (!payload.empty()) {
-    if (*link == no_slot) return insert_run(cold, *link, sequence, payload) && complete;
+    if (*link == no_slot) return {insert_run(cold, *link, sequence, payload) && complete, false};
     const u32 here = *link;
     Piece& p = pieces_[here];
     const SequenceNumber p_end = p.sequence + p.bytes;
     if (sequence < p.sequence) {
       const auto gap = std::min<std::size_t>(p.sequence - sequence, payload.size());
       complete &= insert_run(cold, *link, sequence, payload.first(gap));
+      duplicate = false;
       sequence += static_cast<u32>(gap);
       payload = payload.subspan(gap);
     }
@@ -72,10 +76,37 @@ bool ReassemblyPool::insert(TcbCold& cold, SequenceNumber sequence,
       const auto known = std::min<std::size_t>(p_end - sequence, payload.size());
       sequence += static_cast<u32>(known);
       payload = payload.subspan(known);
+      p.touched = inserts_;
     }
     link = &p.next;
   }
-  return complete;
+  return {complete, duplicate};
+}
+
+u32 ReassemblyPool::sack_blocks(const TcbCold& cold, SequenceNumber next,
+                                std::span<SackBlock> blocks) const {
+  u32 ages[max_sack_blocks];
+  u32 count = 0;
+  for (u32 piece = cold.reassembly_head; piece != no_slot;) {
+    SackBlock run{pieces_[piece].sequence, pieces_[piece].sequence};
+    u32 age = UINT32_MAX;
+    for (; piece != no_slot && pieces_[piece].sequence == run.end; piece = pieces_[piece].next) {
+      run.end += pieces_[piece].bytes;
+      age = std::min(age, inserts_ - pieces_[piece].touched);
+    }
+    if (run.start <= next) continue;  // the layer refused it for now: it may yet be forgotten
+    u32 place = count;
+    while (place > 0 && ages[place - 1] > age) --place;
+    if (place == blocks.size()) continue;
+    if (count < blocks.size()) ++count;
+    for (u32 i = count - 1; i > place; --i) {
+      blocks[i] = blocks[i - 1];
+      ages[i] = ages[i - 1];
+    }
+    blocks[place] = run;
+    ages[place] = age;
+  }
+  return count;
 }
 
 std::span<const std::byte> ReassemblyPool::front(TcbCold& cold, SequenceNumber next) {

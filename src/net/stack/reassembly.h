@@ -9,18 +9,27 @@
 
 #include "net/stack/lazy_array.h"
 #include "net/stack/tcb.h"
+#include "net/wire/tcp.h"
 
 namespace cob::net {
 
 class ReassemblyPool {
  public:
-  static constexpr u32 piece_bytes = 2'036;
+  static constexpr u32 piece_bytes = 2'032;
   static constexpr u32 per_connection_pieces = 512;
 
   explicit ReassemblyPool(u32 pieces) : pieces_(pieces) {}
 
-  // Keeps what of `payload` is not there yet. False if some of it had no room.
-  bool insert(TcbCold& cold, SequenceNumber sequence, std::span<const std::byte> payload);
+  // What became of a segment's payload.
+  struct Kept {
+    bool whole;      // all of it is here now; false: some had no room
+    bool duplicate;  // all of it was here before
+  };
+  Kept insert(TcbCold& cold, SequenceNumber sequence, std::span<const std::byte> payload);
+
+  // Contiguous runs of pieces beyond `next`, the one last touched first (RFC 2018 section 4);
+  // returns how many of at most `blocks.size()`.
+  u32 sack_blocks(const TcbCold& cold, SequenceNumber next, std::span<SackBlock> blocks) const;
 
   // The payload at `next`, if it is there: pieces and parts below `next` are forgotten first.
   std::span<const std::byte> front(TcbCold& cold, SequenceNumber next);
@@ -34,6 +43,7 @@ class ReassemblyPool {
     SequenceNumber sequence;
     u32 next;
     u32 bytes;
+    u32 touched;  // by which insert(), counted over all connections
     std::byte data[piece_bytes];
   };
   static_assert(sizeof(Piece) == 2'048);
@@ -47,6 +57,7 @@ class ReassemblyPool {
   u32 free_ = no_slot;
   u32 touched_ = 0;
   u32 in_use_ = 0;
+  u32 inserts_ = 0;
 };
 
 }  // namespace cob::net

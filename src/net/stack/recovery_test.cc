@@ -1,6 +1,6 @@
-// Loss: RFC 6298 (timer), RFC 5681 and 6582 (NewReno), RFC 3042 (limited transmit), RFC 6928
-// (initial window).
-// Model: packet literals; see script.h. MSS 1000, so windows read in segments.
+// Loss, by a peer without SACK: RFC 6298 (timer), RFC 5681 and 6582 (NewReno), RFC 3042 (limited
+// transmit), RFC 6928 (initial window). Model: packet literals; see script.h. MSS 1000, so windows
+// read in segments.
 #include "net/stack/script.h"
 
 namespace cob::net {
@@ -8,6 +8,11 @@ namespace {
 
 class Recovery : public Script {
  protected:
+  void SetUp() override {
+    start({.max_connections = 1'024,
+           .max_time_wait = 1'024,
+           .congestion = CongestionControl::new_reno});
+  }
   // Ten segments of an initial window in flight, more behind them.
   void fill(u32 bytes = 40'000) {
     establish();

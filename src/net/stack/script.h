@@ -21,7 +21,7 @@
 namespace cob::net {
 
 struct Packet {
-  bool syn = false, fin = false, rst = false;
+  bool syn = false, fin = false, rst = false, ece = false, cwr = false;
   std::optional<u32> seq{};
   std::optional<u32> ack{};
   std::string data{};
@@ -30,23 +30,30 @@ struct Packet {
   std::optional<u8> scale{};
   std::optional<u32> ts{};  // TSval; the stack's are compared modulo its offset only when asked for
   std::optional<u32> ts_echo{};
+  bool sack_ok{};
+  std::optional<std::vector<SackBlock>> sack{};  // ours count from the stack's initial number
+  u8 ecn{};                                      // the IP header's field
 };
 
 // Keeps what is committed; hands nothing in.
 class CaptureDevice final : public Device {
  public:
   std::size_t frame_bytes = 1'514;
+  std::size_t segmented_bytes = 0;  // as max_segmented_bytes()
   bool full = false;
   std::deque<std::vector<std::byte>> frames;
+  std::vector<u16> cut;  // FrameFlags::segment_bytes of each
 
   std::size_t max_frame_bytes(Route) const override { return frame_bytes; }
+  std::size_t max_segmented_bytes(Route) const override { return segmented_bytes; }
   bool skips_checksums(Route) const override { return false; }
   std::span<std::byte> reserve(Route, std::size_t bytes) override {
     if (full) return {};
     open_.assign(bytes, std::byte{0});
     return open_;
   }
-  void commit(std::size_t bytes, FrameFlags) override {
+  void commit(std::size_t bytes, FrameFlags flags) override {
+    cut.push_back(flags.segment_bytes);
     open_.resize(bytes);
     frames.push_back(open_);
   }
@@ -69,12 +76,19 @@ inline std::vector<std::byte> build_frame(const FlowKey& from_peer, const Packet
     const u32 v = *p.ts, e = p.ts_echo.value_or(0);
     put({1, 1, 8, 10, v >> 24, v >> 16, v >> 8, v, e >> 24, e >> 16, e >> 8, e});
   }
+  if (p.sack_ok) put({1, 1, 4, 2});
+  if (p.sack && !p.sack->empty()) {
+    put({1, 1, 5, static_cast<u32>(2 + 8 * p.sack->size())});
+    for (const SackBlock& b : *p.sack)
+      for (const u32 v : {b.start.value, b.end.value}) put({v >> 24, v >> 16, v >> 8, v});
+  }
   const std::size_t tcp_bytes = sizeof(TcpHeader) + options.size() + p.data.size();
   const EthernetHeader ethernet{{{2, 0, 0, 0, 0, 1}}, {{2, 0, 0, 0, 0, 1}}, ethernet_type_ipv4};
   const Ipv4Header ip = emit_ipv4({{from_peer.local_address},
                                    {from_peer.remote_address},
                                    ip_protocol_tcp,
-                                   static_cast<u16>(tcp_bytes)},
+                                   static_cast<u16>(tcp_bytes),
+                                   p.ecn},
                                   true);
   TcpHeader tcp{.source_port = from_peer.local_port,
                 .destination_port = from_peer.remote_port,
@@ -82,7 +96,8 @@ inline std::vector<std::byte> build_frame(const FlowKey& from_peer, const Packet
                 .acknowledgment = ack,
                 .data_offset = static_cast<u8>((sizeof(TcpHeader) + options.size()) << 2),
                 .flags = static_cast<u8>((p.syn ? tcp_syn : 0) | (p.fin ? tcp_fin : 0) |
-                                         (p.rst ? tcp_rst : 0) | (p.ack ? tcp_ack : 0)),
+                                         (p.rst ? tcp_rst : 0) | (p.ack ? tcp_ack : 0) |
+                                         (p.ece ? tcp_ece : 0) | (p.cwr ? tcp_cwr : 0)),
                 .window = p.window.value_or(default_window),
                 .checksum = {},
                 .urgent_pointer = u16{0}};
@@ -125,7 +140,9 @@ class Script : public testing::Test {
     return listener_id;
   }
 
-  void send(const Packet& p) {
+  void send(Packet p) {
+    if (p.sack)
+      for (SackBlock& b : *p.sack) b = {b.start + iss, b.end + iss};
     const FlowKey key{peer_address.value, us_address.value, peer_port.value, local_port.value};
     const auto frame = build_frame(key, p, iss + p.ack.value_or(0), peer_window);
     stack->on_frame(frame, peer_route, {}, clock.now());
@@ -147,6 +164,7 @@ class Script : public testing::Test {
   struct Sent {
     TcpSegment segment;
     std::string data;
+    u8 ecn = 0;
   };
   Sent take() {
     const std::vector<std::byte> frame = std::move(device.frames.front());
@@ -156,17 +174,24 @@ class Script : public testing::Test {
     VERIFY(parse_ipv4(std::span(frame).subspan(14), true, packet) == Ipv4Verdict::good);
     VERIFY(parse_tcp(packet, true, sent.segment) == TcpVerdict::good);
     const auto payload = sent.segment.payload;
+    sent.ecn = packet.ecn;
     sent.data.assign(reinterpret_cast<const char*>(payload.data()), payload.size());
     sent.segment.payload = {};
     return sent;
   }
   std::string describe(const Sent& s) const {
     std::string text;
-    for (const auto& [flag, name] :
-         {std::pair{tcp_syn, "SYN "}, {tcp_fin, "FIN "}, {tcp_rst, "RST "}, {tcp_psh, "PSH "}})
+    for (const auto& [flag, name] : {std::pair{tcp_syn, "SYN "},
+                                     {tcp_fin, "FIN "},
+                                     {tcp_rst, "RST "},
+                                     {tcp_psh, "PSH "},
+                                     {tcp_ece, "ECE "},
+                                     {tcp_cwr, "CWR "}})
       if (s.segment.has(flag)) text += name;
     text += "seq=" + std::to_string(s.segment.sequence.value - iss);
     if (s.segment.has(tcp_ack)) text += " ack=" + std::to_string(s.segment.acknowledgment.value);
+    for (const SackBlock& b : s.segment.blocks())
+      text += " sack=" + std::to_string(b.start.value) + "-" + std::to_string(b.end.value);
     return text + " window=" + std::to_string(s.segment.window) + " data=" + s.data.substr(0, 40) +
            "(" + std::to_string(s.data.size()) + ")";
   }
@@ -187,6 +212,12 @@ class Script : public testing::Test {
     EXPECT_EQ(g.has(tcp_fin), p.fin);
     EXPECT_EQ(g.has(tcp_rst), p.rst);
     EXPECT_EQ(g.has(tcp_ack), p.ack.has_value());
+    EXPECT_EQ(g.has(tcp_ece), p.ece);
+    EXPECT_EQ(g.has(tcp_cwr), p.cwr);
+    EXPECT_EQ(s.ecn, p.ecn);
+    if (p.sack) {
+      EXPECT_TRUE(std::ranges::equal(g.blocks(), *p.sack));
+    }
     EXPECT_EQ(g.acknowledgment.value, p.ack.value_or(g.acknowledgment.value));
     EXPECT_EQ(g.sequence.value - iss, p.seq.value_or(g.sequence.value - iss));
     EXPECT_EQ(s.data, p.data);

@@ -29,6 +29,19 @@ TEST_F(Send, JumboSegmentsWhereTheRouteCarriesThem) {
   expect({.seq = 1, .ack = 101, .data = std::string(65'483, 'j')});
 }
 
+TEST_F(Send, ADeviceThatCutsSegmentsGetsWholeOnes) {
+  device.segmented_bytes = 14 + 65'535;
+  establish();
+  device.cut.clear();
+  layer.send(cookie, std::string(2'500, 'd'));
+  expect({.seq = 1, .ack = 101, .data = std::string(2'000, 'd')});
+  expect({.seq = 2'001, .ack = 101, .data = std::string(500, 'd')});
+  EXPECT_EQ(device.cut, (std::vector<u16>{1'000, 0}));
+  for (int i = 0; i < 3; ++i) send({.seq = 101, .ack = 1});
+  expect({.seq = 1, .ack = 101, .data = std::string(1'000, 'd')});  // what was lost goes alone
+  EXPECT_EQ(device.cut.back(), 0);
+}
+
 TEST_F(Send, DataAndFinOfOneTurnShareASegment) {
   establish();
   layer.send(cookie, "bye");

@@ -18,7 +18,8 @@ Result<std::unique_ptr<Stack>> Stack::create(const StackOptions& options, Device
   if (options.address.is_any() || options.prefix_bits > 32)
     return Error::of(EINVAL, "stack: address or prefix");
   if (options.max_connections == 0 || options.max_connections > 1u << 24 ||
-      options.max_time_wait == 0 || options.max_time_wait > 1u << 24)
+      options.max_time_wait == 0 || options.max_time_wait > 1u << 24 ||
+      options.max_scoreboards == 0 || options.max_scoreboards > 1u << 24)
     return Error::of(EINVAL, "stack: table sizes");
   return std::unique_ptr<Stack>(std::make_unique<TcpStack>(options, device, layer));
 }
@@ -32,6 +33,8 @@ TcpStack::TcpStack(const StackOptions& options, Device& device, SocketLayer& lay
       time_wait_(options.max_time_wait),
       wheel_(std::bit_ceil(options.max_connections)),
       reassembly_(reassembly_pieces),
+      udp_({siphash(secret_, 3, 0), siphash(secret_, 4, 0)}),
+      boards_(options.max_scoreboards),
       listener_of_port_(65'536),
       soft_acks_(soft_ack_capacity) {
   options_.receive_window_bytes =
@@ -43,7 +46,7 @@ void TcpStack::poll(Time now) {
   if (now < quiet_until_ && output_list_.empty() && blocked_.empty()) [[likely]]
     return;
   set_now(now);
-  wheel_.advance(now_tick_, [this](u32 slot) { on_timer(slot); });
+  wheel_.advance(static_cast<u64>(now_.ns) / wheel_tick_ns, [this](u32 slot) { on_timer(slot); });
   poll_soft_acks();
   poll_arp();
   flush_output();
@@ -59,7 +62,7 @@ Time TcpStack::next_event() const {
     best = std::min(best, Time{(static_cast<i64>(now_tick_) + delta) * 1'000'000});
   };
   const u64 tick = wheel_.next_event();
-  if (tick != TimerWheel::never) best = Time{static_cast<i64>(tick) * 1'000'000};
+  if (tick != TimerWheel::never) best = Time{static_cast<i64>(tick) * wheel_tick_ns};
   if (soft_ack_head_ != soft_ack_tail_)
     best = std::min(best, soft_acks_[soft_ack_head_ % soft_ack_capacity].deadline);
   if (arp_.waiting()) at_ms(arp_.next_deadline_ms());

@@ -1,7 +1,8 @@
-// Stack: one kernel's TCP/IPv4 stack (RFC 9293 and the RFCs named in the parts). It reads no clock
-// and does no I/O of its own: frames and `now` come in by on_frame() and poll(), frames go out
-// through a Device, and stream bytes live with the SocketLayer, which the stack asks for bytes to
-// (re)send and hands received bytes to. Owned by one kernel's loop; nothing here is thread-safe.
+// Stack: one kernel's TCP and UDP over IPv4 (RFC 9293, RFC 768 and the RFCs named in the parts). It
+// reads no clock and does no I/O of its own: frames and `now` come in by on_frame() and poll(),
+// frames go out through a Device, and stream bytes live with the SocketLayer, which the stack asks
+// for bytes to (re)send and hands received bytes to. Owned by one kernel's loop; nothing here is
+// thread-safe.
 #pragma once
 
 #include <memory>
@@ -18,6 +19,9 @@ using TcbId = Distinct<struct TcbIdTag,
                        u32>;  // slot and generation: a stale id is refused, never reused by chance
 using ListenerId = Distinct<struct ListenerIdTag, u32>;
 inline constexpr TcbId no_tcb{0};
+using UdpId = Distinct<struct UdpIdTag, u32>;  // likewise
+inline constexpr UdpId no_udp{0};
+inline constexpr u32 max_udp_groups = 20;  // of a socket; ip(7), igmp_max_memberships
 
 enum class TcpState : u8 {  // RFC 9293 section 3.3.2
   closed,
@@ -31,6 +35,22 @@ enum class TcpState : u8 {  // RFC 9293 section 3.3.2
   last_ack,
   time_wait,
 };
+
+// A datagram as it came: from `remote` to `local`.
+struct UdpReceived {
+  Endpoint local{}, remote{};
+  u8 type_of_service = 0;
+  u8 time_to_live = 0;
+};
+
+// One to be sent. The route is the caller's choice, as for ConnectOptions.
+struct UdpSend {
+  Endpoint local{}, remote{};
+  Route route{};
+  u8 type_of_service = 0;
+  u8 time_to_live = 64;
+};
+using UdpPiece = std::span<const std::byte>;  // may be written by others meanwhile: read once
 
 // What the owner of the sockets provides. Callbacks come from inside on_frame(), poll() and the
 // calls below; they may call send_available, receive_consumed, close, abort and set_* for any
@@ -62,7 +82,19 @@ class SocketLayer {
   // Orderly end: both FINs exchanged and ours acknowledged (TIME_WAIT, if any, is the stack's own
   // compact entry). The TCB is gone after the call. Not called after on_error or abort().
   virtual void on_closed(TcbId tcb, u64 cookie) = 0;
+
+  // A datagram for the socket; the layer queues or drops it.
+  virtual void on_datagram(u64 cookie, const UdpReceived& from,
+                           std::span<const std::byte> payload) = 0;
+  // What a connected socket sent was refused: ECONNREFUSED, ENOPROTOOPT. The socket lives on.
+  virtual void on_datagram_error(u64 cookie, int error) = 0;
 };
+
+// RFC 9438, or RFC 5681 and 6582; both with the same loss recovery.
+enum class CongestionControl : u8 { cubic, new_reno };
+
+// RFC 3168; Linux's tcp_ecn 0, 2 and 1.
+enum class Ecn : u8 { off, when_asked, ask };
 
 // The other stacks behind the same uplink: a connection is one stack's, but its frames may come to
 // another (docs/network.md). Called from inside on_frame(), poll() and the calls; must not call the
@@ -88,7 +120,12 @@ struct StackOptions {
   u64 secret[2] = {};     // cob-wide: ISN (RFC 6528) and timestamp offsets come from it
   // Reaction when full: connect gives ENOBUFS, a SYN is dropped and counted.
   u32 max_connections = 65'536;
-  u32 max_time_wait = 131'072;            // reaction when full: the oldest entry is given up
+  u32 max_time_wait = 131'072;  // reaction when full: the oldest entry is given up
+  // Connections with more than one segment in flight that know what arrived of it (SACK, RACK); 3
+  // KiB each while it lasts. Reaction when full: NewReno.
+  u32 max_scoreboards = 4'096;
+  CongestionControl congestion = CongestionControl::cubic;  // of new connections
+  Ecn ecn = Ecn::when_asked;
   u32 receive_window_bytes = 256 * 1024;  // default receive buffer a connection may promise
 };
 
@@ -114,15 +151,46 @@ struct TcbLimits {
   }
 };
 
+// What a connection waits for, of what tcp(7) and ss(8) name.
+enum class WaitKind : u8 { nothing, retransmit, persist, cork, keep_alive, fin_wait_2 };
+enum class CongestionState : u8 { open, recovery, loss };  // RFC 6582; after a timeout
+
 struct TcbInfo {
   TcpState state = TcpState::closed;
   Endpoint local{}, remote{};
   Route route{};
+  CongestionControl congestion_control = CongestionControl::cubic;
+  bool sack = false, ecn = false;  // agreed on
   u32 mss = 0, congestion_window_bytes = 0, slow_start_threshold_bytes = 0;
   u32 smoothed_rtt_us = 0, rtt_variance_us = 0, retransmit_timeout_us = 0;
   u32 send_window_bytes = 0, receive_window_bytes = 0, retransmits = 0;
   u64 bytes_sent = 0, bytes_received = 0;
   u32 unacked_bytes = 0, unsent_bytes = 0;
+  WaitKind waits_for = WaitKind::nothing;  // the earliest
+  u32 wait_ms = 0;                         // until then
+  u8 retries = 0;                          // of the running retransmission
+  CongestionState congestion_state = CongestionState::open;
+  bool timestamps = false, window_scaling = false;  // RFC 7323: agreed on
+  u8 send_scale = 0;                                // the peer's window shift
+};
+
+// One of list_connections(), list_time_wait(), list_neighbours().
+struct TcbEntry {
+  TcbId id;
+  u64 cookie = 0;
+  TcbInfo info;
+};
+struct TimeWaitInfo {
+  Endpoint local{}, remote{};
+  Route route{};
+  u32 left_ms = 0;
+};
+struct NeighbourInfo {
+  Ipv4Address address;
+  MacAddress mac{};       // of one that has answered
+  bool answered = false;  // false: asked, silent so far
+  bool fresh = false;     // heard of lately
+  u32 heard_ms = 0;       // ago
 };
 
 struct ListenerInfo {
@@ -134,6 +202,9 @@ struct StackCounters {
   u64 segments_in = 0, segments_out = 0, segments_retransmitted = 0, resets_in = 0, resets_out = 0;
   u64 active_opens = 0, passive_opens = 0, accept_overflows = 0, paws_dropped = 0,
       challenge_acks = 0;
+  u64 datagrams_in = 0, datagrams_out = 0;
+  u64 datagrams_nobody = 0;            // for a port without a socket
+  u64 datagrams_dropped_out = 0;       // the device had no room
   u64 connections = 0, time_wait = 0;  // gauges
 };
 
@@ -190,6 +261,8 @@ class Stack {
   virtual void set_cork(TcbId tcb, bool on) = 0;      // TCP_CORK, tcp(7)
   virtual void set_keep_alive(TcbId tcb, bool on, Duration idle, Duration interval, u32 probes) = 0;
   virtual void set_limits(TcbId tcb, const TcbLimits& limits) = 0;
+  // TCP_CONGESTION, tcp(7); the window stays.
+  virtual void set_congestion_control(TcbId tcb, CongestionControl control) = 0;
   // SHUT_WR: a FIN follows the bytes announced so far. Data still arrives.
   virtual void shutdown_send(TcbId tcb) = 0;
   // SHUT_RD: data still arrives, but once the send side is shut too it is answered with RST, and
@@ -202,6 +275,21 @@ class Stack {
   // RST and forget at once (SO_LINGER 0, unread data at close). No callback follows.
   virtual void abort(TcbId tcb) = 0;
 
+  // Datagram sockets. Of one port there may be several: who may share one is the caller's to say.
+  // ENOBUFS: too many, in all or on the port.
+  virtual Result<UdpId> udp_open(Endpoint local, bool reuse_port, u64 cookie) = 0;
+  virtual void udp_close(UdpId id) = 0;
+  // Only datagrams from `remote` from now on, to `local` (its port stays); a remote port of 0: from
+  // anyone again.
+  virtual void udp_connect(UdpId id, Endpoint local, Endpoint remote) = 0;
+  // EADDRINUSE, ENOBUFS, EADDRNOTAVAIL, as IP_ADD_MEMBERSHIP and IP_DROP_MEMBERSHIP.
+  virtual Result<void> udp_join(UdpId id, Ipv4Address group) = 0;
+  virtual Result<void> udp_leave(UdpId id, Ipv4Address group) = 0;
+  virtual bool udp_port_in_use(Port port) const = 0;
+  // One frame out of the pieces; dropped and counted when the device has no room. EMSGSIZE: longer
+  // than the route carries. ENETUNREACH: no next hop.
+  virtual Result<void> udp_send(const UdpSend& send, std::span<const UdpPiece> pieces) = 0;
+
   // The kernel behind an inside route is gone: its connections fail with ECONNRESET (on_error),
   // nothing is sent.
   virtual void route_lost(Route route) = 0;
@@ -209,6 +297,14 @@ class Stack {
   // EINVAL for a stale id.
   virtual Result<TcbInfo> info(TcbId tcb) const = 0;
   virtual const StackCounters& counters() const = 0;
+  // For tools, piece by piece: each looks at `places` places of its table at most, from `cursor`
+  // on, fills `out` from the front and returns how many. `cursor`: 0 at first; where the next call
+  // goes on, 0 again behind the end. What comes or goes meanwhile may be missed.
+  virtual std::size_t list_connections(u32& cursor, u32 places, std::span<TcbEntry> out) const = 0;
+  virtual std::size_t list_time_wait(u32& cursor, u32 places,
+                                     std::span<TimeWaitInfo> out) const = 0;
+  virtual std::size_t list_neighbours(u32& cursor, u32 places,
+                                      std::span<NeighbourInfo> out) const = 0;
   // True if a connection, TIME_WAIT entry (not reusable at `now`) or listener uses this local port
   // towards `remote`.
   virtual bool tuple_in_use(Endpoint local, Endpoint remote, Time now) const = 0;

@@ -25,6 +25,8 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
                               .mac = {{2, 0, 0, 0, 0, 1}},
                               .max_connections = 8,
                               .max_time_wait = 8,
+                              .max_scoreboards = 2,
+                              .ecn = size % 2 == 0 ? Ecn::ask : Ecn::when_asked,
                               .receive_window_bytes = 4'096},
                              device, layer)
                    .release_value();
@@ -62,6 +64,19 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
         if ((flags & 0x80) != 0) p.mss = in.word();
         p.window = in.word();
         p.data.assign(in.byte() * (in.byte() % 4u), 'f');
+        const u8 more = in.byte();
+        p.ece = (more & 1) != 0;
+        p.cwr = (more & 2) != 0;
+        p.ecn = (more >> 2) & 3;
+        p.sack_ok = (more & 0x10) != 0;
+        if ((more & 0x20) != 0) {  // blocks near what is in flight
+          p.sack.emplace();
+          const std::size_t fit = p.ts || p.scale || p.mss ? 1 : 3;
+          for (std::size_t i = 0; i < 1u + more % fit; ++i) {
+            const u32 start = our_next - in.byte() * 16u;
+            p.sack->push_back({{start}, {start + in.byte() * 16u - 16u}});
+          }
+        }
         const u16 port = static_cast<u16>(in.byte() % 4);
         const u32 ack = our_next + static_cast<u32>(static_cast<signed char>(in.byte()));
         const auto frame =
@@ -100,6 +115,7 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
           if (what % 8 == 5) stack->set_receive_buffer(c->id, what * 64u);
           if (what % 8 == 6)
             stack->set_keep_alive(c->id, true, Duration::seconds(what), Duration::seconds(1), 2);
+          if (what == 15) stack->set_congestion_control(c->id, CongestionControl::new_reno);
           if (what == 7) stack->abort(c->id), layer.connections.erase(cookie);
         }
         break;

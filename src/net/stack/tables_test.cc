@@ -144,7 +144,8 @@ TEST(Reassembly, GivesBackTheBytesWhateverTheOrder) {
       const std::size_t bytes = std::min<std::size_t>(random() % 5'000, stream.size() - at);
       if (at < got.size()) continue;
       ASSERT_TRUE(pool.insert(cold, start + static_cast<u32>(at),
-                              std::as_bytes(std::span(stream).subspan(at, bytes))));
+                              std::as_bytes(std::span(stream).subspan(at, bytes)))
+                      .whole);
       if (random() % 4 == 0) {  // the missing piece itself
         const std::size_t n = std::min<std::size_t>(1 + random() % 700, stream.size() - got.size());
         got.append(stream, got.size(), n);
@@ -167,9 +168,9 @@ TEST(Reassembly, PoolAndConnectionAreBounded) {
   a.reassembly_head = b.reassembly_head = no_slot;
   const std::byte x{1};
   u32 kept = 0;
-  for (u32 i = 0; i < 600; ++i) kept += pool.insert(a, {i * 2}, {&x, 1});
+  for (u32 i = 0; i < 600; ++i) kept += pool.insert(a, {i * 2}, {&x, 1}).whole;
   EXPECT_EQ(kept, ReassemblyPool::per_connection_pieces);
-  for (u32 i = 0; i < 600; ++i) kept += pool.insert(b, {i * 2}, {&x, 1});
+  for (u32 i = 0; i < 600; ++i) kept += pool.insert(b, {i * 2}, {&x, 1}).whole;
   EXPECT_EQ(kept, 600u);
   EXPECT_EQ(pool.pieces_in_use(), 600u);
   pool.clear(a);

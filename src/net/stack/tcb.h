@@ -1,11 +1,13 @@
 // Tcb: the transmission control block, RFC 9293 section 3.3.1, in two cache lines; what a segment
-// rarely needs is TcbCold.
-// Model: SND.* and RCV.* as the RFC names them; `send_max` is the RFC's SND.NXT (highest sent),
-// `send_next` moves back to SND.UNA when the retransmission timer expires. Times are u32
+// rarely needs is TcbCold, three more.
+// Model: with a scoreboard, what is sent again follows from it, and `send_next` stays at
+// `send_max`. SND.* and RCV.* as the RFC names them; `send_max` is the RFC's SND.NXT (highest
+// sent), `send_next` moves back to SND.UNA when the retransmission timer expires. Times are u32
 // milliseconds of the Stack's clock, compared modulo 2^32.
 // Owned by the TcbTable.
 #pragma once
 
+#include "net/stack/cubic.h"
 #include "net/stack/stack.h"
 #include "net/wire/sequence_number.h"
 
@@ -57,10 +59,20 @@ enum TcbFlag : u32 {
   flag_consumed = 1u << 24,        // the layer made room: a window update may be due
   flag_send_forced = 1u << 25,     // the override timer of RFC 9293 section 3.8.6.2.1 expired
   flag_receive_shut = 1u << 26,    // shutdown_receive() was called
+  flag_sack = 1u << 27,            // RFC 2018 agreed on
+  flag_scoreboard = 1u << 28,      // TcbCold::scoreboard says what is in flight
+  flag_ecn = 1u << 29,             // RFC 3168 section 6.1.1 agreed on
+  flag_ecn_echo = 1u << 30,        // a CE mark came: ACKs carry ECE until CWR comes
+  flag_cwr_due = 1u << 31,         // the window was reduced: the next new data carries CWR
 };
 
 // What retransmit_deadline stands for.
 enum class RetransmitTimer : u8 { retransmit, persist, cork };
+
+// What TcbCold::fine_deadline_us stands for (RFC 8985 section 8: one of them at a time).
+enum class FineTimer : u8 { reorder, probe };
+// What the tail loss probe in flight was, until its fate is known (RFC 8985 section 7.1).
+enum class Probe : u8 { none, new_data, again };
 
 struct alignas(cache_line_bytes) Tcb {
   // Line 1: identity and receive.
@@ -152,8 +164,24 @@ struct alignas(cache_line_bytes) TcbCold {
   u8 persist_shift;
   u32 user_timeout_ms;   // RFC 5482; 0: none
   u32 stalled_since_ms;  // what retransmit_deadline watches made no progress since
+
+  // Line 3: while more than one segment is in flight.
+  u32 scoreboard;              // of the pool, if flag_scoreboard
+  u32 min_rtt_us;              // 0: none yet
+  u32 fine_deadline_us;        // 0: off
+  SequenceNumber probe_end;    // TLP.end_seq, if probe
+  SequenceNumber ecn_recover;  // what lies before was sent before CE's last reduction
+  CubicState cubic;
+  CongestionControl congestion;
+  FineTimer fine_timer;
+  Probe probe;
+  // RFC 8985 section 5.3: RACK.reordering_seen, reo_wnd_mult and reo_wnd_persist.
+  u8 reordering_seen;
+  u8 reorder_multiplier;
+  u8 reorder_persist;
+  u8 silent_probes;  // sent in this recovery since the peer was last heard
 };
 inline constexpr u8 no_fin_wait_2 = 255;
-static_assert(sizeof(TcbCold) == 2 * cache_line_bytes);
+static_assert(sizeof(TcbCold) == 3 * cache_line_bytes);
 
 }  // namespace cob::net

@@ -31,6 +31,7 @@ class TcbTable {
   }
   const Tcb* get(TcbId id) const { return const_cast<TcbTable*>(this)->get(id); }
   Tcb& at(u32 slot) { return hot_[slot]; }
+  const Tcb& at(u32 slot) const { return hot_[slot]; }
   TcbCold& cold(const Tcb& t) { return cold_[slot_of(t)]; }
   const TcbCold& cold(const Tcb& t) const { return cold_[slot_of(t)]; }
   u32 slot_of(const Tcb& t) const { return static_cast<u32>(&t - &hot_[0]); }

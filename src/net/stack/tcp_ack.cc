@@ -1,8 +1,8 @@
 // The ACK field of an arriving segment: RFC 9293 section 3.10.7.4 fifth, RFC 5681 section 3.2 and
-// RFC 6582 (recovery), RFC 3522 (was it needed), RFC 5961 section 5 (acceptable range).
-// Model: changes the send side of the TCB and marks what the flush shall send again; the layer
-// hears of acknowledged bytes before anything is read from its buffer at the new offset.
-// Owned by the Stack's loop.
+// RFC 6582 (recovery; by the scoreboard it is tcp_recovery.cc's), RFC 3522 (was it needed), RFC
+// 5961 section 5 (acceptable range). Model: changes the send side of the TCB and marks what the
+// flush shall send again; the layer hears of acknowledged bytes before anything is read from its
+// buffer at the new offset. Owned by the Stack's loop.
 #include <algorithm>
 
 #include "net/stack/congestion.h"
@@ -22,7 +22,9 @@ bool TcpStack::process_ack(Tcb& t, const TcpSegment& s) {
     table_.cold(t).keep_alive_sent = 0;
   }
   if (t.timer == RetransmitTimer::persist) t.retries = 0;  // it lives, if with a closed window
+  if (t.has(flag_scoreboard)) return process_sack(t, s);
   if (ack <= t.send_unacknowledged) {
+    if (s.sack_blocks > 0) judge_probe(t, s, true);
     const u32 window = u32{s.window} << t.send_scale;
     const bool duplicate = ack == t.send_unacknowledged && t.in_flight() > 0 && s.length() == 0 &&
                            window == t.send_window;  // RFC 5681 section 2
@@ -75,6 +77,8 @@ void TcpStack::on_new_ack(Tcb& t, const TcpSegment& s) {
   if (t.send_next < ack) t.send_next = ack;
   t.retries = 0;  // progress ends the backoff, as in Linux
   cold.stalled_since_ms = now_ms_;
+  if (cold.probe != Probe::none) [[unlikely]]
+    judge_probe(t, s, false);
   bool restart_timer = true;
   if (t.has(flag_in_recovery)) {
     if (t.has(flag_may_undo) && timestamp_before(s.timestamp_echo, cold.undo_timestamp)) {
@@ -92,7 +96,8 @@ void TcpStack::on_new_ack(Tcb& t, const TcpSegment& s) {
   } else {
     t.duplicate_acks = 0;
     if (t.has(flag_after_timeout) && ack >= cold.recover) t.clear(flag_after_timeout);
-    congestion::grow(t, cold, acked, flight_before);
+    if (!t.has(flag_ecn) || !s.has(tcp_ece)) [[likely]]
+      congestion::grow(t, cold, acked, flight_before, now_ms_);
   }
   if (t.in_flight() == 0) {
     t.retransmit_deadline = 0;
@@ -113,14 +118,39 @@ void TcpStack::on_duplicate_ack(Tcb& t) {
   // `recover` keeps the duplicates of one loss from counting as another (RFC 6582 section 3.2 step
   // 1).
   if (t.duplicate_acks != 3 || t.send_unacknowledged < cold.recover) return;
-  congestion::enter_recovery(t, cold);
+  start_recovery(t);
+  t.congestion_window += 3u * t.mss;
   t.clear(flag_partial_ack_seen);
+  t.set(flag_retransmit_due);
+}
+
+void TcpStack::start_recovery(Tcb& t) {
+  TcbCold& cold = table_.cold(t);
+  congestion::enter_recovery(t, cold);
+  if (t.has(flag_ecn)) t.set(flag_cwr_due);  // RFC 3168 section 6.1.2
   // RFC 3522 (Eifel detection): an echo from before now shows that the original arrived.
   t.assign(flag_may_undo, t.has(flag_timestamps));
   cold.undo_timestamp = timestamp_now(t);
   t.clear(flag_timing_rtt);
-  t.set(flag_retransmit_due);
   start_retransmit_timer(t, RetransmitTimer::retransmit);
+}
+
+// RFC 3168 sections 6.1.2 and 6.1.3, of an acceptable segment.
+void TcpStack::on_ecn(Tcb& t, const TcpSegment& s) {
+  if (s.has(tcp_cwr)) t.clear(flag_ecn_echo);
+  if (s.congestion_experienced && !s.payload.empty()) {
+    t.set(flag_ecn_echo);
+    t.set(flag_ack_now);
+  }
+  if (!s.has(tcp_ece) || s.acknowledgment > t.send_max) return;
+  TcbCold& cold = table_.cold(t);
+  // Once a window of data, and not for what a loss has answered for already.
+  if (t.has(flag_in_recovery) || t.has(flag_after_timeout) || t.in_flight() == 0 ||
+      s.acknowledgment <= cold.ecn_recover)
+    return;
+  congestion::reduce_at_once(t, cold);
+  cold.ecn_recover = t.send_max;
+  t.set(flag_cwr_due);
 }
 
 // Our FIN is acknowledged. False if the connection ended.

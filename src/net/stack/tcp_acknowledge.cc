@@ -25,7 +25,16 @@ void TcpStack::answer_unacceptable(Tcb& t, const TcpSegment& s) {
     if (cold.last_answer_ms != 0 && now_ms_ - cold.last_answer_ms < answer_interval_ms) return;
     cold.last_answer_ms = deadline_in(0);
   }
+  report_duplicate(t, s);
+}
+
+// RFC 2883 section 4: a duplicate is told of once, and at once, so that each is.
+void TcpStack::report_duplicate(Tcb& t, const TcpSegment& s) {
   t.set(flag_ack_now);
+  const SackBlock duplicate{s.sequence, s.sequence + static_cast<u32>(s.payload.size())};
+  if (!t.has(flag_sack) || duplicate.start >= duplicate.end || duplicate.end > t.receive_next)
+    return;
+  emit_ack(t, &duplicate);
 }
 
 // RFC 5961 section 7: bounded over all connections, and the bound not guessable.

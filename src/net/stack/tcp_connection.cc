@@ -27,6 +27,7 @@ Tcb* TcpStack::create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes
   if (max_segment_bytes != 0)
     cold.advertised_mss = std::min(cold.advertised_mss, std::max(max_segment_bytes, min_mss));
   cold.last_send_ms = now_ms_;
+  cold.congestion = options_.congestion;
   if (others_ != nullptr && route.is_uplink()) others_->on_flow(key.local(), key.remote(), true);
   t->mss = t->receive_mss = std::min<u16>(536, cold.advertised_mss);
   return t;
@@ -52,6 +53,7 @@ void TcpStack::forget(Tcb& t) {
   wheel_.disarm(table_.slot_of(t));
   TcbCold& cold = table_.cold(t);
   if (!ReassemblyPool::empty(cold)) reassembly_.clear(cold);
+  if (t.has(flag_scoreboard)) release_scoreboard(t);
   unlink_child(t);
   if (others_ != nullptr && t.route.is_uplink())
     others_->on_flow(t.key.local(), t.key.remote(), false);
@@ -198,6 +200,16 @@ void TcpStack::set_limits(TcbId id, const TcbLimits& limits) {
   touch(*t);
 }
 
+void TcpStack::set_congestion_control(TcbId id, CongestionControl control) {
+  Tcb* t = table_.get(id);
+  if (t == nullptr) return;
+  TcbCold& cold = table_.cold(*t);
+  if (cold.congestion == control) return;
+  cold.congestion = control;
+  cold.cubic = {};
+  cold.window_growth = 0;
+}
+
 void TcpStack::shutdown_send(TcbId id) {
   Tcb* t = table_.get(id);
   if (t == nullptr || t->has(flag_fin_queued)) return;
@@ -244,31 +256,6 @@ void TcpStack::route_lost(Route route) {
     Tcb& t = table_.at(slot);
     if (t.id != no_tcb && t.route == route) fail(t, ECONNRESET);
   }
-}
-
-Result<TcbInfo> TcpStack::info(TcbId id) const {
-  const Tcb* t = table_.get(id);
-  if (t == nullptr) return Error::of(EINVAL, "info: no such connection");
-  const TcbCold& cold = table_.cold(*t);
-  const SequenceNumber data_start = later_of(t->send_unacknowledged, cold.initial_send + 1);
-  const SequenceNumber sent = std::min(later_of(t->send_max, data_start), t->send_end);
-  return TcbInfo{.state = t->state,
-                 .local = t->key.local(),
-                 .remote = t->key.remote(),
-                 .route = t->route,
-                 .mss = t->mss,
-                 .congestion_window_bytes = t->congestion_window,
-                 .slow_start_threshold_bytes = t->slow_start_threshold,
-                 .smoothed_rtt_us = cold.smoothed_rtt_us,
-                 .rtt_variance_us = cold.rtt_variance_us,
-                 .retransmit_timeout_us = retransmit_interval_ms(*t) * 1'000,
-                 .send_window_bytes = t->send_window,
-                 .receive_window_bytes = t->receive_edge - t->receive_next,
-                 .retransmits = cold.retransmits,
-                 .bytes_sent = cold.bytes_sent,
-                 .bytes_received = cold.bytes_received,
-                 .unacked_bytes = data_start < sent ? sent - data_start : 0,
-                 .unsent_bytes = t->send_end - sent};
 }
 
 }  // namespace cob::net

@@ -123,6 +123,7 @@ void TcpStack::on_listen_segment(u32 slot, const FlowKey& key, const TcpSegment&
   t->state = TcpState::syn_received;
   t->set(flag_passive);
   negotiate(*t, s);
+  if (options_.ecn != Ecn::off && s.has(tcp_ece) && s.has(tcp_cwr)) t->set(flag_ecn);
   t->receive_edge = t->receive_next;
   link_child(*t, slot);
   ++l.syn_queue;

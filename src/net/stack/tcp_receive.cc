@@ -79,6 +79,10 @@ void TcpStack::on_segment_syn_sent(Tcb& t, const TcpSegment& s) {
   if (!s.has(tcp_syn)) return;
   negotiate(t, s);
   t.receive_edge = t.receive_next + std::min<u32>(t.receive_buffer, 0xffff);
+  // RFC 3168 section 6.1.1: ECE alone agrees to what the SYN asked; both are a reflection.
+  if (acked && options_.ecn == Ecn::ask && t.retries == 0 &&
+      (s.flags & (tcp_ece | tcp_cwr)) == tcp_ece)
+    t.set(flag_ecn);
   if (!acked) {  // simultaneous open, section 3.5 figure 8
     t.state = TcpState::syn_received;
     t.send_next = cold.initial_send;
@@ -111,6 +115,7 @@ void TcpStack::negotiate(Tcb& t, const TcpSegment& syn) {
     t.set(flag_window_scaling);
     t.send_scale = syn.window_scale;
   }
+  if (syn.sack_permitted) t.set(flag_sack);
   // RFC 9293 section 3.7.1: 536 without the option. The floor keeps a hostile peer from asking for
   // a byte a frame.
   const u32 peer_mss = std::max<u32>(syn.mss == 0 ? 536 : syn.mss, 64);
@@ -120,6 +125,7 @@ void TcpStack::negotiate(Tcb& t, const TcpSegment& syn) {
   t.receive_mss = std::min<u16>(536, cold.advertised_mss);
   t.quick_acks = quick_ack_count;
   congestion::start(t);
+  cold.ecn_recover = cold.initial_send;
 }
 
 // Our SYN was acknowledged. False if the connection did not survive the layer's callback.
@@ -208,6 +214,9 @@ void TcpStack::on_segment(Tcb& t, const TcpSegment& s) {
     t.timestamp_recent = s.timestamp_value;
     table_.cold(t).timestamp_recent_ms = now_ms_;
   }
+  if (t.has(flag_ecn) && ((s.flags & (tcp_ece | tcp_cwr)) != 0 || s.congestion_experienced))
+      [[unlikely]]
+    on_ecn(t, s);
   const TcbId id = t.id;
   if (t.state == TcpState::syn_received) {
     if (s.acknowledgment <= t.send_unacknowledged || s.acknowledgment > t.send_max)
@@ -281,7 +290,7 @@ void TcpStack::receive_text(Tcb& t, const TcpSegment& s) {
   const SequenceNumber end = sequence + static_cast<u32>(payload.size());
   if (sequence < t.receive_next) {  // trim to the window, left and right
     const u32 old = t.receive_next - sequence;
-    if (old > payload.size() || (old == payload.size() && !fin)) return t.set(flag_ack_now);
+    if (old > payload.size() || (old == payload.size() && !fin)) return report_duplicate(t, s);
     payload = payload.subspan(old);
     sequence = t.receive_next;
   }
@@ -294,12 +303,13 @@ void TcpStack::receive_text(Tcb& t, const TcpSegment& s) {
   const bool shut = t.has(flag_closed) || (t.has(flag_receive_shut) && t.has(flag_fin_queued));
   if (!payload.empty() && shut) return refuse_data(t);
   if (sequence != t.receive_next) {  // RFC 5681 section 4.2: a duplicate ACK at once, one a segment
-    const bool kept = reassembly_.insert(cold, sequence, payload);
-    if (fin && kept) {
+    const auto kept = reassembly_.insert(cold, sequence, payload);
+    if (fin && kept.whole) {
       t.set(flag_peer_fin_known);
       cold.peer_fin = end;
     }
-    emit(t, t.send_max, 0, tcp_ack);
+    const SackBlock duplicate{sequence, sequence + static_cast<u32>(payload.size())};
+    emit_ack(t, kept.duplicate ? &duplicate : nullptr);
     return;
   }
   bool all = true;

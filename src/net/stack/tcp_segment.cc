@@ -26,7 +26,11 @@ bool TcpStack::transmit(const SegmentFields& f, Tcb* payload_of, u32 payload_off
                         u32 payload_bytes) {
   const u32 syn_bytes = f.syn_options != nullptr ? u32{sizeof(TcpSynOptions)} : 0;
   const u32 timestamp_bytes = f.timestamps ? u32{sizeof(TcpTimestampsOption)} : 0;
-  const u32 option_bytes = syn_bytes + timestamp_bytes;
+  const bool sack_permitted_alone_due = f.sack_permitted && !f.timestamps;
+  const u32 sack_bytes = f.sack_blocks > 0          ? TcpSackOption::bytes(f.sack_blocks)
+                         : sack_permitted_alone_due ? u32{sizeof(Be32)}
+                                                    : 0;
+  const u32 option_bytes = syn_bytes + timestamp_bytes + sack_bytes;
   const u32 header_bytes = u32{sizeof(Headers)} + option_bytes;
   OutgoingFrame out =
       open_frame(f.route, {f.key.remote_address}, header_bytes + payload_bytes, f.tcb);
@@ -37,7 +41,8 @@ bool TcpStack::transmit(const SegmentFields& f, Tcb* payload_of, u32 payload_off
             .ip = emit_ipv4({{f.key.local_address},
                              {f.key.remote_address},
                              ip_protocol_tcp,
-                             static_cast<u16>(tcp_bytes)},
+                             static_cast<u16>(tcp_bytes),
+                             f.ecn},
                             out.checksums),
             .tcp = {.source_port = f.key.local_port,
                     .destination_port = f.key.remote_port,
@@ -54,9 +59,19 @@ bool TcpStack::transmit(const SegmentFields& f, Tcb* payload_of, u32 payload_off
     at += sizeof(TcpSynOptions);
   }
   if (f.timestamps) {
-    const TcpTimestampsOption option{.value = f.timestamp_value, .echo = f.timestamp_echo};
+    TcpTimestampsOption option{.value = f.timestamp_value, .echo = f.timestamp_echo};
+    if (f.sack_permitted) option.nop_nop_kind_length = sack_permitted_before_timestamps;
     std::memcpy(at, &option, sizeof option);
     at += sizeof option;
+  }
+  if (sack_bytes > 0) [[unlikely]] {
+    if (f.sack_blocks > 0) {
+      std::memcpy(at, f.sack, sack_bytes);
+    } else {
+      const Be32 option = sack_permitted_alone;
+      std::memcpy(at, &option, sizeof option);
+    }
+    at += sack_bytes;
   }
   if (payload_bytes > 0)
     layer_.read_send_buffer(payload_of->id, payload_of->cookie, payload_offset,
@@ -91,8 +106,64 @@ u16 TcpStack::advertise_window(Tcb& t) {
   return static_cast<u16>(scaled);
 }
 
+// The blocks of the next ACK (RFC 2018 section 4), behind the duplicate it is to report, if any
+// (RFC 2883 section 4); how many.
+u32 TcpStack::fill_sack(const Tcb& t, const SackBlock* duplicate, TcpSackOption& option) const {
+  SackBlock blocks[max_sack_blocks];
+  const u32 most = t.has(flag_timestamps) ? max_sack_blocks - 1 : max_sack_blocks;
+  u32 count = 0;
+  if (duplicate != nullptr) blocks[count++] = *duplicate;
+  count += reassembly_.sack_blocks(table_.cold(t), t.receive_next,
+                                   std::span(blocks).subspan(count, most - count));
+  for (u32 i = 0; i < count; ++i) {
+    option.edges[2 * i] = blocks[i].start.value;
+    option.edges[2 * i + 1] = blocks[i].end.value;
+  }
+  option.length = static_cast<u8>(2 + 8 * count);
+  return count;
+}
+
+// An ACK that must not wait: of an out-of-order segment, or of a `duplicate`.
+bool TcpStack::emit_ack(Tcb& t, const SackBlock* duplicate) {
+  if (!t.has(flag_sack)) return emit(t, t.send_max, 0, tcp_ack);
+  TcpSackOption option;
+  const u32 blocks = fill_sack(t, duplicate, option);
+  if (!transmit({.key = t.key,
+                 .route = t.route,
+                 .sequence = t.send_max,
+                 .acknowledgment = t.receive_next,
+                 .window = advertise_window(t),
+                 .flags = static_cast<u8>(t.has(flag_ecn_echo) ? tcp_ack | tcp_ece : tcp_ack),
+                 .timestamps = t.has(flag_timestamps),
+                 .timestamp_value = timestamp_now(t),
+                 .timestamp_echo = t.timestamp_recent,
+                 .sack_blocks = static_cast<u8>(blocks),
+                 .sack = &option,
+                 .tcb = t.id},
+                nullptr, 0, 0))
+    return false;
+  t.last_ack_sent = t.receive_next;
+  t.flags &= ~u32{flag_ack_now | flag_ack_soft};
+  t.ack_deadline = 0;
+  return true;
+}
+
 bool TcpStack::emit(Tcb& t, SequenceNumber sequence, u32 bytes, u8 flags) {
+  // While pieces are missing every ACK says which are not (RFC 2018 section 4); data segments are
+  // full, and carry none.
+  if (bytes == 0 && flags == tcp_ack && t.has(flag_sack) && sequence == t.send_max &&
+      !ReassemblyPool::empty(table_.cold(t)))
+    return emit_ack(t, nullptr);
   const u32 offset = bytes > 0 ? sequence - t.send_unacknowledged : 0;
+  u8 ecn = 0;
+  if (t.has(flag_ecn)) [[unlikely]] {
+    if (t.has(flag_ecn_echo)) flags |= tcp_ece;
+    // New data only (RFC 3168 sections 6.1.2, 6.1.4 and 6.1.5).
+    if (bytes > 0 && sequence == t.send_max) {
+      ecn = ip_ecn_ect0;
+      if (t.has(flag_cwr_due)) flags |= tcp_cwr;
+    }
+  }
   if (!transmit({.key = t.key,
                  .route = t.route,
                  .sequence = sequence,
@@ -102,9 +173,12 @@ bool TcpStack::emit(Tcb& t, SequenceNumber sequence, u32 bytes, u8 flags) {
                  .timestamps = t.has(flag_timestamps),
                  .timestamp_value = timestamp_now(t),
                  .timestamp_echo = t.timestamp_recent,
+                 .ecn = ecn,
                  .tcb = t.id},
                 &t, offset, bytes))
     return false;
+  if ((flags & tcp_cwr) != 0) [[unlikely]]
+    t.clear(flag_cwr_due);
   t.last_ack_sent = t.receive_next;
   t.flags &= ~u32{flag_ack_now | flag_ack_soft};
   t.ack_deadline = 0;
@@ -123,16 +197,20 @@ bool TcpStack::emit_syn(Tcb& t) {
                               .scale_length = scaling ? u8{3} : u8{1},
                               .scale = scaling ? receive_window_scale : u8{1}};
   const u32 window = std::min<u32>(t.receive_buffer, 0xffff);  // never scaled in a SYN
+  // RFC 3168 section 6.1.1.1: a SYN that got no answer asks no more.
+  const bool ask = !answer && options_.ecn == Ecn::ask && t.retries == 0;
+  const u32 ecn_flags = ask ? tcp_ece | tcp_cwr : answer && t.has(flag_ecn) ? tcp_ece : 0;
   if (!transmit({.key = t.key,
                  .route = t.route,
                  .sequence = cold.initial_send,
                  .acknowledgment = answer ? t.receive_next : SequenceNumber{},
                  .window = static_cast<u16>(window),
-                 .flags = static_cast<u8>(answer ? tcp_syn | tcp_ack : tcp_syn),
+                 .flags = static_cast<u8>((answer ? tcp_syn | tcp_ack : tcp_syn) | ecn_flags),
                  .timestamps = !answer || t.has(flag_timestamps),
                  .timestamp_value = timestamp_now(t),
                  .timestamp_echo = answer ? t.timestamp_recent : 0,
                  .syn_options = &options,
+                 .sack_permitted = !answer || t.has(flag_sack),
                  .tcb = t.id},
                 nullptr, 0, 0))
     return false;

@@ -72,7 +72,11 @@ bool TcpStack::output_handshake(Tcb& t) {
 }
 
 bool TcpStack::output_data(Tcb& t) {
-  if (t.has(flag_retransmit_due) && t.in_flight() > 0) {
+  t.clear(flag_congestion_limited);
+  if (t.has(flag_scoreboard)) {
+    if (!resend_lost(t)) return false;
+    if (board(t).lost_bytes() > 0) return true;
+  } else if (t.has(flag_retransmit_due) && t.in_flight() > 0) {
     const u32 data_in_flight = std::min(t.send_end, t.send_max) - t.send_unacknowledged;
     const u32 bytes = std::min<u32>(t.mss, data_in_flight);
     const bool fin = t.has(flag_fin_sent) && bytes == data_in_flight;
@@ -83,11 +87,11 @@ bool TcpStack::output_data(Tcb& t) {
     if (!sent) return false;
   }
   t.clear(flag_retransmit_due);
-  t.clear(flag_congestion_limited);
   if (t.send_next == t.send_end && !t.has(flag_fin_queued)) return true;
   if (t.in_flight() == 0) {
     TcbCold& cold = table_.cold(t);
-    if (now_ms_ - cold.last_send_ms > cold.retransmit_timeout_ms) congestion::restart_after_idle(t);
+    if (now_ms_ - cold.last_send_ms > cold.retransmit_timeout_ms)
+      congestion::restart_after_idle(t, cold);
   }
   // What was sent before goes again segment by segment.
   const u32 most = t.send_next < t.send_max ? t.mss : segmented_payload(t);
@@ -96,11 +100,16 @@ bool TcpStack::output_data(Tcb& t) {
     const bool fin_due = t.has(flag_fin_queued);
     if (unsent == 0 && !fin_due) break;
     const u32 flight = t.send_next - t.send_unacknowledged;
-    // RFC 3042: the first two duplicate ACKs each let one new segment out.
-    const u32 extra = t.has(flag_in_recovery) ? 0 : std::min<u32>(t.duplicate_acks, 2) * t.mss;
     const u32 offered = t.send_window > flight ? t.send_window - flight : 0;
-    const u32 allowed =
-        t.congestion_window + extra > flight ? t.congestion_window + extra - flight : 0;
+    u32 pipe = flight;
+    u32 window = t.congestion_window;
+    if (t.has(flag_scoreboard)) {
+      pipe = board(t).pipe();  // RFC 6675 section 5 (C)
+    } else if (!t.has(flag_in_recovery)) {
+      // RFC 3042: the first two duplicate ACKs each let one new segment out.
+      window += std::min<u32>(t.duplicate_acks, 2) * t.mss;
+    }
+    const u32 allowed = window > pipe ? window - pipe : 0;
     u32 bytes = std::min({unsent, offered, allowed, u32{t.mss}});
     if (most > t.mss && bytes == t.mss) {  // whole segments, which the device cuts
       bytes = std::min({unsent, offered, allowed, most});
@@ -143,9 +152,11 @@ bool TcpStack::send_piece(Tcb& t, u32 bytes, bool fin) {
     ++counters_.segments_retransmitted;
     if (t.has(flag_timing_rtt) && cold.rtt_sequence > at) t.clear(flag_timing_rtt);  // Karn
   } else {
+    if (t.has(flag_sack) && at != t.send_unacknowledged) note_sent(t, at);
     if (bytes > 0 && bytes < t.mss) t.small_segment_end = end;
     // Behind a hole the cumulative ACK would time the hole's repair.
-    if ((t.flags & (flag_timing_rtt | flag_in_recovery | flag_after_timeout)) == 0) {
+    if ((t.flags & (flag_timing_rtt | flag_in_recovery | flag_after_timeout | flag_scoreboard)) ==
+        0) {
       t.set(flag_timing_rtt);
       cold.rtt_sequence = t.send_next;
       cold.rtt_start_us = static_cast<u32>(now_.ns / 1000);
@@ -173,6 +184,7 @@ void TcpStack::arm_after_output(Tcb& t) {
       table_.cold(t).stalled_since_ms = now_ms_;
       start_retransmit_timer(t, RetransmitTimer::retransmit);
     }
+    if (t.has(flag_scoreboard)) arm_probe(t);
     return;
   }
   const bool waiting =

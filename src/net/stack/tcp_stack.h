@@ -1,6 +1,6 @@
 // TcpStack: the Stack. Its methods lie in the files the RFCs' seams suggest: ip, tcp_receive,
-// tcp_ack, tcp_send, tcp_segment, tcp_timer, tcp_listen, tcp_connection; congestion control is
-// congestion.h.
+// tcp_ack, tcp_recovery, tcp_send, tcp_segment, tcp_timer, tcp_listen, tcp_connection, and udp; congestion
+// control is congestion.h.
 // Model: on_frame() changes state and marks TCBs; poll() runs timers and then flushes every marked
 // TCB once, so ACKs, data and FINs of one turn share segments. Only what must not wait (RST,
 // duplicate and challenge ACKs) leaves from on_frame().
@@ -13,10 +13,13 @@
 #include "net/stack/arp.h"
 #include "net/stack/keyed_hash.h"
 #include "net/stack/reassembly.h"
+#include "net/stack/sack_scoreboard.h"
 #include "net/stack/stack.h"
 #include "net/stack/tcb_table.h"
 #include "net/stack/time_wait.h"
 #include "net/stack/timer_wheel.h"
+#include "net/stack/udp.h"
+#include "net/wire/icmp.h"
 #include "net/wire/tcp.h"
 
 namespace cob::net {
@@ -60,17 +63,32 @@ class TcpStack final : public Stack {
   void set_cork(TcbId tcb, bool on) override;
   void set_keep_alive(TcbId tcb, bool on, Duration idle, Duration interval, u32 probes) override;
   void set_limits(TcbId tcb, const TcbLimits& limits) override;
+  void set_congestion_control(TcbId tcb, CongestionControl control) override;
   void shutdown_send(TcbId tcb) override;
   void shutdown_receive(TcbId tcb) override;
   void close(TcbId tcb) override;
   void abort(TcbId tcb) override;
   void route_lost(Route route) override;
 
+  Result<UdpId> udp_open(Endpoint local, bool reuse_port, u64 cookie) override;
+  void udp_close(UdpId id) override;
+  void udp_connect(UdpId id, Endpoint local, Endpoint remote) override;
+  Result<void> udp_join(UdpId id, Ipv4Address group) override;
+  Result<void> udp_leave(UdpId id, Ipv4Address group) override;
+  bool udp_port_in_use(Port port) const override;
+  Result<void> udp_send(const UdpSend& send, std::span<const UdpPiece> pieces) override;
+
   Result<TcbInfo> info(TcbId tcb) const override;
   const StackCounters& counters() const override;
   bool tuple_in_use(Endpoint local, Endpoint remote, Time now) const override;
+  // listing.cc
+  std::size_t list_connections(u32& cursor, u32 places, std::span<TcbEntry> out) const override;
+  std::size_t list_time_wait(u32& cursor, u32 places, std::span<TimeWaitInfo> out) const override;
+  std::size_t list_neighbours(u32& cursor, u32 places, std::span<NeighbourInfo> out) const override;
 
  private:
+  TcbInfo describe(const Tcb& t) const;
+
   // ip.cc: frames in and out.
   struct OutgoingFrame {
     std::span<std::byte> bytes;  // empty: the frame is dropped
@@ -81,6 +99,7 @@ class TcpStack final : public Stack {
   };
   void set_now(Time now);
   bool is_local(Ipv4Address address, Route from) const;
+  bool is_broadcast(Ipv4Address address) const;
   void on_arp(std::span<const std::byte> packet);
   void on_icmp(const Ipv4Packet& packet, Route from);
   void on_unreachable(const Ipv4Packet& packet, Route from);
@@ -93,6 +112,11 @@ class TcpStack final : public Stack {
   u32 segmented_payload(const Tcb& t) const;
   bool hand_on(const FlowKey& key, bool opens);
 
+  // udp.cc
+  void on_udp(const Ipv4Packet& packet, Route from, bool verify_checksum);
+  void refuse_datagram(const Ipv4Packet& packet, Route from, Port source_port);
+  void on_datagram_refused(const IcmpUnreachable& unreachable);
+
   // tcp_segment.cc: segments out.
   struct SegmentFields {
     FlowKey key;
@@ -103,11 +127,17 @@ class TcpStack final : public Stack {
     bool timestamps = false;
     u32 timestamp_value = 0, timestamp_echo = 0;
     const TcpSynOptions* syn_options = nullptr;
+    bool sack_permitted = false;
+    u8 sack_blocks = 0;
+    u8 ecn = 0;                           // of the IP header
+    const TcpSackOption* sack = nullptr;  // REQUIRES: sack_blocks > 0 makes it fit
     TcbId tcb = no_tcb;
   };
   bool transmit(const SegmentFields& fields, Tcb* payload_of, u32 payload_offset,
                 u32 payload_bytes);
   bool emit(Tcb& t, SequenceNumber sequence, u32 bytes, u8 flags);
+  bool emit_ack(Tcb& t, const SackBlock* duplicate);
+  u32 fill_sack(const Tcb& t, const SackBlock* duplicate, TcpSackOption& option) const;
   bool emit_syn(Tcb& t);
   void emit_reset(const Tcb& t);
   void reset_for(const FlowKey& key, const TcpSegment& segment, Route route);
@@ -129,6 +159,7 @@ class TcpStack final : public Stack {
   void answer_unacceptable(Tcb& t, const TcpSegment& segment);
   void challenge_ack(Tcb& t);
   bool take_challenge_token();
+  void report_duplicate(Tcb& t, const TcpSegment& segment);
   void schedule_ack(Tcb& t, u32 payload_bytes);
   void ack_soon(Tcb& t);
   void poll_soft_acks();
@@ -144,6 +175,26 @@ class TcpStack final : public Stack {
   void on_duplicate_ack(Tcb& t);
   void update_send_window(Tcb& t, const TcpSegment& segment);
   bool on_fin_acked(Tcb& t);
+  void start_recovery(Tcb& t);
+  void on_ecn(Tcb& t, const TcpSegment& segment);
+
+  // tcp_recovery.cc: loss recovery by the scoreboard.
+  bool process_sack(Tcb& t, const TcpSegment& segment);
+  void on_needless_retransmission(Tcb& t);
+  void detect_losses(Tcb& t);
+  void on_fine_timer(Tcb& t);
+  void arm_probe(Tcb& t);
+  void send_probe(Tcb& t);
+  void judge_probe(Tcb& t, const TcpSegment& segment, bool duplicate);
+  u32 reorder_window_us(const Tcb& t) const;
+  void apply_prr(Tcb& t, u32 delivered, bool safe);
+  bool resend_lost(Tcb& t);
+  bool send_again(Tcb& t, const Scoreboard::Piece& piece);
+  void note_sent(Tcb& t, SequenceNumber at);
+  void send_all_again(Tcb& t);
+  void release_scoreboard(Tcb& t);
+  Scoreboard& board(const Tcb& t) { return boards_[table_.cold(t).scoreboard]; }
+  const Scoreboard& board(const Tcb& t) const { return boards_[table_.cold(t).scoreboard]; }
 
   // tcp_send.cc: output.
   void touch(Tcb& t);
@@ -193,6 +244,7 @@ class TcpStack final : public Stack {
   // ACKs to unacceptable segments of one connection, as Linux.
   static constexpr u32 answer_interval_ms = 500;
   static constexpr u32 fin_wait_2_ms = 60'000;         // Linux tcp_fin_timeout
+  static constexpr u32 refusals_a_second = 1'000;      // datagrams from the uplink
   static constexpr u32 max_send_buffer = 1u << 30;     // bytes a connection may have announced
   static constexpr u32 reassembly_pieces = 32 * 1024;  // of 2 KiB
 
@@ -208,6 +260,10 @@ class TcpStack final : public Stack {
                          // catch up from it
   Time now_;
   u32 now_ms_ = 1;
+  u32 now_us_ = 0;
+  // The wheel's ticks divide a millisecond, and are short beside the round trips of a cob.
+  static constexpr u32 wheel_tick_ns = 62'500;
+  static constexpr u32 wheel_ticks_per_ms = 1'000'000 / wheel_tick_ns;
   u64 now_tick_ = 0;  // now_ms_ before truncation
 
   HashKey secret_;
@@ -215,6 +271,8 @@ class TcpStack final : public Stack {
   TimeWaitTable time_wait_;
   TimerWheel wheel_;
   ReassemblyPool reassembly_;
+  UdpTable udp_;
+  ScoreboardPool boards_;
   ArpCache arp_;
   std::vector<TcbId> output_list_, flushing_;  // TCBs to look at; each at most once
   std::vector<TcbId> blocked_;  // had no room in the device: tried again at every poll
@@ -233,6 +291,8 @@ class TcpStack final : public Stack {
   u32 soft_ack_head_ = 0, soft_ack_tail_ = 0;
   u32 challenge_tokens_ = 0;
   u32 challenge_second_ = 0;
+  u32 refusals_ = 0;  // in refusal_second_
+  u32 refusal_second_ = 0;
   u64 random_ = 0;
 };
 

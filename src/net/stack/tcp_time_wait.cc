@@ -22,7 +22,9 @@ void TcpStack::enter_time_wait(Tcb& t) {
                   .window_scale = t.has(flag_window_scaling) ? receive_window_scale : u8{0}};
   finish(t);
   // The layer may have opened the 4-tuple anew from its callback; then the past is not waited for.
-  if (table_.find(e.key, e.hash) == nullptr) time_wait_.insert(e, now_ms_);
+  if (table_.find(e.key, e.hash) != nullptr) return;
+  time_wait_.insert(e, now_ms_);
+  quiet_until_ = std::min(quiet_until_, now_ + Duration::milliseconds(time_wait_ms + 1'000));
 }
 
 // RFC 6191 from the side that connects: a SYN whose timestamp is newer than all we sent is accepted

@@ -1,8 +1,8 @@
 // Timers: retransmission by RFC 6298, zero-window probes by RFC 9293 section 3.8.6.1, keep-alive by
 // RFC 1122 section 4.2.3.6, FIN_WAIT_2 bounded as Linux bounds its orphans.
-// Model: a TCB keeps three deadlines; the wheel holds the earliest, and is not told when a deadline
-// moves later.
-// Owned by the Stack's loop.
+// Model: a TCB keeps three deadlines in milliseconds, and with a scoreboard one in microseconds;
+// the wheel holds the earliest, and is not told when a deadline moves later. Owned by the Stack's
+// loop.
 #include <algorithm>
 
 #include "net/stack/congestion.h"
@@ -31,8 +31,15 @@ void TcpStack::sync_timer(Tcb& t) {
   consider(t.retransmit_deadline);
   consider(t.ack_deadline);
   consider(t.idle_deadline);
-  if (earliest == INT32_MAX) return;
-  const u64 tick = now_tick_ + static_cast<u64>(std::max(earliest, 1));
+  u64 tick = earliest == INT32_MAX
+                 ? TimerWheel::never
+                 : (now_tick_ + static_cast<u64>(std::max(earliest, 1))) * wheel_ticks_per_ms;
+  if (t.has(flag_scoreboard) && table_.cold(t).fine_deadline_us != 0) {
+    const i32 left_us = static_cast<i32>(table_.cold(t).fine_deadline_us - now_us_);
+    const u64 due_ns = static_cast<u64>(now_.ns) + static_cast<u64>(std::max(left_us, 1)) * 1'000;
+    tick = std::min(tick, (due_ns + wheel_tick_ns - 1) / wheel_tick_ns);
+  }
+  if (tick == TimerWheel::never) return;
   const u32 slot = table_.slot_of(t);
   if (!wheel_.armed(slot) || tick < wheel_.due(slot)) wheel_.arm(slot, tick);
 }
@@ -48,6 +55,7 @@ void TcpStack::on_timer(u32 slot) {
     t.set(flag_ack_now);
     touch(t);
   }
+  if (t.has(flag_scoreboard)) on_fine_timer(t);
   if (due(t.retransmit_deadline) && !on_retransmit_timer(t)) return;
   if (due(t.idle_deadline) && !on_idle_timer(t)) return;
   sync_timer(t);
@@ -118,10 +126,13 @@ bool TcpStack::on_retransmit_timer(Tcb& t) {
   } else {
     --t.retries;  // timeout() asks whether this is the first
     congestion::timeout(t, cold);
+    if (t.has(flag_ecn)) t.set(flag_cwr_due);
+    cold.probe = Probe::none;
+    cold.fine_deadline_us = 0;
     ++t.retries;
     t.duplicate_acks = 0;
     t.clear(flag_retransmit_due);
-    t.send_next = t.send_unacknowledged;  // RFC 5681: what was in flight counts as lost
+    send_all_again(t);  // RFC 5681: what was in flight counts as lost
   }
   start_retransmit_timer(t, RetransmitTimer::retransmit);
   return true;

@@ -126,6 +126,21 @@ class TestLayer final : public SocketLayer {
     VERIFY(!c.over());
     c.closed = true;
   }
+  struct TestDatagram {
+    u64 cookie;
+    UdpReceived from;
+    std::string data;
+  };
+  std::deque<TestDatagram> datagrams;
+  std::deque<std::pair<u64, int>> datagram_errors;
+  void on_datagram(u64 cookie, const UdpReceived& from,
+                   std::span<const std::byte> payload) override {
+    datagrams.push_back(
+        {cookie, from, {reinterpret_cast<const char*>(payload.data()), payload.size()}});
+  }
+  void on_datagram_error(u64 cookie, int error) override {
+    datagram_errors.emplace_back(cookie, error);
+  }
 
  private:
   TestConnection& at(TcbId tcb, u64 cookie) {

@@ -23,6 +23,7 @@ void TimeWaitTable::erase(TimeWaitEntry& entry) {
   const u32 slot = static_cast<u32>(&entry - &entries_[0]);
   index_.erase(entry.hash, slot);
   unlink(slot);
+  entry.key = {};
   entry.next = free_;
   free_ = slot;
 }

@@ -51,6 +51,10 @@ class TimeWaitTable {
   u32 size() const { return index_.size(); }
   // REQUIRES: size() > 0.
   u32 next_expiry_ms() const { return entries_[oldest_].expires_ms; }
+  // Slots [0, slots_touched()) may be in use; of an unused one in_use() is false.
+  u32 slots_touched() const { return touched_; }
+  const TimeWaitEntry& at(u32 slot) const { return entries_[slot]; }
+  static bool in_use(const TimeWaitEntry& entry) { return entry.key != FlowKey{}; }
 
  private:
   void append(u32 slot, u32 now_ms);

@@ -1,9 +1,8 @@
 // TimerWheel: one deadline a slot in O(1), after Varghese and Lauck, "Hashed and Hierarchical
 // Timing Wheels" (1987), scheme 7.
-// Model: ticks of 1 ms; four levels of 256 buckets, each bucket a doubly linked list threaded
-// through a node a slot; a bit a bucket finds the next one. Owners re-arm lazily: a deadline that
-// moved later is only looked at when the old one fires.
-// Owned by the Stack.
+// Model: ticks are the owner's; four levels of 256 buckets, each bucket a doubly linked list
+// threaded through a node a slot; a bit a bucket finds the next one. Owners re-arm lazily: a
+// deadline that moved later is only looked at when the old one fires. Owned by the Stack.
 #pragma once
 
 #include <array>

@@ -15,6 +15,7 @@ struct Ipv4Address {
   constexpr auto operator<=>(const Ipv4Address&) const = default;
   constexpr bool is_any() const { return value == 0; }
   constexpr bool is_loopback() const { return (value >> 24) == 127; }
+  constexpr bool is_multicast() const { return (value >> 28) == 14; }  // RFC 5771
 };
 
 struct MacAddress {

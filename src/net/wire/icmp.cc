@@ -1,5 +1,5 @@
-// ICMP destination unreachable, RFC 792: finds the quoted TCP segment's endpoints and sequence
-// number.
+// ICMP destination unreachable, RFC 792: finds the quoted packet's endpoints and, of a TCP
+// segment, its sequence number.
 // Model: the quoted header is as untrusted as the rest; the receiver checks the sequence number
 // (RFC 5927 section 4).
 // Values; no owner.
@@ -15,20 +15,22 @@ std::optional<IcmpUnreachable> parse_icmp_unreachable(std::span<const std::byte>
   const auto quoted = read_once<Ipv4Header>(icmp, sizeof h);
   const std::size_t quoted_bytes = std::size_t{quoted.version_and_length & 0x0fu} * 4;
   if (h.type != icmp_unreachable || (quoted.version_and_length >> 4) != 4 ||
-      quoted_bytes < sizeof quoted || quoted.protocol != ip_protocol_tcp ||
+      quoted_bytes < sizeof quoted ||
+      (quoted.protocol != ip_protocol_tcp && quoted.protocol != ip_protocol_udp) ||
       (quoted.flags_and_offset.get() & 0x1fff) != 0)
     return std::nullopt;
-  struct FirstTcpBytes {
+  struct FirstBytes {
     Be16 source_port, destination_port;
-    Be32 sequence;
+    Be32 sequence;  // UDP: length and checksum
   };
-  if (icmp.size() < sizeof h + quoted_bytes + sizeof(FirstTcpBytes)) return std::nullopt;
-  const auto tcp = read_once<FirstTcpBytes>(icmp, sizeof h + quoted_bytes);
+  if (icmp.size() < sizeof h + quoted_bytes + sizeof(FirstBytes)) return std::nullopt;
+  const auto first = read_once<FirstBytes>(icmp, sizeof h + quoted_bytes);
   return IcmpUnreachable{h.code,
+                         quoted.protocol,
                          h.sequence_or_mtu.get(),
-                         {{quoted.source.get()}, Port(tcp.source_port.get())},
-                         {{quoted.destination.get()}, Port(tcp.destination_port.get())},
-                         {tcp.sequence.get()}};
+                         {{quoted.source.get()}, Port(first.source_port.get())},
+                         {{quoted.destination.get()}, Port(first.destination_port.get())},
+                         {quoted.protocol == ip_protocol_tcp ? first.sequence.get() : 0}};
 }
 
 }  // namespace cob::net

@@ -25,17 +25,20 @@ Ipv4Verdict parse_ipv4(std::span<const std::byte> bytes, bool verify_checksum, I
   out.source = {h.source.get()};
   out.destination = {h.destination.get()};
   out.protocol = h.protocol;
+  out.type_of_service = h.type_of_service;
+  out.time_to_live = h.time_to_live;
+  out.ecn = h.type_of_service & ip_ecn_mask;
   out.payload = bytes.subspan(header_bytes, total_bytes - header_bytes);
   return Ipv4Verdict::good;
 }
 
 Ipv4Header emit_ipv4(const Ipv4Fields& fields, bool with_checksum) {
   Ipv4Header h{.version_and_length = 0x45,
-               .type_of_service = 0,
+               .type_of_service = static_cast<u8>(fields.type_of_service | fields.ecn),
                .total_length = static_cast<u16>(sizeof(Ipv4Header) + fields.payload_bytes),
                .identification = u16{0},
                .flags_and_offset = ip_dont_fragment,
-               .time_to_live = default_time_to_live,
+               .time_to_live = fields.time_to_live,
                .protocol = fields.protocol,
                .checksum = {},
                .source = fields.source.value,

@@ -39,15 +39,21 @@ static_assert(sizeof(Ipv4Header) == 20 && alignof(Ipv4Header) == 1);
 
 inline constexpr u8 ip_protocol_icmp = 1;
 inline constexpr u8 ip_protocol_tcp = 6;
+inline constexpr u8 ip_protocol_udp = 17;
 inline constexpr u16 ip_dont_fragment = 0x4000;
 inline constexpr u16 ip_more_fragments = 0x2000;
 inline constexpr u8 default_time_to_live = 64;
+// The ECN field, RFC 3168 section 5: the low bits of the type of service.
+inline constexpr u8 ip_ecn_mask = 3, ip_ecn_ect0 = 2, ip_ecn_ce = 3;
 
 struct Ipv4Packet {
   Ipv4Address source;
   Ipv4Address destination;
   u8 protocol = 0;
+  u8 type_of_service = 0;
+  u8 time_to_live = 0;
   std::span<const std::byte> payload;
+  u8 ecn = 0;  // RFC 3168 section 5
 };
 
 enum class Ipv4Verdict : u8 { good, malformed, bad_checksum, fragment };
@@ -61,6 +67,9 @@ struct Ipv4Fields {
   Ipv4Address destination;
   u8 protocol = 0;
   u16 payload_bytes = 0;
+  u8 ecn = 0;
+  u8 type_of_service = 0;  // `ecn` comes into it
+  u8 time_to_live = default_time_to_live;
 };
 
 // A header without options, DF set, identification 0 (RFC 6864 section 4.1).

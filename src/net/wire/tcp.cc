@@ -1,4 +1,4 @@
-// TCP parse, RFC 9293 section 3.1 and 3.2 (options), RFC 7323 sections 2.2 and 3.2.
+// TCP parse, RFC 9293 section 3.1 and 3.2 (options), RFC 7323 sections 2.2 and 3.2, RFC 2018.
 // Model: header and options are copied once and judged on the copy; an option that does not fit
 // makes the segment malformed, an unknown one is skipped by its length (RFC 9293 3.2: MUST-6,
 // MUST-7).
@@ -36,6 +36,12 @@ bool parse_options(const u8* options, std::size_t bytes, TcpSegment& out) {
       out.has_timestamps = true;
       out.timestamp_value = read_u32(data);
       out.timestamp_echo = read_u32(data + 4);
+    } else if (kind == 4 && length == 2) {
+      out.sack_permitted = true;
+    } else if (kind == 5 && length >= 10 && length % 8 == 2) {
+      out.sack_blocks = static_cast<u8>(length / 8);  // at most 4: options end at 40 bytes
+      for (u32 b = 0; b < out.sack_blocks; ++b)
+        out.sack[b] = {{read_u32(data + 8 * b)}, {read_u32(data + 8 * b + 4)}};
     }
     i += length;
   }
@@ -62,8 +68,10 @@ TcpVerdict parse_tcp(const Ipv4Packet& packet, bool verify_checksum, TcpSegment&
   out.source_port = Port(h.source_port.get());
   out.destination_port = Port(h.destination_port.get());
   out.window = h.window.get();
-  out.flags = h.flags & 0x3f;
-  out.has_timestamps = out.has_window_scale = false;
+  out.flags = h.flags;
+  out.has_timestamps = out.has_window_scale = out.sack_permitted = false;
+  out.congestion_experienced = packet.ecn == ip_ecn_ce;
+  out.sack_blocks = 0;
   out.mss = 0;
   out.payload = bytes.subspan(header_bytes);
   const std::size_t option_bytes = header_bytes - sizeof h;

@@ -1,5 +1,5 @@
 // TCP segments, RFC 9293 section 3.1; options: MSS (RFC 9293 3.7.1), window scale and timestamps
-// (RFC 7323).
+// (RFC 7323), selective acknowledgment (RFC 2018); the flags of RFC 3168.
 // Model: TcpHeader is the view; TcpSegment the value: offset and options lie inside the segment,
 // checksum right.
 // Values; no owner.
@@ -41,6 +41,7 @@ struct TcpHeader {
 static_assert(sizeof(TcpHeader) == 20 && alignof(TcpHeader) == 1);
 
 inline constexpr u8 tcp_fin = 0x01, tcp_syn = 0x02, tcp_rst = 0x04, tcp_psh = 0x08, tcp_ack = 0x10;
+inline constexpr u8 tcp_ece = 0x40, tcp_cwr = 0x80;  // RFC 3168 section 6.1
 
 // RFC 7323 appendix A: NOP NOP kind 8 length 10, TSval, TSecr. The layout every established segment
 // carries.
@@ -60,6 +61,33 @@ struct TcpSynOptions {
 };
 static_assert(sizeof(TcpSynOptions) == 8 && alignof(TcpSynOptions) == 1);
 
+// RFC 2018 section 2: SACK permitted, in the place of the two NOPs before a SYN's timestamps, or
+// behind two NOPs.
+inline constexpr u32 sack_permitted_before_timestamps = 0x0402080a;
+inline constexpr u32 sack_permitted_alone = 0x01010402;
+
+// A block of RFC 2018 section 3: bytes [start, end) have arrived.
+struct SackBlock {
+  SequenceNumber start, end;
+  bool operator==(const SackBlock&) const = default;
+};
+inline constexpr u32 max_sack_blocks = 4;  // 40 bytes of options hold no more
+
+//                   +--------+--------+--------+--------+
+//                   |  NOP   |  NOP   | Kind=5 | Length |
+// +--------+--------+--------+--------+--------+--------+
+// |      Left Edge of 1st Block       |  Right Edge  ...
+// +--------+--------+--------+--------+--------+--------+
+struct TcpSackOption {
+  u8 nops[2] = {1, 1};
+  u8 kind = 5, length = 2;
+  Be32 edges[2 * max_sack_blocks];
+
+  // NOPs, kind, length and so many blocks.
+  static constexpr u32 bytes(u32 blocks) { return 4 + 8 * blocks; }
+};
+static_assert(sizeof(TcpSackOption) == 36 && alignof(TcpSackOption) == 1);
+
 inline constexpr u8 max_window_scale = 14;  // RFC 7323 section 2.3
 
 struct TcpSegment {
@@ -71,12 +99,17 @@ struct TcpSegment {
   u8 flags = 0;
   bool has_timestamps = false;
   bool has_window_scale = false;
-  u8 window_scale = 0;  // <= max_window_scale
-  u16 mss = 0;          // 0: no option
+  bool sack_permitted = false;
+  bool congestion_experienced = false;  // the IP header's CE (RFC 3168 section 5)
+  u8 sack_blocks = 0;                   // of `sack`, in the order they came
+  u8 window_scale = 0;                  // <= max_window_scale
+  u16 mss = 0;                          // 0: no option
   u32 timestamp_value = 0;
   u32 timestamp_echo = 0;
   std::span<const std::byte> payload;
+  SackBlock sack[max_sack_blocks];  // as sent: any numbers
 
+  std::span<const SackBlock> blocks() const { return {sack, sack_blocks}; }
   bool has(u8 flag) const { return (flags & flag) != 0; }
   // SEG.LEN: payload plus one for each of SYN and FIN.
   u32 length() const {

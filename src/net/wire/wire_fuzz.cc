@@ -5,6 +5,7 @@
 #include "net/wire/arp.h"
 #include "net/wire/icmp.h"
 #include "net/wire/tcp.h"
+#include "net/wire/udp.h"
 
 using namespace cob::net;
 
@@ -22,7 +23,16 @@ extern "C" int LLVMFuzzerTestOneInput(const cob::u8* data, std::size_t size) {
       inside(packet.payload);
       if (parse_tcp(packet, verify, segment) == TcpVerdict::good) inside(segment.payload);
     }
-    if (parse_tcp({{1}, {2}, ip_protocol_tcp, input}, verify, segment) == TcpVerdict::good) {
+    UdpDatagram datagram;
+    if (parse_udp(
+            {.source = {1}, .destination = {2}, .protocol = ip_protocol_udp, .payload = input},
+            verify, datagram) == UdpVerdict::good) {
+      inside(datagram.payload);
+      if (datagram.payload.size() > 65'535 - sizeof(UdpHeader)) abort();
+    }
+    if (parse_tcp(
+            {.source = {1}, .destination = {2}, .protocol = ip_protocol_tcp, .payload = input},
+            verify, segment) == TcpVerdict::good) {
       inside(segment.payload);
       if (segment.window_scale > max_window_scale && segment.has_window_scale) abort();
     }

@@ -10,6 +10,7 @@
 #include "net/wire/ethernet.h"
 #include "net/wire/icmp.h"
 #include "net/wire/tcp.h"
+#include "net/wire/udp.h"
 
 namespace cob::net {
 namespace {
@@ -174,13 +175,18 @@ TEST_F(Tcp, OffsetsMustLieInside) {
   EXPECT_EQ(parse({}, 0, 6), TcpVerdict::malformed);
   EXPECT_EQ(parse({}, 0, 5), TcpVerdict::good);
   for (std::size_t n = 0; n < 20; ++n)
-    EXPECT_EQ(parse_tcp({{1}, {2}, 6, std::span(storage).first(n)}, false, segment),
+    EXPECT_EQ(parse_tcp({.source = {1},
+                         .destination = {2},
+                         .protocol = 6,
+                         .payload = std::span(storage).first(n)},
+                        false, segment),
               TcpVerdict::malformed);
 }
 
 TEST_F(Tcp, ChecksumCoversPseudoHeaderHeaderAndPayload) {
   parse({}, 7);
-  const Ipv4Packet packet{{0x0a000001}, {0x0a000002}, 6, storage};
+  const Ipv4Packet packet{
+      .source = {0x0a000001}, .destination = {0x0a000002}, .protocol = 6, .payload = storage};
   const u64 pseudo = checksum_pseudo_header(packet.source, packet.destination, 6, 27);
   const u16 sum = checksum_fold(checksum_add(pseudo, storage));
   std::memcpy(storage.data() + 16, &sum, 2);
@@ -212,7 +218,78 @@ TEST(Icmp, UnreachableNamesTheConnection) {
   EXPECT_EQ(u->next_hop_mtu, 1'400);
   for (std::size_t n = 0; n < raw.size(); ++n) EXPECT_FALSE(parse_icmp_unreachable(raw.first(n)));
   m.quoted.protocol = 17;
+  const auto datagram = parse_icmp_unreachable(raw);
+  ASSERT_TRUE(datagram);
+  EXPECT_EQ(datagram->protocol, 17);
+  EXPECT_EQ(datagram->remote.port.value, 20);
+  m.quoted.protocol = 1;
   EXPECT_FALSE(parse_icmp_unreachable(raw));
+}
+
+// ---- UDP, RFC 768 ----
+
+struct UdpBytes {
+  UdpHeader header{u16{5'000}, u16{53}, u16{13}, {}};
+  char text[5] = {'h', 'e', 'l', 'l', 'o'};
+};
+
+Ipv4Packet carrying(const UdpBytes& m, std::size_t bytes = sizeof(UdpBytes)) {
+  return {.source = {0x0a000001},
+          .destination = {0x0a000002},
+          .protocol = ip_protocol_udp,
+          .payload = std::as_bytes(std::span(&m, 1)).first(bytes)};
+}
+
+TEST(Udp, ChecksumCoversPseudoHeaderHeaderAndPayload) {
+  UdpBytes m;
+  const auto payload = std::as_bytes(std::span(m.text));
+  m.header.checksum = udp_checksum({0x0a000001}, {0x0a000002}, m.header, payload);
+  UdpDatagram out;
+  ASSERT_EQ(parse_udp(carrying(m), true, out), UdpVerdict::good);
+  EXPECT_EQ(out.source_port.value, 5'000);
+  EXPECT_EQ(out.destination_port.value, 53);
+  EXPECT_EQ(out.payload.size(), 5u);
+  m.text[4] ^= 1;
+  EXPECT_EQ(parse_udp(carrying(m), true, out), UdpVerdict::bad_checksum);
+  EXPECT_EQ(parse_udp(carrying(m), false, out), UdpVerdict::good);
+  m.text[4] ^= 1;
+  Ipv4Packet other = carrying(m);
+  other.destination.value ^= 1;
+  EXPECT_EQ(parse_udp(other, true, out), UdpVerdict::bad_checksum);
+}
+
+TEST(Udp, NoChecksumIsNoWrongOne) {
+  const UdpBytes m;
+  UdpDatagram out;
+  EXPECT_EQ(parse_udp(carrying(m), true, out), UdpVerdict::good);
+}
+
+TEST(Udp, ChecksumThatComesOutZeroGoesAsAllOnes) {
+  // Two bytes that make the sum all ones.
+  UdpHeader header{u16{1}, u16{2}, u16{10}, {}};
+  const std::byte zero[2]{};
+  const u16 folded = udp_checksum({1}, {2}, header, zero).as_it_lies;
+  std::byte both[2];
+  std::memcpy(both, &folded, 2);
+  EXPECT_EQ(udp_checksum({1}, {2}, header, both).as_it_lies, 0xffff);
+}
+
+TEST(Udp, LengthIsTheDatagramsOwn) {
+  UdpBytes m;
+  UdpDatagram out;
+  m.header.length = u16{10};  // the packet has three bytes more
+  ASSERT_EQ(parse_udp(carrying(m), false, out), UdpVerdict::good);
+  EXPECT_EQ(out.payload.size(), 2u);
+  m.header.length = u16{14};
+  EXPECT_EQ(parse_udp(carrying(m), false, out), UdpVerdict::malformed);
+  m.header.length = u16{7};
+  EXPECT_EQ(parse_udp(carrying(m), false, out), UdpVerdict::malformed);
+  m.header.length = u16{8};
+  ASSERT_EQ(parse_udp(carrying(m), false, out), UdpVerdict::good);
+  EXPECT_TRUE(out.payload.empty());
+  EXPECT_EQ(parse_udp(carrying(m, 7), false, out), UdpVerdict::malformed);
+  m.header.destination_port = u16{0};
+  EXPECT_EQ(parse_udp(carrying(m), false, out), UdpVerdict::malformed);
 }
 
 }  // namespace

@@ -1,0 +1,39 @@
+// SocketText: a socket's row as ss(8) shows it, and as JSON. Model: pure functions of the row and
+// of who has which pid. Values; one thread.
+#pragma once
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "kernel/view.h"
+
+namespace cob::cli {
+
+std::string format_ipv4(u32 address);  // host byte order
+const char* state_name(u8 state);      // "ESTAB"
+
+class SocketText {
+ public:
+  // `commands`: of the cob's programs, by pid. `numeric`: ports as numbers, not by services(5).
+  SocketText(std::map<u32, std::string> commands, bool numeric)
+      : commands_(std::move(commands)), numeric_(numeric) {}
+
+  std::string local(const kernel::SocketRow& row) const;    // "10.77.0.1:http"
+  std::string remote(const kernel::SocketRow& row) const;   // "0.0.0.0:*" of a listener
+  std::string users(const kernel::SocketRow& row) const;    // -p
+  std::string timer(const kernel::SocketRow& row) const;    // -o
+  std::string details(const kernel::SocketRow& row) const;  // -e
+  std::string memory(const kernel::SocketRow& row) const;   // -m
+  std::string info(const kernel::SocketRow& row) const;     // -i
+  nlohmann::json json(const kernel::SocketRow& row, int kernel) const;
+
+ private:
+  std::string end_point(u32 address, u16 port) const;
+  std::string command_of(u32 pid) const;
+
+  std::map<u32, std::string> commands_;
+  bool numeric_;
+};
+
+}  // namespace cob::cli

@@ -1,0 +1,100 @@
+// Spreading flow groups over kernels; see steering_keeper.h. The supervisor's thread.
+#include "cli/steering_keeper.h"
+
+#include <algorithm>
+#include <array>
+
+namespace cob::cli {
+
+using net::SteeredProtocol;
+
+net::GroupTable respread(net::GroupTable groups, const std::set<u16>& kernels) {
+  VERIFY(!kernels.empty());
+  std::array<u32, net::max_steered_kernels> held{};
+  for (const u8 kernel : groups)
+    if (kernels.contains(kernel)) ++held[kernel];
+  const u32 floor = static_cast<u32>(groups.size() / kernels.size());
+  u32 one_more = static_cast<u32>(groups.size() % kernels.size());
+  // Who has more than its share keeps the odd groups.
+  std::array<u32, net::max_steered_kernels> share{};
+  for (const u16 k : kernels) {
+    const bool odd = one_more > 0 && held[k] > floor;
+    share[k] = floor + (odd ? 1 : 0);
+    if (odd) --one_more;
+  }
+  for (const u16 k : kernels) {
+    if (one_more == 0) break;
+    if (share[k] > floor) continue;
+    ++share[k];
+    --one_more;
+  }
+  auto wanting = kernels.begin();
+  for (u8& kernel : groups) {
+    if (kernels.contains(kernel) && held[kernel] <= share[kernel]) continue;
+    if (kernels.contains(kernel)) --held[kernel];
+    while (held[*wanting] >= share[*wanting]) ++wanting;
+    kernel = static_cast<u8>(*wanting);
+    ++held[*wanting];
+  }
+  return groups;
+}
+
+Result<SteeringKeeper> SteeringKeeper::create(u16 kernels) {
+  return SteeringKeeper(TRY(net::SteeringWriter::create(kernels)),
+                        TRY(net::TableChangesWriter::create()));
+}
+
+// A table is replaced whole while one is left to fill, else group by group.
+void SteeringKeeper::steer_default() {
+  if (up_.empty()) return;  // nobody is there to take a frame
+  const net::GroupTable before = tables_.groups(SteeredProtocol::udp, Port(0));  // has none
+  const net::GroupTable after = respread(before, up_);
+  if (!tables_.steer_default(after).is_error()) return;
+  for (u16 g = 0; g < u16{net::flow_groups}; ++g)
+    if (after[g] != before[g]) (void)tables_.move_default_group(g, KernelId(after[g]));
+}
+
+void SteeringKeeper::steer(Port port) {
+  constexpr auto tcp = SteeredProtocol::tcp;
+  const auto found = listeners_.find(port.value);
+  if (found == listeners_.end()) return tables_.release_port(tcp, port);
+  const net::GroupTable before = tables_.groups(tcp, port);
+  const net::GroupTable after = respread(before, found->second);
+  if (!tables_.steer_port(tcp, port, after).is_error() || !tables_.has_table(tcp, port)) return;
+  for (u16 g = 0; g < u16{net::flow_groups}; ++g)
+    if (after[g] != before[g]) (void)tables_.move_group(tcp, port, g, KernelId(after[g]));
+}
+
+void SteeringKeeper::kernel_up(u16 kernel) {
+  changes_.count();
+  up_.insert(kernel);
+  steer_default();
+}
+
+void SteeringKeeper::kernel_down(u16 kernel) {
+  changes_.count();
+  up_.erase(kernel);
+  steer_default();
+  for (auto it = listeners_.begin(); it != listeners_.end();) {
+    const Port port(it->first);
+    const bool listened = it->second.erase(kernel) != 0;
+    it = it->second.empty() ? listeners_.erase(it) : std::next(it);
+    if (listened) steer(port);
+  }
+}
+
+bool SteeringKeeper::listening(u16 kernel, Port port, bool listens) {
+  VERIFY(up_.contains(kernel));
+  if (listens) {
+    if (!listeners_[port.value].insert(kernel).second) return false;
+  } else {
+    const auto found = listeners_.find(port.value);
+    if (found == listeners_.end() || found->second.erase(kernel) == 0) return false;
+    if (found->second.empty()) listeners_.erase(found);
+  }
+  changes_.count();
+  steer(port);
+  return true;
+}
+
+}  // namespace cob::cli

@@ -1,0 +1,191 @@
+// Kernel, viewers: what it tells of its sockets, counters, neighbours and frames, piece by piece;
+// see view.h. Model: level-triggered: one request a viewer and event, so that a viewer that asks
+// without end gets its share of the host looks and no more. unix(7), epoll(7).
+#include "kernel/view.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/log.h"
+#include "base/passing.h"
+#include "kernel/kernel.h"
+
+namespace cob::kernel {
+namespace {
+
+using net::StackCounters;
+
+// SNMP's names (RFC 4022, 4293; Linux's TcpExt) where the meaning is theirs, Cob... where not.
+struct StackCounterName {
+  const char* name;
+  u64 StackCounters::* counter;
+};
+constexpr StackCounterName stack_counters[] = {
+    {"TcpActiveOpens", &StackCounters::active_opens},
+    {"TcpPassiveOpens", &StackCounters::passive_opens},
+    {"TcpInSegs", &StackCounters::segments_in},
+    {"TcpOutSegs", &StackCounters::segments_out},
+    {"TcpRetransSegs", &StackCounters::segments_retransmitted},
+    {"TcpOutRsts", &StackCounters::resets_out},
+    {"TcpExtListenOverflows", &StackCounters::accept_overflows},
+    {"TcpExtPAWSEstab", &StackCounters::paws_dropped},
+    {"TcpExtTCPChallengeACK", &StackCounters::challenge_acks},
+    {"CobTcpInRsts", &StackCounters::resets_in},
+    {"CobTcpConnections", &StackCounters::connections},
+    {"CobTcpTimeWait", &StackCounters::time_wait},
+    {"CobInChecksumErrors", &StackCounters::checksum_errors},
+    {"CobInMalformed", &StackCounters::frames_malformed},
+    {"CobInNotOurs", &StackCounters::frames_not_ours},
+};
+
+using DeviceCounters = net::InsideDevice::Counters;
+struct DeviceCounterName {
+  const char* name;
+  u64 DeviceCounters::* counter;
+};
+constexpr DeviceCounterName device_counters[] = {
+    {"CobInFrames", &DeviceCounters::frames_in},
+    {"CobOutFrames", &DeviceCounters::frames_out},
+    {"CobInOctets", &DeviceCounters::bytes_in},
+    {"CobOutOctets", &DeviceCounters::bytes_out},
+    {"CobOutDropsFull", &DeviceCounters::dropped_full},
+    {"CobOutDropsNoRoute", &DeviceCounters::dropped_route},
+};
+
+// A reply under construction.
+struct Answer {
+  explicit Answer(const ViewRequest& request) { head.kind = request.kind; }
+  ViewReply head;
+  std::vector<std::byte> bytes = std::vector<std::byte>(sizeof(ViewReply));
+
+  template <typename Row>
+  void add(const Row& row) {
+    head.row_bytes = sizeof row;
+    ++head.rows;
+    const auto raw = std::as_bytes(std::span(&row, 1));
+    bytes.insert(bytes.end(), raw.begin(), raw.end());
+  }
+  std::span<const std::byte> finish() {
+    std::memcpy(bytes.data(), &head, sizeof head);
+    return bytes;
+  }
+};
+
+CounterRow counter_row(const char* name, u64 value) {
+  CounterRow row{.value = value};
+  std::strncpy(row.name, name, sizeof row.name - 1);
+  return row;
+}
+
+}  // namespace
+
+void Kernel::add_viewer(Fd socket) {
+  if (viewers_.size() == max_viewers) return;  // it sees the socket close
+  const u32 id = next_viewer_++;
+  if (watch(socket.ref(), event_viewer | id).is_error()) return;
+  viewers_[id] = {std::move(socket)};
+}
+
+void Kernel::end_viewer(u32 id) {
+  const auto found = viewers_.find(id);
+  if (found == viewers_.end()) return;
+  if (found->second.capture != 0) tap_.close(found->second.capture);
+  unwatch(found->second.socket.ref());
+  viewers_.erase(found);
+}
+
+void Kernel::on_viewer(u32 id) {
+  const auto found = viewers_.find(id);
+  if (found == viewers_.end()) return;
+  Viewer& viewer = found->second;
+  alignas(8) std::byte bytes[sizeof(ViewRequest) + 8];
+  auto received = receive_datagram(viewer.socket.ref(), bytes, Blocking::never);
+  if (received.is_error() && received.error().code == EAGAIN) return;
+  ViewRequest request;
+  if (received.is_error() || received.value().bytes != sizeof request) return end_viewer(id);
+  std::memcpy(&request, bytes, sizeof request);
+  if (request.version != view_version || !answer_view(viewer, request)) end_viewer(id);
+}
+
+// False: the viewer does not read, or asks for what there is not.
+bool Kernel::answer_view(Viewer& viewer, const ViewRequest& request) {
+  Answer answer(request);
+  answer.head.cursor = request.cursor;
+  u32& cursor = answer.head.cursor;
+  std::vector<FdRef> passed;
+  switch (static_cast<ViewKind>(request.kind)) {
+    case ViewKind::device: {
+      DeviceRow row{.address = config_.address,
+                    .prefix_bits = config_.prefix_bits,
+                    .kernels = config_.kernels,
+                    .mtu = view_mtu()};
+      std::memcpy(row.mac, config_.mac, sizeof row.mac);
+      answer.add(row);
+      cursor = 0;
+      break;
+    }
+    case ViewKind::counters:
+      for (const auto& [name, counter] : stack_counters)
+        answer.add(counter_row(name, stack_->counters().*counter));
+      for (const auto& [name, counter] : device_counters)
+        answer.add(counter_row(name, device_->inside().*counter));
+      cursor = 0;
+      break;
+    case ViewKind::listeners:
+    case ViewKind::connections:
+    case ViewKind::time_wait: {
+      SocketRow rows[view_rows];
+      for (const SocketRow& row : std::span(rows).first(list_sockets(request, cursor, rows)))
+        answer.add(row);
+      break;
+    }
+    case ViewKind::neighbours: {
+      net::NeighbourInfo found[view_rows];
+      for (const auto& n :
+           std::span(found).first(stack_->list_neighbours(cursor, view_places, found))) {
+        NeighbourRow row{.address = n.address.value,
+                         .answered = n.answered,
+                         .fresh = n.fresh,
+                         .heard_ms = n.heard_ms};
+        std::memcpy(row.mac, n.mac.bytes.data(), sizeof row.mac);
+        answer.add(row);
+      }
+      break;
+    }
+    case ViewKind::capture: {
+      if (viewer.capture != 0) return false;
+      const auto opened = tap_.open(request.capture);
+      if (opened.is_error()) {
+        answer.head.error = opened.error().code;
+        break;
+      }
+      viewer.capture = opened.value().id;
+      passed = {opened.value().ring, opened.value().progress};
+      break;
+    }
+    default:
+      return false;
+  }
+  return !send_datagram(viewer.socket.ref(), answer.finish(), passed, Blocking::never).is_error();
+}
+
+std::size_t Kernel::list_sockets(const ViewRequest& request, u32& cursor,
+                                 std::span<SocketRow> rows) {
+  switch (static_cast<ViewKind>(request.kind)) {
+    case ViewKind::listeners:
+      return sockets_->list_listeners(cursor, view_places, rows);
+    case ViewKind::connections:
+      return sockets_->list_connections(cursor, view_places, rows);
+    default:
+      return sockets_->list_time_wait(cursor, view_places, rows);
+  }
+}
+
+// Of the route to itself, which all inside routes are like; RFC 791's Total Length bounds it.
+u32 Kernel::view_mtu() const {
+  constexpr std::size_t ethernet_bytes = 14, longest_packet = 0xffff;
+  const auto own = net::Route::inside(KernelId(config_.kernel));
+  return static_cast<u32>(std::min(device_->max_frame_bytes(own) - ethernet_bytes, longest_packet));
+}
+
+}  // namespace cob::kernel

@@ -1,0 +1,390 @@
+// Datagram sockets: whose they are, bind, connect, sending. Model: datagram.h. A socket
+// bound to 0.0.0.0 or 127/8 that has exchanged nothing in the cob yet becomes the host's when it
+// first addresses the host. udp(7), ip(7), connect(2), sendmsg(2). Any thread; the socket's lock
+// over decisions and posts.
+
+#include "shim/datagram.h"
+
+#include <netinet/in.h>
+#include <netinet/ip.h>
+
+#include "shim/decide.h"
+#include "shim/revive.h"
+#include "shim/send.h"
+
+namespace cob::shim {
+
+using namespace call;
+
+namespace {
+
+constexpr u32 header_bytes = sizeof(DatagramHeader);
+
+bool is_group(u32 address) { return address >> 28 == 14; }
+
+u32 prefix_broadcast() {
+  const Arena* arena = current_arena();
+  const u32 bits = arena == nullptr ? 32 : load(arena->kernel->header.cob_prefix_bits);
+  return bits >= 31 ? 0 : g.cob_address | ~0U >> bits;
+}
+
+bool is_broadcast(u32 address) {
+  return address == 0xffff'ffff || (address != 0 && address == prefix_broadcast());
+}
+
+// The kernel's part of connect and of a first send. 0 or an errno; EHOSTUNREACH: it is the host's.
+int ask(Socket* socket, DatagramConnect how, Ipv4Endpoint remote) {
+  Call c{.op = Op::connect_datagram};
+  c.a[0] = remote.address;
+  c.a[1] = remote.port;
+  c.a[2] = static_cast<u32>(how);
+  const i32 result = call_on(socket, c).result;
+  return result < 0 ? -result : 0;
+}
+
+// A slot for the socket, if it has none. 0 or an errno.
+int enter_cob(Socket* socket, Arena* arena) {
+  if (arena == nullptr) return ENETDOWN;
+  const bool fresh_slot = socket->arena == nullptr;
+  const int error = begin_slot(socket, arena);
+  if (error == 0 && fresh_slot) post_options(socket);
+  return error;
+}
+
+void become_cobs(Socket* socket) {
+  note_listener(socket);
+  publish_word(socket->stage, Stage::datagram);
+}
+
+bool nothing_came(const Socket* socket) {
+  return acquire(socket->kernel->received) == load(socket->consumed);
+}
+
+enum class Whose : u8 { cob, host, failed };
+
+// Whose the socket is when it addresses `remote`, by the table of docs/calls.md; it is turned into
+// a host socket if it is the host's. `error` when failed. REQUIRES: its lock.
+Whose decide(Socket* socket, DatagramConnect how, Ipv4Endpoint remote, int& error) {
+  settle(socket);
+  if (is_dead(socket)) {
+    error = ENETDOWN;
+    return Whose::failed;
+  }
+  const bool undecided = socket->stage == Stage::undecided;
+  const bool free = undecided || (socket->may_leave && nothing_came(socket));
+  const u32 to = remote.address;
+  const bool surely = to == g.cob_address || (to != 0 && to == prefix_broadcast());
+  error = 0;
+  if (!surely && free) {
+    if (may_be_ours(to) || is_group(to)) {
+      error = enter_cob(socket, attach());
+      if (error == 0) error = ask(socket, DatagramConnect::look, remote);
+    } else {
+      error = EHOSTUNREACH;
+    }
+    if (error == EHOSTUNREACH) {
+      error = to_host(socket, true);
+      return error == 0 ? Whose::host : Whose::failed;
+    }
+  }
+  if (error == 0) error = enter_cob(socket, attach());
+  if (error != 0) return Whose::failed;
+  const bool passes = surely || is_loopback(to) || to == 0 || is_group(to) || to == 0xffff'ffff ||
+                      to == socket->routed_address;
+  if (how == DatagramConnect::connect || socket->stage == Stage::undecided ||
+      load(socket->arena->kernel->names[socket->slot].local_port) == 0) {
+    error = ask(socket, how, remote);
+  } else if (!passes) {
+    error = ask(socket, DatagramConnect::look, remote);
+    if (error == 0) socket->routed_address = to;
+  }
+  if (error == EHOSTUNREACH) error = ENETUNREACH;  // of the host's, and the socket is the cob's
+  if (error != 0) return Whose::failed;
+  become_cobs(socket);
+  return Whose::cob;
+}
+
+// ---- sending
+
+// What a message says beside its bytes.
+struct Extras {
+  u32 local_address = 0;  // IP_PKTINFO
+  int type_of_service = -1, time_to_live = -1;
+};
+
+// 0 or an errno, as Linux's ip_cmsg_send.
+int read_extras(const msghdr* message, Extras& extras) {
+  if (message == nullptr || message->msg_control == nullptr) return 0;
+  auto* m = const_cast<msghdr*>(message);
+  for (cmsghdr* h = CMSG_FIRSTHDR(m); h != nullptr; h = CMSG_NXTHDR(m, h)) {
+    if (h->cmsg_len < sizeof(cmsghdr)) return EINVAL;
+    if (h->cmsg_level != IPPROTO_IP) continue;
+    const size_t bytes = h->cmsg_len - CMSG_LEN(0);
+    int number = 0;
+    memcpy(&number, CMSG_DATA(h), bytes < sizeof number ? bytes : sizeof number);
+    switch (h->cmsg_type) {
+      case IP_PKTINFO: {
+        in_pktinfo info{};
+        if (bytes < sizeof info) return EINVAL;
+        memcpy(&info, CMSG_DATA(h), sizeof info);
+        extras.local_address = ntohl(info.ipi_spec_dst.s_addr);
+        break;
+      }
+      case IP_TTL:
+        if (bytes != sizeof number || number < 1 || number > 255) return EINVAL;
+        extras.time_to_live = number;
+        break;
+      case IP_TOS:
+        if (number < 0 || number > 255) return EINVAL;
+        extras.type_of_service = number;
+        break;
+      default:
+        return EINVAL;
+    }
+  }
+  return 0;
+}
+
+struct Chosen {
+  u32 chunk[max_datagram_chunks + 1];
+  u32 count = 0;
+};
+
+// False: not so many are free now.
+bool take_datagram_chunks(Arena* arena, u32 wanted, Chosen& chosen) {
+  if (wanted <= chunks_in_send_to) {
+    u32 few[chunks_in_post];
+    chosen.count = take_post_chunks(arena, size_t{wanted} * chunk_bytes, few);
+    for (u32 i = 0; i < chosen.count; ++i) chosen.chunk[i] = few[i];
+    if (chosen.count == wanted) return true;
+    give_post_chunks(arena, few, chosen.count);
+    return false;
+  }
+  while (chosen.count < wanted) {
+    const u32 got = take_chunks(arena, chosen.chunk + chosen.count, wanted - chosen.count);
+    if (got == 0) break;
+    chosen.count += got;
+  }
+  if (chosen.count == wanted) return true;
+  return_chunks(arena, chosen.chunk, chosen.count);
+  return false;
+}
+
+// REQUIRES: the lock, a live slot. 0 or an errno.
+int post_datagram(Socket* socket, const DatagramOut& out, u32 bytes, Ipv4Endpoint remote,
+                  const Extras& extras) {
+  Arena* arena = socket->arena;
+  const u32 chunks = (bytes + chunk_bytes - 1) / chunk_bytes;
+  const bool listed = chunks > chunks_in_send_to;
+  if (room_or_ask(socket) == 0) return EAGAIN;
+  Chosen chosen;
+  if (bytes > 0 && !take_datagram_chunks(arena, chunks + (listed ? 1 : 0), chosen)) {
+    note_starved(socket);
+    return EAGAIN;
+  }
+  Pieces pieces(out.parts, out.count);
+  for (u32 i = 0, left = bytes; i < chunks; ++i) {
+    const u32 part = left < chunk_bytes ? left : chunk_bytes;
+    pieces.copy_out(arena->program->chunk[chosen.chunk[i]], part);
+    left -= part;
+  }
+  const bool group = is_group(remote.address);
+  const u8 time_to_live = extras.time_to_live >= 0 ? static_cast<u8>(extras.time_to_live)
+                          : group                  ? socket->group_time_to_live
+                                                   : socket->time_to_live;
+  const u8 service = extras.type_of_service >= 0 ? static_cast<u8>(extras.type_of_service)
+                                                 : socket->type_of_service;
+  const u16 flags = static_cast<u16>((listed ? datagram_listed : 0) |
+                                     (group && socket->group_loop_off ? datagram_no_loop : 0));
+  Call c{.op = Op::send_to};
+  c.a[0] = bytes | static_cast<u64>(flags) << 32 | static_cast<u64>(service) << 48 |
+           static_cast<u64>(time_to_live) << 56;
+  c.a[1] = remote.address | static_cast<u64>(remote.port) << 32;
+  c.a[2] = extras.local_address;
+  if (listed) {
+    memcpy(arena->program->chunk[chosen.chunk[chunks]], chosen.chunk, chunks * sizeof(u32));
+    c.a[3] = chosen.chunk[chunks];
+  } else {
+    for (u32 i = 0; i < chunks; ++i)
+      c.a[3 + i / 2] |= static_cast<u64>(chosen.chunk[i]) << (i % 2 * 32);
+  }
+  socket->posted += bytes + header_bytes;
+  socket->may_leave = false;
+  return post_on(socket, c) ? 0 : ENETDOWN;
+}
+
+// One try. 0 or an errno; ENOTSOCK: it is the host's now.
+int try_send(Socket* socket, const DatagramOut& out, u32 bytes, const Ipv4Endpoint* to,
+             const Extras& extras) {
+  Guard guard(socket->lock);
+  const bool undecided = socket->stage != Stage::datagram;
+  if (undecided) settle(socket);
+  if (is_dead(socket)) return ENETDOWN;
+  const int error = take_datagram_error(socket);
+  if (error != 0) return error;
+  if (socket->shut_write) return EPIPE;
+  if (to == nullptr) {
+    if (socket->stage != Stage::datagram) return EDESTADDRREQ;
+    const SocketNames& names = socket->arena->kernel->names[socket->slot];
+    const Ipv4Endpoint remote{load(names.remote_address), load(names.remote_port)};
+    if (remote.port == 0) return EDESTADDRREQ;
+    if ((acquire(socket->kernel->flags) & flag_send_closed) != 0) return EPIPE;
+    if (!socket->broadcast && is_broadcast(remote.address)) return EACCES;
+    return post_datagram(socket, out, bytes, {is_group(remote.address) ? remote.address : 0, 0},
+                         extras);
+  }
+  Ipv4Endpoint remote = *to;
+  if (!socket->broadcast && is_broadcast(remote.address) && socket->stage == Stage::datagram)
+    return EACCES;
+  const bool known = socket->stage == Stage::datagram && remote.address == g.cob_address &&
+                     load(socket->arena->kernel->names[socket->slot].local_port) != 0;
+  if (!known) {
+    int failure = 0;
+    switch (decide(socket, DatagramConnect::send, remote, failure)) {
+      case Whose::cob:
+        break;
+      case Whose::host:
+        return ENOTSOCK;
+      case Whose::failed:
+        return failure;
+    }
+  }
+  if ((acquire(socket->kernel->flags) & flag_send_closed) != 0) return EPIPE;
+  if (remote.address == 0) remote.address = INADDR_LOOPBACK;
+  return post_datagram(socket, out, bytes, remote, extras);
+}
+
+// The address of a send: 0, an errno; `to` stays null without one.
+int read_destination(const DatagramOut& out, Ipv4Endpoint& remote, const Ipv4Endpoint*& to) {
+  if (out.to == nullptr || out.length == 0) return 0;
+  if (out.length < sizeof(sockaddr_in)) return EINVAL;
+  sockaddr_in in{};
+  memcpy(&in, out.to, sizeof in);
+  if (in.sin_family != AF_INET && in.sin_family != AF_UNSPEC) return EAFNOSUPPORT;
+  remote = {ntohl(in.sin_addr.s_addr), ntohs(in.sin_port)};
+  if (remote.port == 0) return EINVAL;
+  to = &remote;
+  return 0;
+}
+
+}  // namespace
+
+ssize_t send_datagram(const DatagramOut& out) {
+  const u32 seen = signals_seen();
+  const u32 breaking = signals_breaking();
+  if ((out.flags & MSG_OOB) != 0) return -EOPNOTSUPP;
+  const ssize_t bytes = Pieces::total(out.parts, out.count);
+  if (bytes < 0) return -EINVAL;
+  if (bytes > max_datagram) return -EMSGSIZE;
+  Ipv4Endpoint remote{};
+  const Ipv4Endpoint* to = nullptr;
+  Extras extras;
+  int error = read_destination(out, remote, to);
+  if (error == 0) error = read_extras(out.message, extras);
+  if (error != 0) return -error;
+  i64 deadline = -1;
+  for (;;) {
+    Socket* socket = lookup_socket(out.fd);
+    if (socket == nullptr) return -ENOTSOCK;
+    if (is_dead(socket)) [[unlikely]]
+      revive_listeners();
+    error = try_send(socket, out, static_cast<u32>(bytes), to, extras);
+    Arena* arena = acquire(socket->arena);
+    if (arena != nullptr && load(arena->starved) != 0) [[unlikely]]
+      relieve_starved(arena);
+    if (error == 0) return bytes;
+    if (error != EAGAIN) return -error;
+    if ((out.flags & MSG_DONTWAIT) != 0 || nonblocking_at(socket, out.fd)) {
+      found_nothing();
+      return -EAGAIN;
+    }
+    const i64 timeout = socket->send_timeout_ns;
+    if (deadline < 0) deadline = timeout == 0 ? forever : now_ns() + timeout;
+    error = wait_ready(socket, ready_out, deadline, timeout != 0, seen, breaking);
+    if (error != 0) return -error;
+    if (is_live(socket) && send_room(socket) > 0) timed_yield();  // chunks, not room, were short
+  }
+}
+
+// ---- bind, connect
+
+int bind_datagram(Socket* socket, const sockaddr* address, socklen_t length, bool& host) {
+  Ipv4Endpoint local{};
+  if (length < sizeof(sockaddr_in)) return fail(EINVAL);
+  if (!read_address(address, length, local)) {
+    // Linux takes AF_UNSPEC with 0.0.0.0.
+    sockaddr_in in{};
+    memcpy(&in, address, sizeof in);
+    if (in.sin_family != AF_UNSPEC || in.sin_addr.s_addr != 0) return fail(EAFNOSUPPORT);
+    local = {0, ntohs(in.sin_port)};
+  }
+  Guard guard(socket->lock);
+  settle(socket);
+  const bool unbound = socket->stage == Stage::datagram && is_live(socket) &&
+                       load(socket->arena->kernel->names[socket->slot].local_port) == 0;
+  if ((socket->stage != Stage::undecided && !unbound) || is_dead(socket)) return fail(EINVAL);
+  const bool ours = may_be_ours(local.address) || is_group(local.address) ||
+                    (local.address != 0 && local.address == prefix_broadcast());
+  if (!ours && !unbound) {
+    const int error = to_host(socket, false);
+    host = error == 0;
+    return error == 0 ? 0 : fail(error);
+  }
+  if (const int error = enter_cob(socket, attach())) return fail(error);
+  Call c{.op = Op::bind};
+  c.a[0] = local.address;
+  c.a[1] = local.port;
+  c.a[2] = (socket->reuse_address ? 1U : 0U) | (socket->reuse_port ? 2U : 0U) | 4U;
+  const Reply reply = call_on(socket, c);
+  if (reply.result < 0) return fail(-reply.result);
+  socket->bound = true;
+  socket->local_address = local.address;
+  socket->local_port = static_cast<u16>(reply.value[0]);
+  socket->port_given = local.port != 0;
+  socket->may_leave = local.address == 0 || is_loopback(local.address);
+  become_cobs(socket);
+  return 0;
+}
+
+int connect_datagram(Socket* socket, const sockaddr* address, socklen_t length, bool& host) {
+  if (length < sizeof(sa_family_t)) return fail(EINVAL);
+  revive_listeners();
+  Guard guard(socket->lock);
+  if (address->sa_family == AF_UNSPEC) {
+    settle(socket);
+    if (socket->stage != Stage::datagram || !is_live(socket)) return 0;
+    ask(socket, DatagramConnect::dissolve, {});
+    note_listener(socket);
+    return 0;
+  }
+  Ipv4Endpoint remote{};
+  if (!read_address(address, length, remote)) {
+    return fail(length < sizeof(sockaddr_in) ? EINVAL : EAFNOSUPPORT);
+  }
+  const bool was_undecided = socket->stage == Stage::undecided;
+  if (!socket->broadcast && is_broadcast(remote.address)) return fail(EACCES);
+  int error = 0;
+  switch (decide(socket, DatagramConnect::connect, remote, error)) {
+    case Whose::host:
+      host = true;
+      return 0;
+    case Whose::failed:
+      return fail(error);
+    case Whose::cob:
+      break;
+  }
+  if (was_undecided) socket->may_leave = true;
+  return 0;
+}
+
+bool bind_anew(Socket* socket) {
+  Call bind{.op = Op::bind};
+  bind.a[0] = socket->listening_address;
+  bind.a[1] = socket->listening_port;
+  bind.a[2] = (socket->reuse_address ? 1U : 0U) | (socket->reuse_port ? 2U : 0U) | 4U;
+  if (call_on(socket, bind).result < 0) return false;
+  if (socket->remote_port == 0) return true;
+  return ask(socket, DatagramConnect::connect, {socket->remote_address, socket->remote_port}) == 0;
+}
+
+}  // namespace cob::shim

@@ -1,0 +1,16 @@
+// TCP_INFO and TCP_MAXSEG of a cob socket: Linux's struct tcp_info filled from what its kernel
+// tells. tcp(7), linux/tcp.h; docs/calls.md, "info". The socket's lock.
+#pragma once
+
+#include <sys/socket.h>
+
+#include "shim/socket.h"
+
+namespace cob::shim {
+
+// As getsockopt(2): at most *length bytes, and *length becomes how many.
+void tcp_information(Socket* socket, void* value, socklen_t* length);
+// A connection's own; before that what was asked for.
+int max_segment(Socket* socket);
+
+}  // namespace cob::shim

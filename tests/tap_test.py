@@ -1,0 +1,398 @@
+"""The cob's uplink over TAP: plain Linux's programs against programs on a cob and the reverse, in a network namespace of the test's own.
+
+Needs root (the namespace, the TAP device, the steering program); without it everything is skipped by name.
+"""
+import ctypes
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import unittest
+
+import harness
+import servers
+
+HOST, ADDRESS, PREFIX = "10.7.0.1", "10.7.0.2", "10.7.0.2/24"
+UPLINK = ("--uplink", f"tap:cob0,host={HOST}", "--ip", PREFIX)
+CLONE_NEWNET = 0x40000000
+servers.ADDRESS = ADDRESS
+
+
+def enter_namespace():
+    """Why it cannot be had, or None."""
+    if os.geteuid() != 0:
+        return "a network namespace of one's own needs root"
+    if shutil.which("ip") is None:
+        return "not installed: ip"
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNET) != 0:
+        return f"unshare: {os.strerror(ctypes.get_errno())}"
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError as error:
+        return f"/dev/net/tun: {error.strerror}"
+    return None
+
+
+def needs(*programs):
+    missing = [p for p in programs if shutil.which(p) is None]
+    return unittest.skipIf(missing, f"not installed: {', '.join(missing)}")
+
+
+def linux(*words, timeout=60, **options):
+    return subprocess.run([*map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=timeout, **options)
+
+
+# Echoes lines behind its name; several of these may share a port.
+ECHO = """
+import selectors, socket, sys
+name, port = sys.argv[1].encode(), int(sys.argv[2])
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("0.0.0.0", port)); s.listen(512); s.setblocking(False)
+selector = selectors.DefaultSelector(); selector.register(s, selectors.EVENT_READ)
+print("listening", flush=True)
+while True:
+    for key, _ in selector.select():
+        if key.fileobj is s:
+            try: c, _ = s.accept()
+            except BlockingIOError: continue
+            selector.register(c, selectors.EVENT_READ)
+            continue
+        try: data = key.fileobj.recv(65536)
+        except OSError: data = b""
+        if data: key.fileobj.sendall(name + b":" + data)
+        else: selector.unregister(key.fileobj); key.fileobj.close()
+"""
+
+# Takes one connection (serve) or makes it (go), sends or receives so many bytes, prints their SHA-256.
+TRANSFER = """
+import hashlib, random, socket, sys
+role, what, address, port, size = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+if role == "serve":
+    l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); l.bind(("0.0.0.0", port)); l.listen(1)
+    print("listening", flush=True)
+    s, _ = l.accept()
+else:
+    s = socket.create_connection((address, port), 10)
+    s.settimeout(60)
+digest, left, r = hashlib.sha256(), size, random.Random(size)
+while left:
+    if what == "send":
+        data = r.randbytes(min(left, r.randrange(1, 400_000))); s.sendall(data)
+    else:
+        data = s.recv(min(left, 1 << 20))
+        if not data: break
+    digest.update(data); left -= len(data)
+if what == "send": s.shutdown(socket.SHUT_WR); s.recv(1)
+print(digest.hexdigest(), flush=True)
+"""
+
+
+class Line:
+    """A connection to an echo server from Linux."""
+
+    def __init__(self, port, timeout=5):
+        self.socket = socket.create_connection((ADDRESS, port), timeout)
+        self.file = self.socket.makefile("rw", newline="\n")
+
+    def ask(self, text="x"):
+        """Who answered; None: the connection is over."""
+        try:
+            self.file.write(text + "\n")
+            self.file.flush()
+            name, _, rest = self.file.readline().partition(":")
+        except OSError:
+            return None
+        return name if rest == text + "\n" else None
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+
+def answers(port, count):
+    """Who answered so many connections, one after another: {name: connections}."""
+    names = {}
+    for _ in range(count):
+        line = Line(port)
+        name = line.ask()
+        line.close()
+        names[name] = names.get(name, 0) + 1
+    return names
+
+
+@unittest.skipIf(NO_NAMESPACE := enter_namespace(), NO_NAMESPACE)
+class TapTest(harness.CobTest):
+    def uplinked(self, kernels=2, words=UPLINK, **options):
+        cob = self.cob(up=False, **options)
+        cores = harness.usable_cores()
+        cob.up("--kernels", kernels, "--cores", ",".join(str(cores[i % len(cores)]) for i in range(kernels)), *words)
+        return cob
+
+    def uplink(self, cob, key):
+        return sum(kernel["uplink"][key] for kernel in cob.kernels())
+
+    def started(self, process):
+        self.assertEqual(process.stdout.readline(), "listening\n")
+        return process
+
+    def echo(self, cob, name, port, kernel):
+        return self.started(cob.start(sys.executable, "-c", ECHO, name, port, kernel=kernel))
+
+    def linux_process(self, *words):
+        process = subprocess.Popen([*map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                   text=True)
+        def end():
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        self.addCleanup(end)
+        return process
+
+    # ---- from Linux to the cob ----
+
+    @needs("nginx", "curl", "ab", "wrk")
+    def test_linux_clients_reach_a_server_on_the_other_kernel(self):
+        cob = self.uplinked()
+        self.assertEqual(cob.status()["steering"], "eBPF")
+        nginx = servers.nginx(cob, kernel=1)
+        page = linux("curl", "-sS", "-m", 10, f"http://{ADDRESS}:8080/")
+        self.assertEqual(page.stdout, (nginx.root / "www" / "index.html").read_text(), page.stderr)
+        for words in (["-c", 1, "-n", 300], ["-c", 64, "-n", 5000], ["-k", "-c", 64, "-n", 5000]):
+            done = linux("ab", "-q", *words, f"http://{ADDRESS}:8080/memory")
+            self.assertRegex(done.stdout, rf"Complete requests:\s+{words[-1]}", done.stderr)
+            self.assertRegex(done.stdout, r"Failed requests:\s+0")
+            self.assertNotIn("Non-2xx", done.stdout)
+        done = linux("wrk", "-t", 2, "-c", 64, "-d", 1, f"http://{ADDRESS}:8080/memory")
+        self.assertRegex(done.stdout, r"Requests/sec:\s+[1-9]", done.stderr)
+        self.assertNotIn("Socket errors", done.stdout)
+        # New connections come to the kernel where nginx listens, not by way of the other.
+        self.assertEqual(self.uplink(cob, "lost"), 0)
+        self.assertLess(self.uplink(cob, "handed_on"), 100)
+
+    @needs("redis-server", "redis-benchmark")
+    def test_redis_benchmark(self):
+        cob = self.uplinked()
+        servers.redis(cob, kernel=1)
+        done = linux("redis-benchmark", "-h", ADDRESS, "-n", 20000, "-c", 50, "-t", "set,get", "-q", "-P", 4)
+        self.assertRegex(done.stdout, r"GET: [\d.]+ requests per second", done.stderr)
+
+    def test_both_kernels_serve_one_port(self):
+        cob = self.uplinked()
+        self.echo(cob, "zero", 7000, 0)
+        self.echo(cob, "one", 7000, 1)
+        names = answers(7000, 200)
+        self.assertEqual(set(names), {"zero", "one"})
+        self.assertGreater(min(names.values()), 40)
+        self.assertEqual(self.uplink(cob, "lost"), 0)
+
+    def test_connections_outlive_moves_of_their_groups(self):
+        """Another listener takes half of the port's groups, and gives them back; none of the connections notices."""
+        cob = self.uplinked()
+        self.echo(cob, "one", 7000, 1)
+        lines = [Line(7000) for _ in range(60)]
+        self.assertEqual({line.ask() for line in lines}, {"one"})
+        other = self.echo(cob, "zero", 7000, 0)
+        self.assertEqual({line.ask("with two") for line in lines}, {"one"})
+        self.assertEqual(set(answers(7000, 100)), {"zero", "one"})
+        self.assertGreater(self.uplink(cob, "handed_on"), 20)
+        self.assertGreater(self.uplink(cob, "entries"), 10)
+        other.kill()
+        other.wait()
+        def alone():
+            return answers(7000, 40) == {"one": 40}
+        harness.wait_until(alone, what="the port's return to its first listener")
+        self.assertEqual({line.ask("alone again") for line in lines}, {"one"})
+        for line in lines:
+            line.close()
+
+    def test_a_closed_port_is_refused(self):
+        self.uplinked()
+        for port in range(9000, 9020):
+            begun = time.monotonic()
+            with self.assertRaises(ConnectionRefusedError):
+                socket.create_connection((ADDRESS, port), 10)
+            self.assertLess(time.monotonic() - begun, 5)
+
+    def test_echo_requests_are_answered(self):
+        self.uplinked()
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.getprotobyname("icmp")) as raw:
+            raw.settimeout(5)
+            for number in range(1, 4):
+                body = struct.pack("!BBHHH", 8, 0, 0, 77, number) + bytes(range(200))
+                total = sum(struct.unpack(f"!{len(body) // 2}H", body))
+                total = (total & 0xffff) + (total >> 16)
+                total = (total & 0xffff) + (total >> 16)
+                raw.sendto(body[:2] + struct.pack("!H", ~total & 0xffff) + body[4:], (ADDRESS, 0))
+                while True:
+                    packet, source = raw.recvfrom(2048)
+                    if source[0] == ADDRESS:
+                        break
+                self.assertEqual(packet[20:22], b"\0\0")
+                self.assertEqual(packet[24:], body[4:])
+
+    # ---- from the cob to Linux ----
+
+    @needs("nginx", "curl")
+    def test_programs_reach_linux_by_the_uplink(self):
+        cob = self.uplinked()
+        root = pathlib.Path(cob.directory)
+        (root / "plain.conf").write_text(f"daemon off; master_process off; pid {root}/plain.pid; error_log {root}/plain.log;\n"
+                                         "events {} http { access_log off; server { listen 8081;\n"
+                                         "location / { return 200 \"from $remote_addr\\n\"; } } }\n")
+        self.linux_process("nginx", "-p", root, "-c", root / "plain.conf")
+        harness.wait_until(lambda: linux("curl", "-sS", f"http://{HOST}:8081/").returncode == 0)
+        for kernel in (0, 1):
+            for _ in range(5):
+                done = cob.run("curl", "-sS", "-m", 10, f"http://{HOST}:8081/", kernel=kernel)
+                self.assertEqual(done.stdout, f"from {ADDRESS}\n", done.stderr)
+        self.assertEqual(self.uplink(cob, "lost"), 0)
+        # What was asked by one kernel was answered to it: the port was chosen so.
+        self.assertLess(self.uplink(cob, "handed_on"), 20)
+        done = cob.run("curl", "-sS", "-m", 10, f"http://{HOST}:8082/")
+        self.assertEqual(done.returncode, 7, done.stderr)  # refused
+        done = cob.run("curl", "-sS", "-m", 10, "http://10.7.0.77/")
+        self.assertEqual(done.returncode, 7, done.stderr)  # nobody has the address
+
+    @needs("curl")
+    def test_what_the_uplink_does_not_reach_is_the_hosts(self):
+        cob = self.uplinked()
+        subprocess.run(["ip", "addr", "add", "10.8.0.1/24", "dev", "lo"], check=True)
+        self.addCleanup(subprocess.run, ["ip", "addr", "del", "10.8.0.1/24", "dev", "lo"], check=True)
+        listener = socket.create_server(("10.8.0.1", 7100))
+        self.addCleanup(listener.close)
+        def peer_of(cob):
+            child = cob.start("curl", "-sS", "-m", 5, "http://10.8.0.1:7100/", kernel=0)
+            listener.settimeout(10)
+            connection, peer = listener.accept()
+            connection.close()
+            child.wait()
+            return peer[0]
+        self.assertEqual(peer_of(cob), "10.8.0.1")  # Linux chose its own address
+        cob.down()
+        gated = self.uplinked(words=(*UPLINK, "--gateway", HOST))
+        self.assertEqual(peer_of(gated), ADDRESS)
+
+    # ---- bulk ----
+
+    def transfer(self, cob, what, size):
+        other = "receive" if what == "send" else "send"
+        server = self.started(cob.start(sys.executable, "-c", TRANSFER, "serve", what, "-", 7200, size, kernel=1))
+        done = linux(sys.executable, "-c", TRANSFER, "go", other, ADDRESS, 7200, size, timeout=120)
+        self.assertEqual(len(done.stdout), 65, done.stderr)
+        self.assertEqual(server.stdout.readline(), done.stdout)
+
+    def test_large_transfers_arrive_whole_both_ways(self):
+        cob = self.uplinked()
+        self.transfer(cob, "send", 256 << 20)
+        self.transfer(cob, "receive", 256 << 20)
+        # Linux cuts what leaves in large pieces, and hands in large ones.
+        total = {key: self.uplink(cob, key) for key in ("frames_in", "frames_out", "bytes_in", "bytes_out", "dropped")}
+        self.assertGreater(total["bytes_out"] / total["frames_out"], 1_000, total)
+        self.assertEqual(total["dropped"], 0)
+
+    @needs("iperf3")
+    def test_iperf3_both_ways(self):
+        cob = self.uplinked()
+        with open(cob.directory / "iperf", "w") as out:
+            cob.start("iperf3", "-s", "-4", kernel=1, stdout=out, stderr=out)
+        servers.wait_for_port(cob, 5201)
+        for words in ([], ["-R"], ["-P", 4]):
+            def done():
+                result = linux("iperf3", "-c", ADDRESS, "-t", 1, *words)
+                return result if result.returncode == 0 else None  # the probe's connection may still be served
+            self.assertRegex(harness.wait_until(done, 20, "iperf3").stdout, r"bits/sec.*receiver")
+
+    @needs("nc")
+    def test_netcat(self):
+        cob = self.uplinked()
+        with open(cob.directory / "nc", "w") as out:
+            server = cob.start("nc", "-l", "-p", 7300, kernel=0, stdout=out)
+        def connected():
+            return linux("sh", "-c", f"echo from outside | nc -w 2 -q 0 {ADDRESS} 7300").returncode == 0
+        harness.wait_until(connected, what="nc's listener")
+        server.wait(10)
+        self.assertEqual((cob.directory / "nc").read_text(), "from outside\n")
+
+    # ---- deaths and refusals ----
+
+    def test_others_serve_while_a_kernel_dies(self):
+        cob = self.uplinked()
+        self.echo(cob, "zero", 7000, 0)
+        self.echo(cob, "one", 7000, 1)
+        lines = [Line(7000, 15) for _ in range(40)]
+        of = {line: line.ask() for line in lines}
+        self.assertEqual(set(of.values()), {"zero", "one"})
+        survivors = [line for line in lines if of[line] == "one"]
+        cob.kill_kernel(0, lambda: self.assertEqual({line.ask("still") for line in survivors}, {"one"}))
+        self.assertEqual({line.ask("after") for line in survivors}, {"one"})
+        self.assertEqual({line.ask("gone") for line in lines if of[line] == "zero"}, {None})
+        harness.wait_until(lambda: set(answers(7000, 40)) == {"zero", "one"}, 20, "the revived listener's share")
+        self.assertEqual({line.ask("at last") for line in survivors}, {"one"})
+        for line in lines:
+            line.close()
+
+    def test_without_a_steering_program_kernels_hand_frames_on(self):
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            self.skipTest("not installed: setpriv")
+        cob = self.cob(up=False)
+        bare = [setpriv, "--bounding-set", "-bpf,-sys_admin,-perfmon", "--inh-caps", "-bpf,-sys_admin,-perfmon"]
+        done = subprocess.run([*bare, cob.command, "up", "--name", cob.name, "--kernels", "2", *UPLINK], env=cob.environment,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        if cob.note_pids()["steering"] == "eBPF":
+            self.skipTest("steering programs need no privilege here")
+        self.echo(cob, "one", 7000, 1)
+        self.assertEqual(answers(7000, 200), {"one": 200})
+        self.echo(cob, "zero", 7001, 0)
+        self.assertEqual(answers(7001, 200), {"zero": 200})
+        self.assertGreater(self.uplink(cob, "handed_on"), 0)
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection((ADDRESS, 9000), 10)
+
+    def test_what_cannot_be_is_refused_with_a_remedy(self):
+        cob = self.cob(up=False)
+        for words, text in ((["--uplink", "tap:"], "1 to 15 bytes"), (["--uplink", "wire:a"], "tap:NAME"),
+                            (["--uplink", "tap:cob0,host=10.9.0.1", "--ip", PREFIX], "another address of the cob's network"),
+                            (["--gateway", HOST], "needs an --uplink")):
+            done = cob.named("up", *words)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(text, done.stderr)
+        subprocess.run(["ip", "tuntap", "add", "dev", "single0", "mode", "tap"], check=True)
+        self.addCleanup(subprocess.run, ["ip", "link", "del", "single0"], check=True)
+        done = cob.named("up", "--uplink", "tap:single0")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("multi_queue", done.stderr)
+
+    def test_a_device_of_the_users_is_used_and_left(self):
+        subprocess.run(["ip", "tuntap", "add", "dev", "own0", "mode", "tap", "multi_queue", "vnet_hdr"], check=True)
+        self.addCleanup(subprocess.run, ["ip", "link", "del", "own0"], check=True)
+        subprocess.run(["ip", "addr", "add", f"{HOST}/24", "dev", "own0"], check=True)
+        subprocess.run(["ip", "link", "set", "own0", "up"], check=True)
+        cob = self.uplinked(words=("--uplink", "tap:own0", "--ip", PREFIX))
+        self.echo(cob, "one", 7000, 1)
+        self.assertEqual(answers(7000, 5), {"one": 5})
+        cob.down()
+        self.assertEqual(linux("ip", "link", "show", "own0").returncode, 0)
+
+    def test_a_made_device_goes_with_the_cob(self):
+        cob = self.uplinked()
+        self.assertEqual(linux("ip", "link", "show", "cob0").returncode, 0)
+        shown = cob.named("status").stdout
+        self.assertIn("UPLINK OF KERNEL", shown)
+        cob.named("down", "--wait")
+        harness.wait_until(lambda: linux("ip", "link", "show", "cob0").returncode != 0, what="the device's end")
+
+
+if __name__ == "__main__":
+    harness.main()
