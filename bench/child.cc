@@ -164,7 +164,8 @@ Outcome<int> Child::wait(double seconds, Interrupts& interrupts,
   const Fd watch(static_cast<int>(syscall(SYS_pidfd_open, pid_, 0)));
   for (;;) {
     pollfd wanted[] = {{watch.get(), POLLIN, 0}, {interrupts.descriptor().get(), POLLIN, 0}};
-    poll(wanted, 2, 250);
+    const double left_ms = (deadline - now_seconds()) * 1e3;
+    poll(wanted, 2, static_cast<int>(std::clamp(left_ms, 0.0, 250.0)));
     if (tick) tick();
     int status = 0;
     if (waitpid(pid_, &status, WNOHANG) == pid_) {

@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -53,39 +55,69 @@ Place linux_place(const Options& options, int rounds) {
   return place;
 }
 
+std::string helper_program(const Options& options, const std::string& name) {
+  const std::filesystem::path beside = std::filesystem::path(options.cob).parent_path();
+  const char* libexec = std::getenv("COB_LIBEXEC");
+  for (const std::filesystem::path& folder :
+       {std::filesystem::path(libexec != nullptr ? libexec : "."), beside,
+        beside / "../libexec/cob"}) {
+    const std::string path = folder / name;
+    if (access(path.c_str(), X_OK) == 0) return std::filesystem::absolute(path);
+  }
+  return "";
+}
+
 Outcome<PrivateCob> PrivateCob::bring_up(const Options& options, Interrupts& interrupts) {
+  if (options.name.empty()) {
+    return bring_up(options, fmt::format("bench-{}", getpid()), options.cores, private_address,
+                    interrupts);
+  }
+  PrivateCob cob;
+  cob.command_ = options.cob;
+  cob.name_ = options.name;
+  const std::string wrong = cob.look(interrupts);
+  return wrong.empty() ? Outcome<PrivateCob>(std::move(cob)) : Outcome<PrivateCob>::failed(wrong);
+}
+
+Outcome<PrivateCob> PrivateCob::bring_up(const Options& options, const std::string& name,
+                                         const std::vector<int>& cores, const std::string& address,
+                                         Interrupts& interrupts) {
   using Result = Outcome<PrivateCob>;
   if (access(options.cob.c_str(), X_OK) != 0) {
     return Result::failed(fmt::format("no cob command at {}; name it with --cob", options.cob));
   }
   const TemporaryDirectory scratch;
-  const std::string output = scratch.path() + "/output";
   PrivateCob cob;
   cob.command_ = options.cob;
-  cob.name_ = options.name.empty() ? fmt::format("bench-{}", getpid()) : options.name;
-  if (options.name.empty()) {
-    const auto up =
-        run({.argv = {options.cob, "up", "--name", cob.name_, "--kernels", "2", "--cores",
-                      fmt::format("{},{}", options.cores[0], options.cores[1]), "--ip",
-                      fmt::format("{}/24", private_address)},
-             .output = output},
-            20, interrupts);
-    if (!up) return Result::failed("cob up: " + up.why());
-    if (up->status != 0) return Result::failed("cob up: " + up->output);
-    cob.ours_ = true;
-  }
-  const auto status =
-      run({.argv = {options.cob, "status", "--name", cob.name_, "--json"}, .output = output}, 10,
-          interrupts);
-  if (!status) return Result::failed("cob status: " + status.why());
-  if (status->status != 0) return Result::failed("cob status: " + status->output);
+  cob.name_ = name;
+  const auto up =
+      run({.argv = {options.cob, "up", "--name", name, "--kernels", std::to_string(cores.size()),
+                    "--cores", fmt::format("{}", fmt::join(cores, ",")), "--ip",
+                    fmt::format("{}/24", address)},
+           .output = scratch.path() + "/output"},
+          20, interrupts);
+  if (!up) return Result::failed("cob up: " + up.why());
+  if (up->status != 0) return Result::failed("cob up: " + up->output);
+  cob.ours_ = true;
+  const std::string wrong = cob.look(interrupts);
+  return wrong.empty() ? Result(std::move(cob)) : Result::failed(wrong);
+}
+
+// Fills in the place. "" or why not.
+std::string PrivateCob::look(Interrupts& interrupts) {
+  const TemporaryDirectory scratch;
+  const auto status = run({.argv = {command_, "status", "--name", name_, "--json"},
+                           .output = scratch.path() + "/output"},
+                          10, interrupts);
+  if (!status) return "cob status: " + status.why();
+  if (status->status != 0) return "cob status: " + status->output;
   std::string address = private_address;
-  read_status(status->output, cob.place_.kernels, address);
-  cob.place_.label = "cob";
-  cob.place_.client_prefix = cob.run_on(0);
-  cob.place_.server_prefix = cob.run_on(1);
-  cob.place_.addresses = {address};
-  return cob;
+  read_status(status->output, place_.kernels, address);
+  place_.label = "cob";
+  place_.client_prefix = run_on(0);
+  place_.server_prefix = run_on(1);
+  place_.addresses = {address};
+  return "";
 }
 
 PrivateCob::PrivateCob(PrivateCob&& other) noexcept
@@ -103,6 +135,37 @@ PrivateCob::~PrivateCob() {
 
 std::vector<std::string> PrivateCob::run_on(int kernel) const {
   return {command_, "run", "--name", name_, "-k", std::to_string(kernel), "--"};
+}
+
+Outcome<CabledCobs> CabledCobs::bring_up(const Options& options, Interrupts& interrupts) {
+  using Result = Outcome<CabledCobs>;
+  const TemporaryDirectory scratch;
+  const std::string output = scratch.path() + "/output";
+  const auto help =
+      run({.argv = {options.cob, "cable", "--help"}, .output = output}, 10, interrupts);
+  if (!help || help->status != 0) return Result::failed("this cob has no cables");
+  const std::string name = fmt::format("bench-{}", getpid());
+  auto client =
+      PrivateCob::bring_up(options, name + "-client", {options.cores[0]}, "10.99.1.1", interrupts);
+  if (!client) return Result::failed(client.why());
+  auto server =
+      PrivateCob::bring_up(options, name + "-server", {options.cores[1]}, "10.99.1.2", interrupts);
+  if (!server) return Result::failed(server.why());
+  const auto plugged =
+      run({.argv = {options.cob, "cable", client->name(), server->name()}, .output = output}, 10,
+          interrupts);
+  if (!plugged) return Result::failed("cob cable: " + plugged.why());
+  if (plugged->status != 0) return Result::failed("cob cable: " + plugged->output);
+  return Result(CabledCobs(std::move(*client), std::move(*server)));
+}
+
+CabledCobs::CabledCobs(PrivateCob client, PrivateCob server)
+    : client_(std::move(client)), server_(std::move(server)) {
+  place_ = {.label = "cob",
+            .server_prefix = server_.run_on(0),
+            .client_prefix = client_.run_on(0),
+            .addresses = server_.place().addresses,
+            .kernels = {client_.place().kernels.at(0), server_.place().kernels.at(0)}};
 }
 
 }  // namespace cob::bench

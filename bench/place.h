@@ -34,10 +34,18 @@ struct Place {
 // one before.
 Place linux_place(const Options& options, int rounds);
 
+// Full path of a program that belongs to `cob bench`: beside the cob command or in its libexec
+// folder. "" if there is none.
+std::string helper_program(const Options& options, const std::string& name);
+
 // A cob with a kernel on each of the two cores; options.name uses a running one instead.
 class PrivateCob {
  public:
   static Outcome<PrivateCob> bring_up(const Options& options, Interrupts& interrupts);
+  // One of its own, with a kernel on each of `cores`, whatever options.name says.
+  static Outcome<PrivateCob> bring_up(const Options& options, const std::string& name,
+                                      const std::vector<int>& cores, const std::string& address,
+                                      Interrupts& interrupts);
   PrivateCob(PrivateCob&& other) noexcept;
   PrivateCob& operator=(PrivateCob&&) = delete;
   PrivateCob(const PrivateCob&) = delete;
@@ -49,9 +57,22 @@ class PrivateCob {
 
  private:
   PrivateCob() = default;
+  std::string look(Interrupts& interrupts);
   std::string command_;
   std::string name_;
   bool ours_ = false;  // to be taken down
+  Place place_;
+};
+
+// Two cobs of one kernel each, the client's and the server's, joined by `cob cable`.
+class CabledCobs {
+ public:
+  static Outcome<CabledCobs> bring_up(const Options& options, Interrupts& interrupts);
+  const Place& place() const { return place_; }
+
+ private:
+  CabledCobs(PrivateCob client, PrivateCob server);
+  PrivateCob client_, server_;
   Place place_;
 };
 

@@ -15,7 +15,7 @@
 namespace cob::bench {
 
 struct LoadOptions {
-  std::string address;
+  std::string address = {};
   u16 port = 0;
   double seconds = 1;
   u64 response_bytes = 64;

@@ -93,7 +93,7 @@ int serve(const ServerOptions& options) {
   auto listeners = open_listeners(options);
   if (!listeners) {
     fmt::print(stderr, "cob-bench-connections: {}\n", listeners.why());
-    return options.mode == Mode::affinity || options.mode == Mode::hermes ? 3 : 1;
+    return 1;
   }
   std::vector<std::unique_ptr<Worker>> workers;
   for (int i = 0; i < options.workers; ++i) {

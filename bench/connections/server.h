@@ -24,11 +24,12 @@ enum class Mode {
 std::optional<Mode> mode_named(const std::string& name);
 
 struct ServerOptions {
-  std::string address;
+  std::string address = {};
   u16 port = 0;
   Mode mode = Mode::shared;
   int workers = 1;
-  std::vector<int> cores;  // worker i is pinned to cores[i % size]; empty: wherever it was started
+  std::vector<int> cores =
+      {};  // worker i is pinned to cores[i % size]; empty: wherever it was started
   int backlog = 4'096;
 };
 
@@ -41,8 +42,8 @@ struct Listeners {
 Outcome<Listeners> open_listeners(const ServerOptions& options);
 
 // Serves until SIGTERM or SIGINT. Prints "ready" when it can be reached and at the end a line
-// "worker N accepted A stolen S refused R" a worker. 0; 1: cannot listen; 3: the mode is not to be
-// had here. The reason goes to stderr.
+// "worker N accepted A stolen S refused R" a worker. 0; 1: cannot listen, or the mode is
+// not to be had here: the reason goes to stderr.
 int serve(const ServerOptions& options);
 
 }  // namespace cob::bench
