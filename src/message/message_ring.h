@@ -101,7 +101,7 @@ class RingWriter {
   // Lines between the one that is written and one that the reader has long done with, and which
   // is fetched meanwhile.
   static constexpr u32 ahead = 32;
-  // Lines held back at most. A multiple of what the reader fetches ahead.
+  // Lines held back at most.
   static constexpr u32 hold = 64;
 
   // The further lines of a run; they hide behind the head, which is published after them.
@@ -163,9 +163,7 @@ class RingReader {
       lines = take_more(head, scratch);
       if (lines == 0) return Taken::fault;
     }
-    const u32 passed = next_ ^ (next_ + lines);
     next_ += lines;
-    if (passed >= look_every) fetch_ahead();
     if (uncredited() >= credit_every) publish_credits();
     return Taken::one;
   }
@@ -181,15 +179,6 @@ class RingReader {
 
  private:
   static constexpr u32 mask = slots - 1;
-  static constexpr u32 look_every = 8;  // lines
-
-  // Fetches the lines behind the next few, if they are written: else they are the writer's.
-  void fetch_ahead() const {
-    const u32 last = (next_ | (look_every - 1)) + look_every;
-    if (load_relaxed(lines_[last & mask].sequence) != last + 1) return;
-    for (u32 i = last - look_every + 1; i != last; ++i) __builtin_prefetch(&lines_[i & mask]);
-  }
-
   // Returns the lines of the whole run, 0 if a further line is not there: an honest writer
   // published it before the head.
   u32 take_more(const Slot& head, std::byte* scratch) {

@@ -306,7 +306,7 @@ std::size_t Messenger::poll(Time now, std::size_t budget) {
 template <Priority priority>
 std::size_t Messenger::drain(Link& link, std::size_t budget) {
   alignas(cache_line_bytes) Slot head;
-  Arrival arrival;
+  Arrival& arrival = arrival_;
   arrival.incoming.from = KernelId(link.peer);
   head.kind = 0;
   auto& ring = lane<priority>(link);

@@ -403,6 +403,7 @@ class Messenger {
   std::size_t first_ = 0;  // where the next poll starts among the active links
   bool polling_ = false;
   Refusal why_broken_{};      // set with each false of deliver()
+  Arrival arrival_;           // blank but while a message is delivered
   Time now_ = Time::never();  // of the last poll; never(): asleep since, or none yet
   Duration turn_;             // from the poll before to that one; 0: not known
   alignas(cache_line_bytes) std::byte scratch_[max_payload_bytes];
