@@ -117,6 +117,8 @@ class Cob:
         self.pids = set()
         self.check_reports = []  # what the shim's check mode printed before it aborted a program
         self.children = []
+        self.neighbours = []  # cobs joined to this one, whose `memories` it was shown: steering tables
+        self.memories = set()  # of a neighbour: what it made before it was joined
         self.endings = []  # called first by close(): servers that must be asked to end, not killed
         self.guard = self.start_guard()
 
@@ -246,7 +248,7 @@ class Cob:
 
     def close(self):
         """Ends everything; returns what was left behind that should not have been."""
-        memories = set().union(*(memories_of(pid) for pid in self.pids))
+        memories = set().union(*(memories_of(pid) for pid in self.pids)).difference(*(cob.memories for cob in self.neighbours))
         for ending in self.endings:
             ending()
         for child in self.children:
