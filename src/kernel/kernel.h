@@ -129,6 +129,10 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   void fault(Program& program, const char* what) override;
   // net::FrameSink
   void on_frame(std::span<const std::byte> frame, net::Route from, net::FrameFlags flags) override;
+  net::FramePlace look_up(std::span<const std::byte> frame) const override {
+    return stack_->look_up(frame);
+  }
+  void fetch(net::FramePlace place) const override { stack_->fetch(place); }
 
   // board.cc
   Result<void> create_board();

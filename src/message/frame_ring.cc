@@ -59,6 +59,8 @@ void FrameWriter::commit(std::size_t bytes, u32 flags) {
   ++next_;
   ++batch_;
   open_bytes_ = 0;
+  const u32 following = place(cache_line_bytes);
+  if (following != no_room) expect_write(pool_ + following);
 }
 
 }  // namespace cob::message

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "message/shared_word.h"
+#include "net/snap_bean/burst.h"
 #include "net/wire/bytes.h"
 
 namespace cob::net {
@@ -189,7 +190,7 @@ std::size_t CableDevice::poll(std::size_t budget, FrameSink& sink) {
   std::size_t idle = 0;  // wires in a row with nothing
   while (idle < active_.size() && taken < budget) {
     if (first_ >= active_.size()) first_ = 0;
-    const std::size_t got = take_burst(*active_[first_], std::min(burst, budget - taken), sink);
+    const std::size_t got = take_burst(*active_[first_], budget - taken, sink);
     taken += got;
     idle = got == 0 ? idle + 1 : 0;
     ++first_;
@@ -198,26 +199,13 @@ std::size_t CableDevice::poll(std::size_t budget, FrameSink& sink) {
 }
 
 std::size_t CableDevice::take_burst(CableLink& link, std::size_t most, FrameSink& sink) {
-  std::size_t taken = 0;
-  while (taken < most && link.up()) {
-    message::Frame frame;
-    const message::Taken result = link.reader().take(frame);
-    if (result == message::Taken::nothing) break;
-    if (result == message::Taken::fault) {
-      fault(link);
-      break;
-    }
-    ++taken;
-    counters_.bytes_in += frame.bytes.size();
-    sink.on_frame(
-        frame.bytes, Route::uplink(),
-        {.checksum_not_computed = (frame.flags & message::frame_checksum_not_computed) != 0});
-  }
-  if (taken > 0) {
-    link.reader().release();
-    counters_.frames_in += taken;
-  }
-  return taken;
+  if (!link.up()) return 0;
+  const Burst burst =
+      hand_over(link.reader(), most, Route::uplink(), sink, [&] { return link.up(); });
+  if (burst.fault) fault(link);
+  counters_.frames_in += burst.frames;
+  counters_.bytes_in += burst.bytes;
+  return burst.frames;
 }
 
 void CableDevice::set_armed(bool armed) {

@@ -70,7 +70,6 @@ class CableDevice final : public Device {
   }
 
  private:
-  static constexpr std::size_t burst = 32;      // frames of one wire before the next one's turn
   static constexpr u32 sleeps_to_quieten = 16;  // a ring each; a bell holds hundreds
   static constexpr std::size_t large_frame = 2'048;
 

@@ -37,12 +37,24 @@ struct FrameFlags {
   static constexpr u8 max_hops = 2;
 };
 
+// Where a receiver keeps what a frame belongs to.
+struct FramePlace {
+  u32 hash = 0;
+  bool known = false;
+  bool opens = false;  // a connection, as the frame's flags say
+};
+
 class FrameSink {
  public:
   virtual ~FrameSink() = default;
   // `frame` may be written by its sender at any time: read each field once. Valid during the call
   // only.
   virtual void on_frame(std::span<const std::byte> frame, Route from, FrameFlags flags) = 0;
+
+  // Hints for the receiver's caches, from a device that holds several frames: look_up() a few frames
+  // before a frame's on_frame(), fetch() a little later.
+  virtual FramePlace look_up(std::span<const std::byte>) const { return {}; }
+  virtual void fetch(FramePlace) const {}
 };
 
 class Device {

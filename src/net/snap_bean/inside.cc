@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "net/snap_bean/burst.h"
+
 namespace cob::net {
 
 using message::Link;
@@ -47,7 +49,7 @@ std::size_t InsideDevice::poll(std::size_t budget, FrameSink& sink) {
   std::size_t idle = 0;  // links in a row with nothing
   std::size_t at = first_;
   while (idle < n && taken < budget) {
-    const std::size_t got = take_burst(*active[at], std::min(burst, budget - taken), sink);
+    const std::size_t got = take_burst(*active[at], budget - taken, sink);
     taken += got;
     idle = got == 0 ? idle + 1 : 0;
     at = at + 1 < n ? at + 1 : 0;
@@ -57,29 +59,14 @@ std::size_t InsideDevice::poll(std::size_t budget, FrameSink& sink) {
 }
 
 std::size_t InsideDevice::take_burst(Link& link, std::size_t most, FrameSink& sink) {
-  std::size_t taken = 0;
-  while (taken < most && link.connected) {
-    message::Frame frame;
-    const message::Taken result = link.frames_in.take(frame);
-    if (result == message::Taken::nothing) break;
-    if (result == message::Taken::fault) {
-      links_.fault(link, message::Refusal::bad_frame);
-      break;
-    }
-    ++taken;
-    counters_.bytes_in += frame.bytes.size();
-    sink.on_frame(
-        frame.bytes, Route::inside(KernelId(link.peer)),
-        {.checksum_not_computed = (frame.flags & message::frame_checksum_not_computed) != 0,
-         .hops =
-             static_cast<u8>(frame.flags >> message::frame_hops_shift & message::frame_hops_mask)});
-  }
-  if (taken > 0) {
-    link.frames_in.release();
-    link.counters.frames_in += taken;
-    counters_.frames_in += taken;
-  }
-  return taken;
+  if (!link.connected) return 0;
+  const Burst burst = hand_over(link.frames_in, most, Route::inside(KernelId(link.peer)), sink,
+                                [&] { return link.connected; });
+  if (burst.fault) links_.fault(link, message::Refusal::bad_frame);
+  link.counters.frames_in += burst.frames;
+  counters_.frames_in += burst.frames;
+  counters_.bytes_in += burst.bytes;
+  return burst.frames;
 }
 
 }  // namespace cob::net

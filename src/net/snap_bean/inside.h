@@ -31,8 +31,6 @@ class InsideDevice final : public Device {
   const Counters& counters() const { return counters_; }
 
  private:
-  static constexpr std::size_t burst = 32;  // frames of one peer before the next one's turn
-
   std::size_t take_burst(message::Link& link, std::size_t most, FrameSink& sink);
 
   message::Links& links_;

@@ -105,6 +105,10 @@ class PcapDevice final : public Device {
       tap_.copy(frame, from, flags, false);
       sink_.on_frame(frame, from, flags);
     }
+    FramePlace look_up(std::span<const std::byte> frame) const override {
+      return sink_.look_up(frame);
+    }
+    void fetch(FramePlace place) const override { sink_.fetch(place); }
 
    private:
     FrameTap& tap_;

@@ -58,6 +58,10 @@ class SnapBean final : public Device, private FrameSink {
   }
   // The uplink's frames, on their way to the kernel's sink.
   void on_frame(std::span<const std::byte> frame, Route from, FrameFlags flags) override;
+  FramePlace look_up(std::span<const std::byte> frame) const override {
+    return sink_->look_up(frame);
+  }
+  void fetch(FramePlace place) const override { sink_->fetch(place); }
 
   InsideDevice inside_;
   std::unique_ptr<Device> uplink_;

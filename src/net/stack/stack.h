@@ -219,6 +219,9 @@ class Stack {
   // flags.hops > 0.
   virtual void on_frame(std::span<const std::byte> frame, Route from, FrameFlags flags,
                         Time now) = 0;
+  // As FrameSink's.
+  virtual FramePlace look_up(std::span<const std::byte> frame) const = 0;
+  virtual void fetch(FramePlace place) const = 0;
   // Runs due timers and sends everything that became sendable since the last poll (ACKs, data, FINs
   // are coalesced here: data and FIN queued in one turn leave in one segment). Does not call
   // device.flush().

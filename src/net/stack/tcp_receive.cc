@@ -7,6 +7,7 @@
 
 #include "net/stack/congestion.h"
 #include "net/stack/tcp_stack.h"
+#include "net/wire/ethernet.h"
 
 namespace cob::net {
 namespace {
@@ -47,6 +48,26 @@ void TcpStack::on_tcp(const Ipv4Packet& packet, Route from, bool verify_checksum
     on_segment(*t, segment);
   }
   if (alive(*t, id)) touch(*t);
+}
+
+// Reads what it needs and judges nothing: a wrong place costs a line.
+FramePlace TcpStack::look_up(std::span<const std::byte> frame) const {
+  constexpr std::size_t ip_at = sizeof(EthernetHeader), tcp_at = ip_at + sizeof(Ipv4Header);
+  if (frame.size() < tcp_at + sizeof(TcpHeader)) return {};
+  const auto ip = read_once<Ipv4Header>(frame, ip_at);
+  if (ip.version_and_length != 0x45 || ip.protocol != ip_protocol_tcp) return {};
+  const auto tcp = read_once<TcpHeader>(frame, tcp_at);
+  const u32 hash = table_.hash({ip.destination.get(), ip.source.get(), tcp.destination_port.get(),
+                                tcp.source_port.get()});
+  table_.fetch_index(hash);
+  if ((tcp.flags & (tcp_syn | tcp_fin)) != 0) time_wait_.fetch_index(hash);
+  return {.hash = hash, .known = true, .opens = (tcp.flags & tcp_syn) != 0};
+}
+
+void TcpStack::fetch(FramePlace place) const {
+  if (!place.known) return;
+  table_.fetch(place.hash);
+  if (place.opens) time_wait_.fetch(place.hash);
 }
 
 void TcpStack::on_segment_without_tcb(const FlowKey& key, u32 hash, const TcpSegment& segment,

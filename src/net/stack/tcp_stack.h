@@ -40,6 +40,8 @@ class TcpStack final : public Stack {
   TcpStack(const StackOptions& options, Device& device, SocketLayer& layer);
 
   void on_frame(std::span<const std::byte> frame, Route from, FrameFlags flags, Time now) override;
+  FramePlace look_up(std::span<const std::byte> frame) const override;
+  void fetch(FramePlace place) const override;
   void poll(Time now) override;
   Time next_deadline() const override;
 

@@ -17,6 +17,7 @@ void TimeWaitTable::insert(const TimeWaitEntry& entry, u32 now_ms) {
   entries_[slot] = entry;
   append(slot, now_ms);
   index_.insert(entry.hash, slot);
+  if (free_ != no_slot) __builtin_prefetch(&entries_[free_], 1);  // for the next one
 }
 
 void TimeWaitTable::erase(TimeWaitEntry& entry) {
