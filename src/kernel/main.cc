@@ -45,7 +45,8 @@ cob::Result<cob::kernel::Uplink> open_uplink(Start& start) {
     return cob::Error::of(EPROTO, "an uplink that this kernel does not know");
   uplink.tables.emplace(TRY(cob::net::SteeringReader::open(fds[0].ref())));
   uplink.changes.emplace(TRY(cob::net::TableChangesReader::open(fds[1].ref())));
-  uplink.device = std::make_unique<cob::net::TapDevice>(std::move(fds[2]), start.config.uplink_mtu);
+  uplink.device = std::make_unique<cob::net::TapDevice>(std::move(fds[2]), start.config.uplink_mtu,
+                                                        start.config.uplink_offload != 0);
   return uplink;
 }
 
