@@ -159,7 +159,7 @@ class HelpTest(CliTest):
     def test_every_command_teaches(self):
         cob = self.cob(up=False)
         listing = cob.cli("--help").stdout
-        for command in ("up", "run", "ps", "status", "stats", "ss", "ip", "capture", "down", "doctor", "completion"):
+        for command in ("up", "run", "ps", "status", "stats", "ss", "ip", "capture", "down", "cable", "doctor", "completion"):
             self.assertRegex(listing, rf"\n  {command} ")
             done = cob.cli(command, "--help")
             self.expect(done, 0, "Examples:", f"cob {command}")
@@ -195,8 +195,9 @@ class HelpTest(CliTest):
             done = subprocess.run(["bash", "--norc", "-c", setting], capture_output=True, text=True, env=cob.environment)
             self.assertEqual(done.stderr, "")
             return done.stdout.split()
-        self.assertLessEqual({"up", "run", "ps", "status", "stats", "down", "doctor", "bench"}, set(complete("cob")))
+        self.assertLessEqual({"up", "run", "ps", "status", "stats", "down", "cable", "doctor", "bench"}, set(complete("cob")))
         self.assertLessEqual({"--kernels", "--cores", "--ip", "--name", "--json"}, set(complete("cob", "up")))
+        self.assertLessEqual({"--remove", "--json"}, set(complete("cob", "cable")))
         self.assertLessEqual({"--listening", "--info", "--json", "state"}, set(complete("cob", "ss")))
         self.assertIn("established", complete("cob", "ss", "state"))
         self.assertLessEqual({"--statistics", "addr", "neigh"}, set(complete("cob", "ip")))

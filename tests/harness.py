@@ -117,6 +117,7 @@ class Cob:
         self.pids = set()
         self.check_reports = []  # what the shim's check mode printed before it aborted a program
         self.children = []
+        self.neighbours = []  # cobs whose supervisors may keep what this one was shown of theirs: steering tables
         self.endings = []  # called first by close(): servers that must be asked to end, not killed
         self.guard = self.start_guard()
 
@@ -260,9 +261,11 @@ class Cob:
         if (self.run_directory / "control").exists():
             self.down()
         problems = []
+        others = {str(cob.supervisor) for cob in self.neighbours}
         def rest():
             return ([p for p in self.pids if is_alive(p)], processes_of(self.name), self.processes(),
-                    [process.name for process in all_processes() if memories and memories & memories_of(process.name)])
+                    [process.name for process in all_processes()
+                     if memories and process.name not in others and memories & memories_of(process.name)])
         try:
             wait_until(lambda: not any(rest()), 3)
         except AssertionError:

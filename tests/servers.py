@@ -17,9 +17,31 @@ PROBE = ("import socket,sys,time\n"
          "  except OSError: time.sleep(0.05)\n"
          "sys.exit(1)\n")
 
+# Takes one connection (serve) or makes it (go), sends or receives so many bytes, prints their SHA-256.
+TRANSFER = """
+import hashlib, random, socket, sys
+role, what, address, port, size = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+if role == "serve":
+    l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); l.bind(("0.0.0.0", port)); l.listen(1)
+    print("listening", flush=True)
+    s, _ = l.accept()
+else:
+    s = socket.create_connection((address, port), 10)
+    s.settimeout(60)
+digest, left, r = hashlib.sha256(), size, random.Random(size)
+while left:
+    if what == "send":
+        data = r.randbytes(min(left, r.randrange(1, 400_000))); s.sendall(data)
+    else:
+        data = s.recv(min(left, 1 << 20))
+        if not data: break
+    digest.update(data); left -= len(data)
+if what == "send": s.shutdown(socket.SHUT_WR); s.recv(1)
+print(digest.hexdigest(), flush=True)
+"""
 
 def wait_for_port(cob, port, kernel=0):
-    done = cob.run(sys.executable, "-c", PROBE, ADDRESS, port, kernel=kernel)
+    done = cob.run(sys.executable, "-c", PROBE, getattr(cob, "address", ADDRESS), port, kernel=kernel)
     if done.returncode != 0:
         raise AssertionError(f"nothing accepts on port {port}: {done.stderr}{cob.log()}")
 

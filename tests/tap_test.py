@@ -73,30 +73,6 @@ while True:
         else: selector.unregister(key.fileobj); key.fileobj.close()
 """
 
-# Takes one connection (serve) or makes it (go), sends or receives so many bytes, prints their SHA-256.
-TRANSFER = """
-import hashlib, random, socket, sys
-role, what, address, port, size = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
-if role == "serve":
-    l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); l.bind(("0.0.0.0", port)); l.listen(1)
-    print("listening", flush=True)
-    s, _ = l.accept()
-else:
-    s = socket.create_connection((address, port), 10)
-    s.settimeout(60)
-digest, left, r = hashlib.sha256(), size, random.Random(size)
-while left:
-    if what == "send":
-        data = r.randbytes(min(left, r.randrange(1, 400_000))); s.sendall(data)
-    else:
-        data = s.recv(min(left, 1 << 20))
-        if not data: break
-    digest.update(data); left -= len(data)
-if what == "send": s.shutdown(socket.SHUT_WR); s.recv(1)
-print(digest.hexdigest(), flush=True)
-"""
-
-
 class Line:
     """A connection to an echo server from Linux."""
 
@@ -157,6 +133,34 @@ class TapTest(harness.CobTest):
             process.stdout.close()
         self.addCleanup(end)
         return process
+
+    def test_a_cable_beside_it_is_refused(self):
+        cob = self.uplinked(kernels=1)
+        other = self.cob(up=False, environment={"XDG_RUNTIME_DIR": str(cob.runtime)})
+        other.run_directory = cob.runtime / "cob" / other.name
+        other.up("--kernels", 1, "--ip", "10.7.0.3/24")
+        for pair in ((cob.name, other.name), (other.name, cob.name)):
+            done = cob.cli("cable", *pair)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("a cable beside it is not supported", done.stderr)
+        harness.wait_until(lambda: (other.status()["cable"] or {}).get("state", "unplugged") == "unplugged", what="no cable")
+
+    def test_without_a_way_out_the_cobs_network_is_linuxs(self):
+        subprocess.run(["ip", "addr", "add", "10.7.0.9/24", "dev", "lo"], check=True)
+        self.addCleanup(subprocess.run, ["ip", "addr", "del", "10.7.0.9/24", "dev", "lo"], check=True)
+        cob = self.cob(up=False)
+        cob.up("--kernels", 1, "--ip", PREFIX)
+        with socket.create_server(("10.7.0.9", 0)) as listener:
+            port = listener.getsockname()[1]
+            program = cob.start(sys.executable, "-c",
+                                f"import socket; s = socket.create_connection(('10.7.0.9', {port}), 10); print(s.recv(9))")
+            listener.settimeout(20)
+            s, _ = listener.accept()
+            s.sendall(b"linux")
+            s.close()
+            self.assertEqual(program.communicate(timeout=20)[0], "b'linux'\n")
+        refused = cob.run("curl", "-sS", "-m", 10, f"http://10.7.0.9:{port}/")
+        self.assertEqual(refused.returncode, 7, refused.stderr)
 
     # ---- from Linux to the cob ----
 
@@ -286,8 +290,8 @@ class TapTest(harness.CobTest):
 
     def transfer(self, cob, what, size):
         other = "receive" if what == "send" else "send"
-        server = self.started(cob.start(sys.executable, "-c", TRANSFER, "serve", what, "-", 7200, size, kernel=1))
-        done = linux(sys.executable, "-c", TRANSFER, "go", other, ADDRESS, 7200, size, timeout=120)
+        server = self.started(cob.start(sys.executable, "-c", servers.TRANSFER, "serve", what, "-", 7200, size, kernel=1))
+        done = linux(sys.executable, "-c", servers.TRANSFER, "go", other, ADDRESS, 7200, size, timeout=120)
         self.assertEqual(len(done.stdout), 65, done.stderr)
         self.assertEqual(server.stdout.readline(), done.stdout)
 

@@ -17,7 +17,7 @@ using u64 = __u64;
 using i32 = __s32;
 using i64 = __s64;
 
-inline constexpr u32 protocol_version = 3;
+inline constexpr u32 protocol_version = 4;
 inline constexpr u32 arena_magic = 0x31626f63;  // "cob1"
 
 // Capacities of an arena; all of it is virtual until touched.
@@ -264,6 +264,7 @@ struct alignas(4096) ArenaHeader {  // kernel-written
   i32 core;     // of the host, that the kernel is pinned to; -1: none
   u32 program;  // this program's number in its kernel
   u32 default_send_limit;
+  u32 way_out;  // 1: there is an uplink, or a cable is plugged in, now
   char cob_name[64];
 };
 

@@ -29,6 +29,7 @@ void add_ss(CLI::App& app, Context& context);
 void add_ip(CLI::App& app, Context& context);
 void add_capture(CLI::App& app, Context& context);
 void add_down(CLI::App& app, Context& context);
+void add_cable(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
 // What follows `cob bench`: its words, and the values of --only.

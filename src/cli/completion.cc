@@ -30,7 +30,8 @@ std::string bash_script(const CLI::App& app) {
                                 : command->get_name() == "ss" ? "state exclude src dst sport dport"
                                 : command->get_name() == "bench"
                                     ? fmt::format("{}", fmt::join(bench_words(), " "))
-                                    : "";
+                                : command->get_name() == "cable" ? cob_names
+                                                                 : "";
     cases += fmt::format("    {}) words=\"{} {}\" ;;\n", command->get_name(), options_of(*command),
                          further);
   }
@@ -47,6 +48,7 @@ _cob() {{
     --output|-o) COMPREPLY=( $(compgen -f -- "$current") ); return ;;
     state|exclude) COMPREPLY=( $(compgen -W "all connected synchronized established syn-sent syn-recv fin-wait-1 fin-wait-2 time-wait closed close-wait last-ack listening closing" -- "$current") ); return ;;
     --only) COMPREPLY=( $(compgen -W "{3}" -- "$current") ); return ;;
+    --cable) COMPREPLY=( $(compgen -f -- "$current") ); return ;;
     --json) [[ ${{COMP_WORDS[1]}} == bench ]] && COMPREPLY=( $(compgen -f -- "$current") ) && return ;;
   esac
   if [[ ${{COMP_WORDS[1]}} == run ]]; then
@@ -103,6 +105,7 @@ std::string zsh_script(const CLI::App& app) {
         const bool takes_value =
             option->get_items_expected_max() > 0 && option->get_type_size() > 0;
         const char* action = name == "name"     ? ":cob:_cob_names"
+                             : name == "cable"  ? ":file:_files"
                              : name == "output" ? ":file:_files"
                              : takes_value      ? ":value:"
                                                 : "";
@@ -113,6 +116,7 @@ std::string zsh_script(const CLI::App& app) {
     if (command->get_name() == "run") cases += " \\\n      '*::program:_normal'";
     if (command->get_name() == "bench")
       cases += fmt::format(" \\\n      '*:benchmark:({})'", fmt::join(bench_words(), " "));
+    if (command->get_name() == "cable") cases += " \\\n      '*:cob:_cob_names'";
     if (command->get_name() == "completion") cases += " \\\n      '1:shell:(bash zsh)'";
     if (command->get_name() == "ip") cases += " \\\n      '1:object:(addr link neigh route)'";
     cases += " ;;\n";

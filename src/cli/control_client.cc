@@ -66,9 +66,10 @@ ControlClient ControlClient::connect(const std::string& name) {
   return ControlClient(std::move(socket));
 }
 
-ControlReply ControlClient::ask_once(const nlohmann::json& request) {
+ControlReply ControlClient::ask_once(const nlohmann::json& request, FdRef descriptor) {
   const std::string text = request.dump();
-  const auto sent = send_datagram(socket_.ref(), std::as_bytes(std::span(text)));
+  const std::span<const FdRef> beside(&descriptor, descriptor.valid() ? 1 : 0);
+  const auto sent = send_datagram(socket_.ref(), std::as_bytes(std::span(text)), beside);
   if (sent.is_error())
     fail(exit_state, "the cob's supervisor is gone: {}", std::strerror(sent.error().code));
   if (!wait_readable(socket_.ref(), reply_timeout_ms))
@@ -84,10 +85,10 @@ ControlReply ControlClient::ask_once(const nlohmann::json& request) {
   return {std::move(body), std::move(received.value().descriptors)};
 }
 
-ControlReply ControlClient::ask(const nlohmann::json& request) {
+ControlReply ControlClient::ask(const nlohmann::json& request, FdRef descriptor) {
   const Time give_up = HostClock::read() + Duration::seconds(2);
   while (true) {
-    ControlReply reply = ask_once(request);
+    ControlReply reply = ask_once(request, descriptor);
     if (reply.body.value("ok", false)) return reply;
     if (!reply.body.value("retry", false) || HostClock::read() > give_up) {
       throw Failure{exit_state, reply.body.value("error", "refused")};

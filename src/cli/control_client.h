@@ -23,8 +23,8 @@ class ControlClient {
  public:
   static ControlClient connect(const std::string& name);
   // A reply with ok = false becomes a Failure, unless it says "retry": then it is asked again for
-  // two seconds.
-  ControlReply ask(const nlohmann::json& request);
+  // two seconds. `descriptor`, if it is one, goes with it.
+  ControlReply ask(const nlohmann::json& request, FdRef descriptor = {});
   // Until the supervisor closes the connection, which is the last thing it does.
   bool wait_for_end(int timeout_ms);
 
@@ -33,7 +33,7 @@ class ControlClient {
 
  private:
   explicit ControlClient(Fd socket) : socket_(std::move(socket)) {}
-  ControlReply ask_once(const nlohmann::json& request);
+  ControlReply ask_once(const nlohmann::json& request, FdRef descriptor);
   Fd socket_;
 };
 

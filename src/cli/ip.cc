@@ -58,15 +58,16 @@ json statistics_of(const std::map<std::string, u64>& counters) {
     return found == counters.end() ? 0 : found->second;
   };
   return {{"rx",
-           {{"bytes", count("CobInOctets")},
-            {"packets", count("CobInFrames")},
+           {{"bytes", count("CobInOctets") + count("CobUplinkInOctets")},
+            {"packets", count("CobInFrames") + count("CobUplinkInFrames")},
             {"errors", count("CobInMalformed") + count("CobInChecksumErrors")},
-            {"dropped", count("CobInNotOurs")}}},
+            {"dropped", count("CobInNotOurs") + count("CobUplinkInDrops")}}},
           {"tx",
-           {{"bytes", count("CobOutOctets")},
-            {"packets", count("CobOutFrames")},
+           {{"bytes", count("CobOutOctets") + count("CobUplinkOutOctets")},
+            {"packets", count("CobOutFrames") + count("CobUplinkOutFrames")},
             {"errors", 0},
-            {"dropped", count("CobOutDropsFull") + count("CobOutDropsNoRoute")}}}};
+            {"dropped", count("CobOutDropsFull") + count("CobOutDropsNoRoute") +
+                            count("CobUplinkOutDrops")}}}};
 }
 
 json link_of(Cob& cob, const IpOptions& options, Context& context) {

@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <iterator>
 
 #include "base/passing.h"
 
@@ -166,7 +165,7 @@ std::string KernelSlot::reap(Time now) {
   pidfd_.reset();
   control_.reset();
   board_.reset();
-  queue_.clear();
+  outbox_.clear();
   if (state_ == KernelState::stopping) {
     state_ = KernelState::ended;
     deadline_ = Time::never();
@@ -179,24 +178,7 @@ std::string KernelSlot::reap(Time now) {
 
 Result<void> KernelSlot::send_bytes(std::vector<std::byte> bytes, std::vector<Fd> descriptors) {
   if (!control_.valid()) return Error::of(ENOTCONN, "no kernel");
-  if (queue_.size() >= max_queued)
-    return Error::of(ENOBUFS, "the kernel does not take its control messages");
-  queue_.push_back({std::move(bytes), std::move(descriptors)});
-  flush();
-  return {};
-}
-
-void KernelSlot::flush() {
-  while (!queue_.empty()) {
-    std::vector<FdRef> descriptors;
-    std::ranges::transform(queue_.front().descriptors, std::back_inserter(descriptors), &Fd::ref);
-    const auto sent = send_datagram(control_.ref(), queue_.front().bytes, descriptors);
-    if (sent.is_error() && (sent.error().code == EAGAIN || sent.error().code == ETOOMANYREFS))
-      return;
-    // Any other error means that the kernel is going; its pidfd will tell. The message goes with
-    // it.
-    queue_.pop_front();
-  }
+  return outbox_.send(control_.ref(), std::move(bytes), std::move(descriptors));
 }
 
 }  // namespace cob::cli

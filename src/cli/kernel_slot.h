@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/result.h"
+#include "cli/outbox.h"
 #include "message/control.h"
 
 namespace cob::cli {
@@ -62,8 +63,8 @@ class KernelSlot {
     return {};
   }
   u64 programs_sent() const { return programs_sent_; }  // in this epoch
-  void flush();
-  bool has_queued() const { return !queue_.empty(); }
+  void flush() { outbox_.flush(control_.ref()); }
+  bool has_queued() const { return !outbox_.empty(); }
 
   // When something must happen although no descriptor speaks; Time::never() if nothing.
   Time deadline() const { return deadline_; }
@@ -84,10 +85,6 @@ class KernelSlot {
   bool alive() const { return pid_ > 0; }
 
  private:
-  struct Queued {
-    std::vector<std::byte> bytes;
-    std::vector<Fd> descriptors;
-  };
   Result<void> start_process(Time now);
   Result<void> send_bytes(std::vector<std::byte> bytes, std::vector<Fd> descriptors);
   Duration next_delay(Time now);
@@ -96,7 +93,7 @@ class KernelSlot {
   KernelState state_ = KernelState::waiting;
   pid_t pid_ = 0;
   Fd pidfd_, control_, board_;
-  std::deque<Queued> queue_;
+  Outbox outbox_{max_queued};
   std::deque<Time> deaths_;  // of the last 10 s
   Time deadline_ = Time::never();
   Time running_since_;

@@ -73,7 +73,7 @@ void Supervisor::on_channel(KernelSlot& kernel) {
       message::Simple news;
       std::memcpy(&news, buffer.data(), sizeof(news));
       on_listening(kernel, news);
-    } else {
+    } else if (!on_cable_word(kernel, kind, std::span(buffer).first(datagram.bytes), datagram)) {
       return broken_protocol(kernel, "an unknown message");
     }
     if (!kernel.alive()) return;
@@ -92,17 +92,16 @@ void Supervisor::on_hello(KernelSlot& kernel, Datagram& datagram) {
   for (KernelSlot& other : kernels_) {
     if (other.id() != kernel.id() && other.running()) introduce(kernel, other);
   }
-  if (uplink_) {
-    uplink_->kernel_up(kernel.id());
-    tell_steered();
-  }
+  uplink_->kernel_up(kernel.id());
+  tell_steered();
+  cable_->on_kernel_up(kernel);
   if (!reported_ && std::ranges::all_of(kernels_, &KernelSlot::running)) report("");
 }
 
 // The uplink's new connections go to who listens. What a kernel says of itself is believed: who
 // lies gets connections that it cannot serve.
 void Supervisor::on_listening(KernelSlot& kernel, const message::Simple& news) {
-  if (!kernel.running() || !uplink_) return;
+  if (!kernel.running()) return;
   if (news.value == 0 || news.value > 65'535)
     return broken_protocol(kernel, "a listener without a port");
   const bool listens = news.kind == std::to_underlying(ControlKind::listening);
@@ -211,7 +210,7 @@ void Supervisor::on_process_end(KernelSlot& kernel) {
   const std::string how = kernel.reap(now_);
   log(fmt::format("kernel {} (epoch {}) {}", kernel.id(), epoch, how));
   if (was_stopping) return;
-  if (was_running && uplink_) {
+  if (was_running) {
     uplink_->kernel_down(kernel.id());
     tell_steered();
   }
@@ -222,6 +221,7 @@ void Supervisor::on_process_end(KernelSlot& kernel) {
         broken_protocol(other, "nothing for its peers' messages: its queue is full");
       }
     }
+    cable_->on_kernel_down(kernel, epoch);
   }
   if (!reported_)
     return begin_shutdown(fmt::format("kernel {} {} before the cob was up", kernel.id(), how));

@@ -24,6 +24,7 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   cob::cli::add_ip(app, context);
   cob::cli::add_capture(app, context);
   cob::cli::add_down(app, context);
+  cob::cli::add_cable(app, context);
   cob::cli::add_doctor(app, context);
   cob::cli::add_bench(app, context);
   cob::cli::add_completion(app, context);

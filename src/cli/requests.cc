@@ -6,6 +6,8 @@
 //   running kernel, in order}
 //   {"do":"view","kernel":K}          -> {"ok":true,"kernel","epoch"} + {socket to the kernel,
 //   kernel/view.h}
+//   {"do":"cable","role":"maker" or "other"} + {end of a SOCK_SEQPACKET pair} -> {"ok":true}
+//   {"do":"uncable"}                  -> {"ok":true}
 //   {"do":"down"}                     -> {"ok":true}; the connection closes when all is over
 //   anything else                     -> {"ok":false,"error":"..."}
 // Model: the user's own processes only (0600 socket in a 0700 directory, peer credentials checked).
@@ -77,7 +79,7 @@ void Supervisor::on_client(u32 index) {
   const auto request = nlohmann::json::parse(text, nullptr, false);
   Reply reply = received.value().truncated || !request.is_object()
                     ? Reply{refusal("the request is not JSON"), {}, {}}
-                    : answer(request, peer.pid);
+                    : answer(request, peer.pid, std::move(received.value().descriptors));
   for (const Fd& fd : reply.owned) reply.descriptors.push_back(fd.ref());
   const std::string body = reply.body.dump();
   const auto sent =
@@ -85,7 +87,8 @@ void Supervisor::on_client(u32 index) {
   if (sent.is_error()) clients_.erase(index);  // it asks and does not read
 }
 
-Supervisor::Reply Supervisor::answer(const nlohmann::json& request, pid_t sender) {
+Supervisor::Reply Supervisor::answer(const nlohmann::json& request, pid_t sender,
+                                     std::vector<Fd> descriptors) {
   const auto what = request.find("do");
   const std::string verb =
       what != request.end() && what->is_string() ? what->get<std::string>() : "";
@@ -93,6 +96,12 @@ Supervisor::Reply Supervisor::answer(const nlohmann::json& request, pid_t sender
   if (ending_) return {refusal("the cob is going down"), {}, {}};
   if (verb == "attach") return answer_attach(request, sender);
   if (verb == "view") return answer_view(request);
+  if (verb == "cable") return answer_cable(request, std::move(descriptors));
+  if (verb == "uncable") {
+    if (!cable_->in_use()) return {refusal("there is no cable"), {}, {}};
+    cable_->unplug("removed");
+    return {{{"ok", true}}, {}, {}};
+  }
   if (verb == "down") {
     begin_shutdown("");
     return {{{"ok", true}, {"pid", ::getpid()}}, {}, {}};
@@ -117,12 +126,30 @@ nlohmann::json Supervisor::describe() const {
                      {"pid", ::getpid()},
                      {"uptime_ms", (now_ - started_).to_ms()},
                      {"log", directory_.path() + "/log"},
+                     {"cable", cable_->describe()},
                      {"kernels", std::move(kernels)}};
-  if (uplink_) {
+  if (uplink_->kind() == message::UplinkKind::tap) {
     all["uplink"] = options_.uplink.text;
     all["steering"] = uplink_->steering();
   }
   return all;
+}
+
+Supervisor::Reply Supervisor::answer_cable(const nlohmann::json& request,
+                                           std::vector<Fd> descriptors) {
+  const auto role = request.find("role");
+  if (role == request.end() || !role->is_string() || descriptors.size() != 1)
+    return {refusal("cable needs a role and a socket"), {}, {}};
+  if (uplink_->kind() == message::UplinkKind::tap)
+    return {refusal(fmt::format("cob '{}' has an uplink: {}; a cable beside it is not supported",
+                                options_.name, options_.uplink.text)),
+            {},
+            {}};
+  const auto done = plug(std::move(descriptors[0]),
+                         *role == "maker" ? CableEnd::Role::maker : CableEnd::Role::other);
+  if (done.is_error())
+    return {refusal(fmt::format("cob '{}': {}", options_.name, done.error().what)), {}, {}};
+  return {{{"ok", true}}, {}, {}};
 }
 
 Supervisor::Reply Supervisor::answer_status() const {
@@ -222,8 +249,7 @@ Supervisor::Reply Supervisor::answer_attach(const nlohmann::json& request, pid_t
               {},
               {}};
   // What programs reach by the cob: its network, or with a gateway all.
-  if (uplink_)
-    reply.body["reach"] = options_.uplink.gateway != 0 ? 0 : options_.address.prefix_bits;
+  reply.body["reach"] = options_.uplink.gateway != 0 ? 0 : options_.address.prefix_bits;
   reply.owned.push_back(std::move(program_end));
   reply.owned.emplace_back(::fcntl(attach_right_inlet_.get(), F_DUPFD_CLOEXEC, 0));
   if (!reply.owned.back().valid()) return {refusal("out of descriptors"), {}, {}};

@@ -146,6 +146,16 @@ nlohmann::json describe(const nlohmann::json& info, const Sample& before, const 
                         {"lost", b.uplink_lost},           {"unsettled", b.uplink_unsettled},
                         {"entries", b.uplink_entries}};
   }
+  kernel["cable"] = {{"wires", b.cable.wires},
+                     {"frames_in", b.cable.frames_in},
+                     {"frames_out", b.cable.frames_out},
+                     {"bytes_in", b.cable.bytes_in},
+                     {"bytes_out", b.cable.bytes_out},
+                     {"frames_copied", b.cable.frames_copied},
+                     {"dropped_full", b.cable.dropped_full},
+                     {"dropped_route", b.cable.dropped_route},
+                     {"bells_rung", b.cable.bells_rung},
+                     {"wires_cut", b.cable.wires_cut}};
   kernel["listeners"] = listeners_of(b);
   kernel["queues"] = queues_of(b);
   return kernel;
@@ -212,6 +222,34 @@ void print_uplink(const nlohmann::json& status) {
              status["steering"].get<std::string>(), table.text());
 }
 
+void print_cable(const nlohmann::json& cable, const nlohmann::json& kernels) {
+  if (!cable.is_object()) return;
+  const std::string state = cable.value("state", "");
+  if (state != "plugged") {
+    fmt::print("\ncable: {}{}{}\n", state, cable.contains("why") ? ": " : "",
+               cable.value("why", ""));
+    return;
+  }
+  fmt::print("\ncable to cob '{}' of user {} at {}, {} of {} kernels alive\n",
+             cable.value("name", ""), cable["uid"].dump(), cable.value("address", ""),
+             cable["alive"].dump(), cable["kernels"].dump());
+  Table table({"CABLE OF KERNEL", "WIRES", "FRAMES IN", "OUT", "MB IN", "OUT", "FULL", "NO WIRE",
+               "CUT", "HANDED ON", "LOST", "UNSETTLED", "ENTRIES"});
+  for (const auto& kernel : kernels) {
+    if (!kernel.contains("cable") || !kernel.contains("uplink")) continue;
+    const auto& c = kernel["cable"];
+    const auto& u = kernel["uplink"];
+    const auto mb = [&c](const char* bytes) {
+      return fmt::format("{:.1f}", c[bytes].get<double>() / 1e6);
+    };
+    table.add({kernel["kernel"].dump(), c["wires"].dump(), c["frames_in"].dump(),
+               c["frames_out"].dump(), mb("bytes_in"), mb("bytes_out"), c["dropped_full"].dump(),
+               c["dropped_route"].dump(), c["wires_cut"].dump(), u["handed_on"].dump(),
+               u["lost"].dump(), u["unsettled"].dump(), u["entries"].dump()});
+  }
+  fmt::print("{}", table.text());
+}
+
 void print_text(const nlohmann::json& status) {
   fmt::print("cob '{}' at {}, supervisor pid {}, up {}\n\n", status.value("name", ""),
              status.value("address", ""), status.value("pid", 0),
@@ -245,6 +283,7 @@ void print_text(const nlohmann::json& status) {
   }
   fmt::print("{}", table.text());
   print_uplink(status);
+  print_cable(status.value("cable", nlohmann::json()), status["kernels"]);
   print_queues(status["kernels"]);
 }
 
@@ -291,6 +330,11 @@ void add_status(CLI::App& app, Context& context) {
       "HANDED ON  frames given to the kernel that has their connection; LOST: that found no room\n"
       "UNSETTLED  frames of no known connection that came while flows were steered anew\n"
       "ENTRIES    connections of other kernels whose frames come to this one\n"
+      "With a cable, of each kernel since its start:\n"
+      "WIRES      kernels of the other cob that frames flow to\n"
+      "FULL       frames dropped because the other kernel did not keep up\n"
+      "NO WIRE    frames dropped because the kernel that they were for was not there\n"
+      "CUT        wires that were cut because the other kernel broke the protocol\n"
       "\n"
       "Then what waits, of how much room:\n"
       "ACCEPT QUEUE    connections that no program has accepted yet, of the listener's backlog\n"

@@ -106,15 +106,14 @@ Result<void> Supervisor::prepare() {
   const std::array<u8, 6> mac{
       0x02, 0xc0, 0xb0, static_cast<u8>(a >> 16), static_cast<u8>(a >> 8), static_cast<u8>(a)};
   std::ranges::copy(mac, config.mac);
-  if (options_.uplink.kind != message::UplinkKind::none) {
-    uplink_.emplace(
-        TRY(Uplink::open(options_.uplink, config.kernels, options_.address, uplink_problem_)));
-    config.uplink = options_.uplink.kind;
-    config.uplink_mtu = uplink_->mtu();
-    config.uplink_offload = options_.uplink.offload ? 1 : 0;
-    config.gateway = options_.uplink.gateway;
+  uplink_.emplace(
+      TRY(Uplink::open(options_.uplink, config.kernels, options_.address, uplink_problem_)));
+  config.uplink = uplink_->kind();
+  config.uplink_mtu = uplink_->mtu();
+  config.uplink_offload = options_.uplink.offload ? 1 : 0;
+  config.gateway = options_.uplink.gateway;
+  if (uplink_->kind() == message::UplinkKind::tap)
     log(fmt::format("uplink {}, steered by {}", options_.uplink.text, uplink_->steering()));
-  }
   std::memcpy(config.cob_name, options_.name.data(),
               std::min(options_.name.size(), sizeof(config.cob_name) - 1));
   kernels_.reserve(options_.cores.size());
@@ -123,11 +122,10 @@ Result<void> Supervisor::prepare() {
   for (std::size_t i = 0; i < options_.cores.size(); ++i) {
     config.kernel = static_cast<u16>(i);
     config.core = options_.cores[i];
-    kernels_.emplace_back(
-        KernelPlan{config, options_.kernel_executable, directory_.log(),
-                   uplink_ ? uplink_->descriptors(config.kernel) : std::vector<FdRef>()});
+    kernels_.emplace_back(KernelPlan{config, options_.kernel_executable, directory_.log(),
+                                     uplink_->descriptors(config.kernel)});
   }
-  return {};
+  return prepare_cable();
 }
 
 Result<void> Supervisor::watch(FdRef fd, Source source, u32 index, u32 events) {
@@ -166,6 +164,7 @@ bool Supervisor::run() {
     if (!ending_) spawn(kernel);
   }
   loop();
+  cable_place_.reset();
   directory_.remove();
   clients_.clear();  // the last sign of life that `cob down` waits for
   return came_up_;
@@ -187,6 +186,7 @@ void Supervisor::loop() {
     }
     on_deadlines();
     for (const KernelSlot& kernel : kernels_) watch_channel(kernel, false);
+    watch_cable();
   }
 }
 
@@ -206,11 +206,15 @@ void Supervisor::dispatch(Source source, u32 index, u32 events) {
       return;
     case Source::process:
       return on_process_end(kernels_[index]);
+    case Source::cable:
+      return on_cable(events);
+    case Source::cable_place:
+      return on_cable_place();
   }
 }
 
 Time Supervisor::next_deadline() const {
-  Time next = next_log_trim_;
+  Time next = std::min(next_log_trim_, cable_deadline());
   for (const KernelSlot& kernel : kernels_) {
     next = std::min(next, kernel.deadline());
     if (standing_[kernel.id()].accused_epoch != 0)
@@ -246,6 +250,7 @@ void Supervisor::on_deadlines() {
     }
     kernel.defer(now_ + Duration::seconds(1));
   }
+  on_cable_deadlines();
   if (next_log_trim_ <= now_) {
     directory_.trim_log();
     next_log_trim_ = now_ + log_trim_interval;

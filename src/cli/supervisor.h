@@ -1,14 +1,16 @@
 // Supervisor: spawns a cob's kernels, introduces them to each other, watches and respawns them, and
 // answers the CLI. One epoll loop over {signals, control socket, clients, kernels' channels and
-// pidfds, the attach right}; it is never on the data path, every table is bounded, and its death
-// ends the kernels (their channels close, and PR_SET_PDEATHSIG). One thread: the process that `cob
-// up` left behind. Protocols: message/control.h below, requests.cc above.
+// pidfds, the attach right, the cable}; it is never on the data path, every table is bounded, and
+// its death ends the kernels (their channels close, and PR_SET_PDEATHSIG). One thread: the process
+// that `cob up` left behind. Protocols: message/control.h below, requests.cc above.
 #pragma once
 
 #include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,8 @@
 #include "base/passing.h"
 #include "base/result.h"
 #include "cli/arguments.h"
+#include "cli/cable_end.h"
+#include "cli/cable_place.h"
 #include "cli/kernel_slot.h"
 #include "cli/run_directory.h"
 #include "cli/uplink.h"
@@ -28,6 +32,7 @@ struct SupervisorOptions {
   CobAddress address;
   std::vector<int> cores;         // one a kernel
   std::string kernel_executable;  // absolute path of cob-kernel
+  std::string cable_place;        // absolute path where to meet another cob; empty: nowhere
   UplinkPlan uplink;
 };
 
@@ -65,7 +70,16 @@ class Supervisor {
     std::vector<FdRef> descriptors;
     std::vector<Fd> owned;  // descriptors made for this reply
   };
-  enum class Source : u32 { signals, listener, client, channel, process, attach_right };
+  enum class Source : u32 {
+    signals,
+    listener,
+    client,
+    channel,
+    process,
+    attach_right,
+    cable,
+    cable_place
+  };
 
   Supervisor(SupervisorOptions options, RunDirectory directory, OnReady on_ready);
   Result<void> prepare();
@@ -84,6 +98,17 @@ class Supervisor {
   void on_process_end(KernelSlot& kernel);
   void on_attach_again();
 
+  // cabling.cc
+  Result<void> prepare_cable();
+  Result<void> plug(Fd socket, CableEnd::Role role);
+  void on_cable(u32 events);
+  void on_cable_place();
+  void on_cable_deadlines();
+  void watch_cable();
+  Time cable_deadline() const;
+  bool on_cable_word(KernelSlot& kernel, u32 kind, std::span<const std::byte> bytes,
+                     Datagram& datagram);
+
   void on_hello(KernelSlot& kernel, Datagram& datagram);
   void introduce(KernelSlot& one, KernelSlot& other);
   void on_link(KernelSlot& kernel, const message::LinkNotice& link, Datagram& datagram);
@@ -93,8 +118,9 @@ class Supervisor {
   void end_accused(KernelSlot& kernel);
   void broken_protocol(KernelSlot& kernel, const char* what);
 
-  Reply answer(const nlohmann::json& request, pid_t sender);
+  Reply answer(const nlohmann::json& request, pid_t sender, std::vector<Fd> descriptors);
   Reply answer_attach(const nlohmann::json& request, pid_t sender);
+  Reply answer_cable(const nlohmann::json& request, std::vector<Fd> descriptors);
   Reply answer_status() const;
   Reply answer_view(const nlohmann::json& request);
   KernelSlot* least_used();
@@ -123,6 +149,10 @@ class Supervisor {
     u32 accused_epoch = 0;  // this life of it is to be ended; 0: none
   };
   std::vector<Standing> standing_;
+  std::optional<CableEnd> cable_;
+  std::optional<CablePlace> cable_place_;
+  bool cable_watched_ = false;
+  Time next_cable_call_ = Time::never();
   std::map<u32, Client> clients_;
   u32 next_client_ = 0;
 };

@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <optional>
 
@@ -23,6 +24,7 @@ struct UpOptions {
   int kernels = 0;
   std::string cores;
   std::string address = default_address;
+  std::string cable;
   std::string uplink, gateway;
   bool foreground = false;
 };
@@ -141,6 +143,10 @@ void up(const UpOptions& asked, Context& context) {
   options.cores = plan_cores(asked.kernels, asked.cores);
   options.uplink = parse_uplink(asked.uplink, asked.gateway, options.address);
   options.kernel_executable = kernel_executable();
+  if (!asked.cable.empty() && !asked.uplink.empty())
+    fail(exit_usage, "--cable beside --uplink: a cob has one way out");
+  // A daemon's directory is another.
+  if (!asked.cable.empty()) options.cable_place = std::filesystem::absolute(asked.cable).string();
   RunDirectory directory = RunDirectory::take(options.name);
   context.exit_code = asked.foreground
                           ? run_foreground(std::move(options), std::move(directory), context.json)
@@ -168,6 +174,12 @@ void add_up(CLI::App& app, Context& context) {
       ->type_name("ADDR/LEN")
       ->capture_default_str();
   command
+      ->add_option("--cable", options->cable,
+                   "Meet another cob at this path and join it by a cable: the first\n"
+                   "makes a Unix socket there, the second connects. Whoever reaches\n"
+                   "the path can plug in: its directory says who that is")
+      ->type_name("FILE");
+  command
       ->add_option("--uplink", options->uplink,
                    "How the cob is reached from outside: tap:NAME, a TAP device\n"
                    "that is there or is made and removed; host=ADDR gives\n"
@@ -191,6 +203,7 @@ void add_up(CLI::App& app, Context& context) {
       "  cob up --uplink tap:cob0,host=10.7.0.1 --ip 10.7.0.2/24\n"
       "                                    reached from this machine at 10.7.0.2 (as root)\n"
       "  cob run -k 1 -- nginx             then: a program on kernel 1\n"
+      "  cob up --cable /srv/meet/socket   joined to another user's cob; see 'cob cable --help'\n"
       "\n"
       "Needs no privilege, but for an uplink that is to be made. The cob runs until 'cob down'; "
       "its log is 'log' in "

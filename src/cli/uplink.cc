@@ -64,6 +64,8 @@ UplinkPlan parse_uplink(std::string_view text, std::string_view gateway, CobAddr
 
 Result<Uplink> Uplink::open(const UplinkPlan& plan, u16 kernels, CobAddress cob,
                             std::string& problem) {
+  Uplink uplink(TRY(SteeringKeeper::create(kernels)));
+  if (plan.kind != message::UplinkKind::tap) return uplink;
   net::TapFailure failure;
   auto tap = net::TapPort::open({.name = plan.name,
                                  .queues = kernels,
@@ -75,10 +77,10 @@ Result<Uplink> Uplink::open(const UplinkPlan& plan, u16 kernels, CobAddress cob,
     problem = failure.text;
     return tap.error();
   }
-  Uplink uplink(TRY(SteeringKeeper::create(kernels)), tap.release_value());
+  uplink.tap_.emplace(tap.release_value());
   auto program = net::TapSteering::create(uplink.keeper_.tables());
   const auto attached = program.is_error() ? Result<void>(program.error())
-                                           : program.value().attach(uplink.tap_.queue(0));
+                                           : program.value().attach(uplink.tap_->queue(0));
   if (attached.is_error()) {
     uplink.steered_by_ = fmt::format("the tun driver, and kernels hand frames on: {}: {}",
                                      attached.error().what, std::strerror(attached.error().code));
@@ -90,7 +92,9 @@ Result<Uplink> Uplink::open(const UplinkPlan& plan, u16 kernels, CobAddress cob,
 }
 
 std::vector<FdRef> Uplink::descriptors(u16 kernel) const {
-  return {keeper_.tables().fd(), keeper_.changes(), tap_.queue(kernel)};
+  std::vector<FdRef> all{keeper_.tables().fd(), keeper_.changes()};
+  if (tap_) all.push_back(tap_->queue(kernel));
+  return all;
 }
 
 void Uplink::mirror() {

@@ -1,7 +1,8 @@
 // The cob's way out as the supervisor holds it: what `--uplink` asked for, the device, the steering
 // tables and who is told of them. docs/network.md.
-// Model: opened before the first kernel, closed with the supervisor; each life of a kernel gets the
-// same queue. The supervisor's thread.
+// Model: without a TAP device there are the tables alone, for a cable that may be plugged in
+// (cabling.cc). Opened before the first kernel, closed with the supervisor; each life of a kernel
+// gets the same queue. The supervisor's thread.
 #pragma once
 
 #include <optional>
@@ -31,14 +32,18 @@ UplinkPlan parse_uplink(std::string_view text, std::string_view gateway, CobAddr
 
 class Uplink {
  public:
-  // `problem`: why it failed, for the user. REQUIRES: plan.kind is not none.
+  // `problem`: why it failed, for the user.
   static Result<Uplink> open(const UplinkPlan& plan, u16 kernels, CobAddress cob,
                              std::string& problem);
 
   // What goes beside a kernel's Config, and into it.
   std::vector<FdRef> descriptors(u16 kernel) const;
-  u16 mtu() const { return tap_.mtu(); }
-  // "eBPF", or why Linux chooses queues by itself.
+  message::UplinkKind kind() const {
+    return tap_ ? message::UplinkKind::tap : message::UplinkKind::cable;
+  }
+  u16 mtu() const { return tap_ ? tap_->mtu() : u16{0}; }  // a cable's frames have their own
+  FdRef tables() const { return keeper_.tables().fd(); }
+  // A TAP device's: "eBPF", or why Linux chooses queues by itself.
   const std::string& steering() const { return steered_by_; }
 
   void kernel_up(u16 kernel);
@@ -47,12 +52,11 @@ class Uplink {
   bool listening(u16 kernel, Port port, bool listens);
 
  private:
-  Uplink(SteeringKeeper keeper, net::TapPort tap)
-      : keeper_(std::move(keeper)), tap_(std::move(tap)) {}
+  explicit Uplink(SteeringKeeper keeper) : keeper_(std::move(keeper)) {}
   void mirror();
 
   SteeringKeeper keeper_;
-  net::TapPort tap_;
+  std::optional<net::TapPort> tap_;
   std::optional<net::TapSteering> program_;
   std::string steered_by_;
 };

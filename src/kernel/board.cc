@@ -50,6 +50,7 @@ void Kernel::update_board(Time now) {
   b.frames_in = frames.frames_in;
   b.frames_out = frames.frames_out;
   b.frames_dropped = frames.dropped_full + frames.dropped_route;
+  if (cable_ != nullptr) show_cable(b.cable);
   const auto& uplink = device_->uplink();
   const auto& flows = flows_->counters();
   b.uplink = device_->has_uplink() ? 1 : 0;

@@ -42,6 +42,13 @@ struct BoardPeer {
   u32 reserved = 0;
 };
 
+// The cable to another cob, since it was first plugged in; net/snap_bean/cable.h.
+struct BoardCable {
+  u64 wires = 0;  // now
+  u64 frames_in = 0, frames_out = 0, bytes_in = 0, bytes_out = 0;
+  u64 frames_copied = 0, dropped_full = 0, dropped_route = 0, bells_rung = 0, wires_cut = 0;
+};
+
 struct Board {
   u32 magic = 0x626f6172;
   u32 version = 4;
@@ -75,8 +82,9 @@ struct Board {
   u64 uplink_lost = 0;       // of those, that found no room on the way there
   u64 uplink_unsettled = 0;  // frames that nobody had while the steering tables changed
   u64 uplink_entries = 0;    // now: others' connections whose frames come here
-  u64 asleep = 0;            // 1: armed and sleeping
-  u64 heartbeat_ns = 0;      // CLOCK_BOOTTIME of the last loop
+  BoardCable cable;
+  u64 asleep = 0;        // 1: armed and sleeping
+  u64 heartbeat_ns = 0;  // CLOCK_BOOTTIME of the last loop
   alignas(64) u32 tables_sequence = 0;
   alignas(64) BoardProgram program[board_programs];
   BoardListener listener[board_listeners];

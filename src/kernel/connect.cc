@@ -99,8 +99,9 @@ i32 Sockets::connect_local(Program& program, u32 number, net::Endpoint remote,
   Description& d = *program.slot(number).description;
   if (d.state != SocketState::undecided || d.datagram != nullptr) return -EISCONN;
   if (d.claiming) return -EALREADY;
-  // An address that may be the host's: without a cob listener it is.
-  if (!ours(remote.address) || (remote.address.is_loopback() && !directory_.find_listener(remote)))
+  // An address that may be the host's: without a cob listener, or a way out, it is.
+  if (remote.address.is_loopback() ? !directory_.find_listener(remote)
+                                   : !ours(remote.address) && !goes_out(remote.address))
     return -EHOSTUNREACH;
   const auto started = start_connect(d, remote, local);
   if (started.is_error()) return -started.error().code;

@@ -122,6 +122,13 @@ void Kernel::on_supervisor() {
         break;
       case ControlKind::steered:  // the flows look at the tables once a turn
         break;
+      case ControlKind::cable_plugged:
+      case ControlKind::cable_unplugged:
+      case ControlKind::wire_open:
+      case ControlKind::wire_memory:
+      case ControlKind::wire_down:
+        done = on_cable(static_cast<ControlKind>(simple.kind), std::span(bytes).first(got), fds);
+        break;
       case ControlKind::shutdown:
         stopping_ = true;
         break;

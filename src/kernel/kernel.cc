@@ -84,9 +84,9 @@ Result<void> Kernel::start(Uplink uplink) {
   stack.secret[1] = config_.secret[1];
   stack_ = TRY(net::Stack::create(stack, *tapped_, *sockets_));
   sockets_->set_stack(*stack_);
-  if (device_->has_uplink()) {
+  if (flows_->tables() != nullptr) {  // there is an uplink, or a cable may be plugged in
     stack_->set_others(*flows_);
-    if (flows_->tables() != nullptr) sockets_->set_tables(*flows_->tables());
+    sockets_->set_tables(*flows_->tables());
     directory_.on_listening(
         [this](Port port, bool listens) { listening_owed_[port.value] = listens; });
   }
@@ -170,6 +170,7 @@ void Kernel::flush() {
     lose_peer(*peer);
     report_peer(*peer);
   }
+  if (cable_ != nullptr) report_cut_wires();
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
   for (Program* program : attached_) program->announce();
   __atomic_thread_fence(__ATOMIC_SEQ_CST);

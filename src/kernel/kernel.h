@@ -18,6 +18,7 @@
 #include "kernel/view.h"
 #include "message/control.h"
 #include "message/messenger.h"
+#include "net/snap_bean/cable.h"
 #include "net/snap_bean/snap_bean.h"
 #include "net/stack/stack.h"
 
@@ -77,6 +78,13 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   u32 add_program(u32 pid, Fd liveness);
   void tell_listening();
 
+  // cable.cc
+  Result<void> on_cable(message::ControlKind kind, std::span<const std::byte> bytes,
+                        std::vector<Fd>& descriptors);
+  Result<void> plug_cable(FdRef steering);
+  void set_way_out(bool way_out);
+  void report_cut_wires();
+  void show_cable(BoardCable& shown) const;
   // view.cc
   struct Viewer {
     Fd socket;
@@ -140,6 +148,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   std::unique_ptr<Flows> flows_;
   // Ports of which the supervisor has yet to hear whether this kernel listens there.
   std::map<u16, bool> listening_owed_;
+  net::CableDevice* cable_ = nullptr;  // the device's uplink, once a cable was plugged in
   std::unique_ptr<Sockets> sockets_;
   std::unique_ptr<net::Stack> stack_;
   std::unique_ptr<Relays> relays_;

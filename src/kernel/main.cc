@@ -41,12 +41,16 @@ cob::Result<cob::kernel::Uplink> open_uplink(Start& start) {
   cob::kernel::Uplink uplink;
   if (start.config.uplink == cob::message::UplinkKind::none) return uplink;
   auto& fds = start.descriptors;
-  if (start.config.uplink != cob::message::UplinkKind::tap || fds.size() != 3)
+  const bool tap = start.config.uplink == cob::message::UplinkKind::tap;
+  if ((!tap && start.config.uplink != cob::message::UplinkKind::cable) ||
+      fds.size() != (tap ? 3 : 2))
     return cob::Error::of(EPROTO, "an uplink that this kernel does not know");
   uplink.tables.emplace(TRY(cob::net::SteeringReader::open(fds[0].ref())));
   uplink.changes.emplace(TRY(cob::net::TableChangesReader::open(fds[1].ref())));
-  uplink.device = std::make_unique<cob::net::TapDevice>(std::move(fds[2]), start.config.uplink_mtu,
-                                                        start.config.uplink_offload != 0);
+  if (tap) {
+    uplink.device = std::make_unique<cob::net::TapDevice>(
+        std::move(fds[2]), start.config.uplink_mtu, start.config.uplink_offload != 0);
+  }
   return uplink;
 }
 

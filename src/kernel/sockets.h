@@ -63,6 +63,9 @@ class Sockets final : public net::SocketLayer {
       : options_(options), directory_(directory), programs_(programs) {
     directory_.on_claim_lost([this](u32 handle) { claim_lost(handle); });
   }
+  // The uplink has come, or gone: new connections only.
+  void set_uplink(bool uplink) { options_.uplink = uplink; }
+  bool has_uplink() const { return options_.uplink; }
   void set_stack(net::Stack& stack) { stack_ = &stack; }
   // By which the uplink's frames come to kernels; they outlive this.
   void set_tables(const net::SteeringReader& tables) { tables_ = &tables; }

@@ -52,6 +52,18 @@ constexpr DeviceCounterName device_counters[] = {
     {"CobOutDropsNoRoute", &DeviceCounters::dropped_route},
 };
 
+using UplinkCounters = net::SnapBean::UplinkCounters;
+struct UplinkCounterName {
+  const char* name;
+  u64 UplinkCounters::* counter;
+};
+constexpr UplinkCounterName uplink_counters[] = {
+    {"CobUplinkInFrames", &UplinkCounters::frames_in},
+    {"CobUplinkOutFrames", &UplinkCounters::frames_out},
+    {"CobUplinkInOctets", &UplinkCounters::bytes_in},
+    {"CobUplinkOutOctets", &UplinkCounters::bytes_out},
+};
+
 // A reply under construction.
 struct Answer {
   explicit Answer(const ViewRequest& request) { head.kind = request.kind; }
@@ -129,6 +141,11 @@ bool Kernel::answer_view(Viewer& viewer, const ViewRequest& request) {
         answer.add(counter_row(name, stack_->counters().*counter));
       for (const auto& [name, counter] : device_counters)
         answer.add(counter_row(name, device_->inside().*counter));
+      for (const auto& [name, counter] : uplink_counters)
+        answer.add(counter_row(name, device_->uplink().*counter));
+      answer.add(counter_row("CobUplinkInDrops", device_->dropped_in()));
+      answer.add(counter_row("CobUplinkOutDrops",
+                             device_->uplink().dropped_full + device_->dropped_out()));
       cursor = 0;
       break;
     case ViewKind::listeners:

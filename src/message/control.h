@@ -27,6 +27,14 @@ enum class ControlKind : u32 {
   listening,      // kernel -> supervisor: Simple, value = port: it listens there, for the uplink
   not_listening,  // kernel -> supervisor: Simple, value = port: no more
   steered,        // supervisor -> kernel: Simple: the steering tables have changed
+  // A cable to another cob; its kernels are `peer` here (net/snap_bean/cable.h).
+  cable_plugged,    // supervisor -> kernel: Simple. + {the other cob's steering tables, to read}
+  cable_unplugged,  // supervisor -> kernel: Simple: all its wires are gone
+  wire_open,        // supervisor -> kernel: LinkNotice. + {our end of the bell}: answer wire_memory
+  wire_memory,      // both ways: LinkNotice. + {what `own` writes for `peer`, or the reverse}
+  wire_down,        // supervisor -> kernel: Simple, value = peer, epoch = the dead one's
+  wire_cut,         // kernel -> supervisor: Simple, value = peer, epoch = the peer's: it broke the
+                    // cable's protocol and is heard no more
 };
 
 // How a cob's frames leave it.

@@ -111,8 +111,8 @@ bool may_be_ours(u32 address) {
   return address == 0 || is_loopback(address) || address == g.cob_address;
 }
 
-// What the cob's uplink reaches; Sockets::goes_out() has the kernel's side of the rule. Else it is
-// the host's.
+// What the cob reaches if it has a way out, which its kernel knows (Sockets::goes_out()). Else it
+// is the host's.
 bool goes_out(u32 address) {
   if (g.reach_bits > 32 || may_be_ours(address) || address >> 28 >= 14) return false;
   if (g.reach_bits == 0) return true;
@@ -157,7 +157,8 @@ Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
   put(c, 0, 0, remote);
   socket->remote_address = remote.address;
   socket->remote_port = remote.port;
-  if (remote.address == g.cob_address || out) {
+  if (remote.address == g.cob_address ||
+      (out && load(socket->arena->kernel->header.way_out) != 0)) {
     c.op = Op::connect;
     if (!post_on(socket, c)) {
       error = ENETDOWN;

@@ -22,6 +22,11 @@ class SnapBean final : public Device, private FrameSink {
   SnapBean(message::Links& links, std::unique_ptr<Device> uplink)
       : inside_(links), uplink_(std::move(uplink)) {}
 
+  // From now on. REQUIRES: there is none; no open buffer.
+  void add_uplink(std::unique_ptr<Device> uplink) {
+    VERIFY(uplink_ == nullptr);
+    uplink_ = std::move(uplink);
+  }
   bool has_uplink() const { return uplink_ != nullptr; }
   const InsideDevice::Counters& inside() const { return inside_.counters(); }
   const UplinkCounters& uplink() const { return counters_; }
