@@ -1,7 +1,7 @@
-// `cob bench`: measurements of the floor, the messages, the calls and whole servers, each beside
-// what it is compared with. docs/benchmarks.md says what each figure means and when a round is
-// thrown away. Runs in the CLI's process; every process that it starts is its child and has ended
-// when it returns.
+// `cob bench`: measurements of the floor, the messages, the calls, whole servers and connections,
+// each beside what it is compared with. docs/benchmarks.md says what each figure means and when a
+// round is thrown away. Runs in the CLI's process; every process that it starts is its child and
+// has ended when it returns.
 #pragma once
 
 #include <string>

@@ -4,11 +4,8 @@
 #include "bench/calls.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <filesystem>
 #include <map>
 #include <sstream>
 
@@ -21,18 +18,6 @@
 namespace cob::bench {
 
 namespace {
-
-std::string helper_program(const Options& options) {
-  const std::filesystem::path beside = std::filesystem::path(options.cob).parent_path();
-  const char* libexec = std::getenv("COB_LIBEXEC");
-  for (const std::filesystem::path& folder :
-       {std::filesystem::path(libexec != nullptr ? libexec : "."), beside,
-        beside / "../libexec/cob"}) {
-    const std::string path = folder / "cob-bench-call";
-    if (access(path.c_str(), X_OK) == 0) return std::filesystem::absolute(path);
-  }
-  return "";
-}
 
 class Calls {
  public:
@@ -206,7 +191,7 @@ std::optional<Summary> parse_call_line(const std::string& output, const std::str
 }
 
 int calls_main(const Options& options) {
-  const std::string helper = helper_program(options);
+  const std::string helper = helper_program(options, "cob-bench-call");
   if (helper.empty()) {
     fail(options.json, 1, fmt::format("cob-bench-call is missing beside {}", options.cob));
     return 1;

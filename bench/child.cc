@@ -132,6 +132,10 @@ Outcome<Child> Child::spawn(const SpawnOptions& options) {
     dup2(in, 0);
     dup2(out, 1);
     if (!options.keep_errors) dup2(out, 2);
+    if (options.network != nullptr && !options.network->enter()) {
+      dprintf(1, "the network namespace: %s\n", std::strerror(errno));
+      _exit(127);
+    }
     close_range(3, ~0U, 0);
     execvp(argv[0], argv.data());
     dprintf(2, "%s: %s\n", argv[0], std::strerror(errno));
@@ -164,7 +168,8 @@ Outcome<int> Child::wait(double seconds, Interrupts& interrupts,
   const Fd watch(static_cast<int>(syscall(SYS_pidfd_open, pid_, 0)));
   for (;;) {
     pollfd wanted[] = {{watch.get(), POLLIN, 0}, {interrupts.descriptor().get(), POLLIN, 0}};
-    poll(wanted, 2, 250);
+    const double left_ms = (deadline - now_seconds()) * 1e3;
+    poll(wanted, 2, static_cast<int>(std::clamp(left_ms, 0.0, 250.0)));
     if (tick) tick();
     int status = 0;
     if (waitpid(pid_, &status, WNOHANG) == pid_) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "bench/network.h"
 #include "bench/samples.h"
 
 namespace cob::bench {
@@ -35,9 +36,10 @@ class Interrupts {
 
 struct SpawnOptions {
   std::vector<std::string> argv = {};
-  int core = -1;             // -1: as the parent
-  std::string output = {};   // file that takes stdout and stderr; "": /dev/null
-  bool keep_errors = false;  // stderr goes where ours goes
+  int core = -1;                        // -1: as the parent
+  std::string output = {};              // file that takes stdout and stderr; "": /dev/null
+  bool keep_errors = false;             // stderr goes where ours goes
+  const OwnNetwork* network = nullptr;  // it is started in that; nullptr: in ours
 };
 
 class Child {

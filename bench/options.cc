@@ -28,7 +28,10 @@ constexpr const char* head =
     "  cob bench peers      the same with the messaging systems that Debian packages\n"
     "  cob bench calls      a program's call to its kernel\n"
     "  cob bench servers    nginx under ab and redis under redis-benchmark, cob beside plain "
-    "Linux\n\n"
+    "Linux\n"
+    "  cob bench connections  short connections, a server and a generator of our own, beside Linux "
+    "in\n"
+    "                       four modes\n\n"
     "Every figure is a median over runs and stands beside its p99 and the number of runs; ratios "
     "are\n"
     "taken between runs that followed each other. docs/benchmarks.md explains each key.";
@@ -70,13 +73,30 @@ constexpr const char* servers_help =
     "Needs the Debian packages nginx-light, apache2-utils, redis-server, redis-tools and curl.\n"
     "nginx's master and workers run as www-data when started by root.";
 
+constexpr const char* connections_help =
+    "One epoll server and one load generator, the same program everywhere, on the same two cores: "
+    "on\n"
+    "two cobs joined by a cable (cob), on one cob (inside), on a cob behind a TAP with a plain "
+    "Linux\n"
+    "client (tap; wire: without offloads; both need root), and on plain Linux loopback, where the\n"
+    "server takes connections from one shared listener, by SO_REUSEPORT, by Affinity-Accept's "
+    "scheme\n"
+    "and by Hermes's (eBPF, needs privilege). Every byte is checked; open loops count latency from "
+    "the\n"
+    "intended start. What is missing here is said. All cases take about 20 minutes.\n\n"
+    "Cases: conn conn_c8 conn_c1 conn_1k conn_64k conn_client_closes conn_load10 conn_load50\n"
+    "       conn_load70 conn_overload keepalive keepalive_c8 keepalive_c1 bulk, each also with "
+    "_hog\n"
+    "       appended (a computing process on each core), and idle.";
+
 constexpr const char* examples =
     "Examples:\n"
     "  cob bench floor\n"
     "  cob bench messages --peers --json messages.json --histogram histogram.json\n"
     "  cob bench calls --seconds 0.2 --rounds 3\n"
     "  cob bench servers --fast\n"
-    "  cob bench servers --only nginx_close,nginx_close_hog --json figures.json";
+    "  cob bench servers --only nginx_close,nginx_close_hog --json figures.json\n"
+    "  cob bench connections --only conn,conn_load50,keepalive --rounds 3";
 
 std::vector<int> allowed_cores() {
   std::vector<int> cores;
@@ -148,11 +168,11 @@ struct Parser {
   Parser();
   CLI::App app{head, "cob bench"};
   // One Options for all: only the chosen subcommand's defaults may apply.
-  Options per_command[5];
-  CLI::App* commands[5] = {
+  Options per_command[6];
+  CLI::App* commands[6] = {
       app.add_subcommand("floor", floor_help), app.add_subcommand("messages", messages_help),
       app.add_subcommand("calls", calls_help), app.add_subcommand("servers", servers_help),
-      app.add_subcommand("peers", peers_help)};
+      app.add_subcommand("peers", peers_help), app.add_subcommand("connections", connections_help)};
 };
 
 Parser::Parser() {
@@ -160,14 +180,16 @@ Parser::Parser() {
   app.footer(examples);
   for (CLI::App* command : commands) command->footer(examples);
   CLI::App &messages = *commands[1], &calls = *commands[2], &servers = *commands[3],
-           &peers = *commands[4];
+           &peers = *commands[4], &connections = *commands[5];
   add_common(*commands[0], per_command[0], 0.5, 5);
   add_common(messages, per_command[1], 2, 5);
   add_common(calls, per_command[2], 0.5, 5);
   add_common(servers, per_command[3], 2, 5);
   add_common(peers, per_command[4], 0.3, 3);
+  add_common(connections, per_command[5], 0.5, 5);
   add_cob(calls, per_command[2]);
   add_cob(servers, per_command[3]);
+  add_cob(connections, per_command[5]);
   servers.add_option("--only", per_command[3].only, "these cases alone, separated by commas")
       ->delimiter(',')
       ->type_name("CASES");
@@ -183,6 +205,17 @@ Parser::Parser() {
   peers.add_option("--only", per_command[4].only, "these peers alone, separated by commas")
       ->delimiter(',')
       ->type_name("PEERS");
+  connections.add_option("--only", per_command[5].only, "these cases alone, separated by commas")
+      ->delimiter(',')
+      ->type_name("CASES");
+  connections.add_option("--workers", per_command[5].workers, "threads of the server")
+      ->check(CLI::Range(1, 32))
+      ->capture_default_str();
+  connections.add_option("--connections", per_command[5].connections, "held by the case idle")
+      ->check(CLI::Range(1, 60'000))
+      ->capture_default_str();
+  connections.add_flag("--linux-only", per_command[5].linux_only,
+                       "the Linux sides alone; needs no cob");
   calls.add_flag("--linux-only", per_command[2].linux_only, "the Linux side alone; needs no cob");
   servers.add_flag("--linux-only", per_command[3].linux_only, "the Linux side alone; needs no cob");
   servers.add_flag("--fast", per_command[3].fast,

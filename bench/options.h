@@ -9,14 +9,16 @@
 namespace cob::bench {
 
 struct Options {
-  std::string measurement;  // floor | messages | peers | calls | servers
+  std::string measurement;  // floor | messages | peers | calls | servers | connections
   std::string json;         // file for the flat JSON object; "": none, "-": standard output
   double seconds = 0;       // per measurement
   int rounds = 0;
   std::vector<std::string> only;  // servers: cases, peers: peers, messages: topics; empty: all
   bool peers = false;             // messages: the packaged systems too
   std::string histogram;          // messages: file for the latency histograms; "": none
-  bool linux_only = false;        // servers: the Linux side alone, no cob needed
+  int workers = 1;                // connections: of the server
+  int connections = 10'000;       // connections: held idle
+  bool linux_only = false;        // servers, connections: the Linux side alone, no cob needed
   bool fast = false;              // servers: few cases, few short rounds
   std::vector<int> cores;         // client's and server's; filled with the first two allowed ones
   std::string cob;                // path of the cob command

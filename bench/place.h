@@ -3,11 +3,13 @@
 // which address the server is found. Used by the measuring command's only thread.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "bench/child.h"
 #include "bench/core_watch.h"
+#include "bench/network.h"
 #include "bench/options.h"
 #include "bench/samples.h"
 
@@ -21,7 +23,8 @@ struct Place {
   int client_core = -1;
   // The server listens on each; round r uses number r modulo size.
   std::vector<std::string> addresses = {};
-  std::vector<pid_t> kernels = {};  // of a cob, in order: kernel i on cores[i]
+  std::vector<pid_t> kernels = {};      // of a cob, the one on cores[i]; 0: none there
+  const OwnNetwork* network = nullptr;  // where both run; nullptr: in the machine's own
 
   const std::string& address(int round) const {
     return addresses[static_cast<std::size_t>(round) % addresses.size()];
@@ -34,10 +37,24 @@ struct Place {
 // one before.
 Place linux_place(const Options& options, int rounds);
 
+// Full path of a program that belongs to `cob bench`: beside the cob command or in its libexec
+// folder. "" if there is none.
+std::string helper_program(const Options& options, const std::string& name);
+
 // A cob with a kernel on each of the two cores; options.name uses a running one instead.
 class PrivateCob {
  public:
   static Outcome<PrivateCob> bring_up(const Options& options, Interrupts& interrupts);
+  // One of its own, whatever options.name says.
+  struct Plan {
+    std::string name;
+    std::vector<int> cores;  // a kernel on each
+    std::string address;
+    std::string uplink = {};
+    const OwnNetwork* network = nullptr;  // outlives the cob
+  };
+  static Outcome<PrivateCob> bring_up(const Options& options, const Plan& plan,
+                                      Interrupts& interrupts);
   PrivateCob(PrivateCob&& other) noexcept;
   PrivateCob& operator=(PrivateCob&&) = delete;
   PrivateCob(const PrivateCob&) = delete;
@@ -49,9 +66,38 @@ class PrivateCob {
 
  private:
   PrivateCob() = default;
+  std::string look(Interrupts& interrupts);
   std::string command_;
   std::string name_;
   bool ours_ = false;  // to be taken down
+  const OwnNetwork* network_ = nullptr;
+  Place place_;
+};
+
+// Two cobs of one kernel each, the client's and the server's, joined by `cob cable`.
+class CabledCobs {
+ public:
+  static Outcome<CabledCobs> bring_up(const Options& options, Interrupts& interrupts);
+  const Place& place() const { return place_; }
+
+ private:
+  CabledCobs(PrivateCob client, PrivateCob server);
+  PrivateCob client_, server_;
+  Place place_;
+};
+
+// A cob of one kernel, the server's, behind a TAP device in a network of its own; the client is a
+// plain process at the device's other end.
+class TapCob {
+ public:
+  // `offload`: checksums and segmentation are left to Linux (docs/network.md).
+  static Outcome<TapCob> bring_up(const Options& options, bool offload, Interrupts& interrupts);
+  const Place& place() const { return place_; }
+
+ private:
+  TapCob(std::unique_ptr<OwnNetwork> network, PrivateCob cob, const Options& options);
+  std::unique_ptr<OwnNetwork> network_;
+  PrivateCob cob_;
   Place place_;
 };
 

@@ -4,6 +4,7 @@
     plot.py servers.json > servers.svg              cob beside plain Linux, a pair of bars a case
     plot.py --latency histogram.json > latency.svg  round trips of cob bench messages --histogram FILE
     plot.py --sizes messages.json > sizes.svg       cob beside its peers, by size: cob bench messages --peers --json FILE
+    plot.py --connections connections.json > connections.svg    rates, and latency against load: cob bench connections --json FILE
 
 Bars are requests (or connections) a second, each pair scaled to the larger of the two; the ratio stands behind it.
 Several files of one kind are taken together. Standard library alone.
@@ -155,12 +156,55 @@ def draw_sizes(figures):
     return document(left + 110, 410, parts + legend(left - 40, [(c, n) for n, c in zip(names, COLOURS)]))
 
 
+def draw_connections(figures):
+    """A bar a case and side, scaled to the case's largest; below, p50 (thin) and p99 against the load of the open loops."""
+    sides = [s for s in ("cob", "inside", "tap", "wire", "linux_shared", "linux_reuseport", "linux_affinity", "linux_hermes")
+             if any(k.endswith(f"_{s}_per_s") for k in figures)]
+    found = {}
+    for key, value in figures.items():
+        match = re.fullmatch(r"(\w+?)_(" + "|".join(sides or ["-"]) + ")_per_s", key)
+        if match:
+            found.setdefault(match[1], {})[match[2]] = value
+    if not found:
+        sys.exit("plot.py: no rates of connections in the figures")
+    colours = dict(zip(sides, COLOURS))
+    rows, y = ['<text x="10" y="20" font-weight="bold">Connections (keepalive: requests) a second, same two cores</text>'], 40
+    for name in sorted((n for n in found if "_load" not in n), key=lambda n: (n.endswith("_hog"), n)):
+        rates = found[name]
+        rows.append(f'<text x="{LABEL - 8}" y="{y + BAR - 3}" text-anchor="end">{escape(name)}</text>')
+        for side in (s for s in sides if s in rates):
+            note = "" if figures.get(f"{name}_rounds", 1) else "   (disturbed)"
+            rows.append(bar(y, rates[side], max(rates.values()), colours[side], f"{rates[side]:,.0f}/s{note}"))
+            y += BAR + 1
+        y += GAP
+    loads = {}
+    for name in found:
+        if re.fullmatch(r"conn_load\d+", name):
+            for side in found[name]:
+                points = [figures.get(f"{name}_{side}_{k}", 0) for k in ("offered_per_s", "p50_us", "p99_us")]
+                if min(points) > 0:
+                    loads.setdefault(side, []).append(points)
+    entries = [(colours[s], s) for s in sides]
+    if not loads:
+        return document(LABEL + WIDTH + 330, max(y, 60 + 18 * len(entries)), rows + legend(LABEL + WIDTH + 150, entries))
+    every = [p for points in loads.values() for p in points]
+    chart = Chart(70, WIDTH + LABEL - 70, "latency from the intended start, us: p99 (thick) and p50 against load",
+                  "connections offered a second", [p[0] for p in every], [v for p in every for v in p[1:]])
+    for side, points in loads.items():
+        points.sort()
+        chart.line([(p[0], p[1]) for p in points], colours[side], 1, marks=True)
+        chart.line([(p[0], p[2]) for p in points], colours[side], 3, marks=True)
+    return document(LABEL + WIDTH + 330, y + 410, rows + legend(LABEL + WIDTH + 150, entries) +
+                    [f'<g transform="translate(0 {y})">{"".join(chart.parts)}</g>'])
+
+
 def main():
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         sys.exit(__doc__.strip())
     kind = words.pop(0) if words[0].startswith("--") else "--servers"
-    draw = {"--servers": draw_servers, "--latency": draw_latency, "--sizes": draw_sizes}.get(kind)
+    draw = {"--servers": draw_servers, "--latency": draw_latency, "--sizes": draw_sizes,
+            "--connections": draw_connections}.get(kind)
     if draw is None or not words:
         sys.exit(__doc__.strip())
     figures = {}

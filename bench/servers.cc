@@ -14,6 +14,7 @@
 #include "bench/bench.h"
 #include "bench/place.h"
 #include "bench/report.h"
+#include "bench/turns.h"
 
 namespace cob::bench {
 
@@ -26,12 +27,8 @@ struct Side {
   std::vector<double> per_s, p50_us, p99_us, server_core_us, client_core_us;
 };
 
-struct CaseResult {
-  int rounds = 0;
-  int voided = 0;
-  bool disturbed = false;  // not one clean round: the figures are of voided ones
+struct CaseResult : Turns {
   std::vector<double> ratios;
-  std::string failed;  // why; "": it went well
 };
 
 struct Run {
@@ -93,7 +90,7 @@ Outcome<Run> Servers::measure_once(Side& side, const ServerCase& wanted, int rou
   CoreWatch watch(options_.cores);
   watch.add(side.server->pid(), options_.cores[1]);
   for (std::size_t i = 0; i < side.place->kernels.size() && i < 2; ++i) {
-    watch.add(side.place->kernels[i], options_.cores[i]);
+    if (side.place->kernels[i] != 0) watch.add(side.place->kernels[i], options_.cores[i]);
   }
   for (std::size_t i = 0; i < hogs.size(); ++i) watch.add(hogs[i].pid(), options_.cores[i], false);
   auto client = side.server->measure(wanted, round, seconds, &watch, interrupts_);
@@ -129,34 +126,20 @@ CaseResult Servers::measure_case(const ServerCase& wanted) {
     }
   }
   result.failed = warm_up(wanted, hogs);
-  const int most_voided = options_.rounds + 2;
-  while (result.failed.empty() && result.rounds < options_.rounds) {
-    std::vector<std::optional<Run>> runs(sides_.size());
-    bool clean = true;
-    for (std::size_t turn = 0; turn < sides_.size() && result.failed.empty(); ++turn) {
-      const int number = result.rounds + result.voided;
-      const std::size_t which = (turn + static_cast<std::size_t>(number)) % sides_.size();
-      auto run = measure_once(sides_[which], wanted, number, options_.seconds, hogs);
-      if (!run) {
-        result.failed = run.why();
-        break;
-      }
-      if (run->verdict.voided) {
-        fmt::print(stderr, "  round {} void, {}:{}\n", number + 1, sides_[which].place->label,
-                   run->verdict.reason);
-        clean = false;
-      }
-      runs[which] = *run;
-    }
-    if (!result.failed.empty()) break;
-    if (!clean && ++result.voided < most_voided) continue;
-    if (!clean) {
-      if (result.rounds > 0) break;
-      result.disturbed = true;
-    }
+  if (!result.failed.empty()) return result;
+  std::vector<Run> runs(sides_.size());
+  std::vector<std::string> labels;
+  for (const Side& side : sides_) labels.push_back(side.place->label);
+  const auto measure = [&](std::size_t which, int number) {
+    auto run = measure_once(sides_[which], wanted, number, options_.seconds, hogs);
+    if (!run) return Outcome<Verdict>::failed(run.why());
+    runs[which] = *run;
+    return Outcome<Verdict>(run->verdict);
+  };
+  const auto accept = [&] {
     for (std::size_t i = 0; i < sides_.size(); ++i) {
       Side& side = sides_[i];
-      const Run& run = *runs[i];
+      const Run& run = runs[i];
       side.per_s.push_back(run.client.per_s);
       side.p50_us.push_back(run.client.p50_us);
       side.p99_us.push_back(run.client.p99_us);
@@ -167,9 +150,8 @@ CaseResult Servers::measure_case(const ServerCase& wanted) {
     }
     if (sides_.size() == 2)
       result.ratios.push_back(sides_[0].per_s.back() / sides_[1].per_s.back());
-    if (result.disturbed) break;
-    ++result.rounds;
-  }
+  };
+  static_cast<Turns&>(result) = take_turns(options_.rounds, labels, measure, accept);
   return result;
 }
 

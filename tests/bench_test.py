@@ -205,6 +205,55 @@ class Bench(unittest.TestCase):
         self.assertNotIn("nginx_close_static_ratio", figures)
         self.assertIn("Linux/s", printed)
 
+    def test_connections(self):
+        """Every kind of load, on the cobs and on Linux's modes; what needs privilege may be missing, with its reason."""
+        cases = ["conn", "conn_64k", "conn_client_closes", "conn_load50", "conn_overload", "keepalive_c8", "bulk", "conn_hog"]
+        sides = ["inside", "linux_shared", "linux_reuseport", "linux_affinity"]
+        with tempfile.TemporaryDirectory() as folder:
+            file = os.path.join(folder, "connections.json")
+            done = subprocess.run([COB, "bench", "connections", "--seconds", "0.05", "--rounds", "1", "--connections", "300",
+                                   "--only", ",".join(cases + ["idle"]), "--json", file],
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+            self.assertEqual(done.returncode, 0, done.stdout)
+            with open(file, encoding="utf-8") as text:
+                figures = json.load(text)
+            self.assertEqual(figures["failed"], 0)
+            for side in ("linux_hermes", "tap", "cob"):
+                if f"conn_{side}_missing" in figures:
+                    self.assertIn(f"{side} is missing: ", done.stdout)
+                else:
+                    sides.append(side)
+            self.assertEqual(figures["missing"], 7 - len(sides) + figures.get("conn_wire_missing", 0))
+            if "tap" in sides:
+                for key in ("tap_server_cost_ratio", "conn_tap_over_linux", "conn_wire_over_linux", "keepalive_c8_tap_over_linux"):
+                    self.assertGreater(figures[key], 0, key)
+                self.assertNotIn("keepalive_c8_wire_per_s", figures)
+            if "cob" in sides:
+                for key in ("cob_server_cost_ratio", "conn_over_linux_shared", "conn_hog_over_linux", "bulk_over_linux"):
+                    self.assertGreater(figures[key], 0, key)
+            for case in cases:
+                self.assertEqual(figures[f"{case}_failed"], 0, done.stdout)
+                for side in sides:
+                    for key in ("per_s", "p50_us", "p99_us", "p999_us"):
+                        self.assertGreater(figures[f"{case}_{side}_{key}"], 0, done.stdout)
+                    self.assertIn(f"{case}_{side}_failed_connections", figures)
+            for side in (s for s in sides if s.startswith("linux_")):
+                self.assertGreater(figures[f"conn_inside_over_{side}"], 0)
+                self.assertIn(f"conn_{side}_server_core_us", figures)
+                self.assertGreater(figures[f"conn_load50_{side}_offered_per_s"], 0)
+                self.assertIn(f"inside_server_cost_ratio_{side}", figures)
+            for key in ("conn_hog_inside_over_linux", "bulk_inside_gb_per_s", "idle_connection_bytes", "idle_connection_linux_bytes"):
+                self.assertIn(key, figures)
+            plotted = subprocess.run([sys.executable, PLOT, "--connections", file], stdout=subprocess.PIPE, text=True, check=True)
+            self.assertEqual(ElementTree.fromstring(plotted.stdout).tag, "{http://www.w3.org/2000/svg}svg")
+        self.assertEqual(left_behind(), [])
+
+    def test_connections_on_linux_alone_with_two_workers(self):
+        figures, printed = self.figures(
+            ["connections", "--linux-only", "--workers", "2", "--seconds", "0.05", "--rounds", "1", "--only", "conn"],
+            ["conn_linux_shared_per_s", "conn_linux_reuseport_per_s"])
+        self.assertNotIn("conn_inside_per_s", figures)
+
     def test_an_interrupt_leaves_nothing_behind(self):
         needs_programs()
         with tempfile.TemporaryDirectory() as folder:
@@ -224,13 +273,13 @@ class Bench(unittest.TestCase):
         self.assertEqual(code, 2, printed)
 
     def test_help_has_examples(self):
-        for words in ((), ("floor",), ("messages",), ("peers",), ("calls",), ("servers",)):
+        for words in ((), ("floor",), ("messages",), ("peers",), ("calls",), ("servers",), ("connections",)):
             done = subprocess.run([COB, "bench", *words, "--help"], stdout=subprocess.PIPE, text=True)
             self.assertEqual(done.returncode, 0)
             self.assertIn("Examples:", done.stdout)
 
     def test_what_is_wrong_is_said(self):
-        for words, expected in [(["servers", "--only", "nginx_open"], "nginx_open"), (["nonsense"], "nonsense"), (["peers", "--only", "aeron"], "aeron"),
+        for words, expected in [(["servers", "--only", "nginx_open"], "nginx_open"), (["connections", "--only", "conn_c9"], "conn_c9"), (["nonsense"], "nonsense"), (["peers", "--only", "aeron"], "aeron"),
                                 (["messages", "--only", "round"], "round_trips"),
                                 (["floor", "--cores", "0,9999"], "9999"), (["floor", "--cores", "0,0"], "different"),
                                 (["floor", "--rounds", "0"], "--rounds")]:

@@ -20,7 +20,8 @@ ASK = f"""
 import socket
 s = socket.create_connection(("{ADDRESS}", 7000), 10); s.sendall(b"from what was installed"); print(s.recv(100).decode())
 """
-LAYOUT = {"bin/cob": 0o755, "libexec/cob/cob-kernel": 0o755, "libexec/cob/cob-bench-call": 0o755, "lib/cob/libcob.so": 0o644,
+LAYOUT = {"bin/cob": 0o755, "libexec/cob/cob-kernel": 0o755, "libexec/cob/cob-bench-call": 0o755,
+          "libexec/cob/cob-bench-connections": 0o755, "lib/cob/libcob.so": 0o644,
           "share/bash-completion/completions/cob": 0o644, "share/zsh/site-functions/_cob": 0o644,
           "share/doc/cob/README.md": 0o644, "share/doc/cob/LICENSE": 0o644}
 
@@ -49,7 +50,7 @@ class Install(harness.CobTest):
             self.assertTrue([path for path in found if path.startswith(start)], start)
         found = {path: mode for path, mode in found.items() if not path.startswith(PACKAGE)}
         self.assertEqual({path: mode & 0o644 for path, mode in found.items()}, {path: mode & 0o644 for path, mode in LAYOUT.items()})
-        for path in ("bin/cob", "libexec/cob/cob-kernel", "libexec/cob/cob-bench-call"):
+        for path in ("bin/cob", "libexec/cob/cob-kernel", "libexec/cob/cob-bench-call", "libexec/cob/cob-bench-connections"):
             self.assertTrue(os.access(self.prefix / path, os.X_OK), path)
         bash = self.prefix / "share/bash-completion/completions/cob"
         done = subprocess.run(["bash", "--norc", "-c", f"source {bash}; complete -p cob"], capture_output=True, text=True)

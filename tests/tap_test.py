@@ -304,6 +304,16 @@ class TapTest(harness.CobTest):
         self.assertGreater(total["bytes_out"] / total["frames_out"], 1_000, total)
         self.assertEqual(total["dropped"], 0)
 
+    def test_without_offloads_frames_are_those_of_a_wire(self):
+        cob = self.uplinked(words=("--uplink", f"tap:cob0,offload=off,host={HOST}", "--ip", PREFIX))
+        for what, way in (("send", "out"), ("receive", "in")):
+            before = [self.uplink(cob, f"{count}_{way}") for count in ("bytes", "frames")]
+            self.transfer(cob, what, 16 << 20)
+            size, frames = (self.uplink(cob, f"{count}_{way}") - b for count, b in zip(("bytes", "frames"), before))
+            self.assertGreater(size, 16 << 20)
+            self.assertLess(size / frames, 1515, way)
+        self.assertEqual(self.uplink(cob, "dropped"), 0)
+
     @needs("iperf3")
     def test_iperf3_both_ways(self):
         cob = self.uplinked()
@@ -368,6 +378,7 @@ class TapTest(harness.CobTest):
         cob = self.cob(up=False)
         for words, text in ((["--uplink", "tap:"], "1 to 15 bytes"), (["--uplink", "wire:a"], "tap:NAME"),
                             (["--uplink", "tap:cob0,host=10.9.0.1", "--ip", PREFIX], "another address of the cob's network"),
+                            (["--uplink", "tap:cob0,offload=on", "--ip", PREFIX], "only host=ADDR and offload=off"),
                             (["--gateway", HOST], "needs an --uplink")):
             done = cob.named("up", *words)
             self.assertEqual(done.returncode, 2, done.stderr)

@@ -110,6 +110,7 @@ Result<void> Supervisor::prepare() {
       TRY(Uplink::open(options_.uplink, config.kernels, options_.address, uplink_problem_)));
   config.uplink = uplink_->kind();
   config.uplink_mtu = uplink_->mtu();
+  config.uplink_offload = options_.uplink.offload ? 1 : 0;
   config.gateway = options_.uplink.gateway;
   if (uplink_->kind() == message::UplinkKind::tap)
     log(fmt::format("uplink {}, steered by {}", options_.uplink.text, uplink_->steering()));

@@ -183,8 +183,9 @@ void add_up(CLI::App& app, Context& context) {
       ->add_option("--uplink", options->uplink,
                    "How the cob is reached from outside: tap:NAME, a TAP device\n"
                    "that is there or is made and removed; host=ADDR gives\n"
-                   "Linux's end an address and brings it up. Default: none")
-      ->type_name("tap:NAME[,host=ADDR]");
+                   "Linux's end an address and brings it up; offload=off: whole\n"
+                   "frames with checksums, as on a wire. Default: none")
+      ->type_name("tap:NAME[,host=ADDR][,offload=off]");
   command
       ->add_option("--gateway", options->gateway,
                    "Whom the uplink reaches all other networks by. Without it\n"

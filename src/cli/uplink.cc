@@ -12,7 +12,8 @@
 namespace cob::cli {
 namespace {
 
-constexpr std::string_view tap_prefix = "tap:", host_option = "host=";
+constexpr std::string_view tap_prefix = "tap:", host_option = "host=",
+                           offload_option = "offload=off";
 
 u32 parse_host(std::string_view option, std::string_view text, CobAddress cob) {
   in_addr parsed{};
@@ -46,11 +47,18 @@ UplinkPlan parse_uplink(std::string_view text, std::string_view gateway, CobAddr
   if (plan.name.empty() || plan.name.size() >= IFNAMSIZ ||
       plan.name.find_first_of("/ %") != std::string::npos)
     fail(exit_usage, "--uplink {}: a TAP device has a name of 1 to 15 bytes", plan.text);
-  if (comma == std::string_view::npos) return plan;
-  text.remove_prefix(comma + 1);
-  if (!text.starts_with(host_option))
-    fail(exit_usage, "--uplink {}: after the name only host=ADDR may follow", plan.text);
-  plan.host = parse_host("--uplink host", text.substr(host_option.size()), cob);
+  while (text.find(',') != std::string_view::npos) {
+    text.remove_prefix(text.find(',') + 1);
+    const std::string_view word = text.substr(0, text.find(','));
+    if (word == offload_option) {
+      plan.offload = false;
+    } else if (word.starts_with(host_option)) {
+      plan.host = parse_host("--uplink host", word.substr(host_option.size()), cob);
+    } else {
+      fail(exit_usage, "--uplink {}: after the name only host=ADDR and offload=off may follow",
+           plan.text);
+    }
+  }
   return plan;
 }
 
@@ -59,9 +67,12 @@ Result<Uplink> Uplink::open(const UplinkPlan& plan, u16 kernels, CobAddress cob,
   Uplink uplink(TRY(SteeringKeeper::create(kernels)));
   if (plan.kind != message::UplinkKind::tap) return uplink;
   net::TapFailure failure;
-  auto tap = net::TapPort::open(
-      {.name = plan.name, .queues = kernels, .host = {plan.host}, .prefix_bits = cob.prefix_bits},
-      failure);
+  auto tap = net::TapPort::open({.name = plan.name,
+                                 .queues = kernels,
+                                 .host = {plan.host},
+                                 .prefix_bits = cob.prefix_bits,
+                                 .offload = plan.offload},
+                                failure);
   if (tap.is_error()) {
     problem = failure.text;
     return tap.error();

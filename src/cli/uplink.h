@@ -19,13 +19,15 @@ namespace cob::cli {
 
 struct UplinkPlan {
   message::UplinkKind kind = message::UplinkKind::none;
-  std::string text;  // as it was asked for
-  std::string name;  // the TAP device
-  u32 host = 0;      // Linux's address at its end, host byte order; 0: the user sees to it
-  u32 gateway = 0;   // 0: none
+  std::string text;     // as it was asked for
+  std::string name;     // the TAP device
+  u32 host = 0;         // Linux's address at its end, host byte order; 0: the user sees to it
+  u32 gateway = 0;      // 0: none
+  bool offload = true;  // checksums and segmentation are left to Linux
 };
 
-// "tap:NAME[,host=ADDR]" and "ADDR" ("": none). A bad value throws Failure{exit_usage}.
+// "tap:NAME[,host=ADDR][,offload=off]" and "ADDR" ("": none). A bad value throws
+// Failure{exit_usage}.
 UplinkPlan parse_uplink(std::string_view text, std::string_view gateway, CobAddress cob);
 
 class Uplink {

@@ -47,9 +47,10 @@ cob::Result<cob::kernel::Uplink> open_uplink(Start& start) {
     return cob::Error::of(EPROTO, "an uplink that this kernel does not know");
   uplink.tables.emplace(TRY(cob::net::SteeringReader::open(fds[0].ref())));
   uplink.changes.emplace(TRY(cob::net::TableChangesReader::open(fds[1].ref())));
-  if (tap)
-    uplink.device =
-        std::make_unique<cob::net::TapDevice>(std::move(fds[2]), start.config.uplink_mtu);
+  if (tap) {
+    uplink.device = std::make_unique<cob::net::TapDevice>(
+        std::move(fds[2]), start.config.uplink_mtu, start.config.uplink_offload != 0);
+  }
   return uplink;
 }
 

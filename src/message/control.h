@@ -53,9 +53,9 @@ struct Config {
   u64 secret[2] = {};  // cob-wide
   u8 mac[6] = {};
   UplinkKind uplink = UplinkKind::none;
-  u32 gateway = 0;     // host byte order; 0: none, so only the prefix is reached by the uplink
-  u16 uplink_mtu = 0;  // bytes behind the Ethernet header
-  u16 reserved = 0;
+  u32 gateway = 0;         // host byte order; 0: none, so only the prefix is reached by the uplink
+  u16 uplink_mtu = 0;      // bytes behind the Ethernet header
+  u16 uplink_offload = 0;  // tap: 1: checksums and segmentation are left to Linux, 0: they are not
   char cob_name[64] = {};
 };
 

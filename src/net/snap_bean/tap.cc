@@ -65,8 +65,8 @@ bool read_tap_header(const VirtioNetHeader& header, FrameFlags& flags) {
   return true;
 }
 
-TapDevice::TapDevice(Fd queue, u16 mtu)
-    : queue_(std::move(queue)), mtu_(mtu), in_(max_frame), out_(buffer_bytes) {}
+TapDevice::TapDevice(Fd queue, u16 mtu, bool offload)
+    : queue_(std::move(queue)), mtu_(mtu), offload_(offload), in_(max_frame), out_(buffer_bytes) {}
 
 std::span<std::byte> TapDevice::reserve(Route, std::size_t bytes) {
   open_ = 0;

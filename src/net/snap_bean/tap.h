@@ -30,12 +30,12 @@ class TapDevice final : public Device {
 
   // `queue`: attached, not blocking, with a VirtioNetHeader before each frame; see tap_port.h.
   // `mtu`: bytes behind the Ethernet header that the other side takes.
-  TapDevice(Fd queue, u16 mtu);
+  // `offload`: checksums and segmentation are left to Linux, which often needs none.
+  TapDevice(Fd queue, u16 mtu, bool offload = true);
 
   std::size_t max_frame_bytes(Route) const override { return std::size_t{14} + mtu_; }
-  std::size_t max_segmented_bytes(Route) const override { return max_frame; }
-  // Left to Linux, which often needs none.
-  bool skips_checksums(Route) const override { return true; }
+  std::size_t max_segmented_bytes(Route) const override { return offload_ ? max_frame : 0; }
+  bool skips_checksums(Route) const override { return offload_; }
   std::span<std::byte> reserve(Route to, std::size_t bytes) override;
   void commit(std::size_t bytes, FrameFlags flags) override;
   void flush() override;
@@ -52,6 +52,7 @@ class TapDevice final : public Device {
 
   Fd queue_;
   u16 mtu_;
+  bool offload_;
   std::vector<std::byte> in_, out_;
   std::vector<Waiting> waiting_;
   std::size_t used_ = 0;  // of out_

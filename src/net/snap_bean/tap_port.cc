@@ -55,7 +55,8 @@ std::string why_not_attached(const std::string& name, int code) {
   }
 }
 
-Result<Fd> attach_queue(const std::string& name, TapFailure& failure) {
+Result<Fd> attach_queue(const TapOptions& options, TapFailure& failure) {
+  const std::string& name = options.name;
   Fd fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
   if (!fd.valid()) {
     const int code = errno;
@@ -71,8 +72,9 @@ Result<Fd> attach_queue(const std::string& name, TapFailure& failure) {
     return say(failure, code, why_not_attached(name, code));
   }
   int header_bytes = sizeof(VirtioNetHeader);
+  const unsigned long offloads = options.offload ? TUN_F_CSUM | TUN_F_TSO4 : 0;
   if (::ioctl(fd.get(), TUNSETVNETHDRSZ, &header_bytes) != 0 ||
-      ::ioctl(fd.get(), TUNSETOFFLOAD, static_cast<unsigned long>(TUN_F_CSUM | TUN_F_TSO4)) != 0) {
+      ::ioctl(fd.get(), TUNSETOFFLOAD, offloads) != 0) {
     const int code = errno;
     return say(failure, code,
                "the TAP device " + name + " takes no offloads: " + std::strerror(code));
@@ -109,7 +111,7 @@ Result<TapPort> TapPort::open(const TapOptions& options, TapFailure& failure) {
     return say(failure, EINVAL, "a TAP device has a name of 1 to 15 bytes");
   TapPort port;
   for (u16 i = 0; i < options.queues; ++i)
-    port.queues_.push_back(TRY(attach_queue(options.name, failure)));
+    port.queues_.push_back(TRY(attach_queue(options, failure)));
   const Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!socket.valid()) return say(failure, errno, "no socket to configure the TAP device by");
   if (!options.host.is_any()) TRY(bring_up(socket.ref(), options, failure));

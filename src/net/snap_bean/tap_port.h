@@ -19,6 +19,7 @@ struct TapOptions {
   u16 queues = 1;
   Ipv4Address host{};  // Linux's address at its end, which is brought up; any: the user does that
   u32 prefix_bits = 24;
+  bool offload = true;  // Linux may send frames without checksums, and longer than the MTU
 };
 
 // Why it failed, with the remedy, in words for the user.

@@ -121,6 +121,15 @@ TEST_F(TapTest, LinuxCutsLargeFrames) {
   EXPECT_EQ(bytes.size(), 54u + 14'480);
 }
 
+TEST_F(TapTest, WithoutOffloadsNothingIsLeftToLinux) {
+  EXPECT_TRUE(tap->skips_checksums(Route::uplink()));
+  EXPECT_GT(tap->max_segmented_bytes(Route::uplink()), 65'535u);
+  const TapDevice whole(Fd(), u16{1'500}, false);
+  EXPECT_FALSE(whole.skips_checksums(Route::uplink()));
+  EXPECT_EQ(whole.max_segmented_bytes(Route::uplink()), 0u);
+  EXPECT_EQ(whole.max_frame_bytes(Route::uplink()), 1'514u);
+}
+
 TEST_F(TapTest, WhatFillsTheBufferIsWrittenAtOnce) {
   const int room = 4 << 20;
   ::setsockopt(tap->wait_fd().get(), SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room);

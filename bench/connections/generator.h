@@ -1,0 +1,71 @@
+// The load generator of `cob bench connections`: keeps N connections (or requests) in flight, or
+// starts them at the times of a Poisson process fixed beforehand by its seed, whether or not the
+// server keeps up, and counts latency from the intended start: nothing that the server delays is
+// left out ("coordinated omission"). Every byte of every response is checked. One thread.
+#pragma once
+
+#include <array>
+#include <string>
+
+#include "base/histogram.h"
+#include "base/types.h"
+#include "bench/report.h"
+#include "bench/samples.h"
+
+namespace cob::bench {
+
+struct LoadOptions {
+  std::string address = {};
+  u16 port = 0;
+  double seconds = 1;
+  u64 response_bytes = 64;
+  u32 in_flight = 64;          // kept in flight; with a rate: at most, beyond that arrivals wait
+  double rate = 0;             // arrivals a second; 0: closed loop
+  u64 seed = 1;                // of the arrivals and of what is asked for
+  bool keep_alive = false;     // requests on `in_flight` connections instead of connections
+  bool client_closes = false;  // else the server
+  u32 work_ns = 0;             // that the server computes for a request
+  double timeout_seconds = 2;  // from the intended start; longer is a failure
+  u32 hold = 0;                // opens that many, asks once on each, and keeps them
+};
+
+enum class Failure { refused, reset, timed_out, no_port, cut_short, wrong_bytes, other };
+inline constexpr std::size_t failures = 7;
+inline constexpr std::array<const char*, failures> failure_names{
+    "refused", "reset", "timed_out", "no_port", "cut_short", "wrong_bytes", "other"};
+Failure failure_of(int error);
+
+// What a run counted.
+struct Tally {
+  double seconds = 0;  // during which connections were started, and `completed` counted
+  u64 started = 0;
+  u64 completed = 0;  // until the end of `seconds`
+  u64 late = 0;       // completed after it
+  u64 bytes = 0;      // of the responses of `completed`
+  std::array<u64, failures> failed{};
+  Histogram latency;  // ns, from the intended start, of completed and late
+  Histogram lag;      // ns between intended and true start: the generator's own delay
+  u64 failed_sum() const;
+  // Flat, for the measuring command.
+  Report report() const;
+};
+
+// Poisson arrivals: the same times for the same seed and rate.
+class Arrivals {
+ public:
+  Arrivals(double per_second, u64 seed, i64 first_ns);
+  i64 next_ns() const { return next_; }
+  void advance();
+
+ private:
+  double gap_ns_;
+  u64 state_;
+  double at_;
+  i64 next_;
+};
+
+// Runs to the end of `seconds` and of what is then in flight. With `hold`: until SIGTERM, after a
+// line "held N". Fails if no socket can be made at all.
+Outcome<Tally> run_load(const LoadOptions& options);
+
+}  // namespace cob::bench
