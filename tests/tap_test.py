@@ -4,6 +4,7 @@ Needs root (the namespace, the TAP device, the steering program); without it eve
 """
 import ctypes
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -98,6 +99,25 @@ print(digest.hexdigest(), flush=True)
 
 
 class Line:
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+
+
+def syn(source, source_port, destination, port):
+    """An IPv4 packet that opens a connection, with an MSS and timestamps."""
+    ends = socket.inet_aton(source) + socket.inet_aton(destination)
+    options = struct.pack("!BBHBBBBII", 2, 4, 1460, 1, 1, 8, 10, 1000, 0)
+    def tcp(sum_):
+        return struct.pack("!HHIIBBHHH", source_port, port, 1000, 0, (20 + len(options)) << 2, 2, 64240, sum_, 0) + options
+    segment = tcp(checksum(ends + struct.pack("!HH", 6, 20 + len(options)) + tcp(0)))
+    def head(sum_):
+        return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0x4000, 64, 6, sum_) + ends
+    return head(checksum(head(0))) + segment
+
+
     """A connection to an echo server from Linux."""
 
     def __init__(self, port, timeout=5):
@@ -216,6 +236,30 @@ class TapTest(harness.CobTest):
             line.close()
 
     def test_a_closed_port_is_refused(self):
+    def test_a_flood_of_syns_keeps_nobody_out(self):
+        """The SYN queue is full of connections that nobody completes: cookies stand in for it."""
+        cob = self.uplinked()
+        self.echo(cob, "one", 7000, 1)
+        before = Line(7000)
+        self.assertEqual(before.ask(), "one")
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+            raw.bind(("cob0", 0))
+            hardware, nobody = raw.getsockname()[4], "10.7.0.99"
+            to = linux("ip", "neigh", "show", ADDRESS).stdout.split("lladdr ")[1].split()[0]
+            ethernet = bytes.fromhex(to.replace(":", "")) + hardware
+            # An address that is known, and never answers.
+            raw.send(ethernet + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 2) + b"\2\0\0\0\0\x63" + socket.inet_aton(nobody) +
+                     bytes.fromhex(to.replace(":", "")) + socket.inet_aton(ADDRESS))
+            for port in range(1024, 5024):
+                raw.send(ethernet + b"\x08\0" + syn(nobody, port, ADDRESS, 7000))
+        counted = lambda name: json.loads(cob.named("stats", "--net", "--json").stdout)["sum"][name]
+        harness.wait_until(lambda: counted("TcpExtSyncookiesSent") > 3000, what="SYNs answered by cookies")
+        self.assertEqual(before.ask("still"), "one")
+        self.assertEqual(answers(7000, 20), {"one": 20})
+        self.assertGreaterEqual(counted("TcpExtSyncookiesRecv"), 20)
+        self.assertLess(counted("CobTcpConnections"), 700)
+        before.close()
+
         self.uplinked()
         for port in range(9000, 9020):
             begun = time.monotonic()

@@ -205,6 +205,7 @@ struct StackCounters {
   u64 datagrams_in = 0, datagrams_out = 0;
   u64 datagrams_nobody = 0;            // for a port without a socket
   u64 datagrams_dropped_out = 0;       // the device had no room
+  u64 cookies_sent = 0, cookies_received = 0, cookies_failed = 0;  // SYN cookies
   u64 connections = 0, time_wait = 0;  // gauges
 };
 

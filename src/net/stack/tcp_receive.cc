@@ -60,6 +60,10 @@ void TcpStack::on_segment_without_tcb(const FlowKey& key, u32 hash, const TcpSeg
     }
     if (l == nullptr || !may_replace(*old, segment)) return on_time_wait_segment(*old, segment);
   }
+  if (l != nullptr && old == nullptr && segment.has(tcp_ack)) {
+    if (const auto syn = check_cookie(key, segment))
+      return open_by_cookie(static_cast<u32>(l - listeners_.data()), key, *syn, segment, from);
+  }
   const bool opens = (segment.flags & (tcp_syn | tcp_ack | tcp_rst)) == tcp_syn;
   if (from.is_uplink() && !(opens && l != nullptr) && hand_on(key, opens)) return;
   if (l == nullptr) return reset_for(key, segment, from);

@@ -224,12 +224,21 @@ class TcpStack final : public Stack {
   void on_listen_segment(u32 slot, const FlowKey& key, const TcpSegment& segment, Route from,
                          TimeWaitEntry* old);
   bool admit(Tcb& t);
+  void take_syn(Tcb& t, u32 slot, const TcpSegment& syn);
   void link_child(Tcb& t, u32 slot);
   void unlink_child(Tcb& t);
 
   // tcp_connection.cc: birth and death.
+  // tcp_cookie.cc
+  void send_cookie(const Listener& l, const FlowKey& key, const TcpSegment& syn, Route route);
+  std::optional<TcpSegment> check_cookie(const FlowKey& key, const TcpSegment& segment);
+  void open_by_cookie(u32 slot, const FlowKey& key, const TcpSegment& syn, const TcpSegment& ack,
+                      Route route);
+  u32 cookie_minute() const { return static_cast<u32>(now_tick_ / 60'000); }
+
   Tcb* create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes);
   void choose_initial_sequence(Tcb& t);
+  u16 own_mss(Route route, u16 most) const;
   void start_sequence(Tcb& t, SequenceNumber initial);
   void forget(Tcb& t);
   void fail(Tcb& t, int error);
@@ -289,6 +298,11 @@ class TcpStack final : public Stack {
   LazyArray<SoftAck> soft_acks_;
   u32 soft_ack_head_ = 0, soft_ack_tail_ = 0;
   u32 challenge_tokens_ = 0;
+  // A cookie is good in its minute and the next. Taken only while one may be out, so that nobody
+  // guesses at other times.
+  static constexpr Duration cookie_life = Duration::seconds(120);
+  static constexpr u64 cookie_domain = 1u << 30;  // of the secret's uses, beside the ISN's
+  Time cookies_end_;
   u32 challenge_second_ = 0;
   u32 refusals_ = 0;  // in refusal_second_
   u32 refusal_second_ = 0;
