@@ -20,6 +20,7 @@
 #include "cli/kernel_slot.h"
 #include "cli/run_directory.h"
 #include "cli/uplink.h"
+#include "net/stack/stack.h"
 
 namespace cob::cli {
 
@@ -29,6 +30,8 @@ struct SupervisorOptions {
   std::vector<int> cores;         // one a kernel
   std::string kernel_executable;  // absolute path of cob-kernel
   UplinkPlan uplink;
+  net::CongestionControl congestion = net::CongestionControl::cubic;
+  net::Ecn ecn = net::Ecn::when_asked;
 };
 
 class Supervisor {

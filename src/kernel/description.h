@@ -119,6 +119,7 @@ struct Description {
   u32 keep_alive_idle_s = 7200, keep_alive_interval_s = 75, keep_alive_probes = 9;
   net::TcbLimits limits;
   u16 max_segment_bytes = 0;  // 0: the route's
+  call::CongestionName congestion{};  // none: the cob's
   u32 defer_accept_s = 0;     // a listener's
   bool reuse_address = false, reuse_port = false;
 
