@@ -19,6 +19,7 @@ import unittest
 
 import harness
 import servers
+import udp_test
 
 HOST, ADDRESS, PREFIX = "10.7.0.1", "10.7.0.2", "10.7.0.2/24"
 UPLINK = ("--uplink", f"tap:cob0,host={HOST}", "--ip", PREFIX)
@@ -98,7 +99,6 @@ print(digest.hexdigest(), flush=True)
 """
 
 
-class Line:
 def checksum(data):
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
@@ -118,6 +118,7 @@ def syn(source, source_port, destination, port):
     return head(checksum(head(0))) + segment
 
 
+class Line:
     """A connection to an echo server from Linux."""
 
     def __init__(self, port, timeout=5):
@@ -235,7 +236,6 @@ class TapTest(harness.CobTest):
         for line in lines:
             line.close()
 
-    def test_a_closed_port_is_refused(self):
     def test_a_flood_of_syns_keeps_nobody_out(self):
         """The SYN queue is full of connections that nobody completes: cookies stand in for it."""
         cob = self.uplinked()
@@ -260,6 +260,7 @@ class TapTest(harness.CobTest):
         self.assertLess(counted("CobTcpConnections"), 700)
         before.close()
 
+    def test_a_closed_port_is_refused(self):
         self.uplinked()
         for port in range(9000, 9020):
             begun = time.monotonic()
@@ -325,6 +326,100 @@ class TapTest(harness.CobTest):
         cob.down()
         gated = self.uplinked(words=(*UPLINK, "--gateway", HOST))
         self.assertEqual(peer_of(gated), ADDRESS)
+
+    # ---- datagrams ----
+
+    def test_a_datagram_server_is_reached_from_linux(self):
+        cob = self.uplinked()
+        for kernel, name in ((0, "zero"), (1, "one")):
+            server = cob.start(sys.executable, "-c", udp_test.NAMED, 7400 + kernel, name, kernel=kernel)
+            self.assertEqual(server.stdout.readline(), "bound\n")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.settimeout(10)
+            for kernel, name in ((0, b"zero"), (1, b"one")):
+                for _ in range(20):
+                    asking.sendto(b"?", (ADDRESS, 7400 + kernel))
+                    self.assertEqual(asking.recvfrom(100), (name, (ADDRESS, 7400 + kernel)))
+        # Both kernels on one port: Linux's sources are spread over them.
+        for kernel, name in ((0, "zero"), (1, "one")):
+            server = cob.start(sys.executable, "-c", udp_test.NAMED, 7410, name, kernel=kernel)
+            self.assertEqual(server.stdout.readline(), "bound\n")
+        done = linux(sys.executable, "-c", udp_test.MANY_SOURCES, ADDRESS, 7410)
+        self.assertEqual(done.stdout, "one zero\n", done.stderr)
+
+    def test_datagrams_of_programs_reach_linux(self):
+        cob = self.uplinked()
+        server = self.linux_process(sys.executable, "-c", udp_test.SOCKETSERVER, 7420)
+        self.assertEqual(server.stdout.readline(), "bound\n")
+        for kernel in (0, 1):
+            done = cob.run(sys.executable, "-c", udp_test.ASK, HOST, 7420, "from a cob", kernel=kernel)
+            self.assertEqual(done.stdout, "FROM A COB", done.stderr)
+
+    def test_closed_datagram_ports_are_refused_both_ways(self):
+        cob = self.uplinked()
+        refused = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(10)
+s.connect((sys.argv[1], 7499))
+for _ in range(2):
+    s.send(b"anyone?")
+    try:
+        s.recv(100)
+    except ConnectionRefusedError:
+        print("refused", end=" ")
+"""
+        done = linux(sys.executable, "-c", refused, ADDRESS)
+        self.assertEqual(done.stdout, "refused refused ", done.stderr)
+        for kernel in (0, 1):
+            done = cob.run(sys.executable, "-c", refused, HOST, kernel=kernel)
+            self.assertEqual(done.stdout, "refused refused ", done.stderr)
+
+    def test_what_a_datagram_may_not_be(self):
+        cob = self.uplinked()
+        done = cob.run(sys.executable, "-c", f"""
+import errno, socket
+def problem(s, size, to):
+    try: s.sendto(size * b"x", to)
+    except OSError as error: return errno.errorcode[error.errno]
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(10)
+s.connect(("{HOST}", 7430))
+s.send(2000 * b"x")  # more than a frame: told at the next call, or at once
+try: print(errno.errorcode[s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)])
+except KeyError: print(0)
+""")
+        self.assertEqual(done.stdout, "EMSGSIZE\n", done.stderr)
+
+    @needs("dnsmasq", "dig")
+    def test_a_cob_asks_a_name_server(self):
+        cob = self.uplinked()
+        self.linux_process(shutil.which("dnsmasq"), "--keep-in-foreground", "--no-resolv", "--no-hosts", "--user=", "--pid-file=",
+                           "--conf-file=/dev/null", "--bind-interfaces", "--no-daemon", f"--listen-address={HOST}", "--port=53",
+                           "--address=/x.test/192.0.2.9")
+        for kernel in (0, 1):
+            done = cob.run("dig", f"@{HOST}", "+short", "+tries=20", "+time=1", "www.x.test", kernel=kernel, timeout=60)
+            self.assertEqual(done.stdout, "192.0.2.9\n", done.stderr)
+
+    @needs("nc", "iperf3")
+    def test_netcat_and_iperf3_with_datagrams(self):
+        cob = self.uplinked()
+        with open(cob.directory / "nc", "w") as out:
+            cob.start("nc", "-u", "-l", "-p", 7440, kernel=1, stdout=out)
+        def arrived():
+            linux("sh", "-c", f"echo by datagram | nc -u -w 1 -q 0 {ADDRESS} 7440")
+            return (cob.directory / "nc").read_text().startswith("by datagram\n")
+        harness.wait_until(arrived, what="nc's datagram")
+        with open(cob.directory / "iperf", "w") as out:
+            cob.start("iperf3", "-s", "-4", kernel=1, stdout=out, stderr=out)
+        servers.wait_for_port(cob, 5201)
+        for words in ([], ["-R"]):
+            def done():
+                result = linux("iperf3", "-u", "-c", ADDRESS, "-t", 1, "-b", "50M", "-l", 1400, "-J", *words)
+                return result if result.returncode == 0 else None
+            total = json.loads(harness.wait_until(done, 20, "iperf3").stdout)["end"]["sum"]
+            self.assertGreater(total["packets"], 1000)
+            self.assertLess(total["lost_percent"], 50)
 
     # ---- bulk ----
 

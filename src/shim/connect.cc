@@ -111,8 +111,6 @@ bool may_be_ours(u32 address) {
   return address == 0 || is_loopback(address) || address == g.cob_address;
 }
 
-// What the cob's uplink reaches; Sockets::goes_out() has the kernel's side of the rule. Else it is
-// the host's.
 bool goes_out(u32 address) {
   if (g.reach_bits > 32 || may_be_ours(address) || address >> 28 >= 14) return false;
   if (g.reach_bits == 0) return true;

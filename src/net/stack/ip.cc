@@ -186,6 +186,11 @@ bool TcpStack::hand_on(const FlowKey& key, bool opens) {
          others_->hand_on(key.local(), key.remote(), opens, frame_, frame_flags_);
 }
 
+bool TcpStack::hand_on_datagram(Endpoint local, Endpoint remote, Route from) {
+  return from.is_uplink() && others_ != nullptr &&
+         others_->hand_on_datagram(local, remote, frame_, frame_flags_);
+}
+
 u16 TcpStack::route_mss(Route route) const {
   constexpr std::size_t headers = ip_headers + sizeof(TcpHeader);
   const std::size_t frame = device_.max_frame_bytes(route);
@@ -235,7 +240,10 @@ void TcpStack::on_icmp(const Ipv4Packet& packet, Route from) {
 void TcpStack::on_unreachable(const Ipv4Packet& packet, Route from) {
   const auto u = parse_icmp_unreachable(packet.payload);
   if (!u) return;
-  if (u->protocol == ip_protocol_udp) return on_datagram_refused(*u);
+  if (u->protocol == ip_protocol_udp) {
+    if (!hand_on_datagram(u->local, u->remote, from)) on_datagram_refused(*u);
+    return;
+  }
   const FlowKey key = FlowKey::of(u->local, u->remote);
   Tcb* t = table_.find(key, table_.hash(key));
   if (t == nullptr && from.is_uplink()) {

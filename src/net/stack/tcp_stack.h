@@ -110,6 +110,7 @@ class TcpStack final : public Stack {
   u16 route_mss(Route route) const;
   u32 segmented_payload(const Tcb& t) const;
   bool hand_on(const FlowKey& key, bool opens);
+  bool hand_on_datagram(Endpoint local, Endpoint remote, Route from);
 
   // udp.cc
   void on_udp(const Ipv4Packet& packet, Route from, bool verify_checksum);
@@ -223,12 +224,11 @@ class TcpStack final : public Stack {
   bool wait_for_fin(Tcb& t);
   void on_listen_segment(u32 slot, const FlowKey& key, const TcpSegment& segment, Route from,
                          TimeWaitEntry* old);
-  bool admit(Tcb& t);
   void take_syn(Tcb& t, u32 slot, const TcpSegment& syn);
+  bool admit(Tcb& t);
   void link_child(Tcb& t, u32 slot);
   void unlink_child(Tcb& t);
 
-  // tcp_connection.cc: birth and death.
   // tcp_cookie.cc
   void send_cookie(const Listener& l, const FlowKey& key, const TcpSegment& syn, Route route);
   std::optional<TcpSegment> check_cookie(const FlowKey& key, const TcpSegment& segment);
@@ -236,9 +236,10 @@ class TcpStack final : public Stack {
                       Route route);
   u32 cookie_minute() const { return static_cast<u32>(now_tick_ / 60'000); }
 
+  // tcp_connection.cc: birth and death.
   Tcb* create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes);
-  void choose_initial_sequence(Tcb& t);
   u16 own_mss(Route route, u16 most) const;
+  void choose_initial_sequence(Tcb& t);
   void start_sequence(Tcb& t, SequenceNumber initial);
   void forget(Tcb& t);
   void fail(Tcb& t, int error);
@@ -297,12 +298,12 @@ class TcpStack final : public Stack {
   static constexpr Duration soft_ack_delay = Duration::microseconds(100);
   LazyArray<SoftAck> soft_acks_;
   u32 soft_ack_head_ = 0, soft_ack_tail_ = 0;
-  u32 challenge_tokens_ = 0;
   // A cookie is good in its minute and the next. Taken only while one may be out, so that nobody
   // guesses at other times.
   static constexpr Duration cookie_life = Duration::seconds(120);
   static constexpr u64 cookie_domain = 1u << 30;  // of the secret's uses, beside the ISN's
   Time cookies_end_;
+  u32 challenge_tokens_ = 0;
   u32 challenge_second_ = 0;
   u32 refusals_ = 0;  // in refusal_second_
   u32 refusal_second_ = 0;

@@ -235,6 +235,7 @@ void TcpStack::on_udp(const Ipv4Packet& packet, Route from, bool verify_checksum
                        [&](u64 cookie) { layer_.on_datagram(cookie, received, datagram.payload); });
     return;
   }
+  if (hand_on_datagram(local, remote, from)) return;
   const UdpSocket* socket = udp_.find(local, remote);
   if (socket != nullptr) return layer_.on_datagram(socket->cookie, received, datagram.payload);
   ++counters_.datagrams_nobody;
