@@ -4,6 +4,7 @@ Needs root (the namespace, the TAP device, the steering program); without it eve
 """
 import ctypes
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -250,10 +251,13 @@ class TapTest(harness.CobTest):
             # An address that is known, and never answers.
             raw.send(ethernet + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 2) + b"\2\0\0\0\0\x63" + socket.inet_aton(nobody) +
                      bytes.fromhex(to.replace(":", "")) + socket.inet_aton(ADDRESS))
-            for port in range(1024, 5024):
-                raw.send(ethernet + b"\x08\0" + syn(nobody, port, ADDRESS, 7000))
-        counted = lambda name: json.loads(cob.named("stats", "--net", "--json").stdout)["sum"][name]
-        harness.wait_until(lambda: counted("TcpExtSyncookiesSent") > 3000, what="SYNs answered by cookies")
+            counted = lambda name: json.loads(cob.named("stats", "--net", "--json").stdout)["sum"][name]
+            ports = iter(range(1024, 65536))
+            def flooded():
+                for port in itertools.islice(ports, 1000):  # some find the device's queue full
+                    raw.send(ethernet + b"\x08\0" + syn(nobody, port, ADDRESS, 7000))
+                return counted("TcpExtSyncookiesSent") > 2000
+            harness.wait_until(flooded, 30, "SYNs answered by cookies")
         self.assertEqual(before.ask("still"), "one")
         self.assertEqual(answers(7000, 20), {"one": 20})
         self.assertGreaterEqual(counted("TcpExtSyncookiesRecv"), 20)
@@ -375,19 +379,17 @@ for _ in range(2):
             done = cob.run(sys.executable, "-c", refused, HOST, kernel=kernel)
             self.assertEqual(done.stdout, "refused refused ", done.stderr)
 
-    def test_what_a_datagram_may_not_be(self):
+    def test_a_datagram_is_a_frame_at_most(self):
         cob = self.uplinked()
         done = cob.run(sys.executable, "-c", f"""
-import errno, socket
-def problem(s, size, to):
-    try: s.sendto(size * b"x", to)
-    except OSError as error: return errno.errorcode[error.errno]
+import errno, socket, time
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(10)
 s.connect(("{HOST}", 7430))
-s.send(2000 * b"x")  # more than a frame: told at the next call, or at once
-try: print(errno.errorcode[s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)])
-except KeyError: print(0)
+s.send(2000 * b"x")  # more than a frame, and told a moment later
+for _ in range(500):
+    if problem := s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR): break
+    time.sleep(0.01)
+print(errno.errorcode.get(problem))
 """)
         self.assertEqual(done.stdout, "EMSGSIZE\n", done.stderr)
 
@@ -416,7 +418,7 @@ except KeyError: print(0)
         for words in ([], ["-R"]):
             def done():
                 result = linux("iperf3", "-u", "-c", ADDRESS, "-t", 1, "-b", "50M", "-l", 1400, "-J", *words)
-                return result if result.returncode == 0 else None
+                return result if result.returncode == 0 and '"sum"' in result.stdout else None
             total = json.loads(harness.wait_until(done, 20, "iperf3").stdout)["end"]["sum"]
             self.assertGreater(total["packets"], 1000)
             self.assertLess(total["lost_percent"], 50)

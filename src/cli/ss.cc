@@ -53,8 +53,7 @@ Sockets collect(ControlClient& client, const CobView& view, const SsOptions& opt
     ViewClient kernel(client, number);
     std::vector<SocketRow> rows;
     bool whole = true;
-    if (options.wants_tcp() &&
-        (filter.states() & SocketFilter::bit(kernel::state_listening)) != 0)
+    if (options.wants_tcp() && (filter.states() & SocketFilter::bit(kernel::state_listening)) != 0)
       whole = kernel.read(ViewKind::listeners, rows);
     if (whole && options.wants_tcp()) whole = kernel.read(ViewKind::connections, rows);
     if (whole && options.wants_udp()) whole = kernel.read(ViewKind::datagrams, rows);
@@ -86,8 +85,7 @@ void print_table(const Sockets& sockets, const SocketText& text, const SsOptions
   const bool both = options.wants_tcp() && options.wants_udp();
   std::vector<std::string> headings;
   if (both) headings.emplace_back("Netid");
-  for (const char* heading : {"State",      "Recv-Q",    "Send-Q",
-                                    "Local:Port", "Peer:Port", "Kernel"})
+  for (const char* heading : {"State", "Recv-Q", "Send-Q", "Local:Port", "Peer:Port", "Kernel"})
     headings.emplace_back(heading);
   if (options.processes) headings.emplace_back("Process");
   Table table(std::move(headings));
@@ -95,10 +93,9 @@ void print_table(const Sockets& sockets, const SocketText& text, const SsOptions
   for (const auto& [kernel, row] : sockets.rows) {
     std::vector<std::string> cells;
     if (both) cells.emplace_back((row.flags & kernel::row_datagram) != 0 ? "udp" : "tcp");
-    cells.insert(cells.end(),
-                 {state_name(row.state), fmt::format("{}", row.receive_queue),
-                  fmt::format("{}", row.send_queue), text.local(row), text.remote(row),
-                  fmt::format("{}", kernel)});
+    cells.insert(cells.end(), {state_name(row.state), fmt::format("{}", row.receive_queue),
+                               fmt::format("{}", row.send_queue), text.local(row), text.remote(row),
+                               fmt::format("{}", kernel)});
     std::string more = options.processes ? text.users(row) : "";
     const auto add = [&more](const std::string& words) {
       if (!words.empty()) more += (more.empty() ? "" : " ") + words;
@@ -131,7 +128,10 @@ nlohmann::json summarize(const Sockets& sockets) {
     const bool live = row.state != static_cast<u8>(net::TcpState::time_wait);
     orphaned += live && row.holders == 0 ? 1 : 0;
   }
-  return {{"total", sockets.rows.size()}, {"states", states}, {"orphaned", orphaned}, {"udp", datagram}};
+  return {{"total", sockets.rows.size()},
+          {"states", states},
+          {"orphaned", orphaned},
+          {"udp", datagram}};
 }
 
 void print_summary(const nlohmann::json& summary) {
@@ -140,8 +140,8 @@ void print_summary(const nlohmann::json& summary) {
   };
   fmt::print("Total: {}\n", summary["total"].get<u64>());
   fmt::print("TCP:   {} (estab {}, listen {}, orphaned {}, timewait {})\n",
-             summary["total"].get<u64>() - summary["udp"].get<u64>(), count("ESTAB"), count("LISTEN"),
-             summary["orphaned"].get<u64>(), count("TIME-WAIT"));
+             summary["total"].get<u64>() - summary["udp"].get<u64>(), count("ESTAB"),
+             count("LISTEN"), summary["orphaned"].get<u64>(), count("TIME-WAIT"));
   fmt::print("UDP:   {}\n", summary["udp"].get<u64>());
 }
 

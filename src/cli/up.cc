@@ -141,8 +141,8 @@ void up(const UpOptions& asked, Context& context) {
   options.address = parse_address(asked.address);
   options.cores = plan_cores(asked.kernels, asked.cores);
   options.uplink = parse_uplink(asked.uplink, asked.gateway, options.address);
-  options.congestion = asked.congestion == "reno" ? net::CongestionControl::new_reno
-                                                  : net::CongestionControl::cubic;
+  options.congestion =
+      asked.congestion == "reno" ? net::CongestionControl::new_reno : net::CongestionControl::cubic;
   options.ecn = asked.ecn == "off"  ? net::Ecn::off
                 : asked.ecn == "on" ? net::Ecn::ask
                                     : net::Ecn::when_asked;

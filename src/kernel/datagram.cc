@@ -176,8 +176,8 @@ i32 Sockets::connect_datagram(Program& program, u32 number, net::Endpoint remote
   const bool maybe_ours = remote.address.is_loopback() && !decided;
   const bool there = goes_out(remote.address) ? true
                      : group ? decided || !directory_.find_group(remote, false).empty()
-                           : ours(remote.address) &&
-                                 (!maybe_ours || directory_.find_datagram(remote, 0).has_value());
+                             : ours(remote.address) &&
+                                   (!maybe_ours || directory_.find_datagram(remote, 0).has_value());
   if (!there) return -EHOSTUNREACH;
   if (how == call::DatagramConnect::look) return 0;
   if (d.datagram == nullptr) d.datagram = std::make_unique<Datagram>();

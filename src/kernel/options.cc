@@ -84,8 +84,7 @@ void Sockets::set_option(Program& program, u32 number, const call::CallSlot& cal
       d.defer_accept_s = std::min(value, 3'600u);
       break;
     case call::SocketOption::congestion:
-      d.congestion =
-          value == 2 ? call::CongestionName::reno : call::CongestionName::cubic;
+      d.congestion = value == 2 ? call::CongestionName::reno : call::CongestionName::cubic;
       if (live) set_congestion(d);
       break;
     case call::SocketOption::error_taken:

@@ -53,7 +53,7 @@ enum SocketRowFlag : u8 {
   row_no_delay = 4,
   row_cork = 8,
   row_keep_alive = 16,
-  row_unaccepted = 32,  // no program has taken it yet
+  row_unaccepted = 32,   // no program has taken it yet
   row_kernel_seat = 64,  // several programs hold it: the kernel keeps what is received
   row_datagram = 128     // UDP; established if connected, else closed
 };
@@ -69,7 +69,7 @@ struct SocketRow {
   u8 retries = 0;
   u8 congestion = 0;  // net::CongestionState
   u8 send_scale = 0;
-  u8 control = 0;  // net::CongestionControl
+  u8 control = 0;        // net::CongestionControl
   u8 sack = 0, ecn = 0;  // agreed on
   u8 reserved = 0;
   u32 handle = 0;  // 0: no program's

@@ -73,8 +73,7 @@ Whose decide(Socket* socket, DatagramConnect how, Ipv4Endpoint remote, int& erro
   const bool undecided = socket->stage == Stage::undecided;
   const bool free = undecided || (socket->may_leave && nothing_came(socket));
   const u32 to = remote.address;
-  const bool surely =
-      to == g.cob_address || (to != 0 && to == prefix_broadcast()) || goes_out(to);
+  const bool surely = to == g.cob_address || (to != 0 && to == prefix_broadcast()) || goes_out(to);
   error = 0;
   if (!surely && free) {
     if (may_be_ours(to) || is_group(to)) {

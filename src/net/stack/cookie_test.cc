@@ -83,7 +83,10 @@ TEST_F(Cookies, TheTimestampKeepsScaleSackAndEcn) {
   EXPECT_TRUE(answer.segment.sack_permitted);
   EXPECT_EQ(answer.segment.window_scale, receive_window_scale);
   EXPECT_EQ(answer.segment.timestamp_echo, 5'000u);
-  send({.seq = 701, .ack = 1, .window = 100, .ts = 5'001,
+  send({.seq = 701,
+        .ack = 1,
+        .window = 100,
+        .ts = 5'001,
         .ts_echo = answer.segment.timestamp_value});
   ASSERT_EQ(layer.incoming.size(), 1u);
   EXPECT_TRUE(newest().timestamps && info().window_scaling && info().sack && info().ecn);
@@ -108,8 +111,11 @@ TEST_F(Cookies, TheMssIsTheNextSmallerOfEight) {
   listen(5);
   flood();
   u16 port = 9'000;
-  for (const auto& [asked, given] : {std::pair<u16, u32>{0, 536}, {1'219, 536},
-                                    {1'220, 1'220}, {1'452, 1'440}, {1'500, 1'460}}) {
+  for (const auto& [asked, given] : {std::pair<u16, u32>{0, 536},
+                                     {1'219, 536},
+                                     {1'220, 1'220},
+                                     {1'452, 1'440},
+                                     {1'500, 1'460}}) {
     peer_port = Port(++port);
     send({.syn = true, .seq = 700, .mss = asked});
     expect({.syn = true, .ack = 701, .mss = 1'460});
@@ -174,9 +180,9 @@ TEST_F(Cookies, AreNotTakenWhenNoneMayBeOut) {
   flood();
   cookie_for({.syn = true, .seq = 700});
   const u32 good = iss;
-  stack = Stack::create({.address = us, .mac = {{2, 0, 0, 0, 0, 1}}, .secret = {42, 0}}, device,
-                        layer)
-              .release_value();
+  stack =
+      Stack::create({.address = us, .mac = {{2, 0, 0, 0, 0, 1}}, .secret = {42, 0}}, device, layer)
+          .release_value();
   layer.stack = stack.get();
   poll();
   listen(5);

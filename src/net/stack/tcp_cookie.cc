@@ -53,19 +53,19 @@ void TcpStack::send_cookie(const Listener& l, const FlowKey& key, const TcpSegme
                               .scale_length = scaling ? u8{3} : u8{1},
                               .scale = scaling ? receive_window_scale : u8{1}};
   cookies_end_ = now_ + cookie_life;
-  if (transmit({.key = key,
-                .route = route,
-                .sequence = {sequence},
-                .acknowledgment = syn.sequence + 1,
-                .window = static_cast<u16>(std::min(options_.receive_window_bytes, 0xffffu)),
-                .flags = static_cast<u8>(tcp_syn | tcp_ack |
-                                         (ecn && syn.has_timestamps ? tcp_ece : 0)),
-                .timestamps = syn.has_timestamps,
-                .timestamp_value = stamp,
-                .timestamp_echo = syn.timestamp_value,
-                .syn_options = &options,
-                .sack_permitted = syn.has_timestamps && syn.sack_permitted},
-               nullptr, 0, 0))
+  if (transmit(
+          {.key = key,
+           .route = route,
+           .sequence = {sequence},
+           .acknowledgment = syn.sequence + 1,
+           .window = static_cast<u16>(std::min(options_.receive_window_bytes, 0xffffu)),
+           .flags = static_cast<u8>(tcp_syn | tcp_ack | (ecn && syn.has_timestamps ? tcp_ece : 0)),
+           .timestamps = syn.has_timestamps,
+           .timestamp_value = stamp,
+           .timestamp_echo = syn.timestamp_value,
+           .syn_options = &options,
+           .sack_permitted = syn.has_timestamps && syn.sack_permitted},
+          nullptr, 0, 0))
     ++counters_.cookies_sent;
 }
 
@@ -76,13 +76,12 @@ std::optional<TcpSegment> TcpStack::check_cookie(const FlowKey& key, const TcpSe
     return std::nullopt;
   TcpSegment syn;
   syn.sequence = s.sequence - 1;
-  const u32 hidden = s.acknowledgment.value - 1 - syn.sequence.value -
-                     cookie_hash(secret_, key, cookie_domain);
+  const u32 hidden =
+      s.acknowledgment.value - 1 - syn.sequence.value - cookie_hash(secret_, key, cookie_domain);
   // The minute's low byte; this one and the one before are good.
   const u32 age = (cookie_minute() - (hidden >> 24)) & 0xff;
   const u32 minute = cookie_minute() - age;
-  const u32 size =
-      (hidden - cookie_hash(secret_, key, cookie_domain + 1 + minute)) & hidden_mask;
+  const u32 size = (hidden - cookie_hash(secret_, key, cookie_domain + 1 + minute)) & hidden_mask;
   if (age > 1 || size >= segment_sizes.size()) {
     ++counters_.cookies_failed;
     return std::nullopt;
