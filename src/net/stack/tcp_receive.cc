@@ -124,7 +124,11 @@ void TcpStack::negotiate(Tcb& t, const TcpSegment& syn) {
   // a byte a frame.
   const u32 peer_mss = std::max<u32>(syn.mss == 0 ? 536 : syn.mss, 64);
   const u32 options = syn.has_timestamps ? sizeof(TcpTimestampsOption) : 0;
-  t.mss = static_cast<u16>(std::min<u32>(peer_mss, cold.advertised_mss) - options);
+  u32 mss = std::min<u32>(peer_mss, cold.advertised_mss);
+  if (t.route.is_uplink())
+    if (const u16 mtu = path_mtu_.find({t.key.remote_address}, now_ms_))
+      mss = std::min(mss, mtu - 40u);
+  t.mss = static_cast<u16>(mss - options);
   t.send_window = t.send_window_max = syn.window;
   t.receive_mss = std::min<u16>(536, cold.advertised_mss);
   t.quick_acks = quick_ack_count;

@@ -11,6 +11,7 @@
 
 #include "net/stack/arp.h"
 #include "net/stack/keyed_hash.h"
+#include "net/stack/path_mtu.h"
 #include "net/stack/reassembly.h"
 #include "net/stack/sack_scoreboard.h"
 #include "net/stack/stack.h"
@@ -101,7 +102,8 @@ class TcpStack final : public Stack {
   bool is_broadcast(Ipv4Address address) const;
   void on_arp(std::span<const std::byte> packet);
   void on_icmp(const Ipv4Packet& packet, Route from);
-  void on_unreachable(const Ipv4Packet& packet, Route from);
+  void on_icmp_error(const Ipv4Packet& packet, Route from);
+  void on_packet_too_big(Tcb& t, const IcmpError& error);
   void send_arp(Ipv4Address target, const MacAddress* reply_to);
   void poll_arp();
   std::optional<Ipv4Address> next_hop(Ipv4Address destination) const;
@@ -115,7 +117,7 @@ class TcpStack final : public Stack {
   // udp.cc
   void on_udp(const Ipv4Packet& packet, Route from, bool verify_checksum);
   void refuse_datagram(const Ipv4Packet& packet, Route from, Port source_port);
-  void on_datagram_refused(const IcmpUnreachable& unreachable);
+  void on_datagram_refused(const IcmpError& error, Route from);
 
   // tcp_segment.cc: segments out.
   struct SegmentFields {
@@ -284,6 +286,7 @@ class TcpStack final : public Stack {
   ScoreboardPool boards_;
   ArpCache arp_;
   std::vector<TcbId> output_list_, flushing_;  // TCBs to look at; each at most once
+  PathMtu path_mtu_;
   std::vector<TcbId> blocked_;  // had no room in the device: tried again at every poll
   Time quiet_until_;            // poll() has nothing to do before, if the lists are empty
   std::vector<Listener> listeners_;
