@@ -182,6 +182,7 @@ class TcpStack final : public Stack {
 
   // tcp_recovery.cc: loss recovery by the scoreboard.
   bool process_sack(Tcb& t, const TcpSegment& segment);
+  u32 slow_start_growth(Tcb& t, u32 acked, u32 rtt_us);
   void on_needless_retransmission(Tcb& t);
   void detect_losses(Tcb& t);
   void on_fine_timer(Tcb& t);
@@ -285,8 +286,8 @@ class TcpStack final : public Stack {
   UdpTable udp_;
   ScoreboardPool boards_;
   ArpCache arp_;
-  std::vector<TcbId> output_list_, flushing_;  // TCBs to look at; each at most once
   PathMtu path_mtu_;
+  std::vector<TcbId> output_list_, flushing_;  // TCBs to look at; each at most once
   std::vector<TcbId> blocked_;  // had no room in the device: tried again at every poll
   Time quiet_until_;            // poll() has nothing to do before, if the lists are empty
   std::vector<Listener> listeners_;
