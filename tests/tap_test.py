@@ -331,6 +331,28 @@ class TapTest(harness.CobTest):
         gated = self.uplinked(words=(*UPLINK, "--gateway", HOST))
         self.assertEqual(peer_of(gated), ADDRESS)
 
+    @needs("unshare", "nsenter")
+    def test_a_path_that_carries_less_than_the_gateway(self):
+        """Behind Linux, who routes, lies a link of 1000 bytes: without path MTU discovery nothing large arrives."""
+        cob = self.uplinked(words=(*UPLINK, "--gateway", HOST))
+        inner = self.linux_process("unshare", "-n", "sh", "-c", "echo ready; exec sleep 300")
+        self.assertEqual(inner.stdout.readline(), "ready\n")
+        there = ("nsenter", "-t", inner.pid, "-n")
+        for words in (("ip", "link", "add", "narrow0", "mtu", 1000, "type", "veth", "peer", "name", "narrow1", "netns", inner.pid),
+                      ("ip", "addr", "add", "10.9.0.1/24", "dev", "narrow0"), ("ip", "link", "set", "narrow0", "up"),
+                      (*there, "ip", "addr", "add", "10.9.0.2/24", "dev", "narrow1"), (*there, "ip", "link", "set", "narrow1", "up"),
+                      (*there, "ip", "route", "add", "default", "via", "10.9.0.1")):
+            done = linux(*words)
+            self.assertEqual(done.returncode, 0, (words, done.stderr))
+        forward = pathlib.Path("/proc/sys/net/ipv4/ip_forward")
+        self.addCleanup(forward.write_text, forward.read_text())
+        forward.write_text("1")
+        size = 4 << 20
+        server = self.started(self.linux_process(*there, sys.executable, "-c", TRANSFER, "serve", "receive", "-", 7600, size))
+        done = cob.run(sys.executable, "-c", TRANSFER, "go", "send", "10.9.0.2", 7600, size, kernel=0, timeout=60)
+        self.assertEqual(len(done.stdout), 65, done.stderr)
+        self.assertEqual(server.stdout.readline(), done.stdout)
+
     # ---- datagrams ----
 
     def test_a_datagram_server_is_reached_from_linux(self):
