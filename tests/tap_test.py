@@ -4,6 +4,8 @@ Needs root (the namespace, the TAP device, the steering program); without it eve
 """
 import ctypes
 import hashlib
+import itertools
+import json
 import os
 import pathlib
 import re
@@ -18,6 +20,7 @@ import unittest
 
 import harness
 import servers
+import udp_test
 
 HOST, ADDRESS, PREFIX = "10.7.0.1", "10.7.0.2", "10.7.0.2/24"
 UPLINK = ("--uplink", f"tap:cob0,host={HOST}", "--ip", PREFIX)
@@ -72,6 +75,26 @@ while True:
         if data: key.fileobj.sendall(name + b":" + data)
         else: selector.unregister(key.fileobj); key.fileobj.close()
 """
+
+
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+
+
+def syn(source, source_port, destination, port):
+    """An IPv4 packet that opens a connection, with an MSS and timestamps."""
+    ends = socket.inet_aton(source) + socket.inet_aton(destination)
+    options = struct.pack("!BBHBBBBII", 2, 4, 1460, 1, 1, 8, 10, 1000, 0)
+    def tcp(sum_):
+        return struct.pack("!HHIIBBHHH", source_port, port, 1000, 0, (20 + len(options)) << 2, 2, 64240, sum_, 0) + options
+    segment = tcp(checksum(ends + struct.pack("!HH", 6, 20 + len(options)) + tcp(0)))
+    def head(sum_):
+        return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0x4000, 64, 6, sum_) + ends
+    return head(checksum(head(0))) + segment
+
 
 class Line:
     """A connection to an echo server from Linux."""
@@ -219,6 +242,33 @@ class TapTest(harness.CobTest):
         for line in lines:
             line.close()
 
+    def test_a_flood_of_syns_keeps_nobody_out(self):
+        """The SYN queue is full of connections that nobody completes: cookies stand in for it."""
+        cob = self.uplinked()
+        self.echo(cob, "one", 7000, 1)
+        before = Line(7000)
+        self.assertEqual(before.ask(), "one")
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+            raw.bind(("cob0", 0))
+            hardware, nobody = raw.getsockname()[4], "10.7.0.99"
+            to = linux("ip", "neigh", "show", ADDRESS).stdout.split("lladdr ")[1].split()[0]
+            ethernet = bytes.fromhex(to.replace(":", "")) + hardware
+            # An address that is known, and never answers.
+            raw.send(ethernet + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 2) + b"\2\0\0\0\0\x63" + socket.inet_aton(nobody) +
+                     bytes.fromhex(to.replace(":", "")) + socket.inet_aton(ADDRESS))
+            counted = lambda name: json.loads(cob.named("stats", "--net", "--json").stdout)["sum"][name]
+            ports = iter(range(1024, 65536))
+            def flooded():
+                for port in itertools.islice(ports, 1000):  # some find the device's queue full
+                    raw.send(ethernet + b"\x08\0" + syn(nobody, port, ADDRESS, 7000))
+                return counted("TcpExtSyncookiesSent") > 2000
+            harness.wait_until(flooded, 30, "SYNs answered by cookies")
+        self.assertEqual(before.ask("still"), "one")
+        self.assertEqual(answers(7000, 20), {"one": 20})
+        self.assertGreaterEqual(counted("TcpExtSyncookiesRecv"), 20)
+        self.assertLess(counted("CobTcpConnections"), 700)
+        before.close()
+
     def test_a_closed_port_is_refused(self):
         self.uplinked()
         for port in range(9000, 9020):
@@ -285,6 +335,120 @@ class TapTest(harness.CobTest):
         cob.down()
         gated = self.uplinked(words=(*UPLINK, "--gateway", HOST))
         self.assertEqual(peer_of(gated), ADDRESS)
+
+    @needs("unshare", "nsenter")
+    def test_a_path_that_carries_less_than_the_gateway(self):
+        """Behind Linux, who routes, lies a link of 1000 bytes: without path MTU discovery nothing large arrives."""
+        cob = self.uplinked(words=(*UPLINK, "--gateway", HOST))
+        inner = self.linux_process("unshare", "-n", "sh", "-c", "echo ready; exec sleep 300")
+        self.assertEqual(inner.stdout.readline(), "ready\n")
+        there = ("nsenter", "-t", inner.pid, "-n")
+        for words in (("ip", "link", "add", "narrow0", "mtu", 1000, "type", "veth", "peer", "name", "narrow1", "netns", inner.pid),
+                      ("ip", "addr", "add", "10.9.0.1/24", "dev", "narrow0"), ("ip", "link", "set", "narrow0", "up"),
+                      (*there, "ip", "addr", "add", "10.9.0.2/24", "dev", "narrow1"), (*there, "ip", "link", "set", "narrow1", "up"),
+                      (*there, "ip", "route", "add", "default", "via", "10.9.0.1")):
+            done = linux(*words)
+            self.assertEqual(done.returncode, 0, (words, done.stderr))
+        forward = pathlib.Path("/proc/sys/net/ipv4/ip_forward")
+        self.addCleanup(forward.write_text, forward.read_text())
+        forward.write_text("1")
+        size = 4 << 20
+        server = self.started(self.linux_process(*there, sys.executable, "-c", servers.TRANSFER, "serve", "receive", "-", 7600, size))
+        done = cob.run(sys.executable, "-c", servers.TRANSFER, "go", "send", "10.9.0.2", 7600, size, kernel=0, timeout=60)
+        self.assertEqual(len(done.stdout), 65, done.stderr)
+        self.assertEqual(server.stdout.readline(), done.stdout)
+
+    # ---- datagrams ----
+
+    def test_a_datagram_server_is_reached_from_linux(self):
+        cob = self.uplinked()
+        for kernel, name in ((0, "zero"), (1, "one")):
+            server = cob.start(sys.executable, "-c", udp_test.NAMED, 7400 + kernel, name, kernel=kernel)
+            self.assertEqual(server.stdout.readline(), "bound\n")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.settimeout(10)
+            for kernel, name in ((0, b"zero"), (1, b"one")):
+                for _ in range(20):
+                    asking.sendto(b"?", (ADDRESS, 7400 + kernel))
+                    self.assertEqual(asking.recvfrom(100), (name, (ADDRESS, 7400 + kernel)))
+        # Both kernels on one port: Linux's sources are spread over them.
+        for kernel, name in ((0, "zero"), (1, "one")):
+            server = cob.start(sys.executable, "-c", udp_test.NAMED, 7410, name, kernel=kernel)
+            self.assertEqual(server.stdout.readline(), "bound\n")
+        done = linux(sys.executable, "-c", udp_test.MANY_SOURCES, ADDRESS, 7410)
+        self.assertEqual(done.stdout, "one zero\n", done.stderr)
+
+    def test_datagrams_of_programs_reach_linux(self):
+        cob = self.uplinked()
+        server = self.linux_process(sys.executable, "-c", udp_test.SOCKETSERVER, 7420)
+        self.assertEqual(server.stdout.readline(), "bound\n")
+        for kernel in (0, 1):
+            done = cob.run(sys.executable, "-c", udp_test.ASK, HOST, 7420, "from a cob", kernel=kernel)
+            self.assertEqual(done.stdout, "FROM A COB", done.stderr)
+
+    def test_closed_datagram_ports_are_refused_both_ways(self):
+        cob = self.uplinked()
+        refused = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(10)
+s.connect((sys.argv[1], 7499))
+for _ in range(2):
+    s.send(b"anyone?")
+    try:
+        s.recv(100)
+    except ConnectionRefusedError:
+        print("refused", end=" ")
+"""
+        done = linux(sys.executable, "-c", refused, ADDRESS)
+        self.assertEqual(done.stdout, "refused refused ", done.stderr)
+        for kernel in (0, 1):
+            done = cob.run(sys.executable, "-c", refused, HOST, kernel=kernel)
+            self.assertEqual(done.stdout, "refused refused ", done.stderr)
+
+    def test_a_datagram_is_a_frame_at_most(self):
+        cob = self.uplinked()
+        done = cob.run(sys.executable, "-c", f"""
+import errno, socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(("{HOST}", 7430))
+s.send(2000 * b"x")  # more than a frame, and told a moment later
+for _ in range(500):
+    if problem := s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR): break
+    time.sleep(0.01)
+print(errno.errorcode.get(problem))
+""")
+        self.assertEqual(done.stdout, "EMSGSIZE\n", done.stderr)
+
+    @needs("dnsmasq", "dig")
+    def test_a_cob_asks_a_name_server(self):
+        cob = self.uplinked()
+        self.linux_process(shutil.which("dnsmasq"), "--keep-in-foreground", "--no-resolv", "--no-hosts", "--user=", "--pid-file=",
+                           "--conf-file=/dev/null", "--bind-interfaces", "--no-daemon", f"--listen-address={HOST}", "--port=53",
+                           "--address=/x.test/192.0.2.9")
+        for kernel in (0, 1):
+            done = cob.run("dig", f"@{HOST}", "+short", "+tries=20", "+time=1", "www.x.test", kernel=kernel, timeout=60)
+            self.assertEqual(done.stdout, "192.0.2.9\n", done.stderr)
+
+    @needs("nc", "iperf3")
+    def test_netcat_and_iperf3_with_datagrams(self):
+        cob = self.uplinked()
+        with open(cob.directory / "nc", "w") as out:
+            cob.start("nc", "-u", "-l", "-p", 7440, kernel=1, stdout=out)
+        def arrived():
+            linux("sh", "-c", f"echo by datagram | nc -u -w 1 -q 0 {ADDRESS} 7440")
+            return (cob.directory / "nc").read_text().startswith("by datagram\n")
+        harness.wait_until(arrived, what="nc's datagram")
+        with open(cob.directory / "iperf", "w") as out:
+            cob.start("iperf3", "-s", "-4", kernel=1, stdout=out, stderr=out)
+        servers.wait_for_port(cob, 5201)
+        for words in ([], ["-R"]):
+            def done():
+                result = linux("iperf3", "-u", "-c", ADDRESS, "-t", 1, "-b", "50M", "-l", 1400, "-J", *words)
+                return result if result.returncode == 0 and '"sum"' in result.stdout else None
+            total = json.loads(harness.wait_until(done, 20, "iperf3").stdout)["end"]["sum"]
+            self.assertGreater(total["packets"], 1000)
+            self.assertLess(total["lost_percent"], 50)
 
     # ---- bulk ----
 

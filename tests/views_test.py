@@ -96,13 +96,51 @@ class ViewsTest(harness.CobTest):
         lines = done.stdout.splitlines()
         self.assertEqual(len(lines), 1 + 2 * 2)  # a line and one below
         self.assertRegex(lines[1], rf"^ESTAB .* {ADDRESS}:\d+ +{ADDRESS}:7000 +0 .*peer:kernel1")
-        self.assertRegex(lines[2], r"^\t skmem:\(r0,rb\d+,t0,tb\d+\) reno ts wscale:7,7 rto:\S+ .*mss:\d+ cwnd:\d+ bytes_sent:")
+        self.assertRegex(lines[2], r"^\t skmem:\(r0,rb\d+,t0,tb\d+\) ts sack cubic wscale:7,7 rto:\S+ .*mss:\d+ cwnd:\d+ bytes_sent:")
         self.assertEqual(len(cob.named("ss", "-an").stdout.splitlines()), 1 + 1 + 4)
         self.assertEqual(len(cob.named("ss", "-an", "dst", "10.78.0.0/16").stdout.splitlines()), 1)
         self.assertEqual(len(cob.named("ss", "-tan", "src", "10.77.0.0/16").stdout.splitlines()), 1 + 4)
         self.assertEqual(len(cob.named("ss", "-ua").stdout.splitlines()), 1)
         summary = cob.named("ss", "-s").stdout
         self.assertIn("TCP:   5 (estab 4, listen 1, orphaned 0, timewait 0)", summary)
+
+    def test_datagram_sockets(self):
+        cob = self.cob(kernels=2)
+        holder = cob.start(sys.executable, "-c", f"""
+import socket, sys
+bound, joined = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+bound.bind(("{ADDRESS}", 7053)); joined.connect(("{ADDRESS}", 7053)); joined.send(b"four")
+print("bound", flush=True); sys.stdin.read()
+""", kernel=1, stdin=subprocess.PIPE)
+        self.assertEqual(holder.stdout.readline(), "bound\n")
+        connected, = self.sockets(cob, "-u")
+        self.assertEqual((connected["protocol"], connected["state"], connected["kernel"]), ("udp", "ESTAB", 1))
+        self.assertEqual(connected["peer"], {"address": ADDRESS, "port": 7053})
+        bound, = self.sockets(cob, "-ul")
+        self.assertEqual((bound["state"], bound["local"]["port"]), ("UNCONN", 7053))
+        wait_until(lambda: self.sockets(cob, "-ul")[0]["recv_q"] == 16 + 4, what="the datagram in the queue")
+        self.assertEqual([p["pid"] for p in bound["processes"]], [holder.pid])
+        self.assertEqual(len(self.sockets(cob, "-ua")), 2)
+        self.assertEqual(self.sockets(cob, "-ta"), [])
+        self.assertRegex(cob.named("ss", "-an").stdout, rf"(?m)^udp +UNCONN +20 +0 +{ADDRESS}:7053 +0\.0\.0\.0:\* +1$")
+        self.assertIn("UDP:   2", cob.named("ss", "-s").stdout)
+
+    def test_congestion_control_is_the_cobs_or_the_sockets(self):
+        cob = self.cob(up=False)
+        self.assertEqual(cob.named("up", "--congestion", "vegas").returncode, 2)
+        cob.up("--kernels", 2, "--congestion", "reno", "--ecn", "on")
+        self.holding(1, cob)
+        ends = self.sockets(cob, "-t")
+        self.assertEqual({(e["info"]["congestion_control"], e["info"]["ecn"]) for e in ends}, {("reno", True)})
+        done = cob.run(sys.executable, "-c", f"""
+import socket
+s = socket.socket()
+print(s.getsockopt(6, 13, 16).rstrip(b"\\0").decode())
+s.setsockopt(6, 13, b"cubic")
+s.connect(("{ADDRESS}", 7000))
+print(s.getsockopt(6, 13, 16).rstrip(b"\\0").decode())
+""")
+        self.assertEqual(done.stdout, "reno\ncubic\n", done.stderr)
 
     def test_time_wait(self):
         cob = self.cob(kernels=2)

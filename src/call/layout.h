@@ -112,8 +112,10 @@ enum class SocketOption : u32 {
   syn_count,
   linger2,
   max_segment,
-  defer_accept
+  defer_accept,
+  congestion  // CongestionName
 };
+enum class CongestionName : u32 { none = 0, cubic, reno };
 enum class DatagramConnect : u32 {
   connect = 0,   // datagrams from there only, and to there; binds
   send = 1,      // the first to be sent there: binds, if the address is the cob's
@@ -264,7 +266,8 @@ struct alignas(4096) ArenaHeader {  // kernel-written
   i32 core;     // of the host, that the kernel is pinned to; -1: none
   u32 program;  // this program's number in its kernel
   u32 default_send_limit;
-  u32 way_out;  // 1: there is an uplink, or a cable is plugged in, now
+  u32 way_out;             // 1: there is an uplink, or a cable is plugged in, now
+  u32 default_congestion;  // CongestionName
   char cob_name[64];
 };
 

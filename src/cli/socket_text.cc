@@ -45,6 +45,10 @@ std::string peer_name(const SocketRow& row) {
   return fmt::format("kernel{}", row.route);
 }
 
+const char* control_name(const SocketRow& row) {
+  return row.control == static_cast<u8>(net::CongestionControl::cubic) ? "cubic" : "reno";
+}
+
 std::span<const u32> shown_pids(const SocketRow& row) {
   return std::span(row.pid).first(std::min(row.holders, SocketRow::shown_holders));
 }
@@ -60,22 +64,23 @@ const char* state_name(u8 state) {
   return state < state_names.size() ? state_names[state] : "?";
 }
 
-std::string SocketText::end_point(u32 address, u16 port) const {
+std::string SocketText::end_point(u32 address, u16 port, bool datagram) const {
   const std::string host = format_ipv4(address);
   if (!numeric_) {
-    if (const servent* service = ::getservbyport(htons(port), "tcp"); service != nullptr)
+    if (const servent* service = ::getservbyport(htons(port), datagram ? "udp" : "tcp");
+        service != nullptr)
       return host + ":" + service->s_name;
   }
   return fmt::format("{}:{}", host, port);
 }
 
 std::string SocketText::local(const SocketRow& row) const {
-  return end_point(row.local_address, row.local_port);
+  return end_point(row.local_address, row.local_port, has(row, kernel::row_datagram));
 }
 
 std::string SocketText::remote(const SocketRow& row) const {
-  if (row.state == kernel::state_listening) return "0.0.0.0:*";
-  return end_point(row.remote_address, row.remote_port);
+  if (row.state == kernel::state_listening || row.remote_port == 0) return "0.0.0.0:*";
+  return end_point(row.remote_address, row.remote_port, has(row, kernel::row_datagram));
 }
 
 std::string SocketText::command_of(u32 pid) const {
@@ -101,7 +106,8 @@ std::string SocketText::details(const SocketRow& row) const {
   std::string text;
   const auto add = [&text](const std::string& word) { text += (text.empty() ? "" : " ") + word; };
   if (row.handle != 0) add(fmt::format("sk:{:x}", row.handle));
-  if (row.state != kernel::state_listening) add("peer:" + peer_name(row));
+  if (row.state != kernel::state_listening && !has(row, kernel::row_datagram))
+    add("peer:" + peer_name(row));
   if (has(row, kernel::row_unaccepted)) add("unaccepted");
   if (has(row, kernel::row_kernel_seat)) add("shared");
   if (has(row, kernel::row_no_delay)) add("nodelay");
@@ -119,9 +125,14 @@ std::string SocketText::memory(const SocketRow& row) const {
 std::string SocketText::info(const SocketRow& row) const {
   if (row.state == kernel::state_listening) return fmt::format("synqueue:{}", row.syn_queue);
   if (row.state == time_wait) return "";
-  std::string text = "reno";
-  const auto add = [&text](const std::string& word) { text += " " + word; };
+  if (has(row, kernel::row_datagram))
+    return row.dropped == 0 ? "" : fmt::format("dropped:{}", row.dropped);
+  std::string text;
+  const auto add = [&text](const std::string& word) { text += (text.empty() ? "" : " ") + word; };
   if (has(row, kernel::row_timestamps)) add("ts");
+  if (row.sack != 0) add("sack");
+  if (row.ecn != 0) add("ecn");
+  add(control_name(row));
   if (has(row, kernel::row_window_scaling))
     add(fmt::format("wscale:{},{}", row.send_scale, net::receive_window_scale));
   add(fmt::format("rto:{:g}", row.retransmit_timeout_us / 1e3));
@@ -148,7 +159,7 @@ nlohmann::json SocketText::json(const SocketRow& row, int kernel) const {
   for (const u32 pid : shown_pids(row))
     processes.push_back({{"pid", pid}, {"command", command_of(pid)}});
   nlohmann::json json = {
-      {"protocol", "tcp"},
+      {"protocol", has(row, kernel::row_datagram) ? "udp" : "tcp"},
       {"state", state_name(row.state)},
       {"kernel", kernel},
       {"recv_q", row.receive_queue},
@@ -156,6 +167,12 @@ nlohmann::json SocketText::json(const SocketRow& row, int kernel) const {
       {"local", {{"address", format_ipv4(row.local_address)}, {"port", row.local_port}}},
       {"processes", std::move(processes)},
       {"holders", row.holders}};
+  if (has(row, kernel::row_datagram)) {
+    json["peer"] = {{"address", format_ipv4(row.remote_address)}, {"port", row.remote_port}};
+    json["dropped"] = row.dropped;
+    json["memory"] = {{"receive_limit", row.receive_limit}, {"send_limit", row.send_limit}};
+    return json;
+  }
   if (listens) {
     json["syn_queue"] = row.syn_queue;
     return json;
@@ -168,7 +185,10 @@ nlohmann::json SocketText::json(const SocketRow& row, int kernel) const {
   if (row.state == time_wait) return json;
   json["unaccepted"] = has(row, kernel::row_unaccepted);
   json["memory"] = {{"receive_limit", row.receive_limit}, {"send_limit", row.send_limit}};
-  json["info"] = {{"mss", row.mss},
+  json["info"] = {{"congestion_control", control_name(row)},
+                  {"sack", row.sack != 0},
+                  {"ecn", row.ecn != 0},
+                  {"mss", row.mss},
                   {"cwnd_bytes", row.congestion_window},
                   {"ssthresh_bytes", row.slow_start_threshold},
                   {"rtt_us", row.smoothed_rtt_us},

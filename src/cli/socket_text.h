@@ -29,7 +29,7 @@ class SocketText {
   nlohmann::json json(const kernel::SocketRow& row, int kernel) const;
 
  private:
-  std::string end_point(u32 address, u16 port) const;
+  std::string end_point(u32 address, u16 port, bool datagram = false) const;
   std::string command_of(u32 pid) const;
 
   std::map<u32, std::string> commands_;

@@ -24,6 +24,9 @@ struct SsOptions {
   bool processes = false, info = false, details = false, memory = false, timers = false;
   bool summary = false;
   int kernel = -1;  // -1: all
+
+  bool wants_tcp() const { return tcp || !udp; }
+  bool wants_udp() const { return udp || !tcp; }
   std::vector<std::string> words;
 };
 
@@ -50,10 +53,11 @@ Sockets collect(ControlClient& client, const CobView& view, const SsOptions& opt
     ViewClient kernel(client, number);
     std::vector<SocketRow> rows;
     bool whole = true;
-    if ((filter.states() & SocketFilter::bit(kernel::state_listening)) != 0)
+    if (options.wants_tcp() && (filter.states() & SocketFilter::bit(kernel::state_listening)) != 0)
       whole = kernel.read(ViewKind::listeners, rows);
-    if (whole) whole = kernel.read(ViewKind::connections, rows);
-    if (whole && wants(filter, net::TcpState::time_wait))
+    if (whole && options.wants_tcp()) whole = kernel.read(ViewKind::connections, rows);
+    if (whole && options.wants_udp()) whole = kernel.read(ViewKind::datagrams, rows);
+    if (whole && options.wants_tcp() && wants(filter, net::TcpState::time_wait))
       whole = kernel.read(ViewKind::time_wait, rows);
     if (!whole) sockets.problems.emplace_back(number, kernel.problem());
     for (const SocketRow& row : rows)
@@ -61,7 +65,7 @@ Sockets collect(ControlClient& client, const CobView& view, const SsOptions& opt
   }
   std::ranges::sort(sockets.rows, {}, [](const Found& f) {
     return std::tuple(f.row.state != kernel::state_listening, f.row.local_port, f.row.remote_port,
-                      f.kernel);
+                      f.kernel, (f.row.flags & kernel::row_datagram) != 0);
   });
   return sockets;
 }
@@ -78,18 +82,20 @@ std::map<u32, std::string> commands_of(const CobView& view) {
 }
 
 void print_table(const Sockets& sockets, const SocketText& text, const SsOptions& options) {
-  std::vector<std::string> headings{"State",      "Recv-Q",    "Send-Q",
-                                    "Local:Port", "Peer:Port", "Kernel"};
+  const bool both = options.wants_tcp() && options.wants_udp();
+  std::vector<std::string> headings;
+  if (both) headings.emplace_back("Netid");
+  for (const char* heading : {"State", "Recv-Q", "Send-Q", "Local:Port", "Peer:Port", "Kernel"})
+    headings.emplace_back(heading);
   if (options.processes) headings.emplace_back("Process");
   Table table(std::move(headings));
   std::vector<std::string> below;  // the second line of each
   for (const auto& [kernel, row] : sockets.rows) {
-    std::vector<std::string> cells{state_name(row.state),
-                                   fmt::format("{}", row.receive_queue),
-                                   fmt::format("{}", row.send_queue),
-                                   text.local(row),
-                                   text.remote(row),
-                                   fmt::format("{}", kernel)};
+    std::vector<std::string> cells;
+    if (both) cells.emplace_back((row.flags & kernel::row_datagram) != 0 ? "udp" : "tcp");
+    cells.insert(cells.end(), {state_name(row.state), fmt::format("{}", row.receive_queue),
+                               fmt::format("{}", row.send_queue), text.local(row), text.remote(row),
+                               fmt::format("{}", kernel)});
     std::string more = options.processes ? text.users(row) : "";
     const auto add = [&more](const std::string& words) {
       if (!words.empty()) more += (more.empty() ? "" : " ") + words;
@@ -112,13 +118,20 @@ void print_table(const Sockets& sockets, const SocketText& text, const SsOptions
 
 nlohmann::json summarize(const Sockets& sockets) {
   std::map<std::string, u64> states;
-  u64 orphaned = 0;
+  u64 orphaned = 0, datagram = 0;
   for (const auto& [kernel, row] : sockets.rows) {
+    if ((row.flags & kernel::row_datagram) != 0) {
+      ++datagram;
+      continue;
+    }
     ++states[state_name(row.state)];
     const bool live = row.state != static_cast<u8>(net::TcpState::time_wait);
     orphaned += live && row.holders == 0 ? 1 : 0;
   }
-  return {{"total", sockets.rows.size()}, {"states", states}, {"orphaned", orphaned}};
+  return {{"total", sockets.rows.size()},
+          {"states", states},
+          {"orphaned", orphaned},
+          {"udp", datagram}};
 }
 
 void print_summary(const nlohmann::json& summary) {
@@ -127,8 +140,9 @@ void print_summary(const nlohmann::json& summary) {
   };
   fmt::print("Total: {}\n", summary["total"].get<u64>());
   fmt::print("TCP:   {} (estab {}, listen {}, orphaned {}, timewait {})\n",
-             summary["total"].get<u64>(), count("ESTAB"), count("LISTEN"),
-             summary["orphaned"].get<u64>(), count("TIME-WAIT"));
+             summary["total"].get<u64>() - summary["udp"].get<u64>(), count("ESTAB"),
+             count("LISTEN"), summary["orphaned"].get<u64>(), count("TIME-WAIT"));
+  fmt::print("UDP:   {}\n", summary["udp"].get<u64>());
 }
 
 SocketFilter filter_of(const SsOptions& options) {
@@ -136,7 +150,9 @@ SocketFilter filter_of(const SsOptions& options) {
   const std::string problem = filter.parse(options.words);
   if (!problem.empty()) fail(exit_usage, "{} (see: cob ss --help)", problem);
   if (filter.states_given()) return filter;
-  const u32 listening = SocketFilter::bit(kernel::state_listening);
+  // As ss: a datagram socket that anyone may send to listens.
+  const u32 listening = SocketFilter::bit(kernel::state_listening) |
+                        SocketFilter::bit(static_cast<u8>(net::TcpState::closed));
   filter.set_states(options.all || options.summary ? SocketFilter::all_states
                     : options.listening            ? listening
                                                    : SocketFilter::connected_states());
@@ -150,8 +166,7 @@ void ss(Context& context, const SsOptions& options) {
   if (options.kernel >= static_cast<int>(view.kernels.size()))
     fail(exit_state, "there is no kernel {}; '{}' has kernels 0 to {}", options.kernel,
          context.name, view.kernels.size() - 1);
-  const bool only_udp = options.udp && !options.tcp;
-  const Sockets sockets = only_udp ? Sockets{} : collect(client, view, options, filter);
+  const Sockets sockets = collect(client, view, options, filter);
   const SocketText text(commands_of(view), options.numeric);
   context.exit_code = sockets.problems.empty() ? 0 : exit_state;
   if (context.json) {
@@ -181,8 +196,8 @@ void ss(Context& context, const SsOptions& options) {
 void add_ss(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("ss", "List the sockets of all kernels, as ss(8) does");
   auto options = std::make_shared<SsOptions>();
-  command->add_flag("-t,--tcp", options->tcp, "TCP sockets (all that a cob has)");
-  command->add_flag("-u,--udp", options->udp, "UDP sockets: those of programs are the host's");
+  command->add_flag("-t,--tcp", options->tcp, "TCP sockets");
+  command->add_flag("-u,--udp", options->udp, "UDP sockets");
   command->add_flag("-l,--listening", options->listening, "Listening sockets only");
   command->add_flag("-a,--all", options->all, "Listening ones and those in TIME-WAIT too");
   command->add_flag("-n,--numeric", options->numeric, "Ports as numbers, not as services");
@@ -204,6 +219,7 @@ void add_ss(CLI::App& app, Context& context) {
       *command,
       "  cob ss -tlnp                              who listens\n"
       "  cob ss -ti state established              how connections fare\n"
+      "  cob ss -ulnp                              who awaits datagrams\n"
       "  cob ss -an 'sport = :80 or dport = :80'   quoted or not, as for ss\n"
       "  cob ss -tnp dst 10.77.0.0/24 and not dport '>' :1023\n"
       "  cob ss --json -a                          everything\n"

@@ -99,6 +99,8 @@ Result<void> Supervisor::prepare() {
   config.kernels = static_cast<u16>(options_.cores.size());
   config.address = options_.address.address;
   config.prefix_bits = options_.address.prefix_bits;
+  config.congestion = std::to_underlying(options_.congestion);
+  config.ecn = std::to_underlying(options_.ecn);
   if (::getrandom(config.secret, sizeof(config.secret), 0) != sizeof(config.secret))
     return Error::from_errno("getrandom");
   // Locally administered; ends like the address, which makes captures readable.

@@ -24,6 +24,7 @@
 #include "cli/kernel_slot.h"
 #include "cli/run_directory.h"
 #include "cli/uplink.h"
+#include "net/stack/stack.h"
 
 namespace cob::cli {
 
@@ -34,6 +35,8 @@ struct SupervisorOptions {
   std::string kernel_executable;  // absolute path of cob-kernel
   std::string cable_place;        // absolute path where to meet another cob; empty: nowhere
   UplinkPlan uplink;
+  net::CongestionControl congestion = net::CongestionControl::cubic;
+  net::Ecn ecn = net::Ecn::when_asked;
 };
 
 class Supervisor {

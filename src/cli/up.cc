@@ -26,6 +26,7 @@ struct UpOptions {
   std::string address = default_address;
   std::string cable;
   std::string uplink, gateway;
+  std::string congestion = "cubic", ecn = "asked";
   bool foreground = false;
 };
 
@@ -142,6 +143,11 @@ void up(const UpOptions& asked, Context& context) {
   options.address = parse_address(asked.address);
   options.cores = plan_cores(asked.kernels, asked.cores);
   options.uplink = parse_uplink(asked.uplink, asked.gateway, options.address);
+  options.congestion =
+      asked.congestion == "reno" ? net::CongestionControl::new_reno : net::CongestionControl::cubic;
+  options.ecn = asked.ecn == "off"  ? net::Ecn::off
+                : asked.ecn == "on" ? net::Ecn::ask
+                                    : net::Ecn::when_asked;
   options.kernel_executable = kernel_executable();
   if (!asked.cable.empty() && !asked.uplink.empty())
     fail(exit_usage, "--cable beside --uplink: a cob has one way out");
@@ -191,6 +197,20 @@ void add_up(CLI::App& app, Context& context) {
                    "Whom the uplink reaches all other networks by. Without it\n"
                    "programs reach those as before, through Linux")
       ->type_name("ADDR");
+  command
+      ->add_option("--congestion", options->congestion,
+                   "TCP's congestion control where a program sets none\n"
+                   "(TCP_CONGESTION): cubic or reno")
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"cubic", "reno"}).description(""))
+      ->capture_default_str();
+  command
+      ->add_option("--ecn", options->ecn,
+                   "Explicit congestion notification: on asks every peer,\n"
+                   "asked agrees to it, off does neither")
+      ->type_name("WHEN")
+      ->check(CLI::IsMember({"on", "asked", "off"}).description(""))
+      ->capture_default_str();
   command->add_flag("--foreground", options->foreground,
                     "Stay: do not become a daemon; end with Ctrl-C or SIGTERM");
   add_name_option(*command, context);

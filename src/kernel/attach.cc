@@ -136,6 +136,7 @@ Result<void> Kernel::give_arena(Program& program) {
   header.program = program.id();
   header.default_send_limit = SocketsOptions{}.send_limit;
   header.way_out = sockets_->has_uplink() ? 1 : 0;
+  header.default_congestion = 1u + config_.congestion;
   std::memcpy(header.cob_name, config_.cob_name, sizeof header.cob_name);
   const call::AttachReply reply{.kind = static_cast<u32>(call::Hello::attach), .result = 0};
   const FdRef fds[] = {arena->ours_fd(), arena->theirs_fd(), program.doorbell.ref()};

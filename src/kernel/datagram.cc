@@ -174,9 +174,10 @@ i32 Sockets::connect_datagram(Program& program, u32 number, net::Endpoint remote
   const bool group = is_group(remote.address);
   // An address that may be the host's: without a cob socket there it is.
   const bool maybe_ours = remote.address.is_loopback() && !decided;
-  const bool there = group ? decided || !directory_.find_group(remote, false).empty()
-                           : ours(remote.address) &&
-                                 (!maybe_ours || directory_.find_datagram(remote, 0).has_value());
+  const bool there = goes_out(remote.address) ? true
+                     : group ? decided || !directory_.find_group(remote, false).empty()
+                             : ours(remote.address) &&
+                                   (!maybe_ours || directory_.find_datagram(remote, 0).has_value());
   if (!there) return -EHOSTUNREACH;
   if (how == call::DatagramConnect::look) return 0;
   if (d.datagram == nullptr) d.datagram = std::make_unique<Datagram>();
@@ -274,7 +275,14 @@ void Sockets::send_datagram(Description& d, net::UdpSend& send,
     return;
   }
   i32 error = ENETUNREACH;
-  if (ours(to)) {
+  if (goes_out(to)) {
+    send.route = net::Route::uplink();
+    // ip_route_output of Linux: loopback's source is not let out.
+    const auto sent = send.local.address == options_.address
+                          ? stack_->udp_send(send, pieces)
+                          : Result<void>(Error::of(EINVAL, "a source that may not leave"));
+    error = sent.is_error() ? sent.error().code : 0;
+  } else if (ours(to)) {
     const u32 hash = net::table_hash({options_.secret[0], 1},
                                      u64{send.local.address.value} << 32 | send.local.port.value,
                                      send.remote.port.value);

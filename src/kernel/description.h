@@ -118,8 +118,9 @@ struct Description {
   bool no_delay = false, cork = false, keep_alive = false, linger_reset = false;
   u32 keep_alive_idle_s = 7200, keep_alive_interval_s = 75, keep_alive_probes = 9;
   net::TcbLimits limits;
-  u16 max_segment_bytes = 0;  // 0: the route's
-  u32 defer_accept_s = 0;     // a listener's
+  u16 max_segment_bytes = 0;          // 0: the route's
+  call::CongestionName congestion{};  // none: the cob's
+  u32 defer_accept_s = 0;             // a listener's
   bool reuse_address = false, reuse_port = false;
 
   std::size_t kept_bytes() const { return kept.size() - kept_taken; }

@@ -111,6 +111,17 @@ bool Flows::hand_on(net::Endpoint local, net::Endpoint remote, bool opens,
   return true;
 }
 
+// Every kernel knows who has a port: the first that a datagram comes to hands it on, once.
+bool Flows::hand_on_datagram(net::Endpoint local, net::Endpoint remote,
+                             std::span<const std::byte> frame, net::FrameFlags flags) {
+  if (flags.hops > 0) return false;
+  const auto kernel =
+      directory_.find_datagram(local, static_cast<u32>(Hash{}({local, remote}) >> 32));
+  if (!kernel || *kernel == self_) return false;
+  forward(*kernel, frame, flags);
+  return true;
+}
+
 void Flows::forward(KernelId to, std::span<const std::byte> frame, net::FrameFlags flags) {
   ++counters_.handed_on;
   const Route route = Route::inside(to);

@@ -64,6 +64,8 @@ class Flows final : public net::OtherStacks {
   // net::OtherStacks
   bool hand_on(net::Endpoint local, net::Endpoint remote, bool opens,
                std::span<const std::byte> frame, net::FrameFlags flags) override;
+  bool hand_on_datagram(net::Endpoint local, net::Endpoint remote, std::span<const std::byte> frame,
+                        net::FrameFlags flags) override;
   void share(std::span<const std::byte> frame, net::FrameFlags flags) override;
   void on_flow(net::Endpoint local, net::Endpoint remote, bool begins) override;
 

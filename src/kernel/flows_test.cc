@@ -209,6 +209,42 @@ TEST_F(FlowsTest, FramesMayComeToAnyKernel) {
   EXPECT_EQ(resets(), 0u);
 }
 
+TEST_F(FlowsTest, DatagramsComeToWhoHasThePort) {
+  const Endpoint local{cob_address, Port(53)}, remote{outside_address, Port(7)};
+  const auto opened = node[1]->stack->udp_open(local, false, 1);
+  ASSERT_FALSE(opened.is_error());
+  node[1]->stack->udp_connect(opened.value(), local, remote);
+  node[1]->directory.add({local, Transport::datagram, false});
+  turns(20);
+  const std::string text = "query";
+  const net::UdpPiece piece = std::as_bytes(std::span(text));
+  const auto say = [&](net::Stack& from, Endpoint source, Endpoint to) {
+    EXPECT_FALSE(from.udp_send({.local = source, .remote = to, .route = Route::uplink()},
+                               std::span(&piece, 1))
+                     .is_error());
+    turns(20);
+  };
+  for (const int to : {0, 1}) {
+    pick = [&](const Bytes&) { return to; };
+    say(*outside, remote, local);
+    ASSERT_EQ(node[1]->layer.datagrams.size(), 1u);
+    EXPECT_EQ(node[1]->layer.datagrams.front().data, "query");
+    EXPECT_EQ(node[1]->layer.datagrams.front().from.remote, remote);
+    node[1]->layer.datagrams.clear();
+    // Nobody has the port outside: the answer comes to who asked (RFC 1122 section 4.1.3.3).
+    say(*node[1]->stack, local, remote);
+    ASSERT_EQ(node[1]->layer.datagram_errors.size(), 1u);
+    EXPECT_EQ(node[1]->layer.datagram_errors.front().second, ECONNREFUSED);
+    node[1]->layer.datagram_errors.clear();
+  }
+  // Nor has anybody this one here: the first says so, once.
+  ASSERT_FALSE(outside->udp_open(remote, false, 5).is_error());
+  const auto asking = outside->udp_open({outside_address, Port(8)}, false, 6);
+  outside->udp_connect(asking.value(), {outside_address, Port(8)}, {cob_address, Port(99)});
+  say(*outside, {outside_address, Port(8)}, {cob_address, Port(99)});
+  EXPECT_EQ(layer.datagram_errors, (std::deque<std::pair<u64, int>>{{6, ECONNREFUSED}}));
+}
+
 TEST_F(FlowsTest, OnlyTheOwnerRefuses) {
   for (const u16 owner : {u16{0}, u16{1}}) {
     for (const int to : {0, 1}) {

@@ -80,6 +80,9 @@ Result<void> Kernel::start(Uplink uplink) {
   stack.gateway = options.gateway;
   std::memcpy(stack.mac.bytes.data(), config_.mac, sizeof config_.mac);
   stack.receive_window_bytes = options.receive_limit;
+  if (config_.congestion > 1 || config_.ecn > 2) return Error::of(EPROTO, "TCP's configuration");
+  stack.congestion = static_cast<net::CongestionControl>(config_.congestion);
+  stack.ecn = static_cast<net::Ecn>(config_.ecn);
   stack.secret[0] = config_.secret[0];
   stack.secret[1] = config_.secret[1];
   stack_ = TRY(net::Stack::create(stack, *tapped_, *sockets_));

@@ -238,6 +238,7 @@ void Sockets::on_incoming(net::ListenerId listener, net::TcbId tcb) {
   d.keep_alive_interval_s = parent.keep_alive_interval_s;
   d.keep_alive_probes = parent.keep_alive_probes;
   d.limits = parent.limits;
+  d.congestion = parent.congestion;
   d.receive_limit = parent.receive_limit;
   d.send_limit = parent.send_limit;
   d.references = 1;  // the queue's

@@ -42,6 +42,9 @@ SocketRow connection_row(const net::TcbInfo& info) {
                 .retries = info.retries,
                 .congestion = static_cast<u8>(info.congestion_state),
                 .send_scale = info.send_scale,
+                .control = static_cast<u8>(info.congestion_control),
+                .sack = info.sack,
+                .ecn = info.ecn,
                 .send_queue = info.unacked_bytes + info.unsent_bytes,
                 .wait_ms = info.wait_ms,
                 .mss = info.mss,
@@ -118,6 +121,27 @@ std::size_t Sockets::list_listeners(u32& cursor, u32 places, std::span<SocketRow
     row.receive_queue = alone ? info.accept_queue : waiting_at(d);
     row.send_queue = info.backlog;
     row.syn_queue = info.syn_queue;
+  }
+  cursor = place < end ? place : 0;
+  return count;
+}
+
+std::size_t Sockets::list_datagrams(u32& cursor, u32 places, std::span<SocketRow> rows) const {
+  std::size_t count = 0;
+  u32 place = cursor;
+  const u32 end = static_cast<u32>(descriptions_.size());
+  for (u32 looked = 0; place < end && looked < places; ++looked, ++place) {
+    const Description& d = descriptions_[place];
+    if (d.handle == 0 || d.state != call::SocketState::datagram || !d.bound) continue;
+    if (count == rows.size()) break;
+    const bool connected = d.remote.port.value != 0;
+    const auto state = connected ? net::TcpState::established : net::TcpState::closed;
+    SocketRow& row = rows[count++] = {.state = static_cast<u8>(state)};
+    set_names(row, d.local, d.remote, net::Route::inside(options_.self));
+    set_description(row, d);
+    set_flag(row, row_datagram, true);
+    row.receive_queue = static_cast<u32>(peek_unread(d));
+    row.dropped = static_cast<u32>(std::min<u64>(d.datagram->dropped, ~0u));
   }
   cursor = place < end ? place : 0;
   return count;

@@ -15,7 +15,14 @@ void Sockets::apply_options(Description& d) {
     stack_->set_keep_alive(d.tcb, true, Duration::seconds(d.keep_alive_idle_s),
                            Duration::seconds(d.keep_alive_interval_s), d.keep_alive_probes);
   if (d.limits.any()) stack_->set_limits(d.tcb, d.limits);
+  if (d.congestion != call::CongestionName::none) set_congestion(d);
   if (d.receive_limit != options_.receive_limit) stack_->set_receive_buffer(d.tcb, d.receive_limit);
+}
+
+void Sockets::set_congestion(Description& d) {
+  stack_->set_congestion_control(d.tcb, d.congestion == call::CongestionName::reno
+                                            ? net::CongestionControl::new_reno
+                                            : net::CongestionControl::cubic);
 }
 
 void Sockets::set_option(Program& program, u32 number, const call::CallSlot& call) {
@@ -76,6 +83,10 @@ void Sockets::set_option(Program& program, u32 number, const call::CallSlot& cal
     case call::SocketOption::defer_accept:  // seconds
       d.defer_accept_s = std::min(value, 3'600u);
       break;
+    case call::SocketOption::congestion:
+      d.congestion = value == 2 ? call::CongestionName::reno : call::CongestionName::cubic;
+      if (live) set_congestion(d);
+      break;
     case call::SocketOption::error_taken:
       d.error = 0;
       write_flags(d);
@@ -96,7 +107,8 @@ i32 Sockets::tcp_info(Program& program, u32 number, u64 part, u64* values) {
     values[1] = t.unsent_bytes | u64{t.receive_window_bytes} << 32;
     values[2] = static_cast<u64>(t.congestion_state) | u64{t.retries} << 8 |
                 u64{t.send_scale} << 16 | u64{t.timestamps} << 24 | u64{t.window_scaling} << 25 |
-                static_cast<u64>(t.waits_for) << 32;
+                u64{t.sack} << 26 | u64{t.ecn} << 27 | static_cast<u64>(t.waits_for) << 32 |
+                (1 + static_cast<u64>(t.congestion_control)) << 40;
     return 0;
   }
   values[0] = static_cast<u64>(t.state) | u64{t.mss} << 32;

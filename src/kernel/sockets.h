@@ -166,6 +166,7 @@ class Sockets final : public net::SocketLayer {
   std::size_t list_connections(u32& cursor, u32 places, std::span<SocketRow> rows) const;
   std::size_t list_time_wait(u32& cursor, u32 places, std::span<SocketRow> rows) const;
   std::size_t list_listeners(u32& cursor, u32 places, std::span<SocketRow> rows);
+  std::size_t list_datagrams(u32& cursor, u32 places, std::span<SocketRow> rows) const;
 
   // net::SocketLayer
   void on_incoming(net::ListenerId listener, net::TcbId tcb) override;
@@ -204,6 +205,7 @@ class Sockets final : public net::SocketLayer {
   }
   bool goes_out(net::Ipv4Address address) const;
   void apply_options(Description& d);
+  void set_congestion(Description& d);
 
   // listing.cc
   u64 peek_unread(const Description& d) const;

@@ -28,6 +28,9 @@ constexpr StackCounterName stack_counters[] = {
     {"TcpRetransSegs", &StackCounters::segments_retransmitted},
     {"TcpOutRsts", &StackCounters::resets_out},
     {"TcpExtListenOverflows", &StackCounters::accept_overflows},
+    {"TcpExtSyncookiesSent", &StackCounters::cookies_sent},
+    {"TcpExtSyncookiesRecv", &StackCounters::cookies_received},
+    {"TcpExtSyncookiesFailed", &StackCounters::cookies_failed},
     {"TcpExtPAWSEstab", &StackCounters::paws_dropped},
     {"TcpExtTCPChallengeACK", &StackCounters::challenge_acks},
     {"CobTcpInRsts", &StackCounters::resets_in},
@@ -149,6 +152,7 @@ bool Kernel::answer_view(Viewer& viewer, const ViewRequest& request) {
       cursor = 0;
       break;
     case ViewKind::listeners:
+    case ViewKind::datagrams:
     case ViewKind::connections:
     case ViewKind::time_wait: {
       SocketRow rows[view_rows];
@@ -191,6 +195,8 @@ std::size_t Kernel::list_sockets(const ViewRequest& request, u32& cursor,
   switch (static_cast<ViewKind>(request.kind)) {
     case ViewKind::listeners:
       return sockets_->list_listeners(cursor, view_places, rows);
+    case ViewKind::datagrams:
+      return sockets_->list_datagrams(cursor, view_places, rows);
     case ViewKind::connections:
       return sockets_->list_connections(cursor, view_places, rows);
     default:

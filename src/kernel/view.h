@@ -10,7 +10,7 @@
 
 namespace cob::kernel {
 
-inline constexpr u32 view_version = 0x76690001;
+inline constexpr u32 view_version = 0x76690002;
 
 enum class ViewKind : u32 {
   device = 1,   // one DeviceRow
@@ -18,6 +18,7 @@ enum class ViewKind : u32 {
   listeners,    // SocketRow
   connections,  // SocketRow
   time_wait,    // SocketRow
+  datagrams,    // SocketRow, row_datagram
   neighbours,   // NeighbourRow
   // No rows: + {ring, reader's page} (capture_ring.h). Frames are copied until this socket closes,
   // which is how it ends; once a viewer.
@@ -52,8 +53,9 @@ enum SocketRowFlag : u8 {
   row_no_delay = 4,
   row_cork = 8,
   row_keep_alive = 16,
-  row_unaccepted = 32,  // no program has taken it yet
-  row_kernel_seat = 64  // several programs hold it: the kernel keeps what is received
+  row_unaccepted = 32,   // no program has taken it yet
+  row_kernel_seat = 64,  // several programs hold it: the kernel keeps what is received
+  row_datagram = 128     // UDP; established if connected, else closed
 };
 
 struct SocketRow {
@@ -67,6 +69,9 @@ struct SocketRow {
   u8 retries = 0;
   u8 congestion = 0;  // net::CongestionState
   u8 send_scale = 0;
+  u8 control = 0;        // net::CongestionControl
+  u8 sack = 0, ecn = 0;  // agreed on
+  u8 reserved = 0;
   u32 handle = 0;  // 0: no program's
   u32 holders = 0;
   u32 pid[shown_holders] = {};  // of the first ones
@@ -78,6 +83,7 @@ struct SocketRow {
   u32 smoothed_rtt_us = 0, rtt_variance_us = 0, retransmit_timeout_us = 0;
   u32 send_window = 0, receive_window = 0, retransmits = 0, unacked = 0, unsent = 0;
   u32 syn_queue = 0;  // of a listener
+  u32 dropped = 0;    // datagrams that found the queue full
   u64 bytes_sent = 0, bytes_received = 0;
 };
 

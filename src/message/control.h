@@ -56,6 +56,8 @@ struct Config {
   u32 gateway = 0;         // host byte order; 0: none, so only the prefix is reached by the uplink
   u16 uplink_mtu = 0;      // bytes behind the Ethernet header
   u16 uplink_offload = 0;  // tap: 1: checksums and segmentation are left to Linux, 0: they are not
+  u8 congestion = 0;       // net::CongestionControl, of new connections
+  u8 ecn = 1;              // net::Ecn
   char cob_name[64] = {};
 };
 

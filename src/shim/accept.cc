@@ -34,6 +34,7 @@ void copy_options(const Socket* from, Socket* to) {
   to->syn_count = from->syn_count;
   to->linger2 = from->linger2;
   to->max_segment = from->max_segment;
+  to->congestion = from->congestion;
   inherit_plain(from, to);
 }
 

@@ -73,10 +73,13 @@ Whose decide(Socket* socket, DatagramConnect how, Ipv4Endpoint remote, int& erro
   const bool undecided = socket->stage == Stage::undecided;
   const bool free = undecided || (socket->may_leave && nothing_came(socket));
   const u32 to = remote.address;
-  const bool surely = to == g.cob_address || (to != 0 && to == prefix_broadcast());
+  const bool maybe_out = goes_out(to);
+  const Arena* arena = maybe_out ? attach() : nullptr;
+  const bool surely = to == g.cob_address || (to != 0 && to == prefix_broadcast()) ||
+                      (arena != nullptr && load(arena->kernel->header.way_out) != 0);
   error = 0;
   if (!surely && free) {
-    if (may_be_ours(to) || is_group(to)) {
+    if (may_be_ours(to) || is_group(to) || maybe_out) {
       error = enter_cob(socket, attach());
       if (error == 0) error = ask(socket, DatagramConnect::look, remote);
     } else {

@@ -11,6 +11,10 @@ namespace cob::shim {
 // there is no kernel to ask they are nobody's (ENETDOWN): a host socket in their place would stay.
 bool may_be_ours(u32 address);
 
+// What the cob reaches if it has a way out, which its kernel knows; Sockets::goes_out() has the
+// kernel's side of the rule. Else it is the host's.
+bool goes_out(u32 address);
+
 // The socket becomes the host's, with everything that was set on it. 0 or an errno. With `first`,
 // an address of this machine, the connect is begun before: refused, the socket stays undecided, for
 // Linux lets a refused socket try elsewhere; EINPROGRESS and EISCONN say how far it came.

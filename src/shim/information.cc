@@ -84,6 +84,8 @@ void fill_more(LongTcpInfo& info, const Reply& second) {
     info.head.tcpi_retransmits = retries;
   }
   info.head.tcpi_backoff = retries;
+  if ((second.value[2] >> 26 & 1) != 0) info.head.tcpi_options |= TCPI_OPT_SACK;
+  if ((second.value[2] >> 27 & 1) != 0) info.head.tcpi_options |= TCPI_OPT_ECN;
   if ((second.value[2] >> 24 & 1) != 0) info.head.tcpi_options |= TCPI_OPT_TIMESTAMPS;
   if ((second.value[2] >> 25 & 1) != 0) {
     info.head.tcpi_options |= TCPI_OPT_WSCALE;
@@ -109,6 +111,20 @@ void tcp_information(Socket* socket, void* value, socklen_t* length) {
   const u32 bytes = *length < sizeof info ? *length : u32{sizeof info};
   memcpy(value, &info, bytes);
   *length = bytes;
+}
+
+CongestionName congestion_control(Socket* socket) {
+  if (socket->stage == Stage::stream && is_live(socket)) {
+    const Reply reply = ask(socket, 1);
+    const u32 name = static_cast<u8>(reply.value[2] >> 40);
+    if (reply.result == 0 && name <= static_cast<u32>(CongestionName::reno))
+      return static_cast<CongestionName>(name);
+  }
+  if (socket->congestion != CongestionName::none) return socket->congestion;
+  const Arena* arena = attach();
+  const u32 name = arena == nullptr ? 0 : load(arena->kernel->header.default_congestion);
+  return name == static_cast<u32>(CongestionName::reno) ? CongestionName::reno
+                                                        : CongestionName::cubic;
 }
 
 int max_segment(Socket* socket) {

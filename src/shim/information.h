@@ -12,5 +12,6 @@ namespace cob::shim {
 void tcp_information(Socket* socket, void* value, socklen_t* length);
 // A connection's own; before that what was asked for.
 int max_segment(Socket* socket);
+call::CongestionName congestion_control(Socket* socket);  // TCP_CONGESTION
 
 }  // namespace cob::shim

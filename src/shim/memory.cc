@@ -36,7 +36,7 @@ u64 bits_of(const Socket* s) {
          (s->cork ? 8U : 0U) | (s->keep_alive ? 16U : 0U) | (s->linger_on ? 32U : 0U) |
          (s->quick_ack ? 64U : 0U) | (s->protocol != 0 ? 128U : 0U) | datagram_bits_of(s) |
          static_cast<u64>(s->keep_idle) << 16 | static_cast<u64>(s->keep_interval) << 32 |
-         static_cast<u64>(s->keep_probes) << 48;
+         static_cast<u64>(s->keep_probes) << 48 | static_cast<u64>(s->congestion) << 56;
 }
 
 void set_bits(Socket* s, u64 bits) {
@@ -59,6 +59,7 @@ void set_bits(Socket* s, u64 bits) {
   s->keep_idle = static_cast<u16>(bits >> 16);
   s->keep_interval = static_cast<u16>(bits >> 32);
   s->keep_probes = static_cast<u8>(bits >> 48);
+  s->congestion = static_cast<CongestionName>(bits >> 56);
 }
 
 void keep_number(Socket* socket, int level, int name, int value) {

@@ -171,6 +171,20 @@ int set_tcp_level(Socket* socket, int name, int value) {
   }
 }
 
+// A name of less than 16 bytes, ended by its length or a zero.
+int set_congestion(Socket* socket, const void* value, socklen_t length) {
+  char name[16] = {};
+  if (length < 1) return EINVAL;
+  memcpy(name, value, length < sizeof name ? length : sizeof name - 1);
+  CongestionName asked = CongestionName::none;
+  if (strcmp(name, "cubic") == 0) asked = CongestionName::cubic;
+  if (strcmp(name, "reno") == 0) asked = CongestionName::reno;
+  if (asked == CongestionName::none) return ENOENT;
+  socket->congestion = asked;
+  post_option(socket, SocketOption::congestion, static_cast<u32>(asked));
+  return 0;
+}
+
 void give(const void* from, u32 bytes, void* value, socklen_t* length) {
   u32 n = *length < bytes ? *length : bytes;
   memcpy(value, from, n);
@@ -272,8 +286,8 @@ int get_tcp_level(Socket* socket, int name, void* value, socklen_t* length) {
       number = socket->linger2 != 0 ? socket->linger2 : 60;
       break;
     case TCP_CONGESTION: {
-      char reno[16] = "reno";
-      give(reno, sizeof reno, value, length);
+      const bool reno = congestion_control(socket) == CongestionName::reno;
+      give(reno ? "reno\0\0\0\0\0\0\0\0\0\0\0" : "cubic\0\0\0\0\0\0\0\0\0\0", 16, value, length);
       return 0;
     }
     case TCP_INFO:
@@ -308,7 +322,8 @@ void post_options(Socket* socket) {
                {SocketOption::defer_accept, socket->defer_accept},
                {SocketOption::syn_count, socket->syn_count},
                {SocketOption::linger2, socket->linger2},
-               {SocketOption::max_segment, socket->max_segment}};
+               {SocketOption::max_segment, socket->max_segment},
+               {SocketOption::congestion, static_cast<i32>(socket->congestion)}};
   for (const auto& p : plain) {
     if (p.value != 0) post_option(socket, p.option, static_cast<u32>(p.value));
   }
@@ -333,7 +348,7 @@ int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t len
   if (handled || error != 0) {
     // a datagram socket's own
   } else if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
-    error = length >= 4 && memcmp(value, "reno", 4) == 0 ? 0 : ENOENT;
+    error = set_congestion(socket, value, length);
   } else if (length < sizeof number && !short_ip_value) {
     error = EINVAL;
   } else if (const PlainOption* plain = plain_option(level, name)) {

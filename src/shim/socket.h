@@ -71,6 +71,7 @@ struct alignas(64) Socket : Object {
   i32 linger_seconds, keep_idle, keep_interval, keep_probes;
   i32 send_buffer, receive_buffer, defer_accept, user_timeout;
   i32 syn_count, linger2, max_segment;  // 0: not set
+  call::CongestionName congestion;      // none: the cob's
   // Datagram sockets only.
   bool may_leave;   // nothing was exchanged in the cob, it may become the host's
   bool port_given;  // by bind

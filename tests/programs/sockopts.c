@@ -352,6 +352,18 @@ static void information(void) {
   CHECK(whole.bytes_received == 5 && whole.head.tcpi_rcv_space > 0);
   length = 8;
   CHECK(getsockopt(client, IPPROTO_TCP, TCP_INFO, &whole, &length) == 0 && length == 8);
+  CHECK(whole.head.tcpi_options & TCPI_OPT_SACK);
+
+  /* One that runs takes another congestion control, and only one that there is. */
+  char name[16] = "?";
+  length = sizeof name;
+  CHECK(setsockopt(client, IPPROTO_TCP, TCP_CONGESTION, "reno", 4) == 0);
+  CHECK(getsockopt(client, IPPROTO_TCP, TCP_CONGESTION, name, &length) == 0 && length == 16);
+  CHECK(strcmp(name, "reno") == 0);
+  CHECK(setsockopt(client, IPPROTO_TCP, TCP_CONGESTION, "nosuch", 6) == -1 && errno == ENOENT);
+  CHECK(setsockopt(client, IPPROTO_TCP, TCP_CONGESTION, "", 0) == -1 && errno == EINVAL);
+  length = 3;
+  CHECK(getsockopt(client, IPPROTO_TCP, TCP_CONGESTION, name, &length) == 0 && length == 3);
   close(client), close(server), close(listener);
 
   /* Nobody listens there now: the error is told once. */

@@ -51,8 +51,8 @@ class FrameSink {
   // only.
   virtual void on_frame(std::span<const std::byte> frame, Route from, FrameFlags flags) = 0;
 
-  // Hints for the receiver's caches, from a device that holds several frames: look_up() a few frames
-  // before a frame's on_frame(), fetch() a little later.
+  // Hints for the receiver's caches, from a device that holds several frames: look_up() a few
+  // frames before a frame's on_frame(), fetch() a little later.
   virtual FramePlace look_up(std::span<const std::byte>) const { return {}; }
   virtual void fetch(FramePlace) const {}
 };

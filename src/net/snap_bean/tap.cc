@@ -11,6 +11,7 @@
 #include "net/wire/ethernet.h"
 #include "net/wire/ipv4.h"
 #include "net/wire/tcp.h"
+#include "net/wire/udp.h"
 
 namespace cob::net {
 namespace {
@@ -19,9 +20,8 @@ namespace {
 constexpr u8 needs_checksum = 1;
 constexpr u8 gso_none = 0, gso_tcp4 = 1, gso_ecn = 0x80;
 
-constexpr std::size_t tcp_start = sizeof(EthernetHeader) + sizeof(Ipv4Header);
+constexpr std::size_t transport_start = sizeof(EthernetHeader) + sizeof(Ipv4Header);
 constexpr std::size_t ip_checksum_at = sizeof(EthernetHeader) + offsetof(Ipv4Header, checksum);
-constexpr std::size_t tcp_checksum_at = tcp_start + offsetof(TcpHeader, checksum);
 
 void store_checksum(std::span<std::byte> frame, std::size_t at, u16 as_it_lies) {
   std::memcpy(frame.data() + at, &as_it_lies, sizeof as_it_lies);
@@ -31,26 +31,30 @@ void store_checksum(std::span<std::byte> frame, std::size_t at, u16 as_it_lies) 
 
 VirtioNetHeader prepare_for_tap(std::span<std::byte> frame, FrameFlags flags) {
   VirtioNetHeader header;
-  // Only the stack's own TCP segments come without checksums, under IP headers without options.
-  if (!flags.checksum_not_computed || frame.size() < tcp_start + sizeof(TcpHeader)) return header;
+  // Only the stack's own segments and datagrams come without checksums, under IP headers without
+  // options.
+  if (!flags.checksum_not_computed || frame.size() < transport_start + sizeof(UdpHeader))
+    return header;
   const auto ip = read_once<Ipv4Header>(frame, sizeof(EthernetHeader));
-  const auto tcp = read_once<TcpHeader>(frame, tcp_start);
-  if (ip.protocol != ip_protocol_tcp) return header;
+  const bool tcp =
+      ip.protocol == ip_protocol_tcp && frame.size() >= transport_start + sizeof(TcpHeader);
+  if (!tcp && ip.protocol != ip_protocol_udp) return header;
+  header.flags = needs_checksum;
+  header.checksum_start = transport_start;
+  header.checksum_offset = tcp ? offsetof(TcpHeader, checksum) : offsetof(UdpHeader, checksum);
   store_checksum(frame, ip_checksum_at, 0);
   store_checksum(
       frame, ip_checksum_at,
       checksum_fold(checksum_add(0, frame.subspan(sizeof(EthernetHeader), sizeof(Ipv4Header)))));
   // The field holds the pseudo-header's sum, not its complement.
-  store_checksum(frame, tcp_checksum_at,
-                 static_cast<u16>(~checksum_fold(checksum_pseudo_header(
-                     {ip.source.get()}, {ip.destination.get()}, ip_protocol_tcp,
-                     static_cast<u16>(frame.size() - tcp_start)))));
-  header.flags = needs_checksum;
-  header.checksum_start = tcp_start;
-  header.checksum_offset = offsetof(TcpHeader, checksum);
-  if (flags.segment_bytes != 0) {
+  store_checksum(frame, transport_start + header.checksum_offset,
+                 static_cast<u16>(~checksum_fold(
+                     checksum_pseudo_header({ip.source.get()}, {ip.destination.get()}, ip.protocol,
+                                            static_cast<u16>(frame.size() - transport_start)))));
+  if (tcp && flags.segment_bytes != 0) {
+    const auto h = read_once<TcpHeader>(frame, transport_start);
     header.gso_type = gso_tcp4;
-    header.header_bytes = static_cast<u16>(tcp_start + std::size_t{4} * (tcp.data_offset >> 4));
+    header.header_bytes = static_cast<u16>(transport_start + std::size_t{4} * (h.data_offset >> 4));
     header.segment_bytes = flags.segment_bytes;
   }
   return header;

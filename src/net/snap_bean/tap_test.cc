@@ -13,6 +13,7 @@
 #include "net/wire/ethernet.h"
 #include "net/wire/ipv4.h"
 #include "net/wire/tcp.h"
+#include "net/wire/udp.h"
 
 namespace cob::net {
 namespace {
@@ -108,6 +109,30 @@ TEST_F(TapTest, ChecksumsLeftOutAreLeftToLinux) {
   const u16 sum = checksum_fold(checksum_add(0, std::span(bytes).subspan(34)));
   std::memcpy(bytes.data() + 50, &sum, 2);
   const u64 pseudo = checksum_pseudo_header(here.address, there.address, ip_protocol_tcp, 31);
+  EXPECT_EQ(checksum_fold(checksum_add(pseudo, std::span(bytes).subspan(34))), 0);
+}
+
+TEST_F(TapTest, ADatagramsChecksumToo) {
+  struct Datagram {
+    EthernetHeader ethernet;
+    Ipv4Header ip;
+    UdpHeader udp;
+    char data;
+  } d{{{}, {}, ethernet_type_ipv4},
+      emit_ipv4({here.address, there.address, ip_protocol_udp, 9}, false),
+      {here.port.value, there.port.value, u16{9}, {}},
+      '?'};
+  send(std::as_bytes(std::span(&d, 1)), {.checksum_not_computed = true});
+  tap->flush();
+  auto [header, bytes] = sent();
+  EXPECT_EQ(header.flags, 1);
+  EXPECT_EQ(header.checksum_start, 34);
+  EXPECT_EQ(header.checksum_offset, 6);
+  ASSERT_EQ(bytes.size(), 43u);
+  EXPECT_EQ(checksum_fold(checksum_add(0, std::span(bytes).subspan(14, 20))), 0);
+  const u16 sum = checksum_fold(checksum_add(0, std::span(bytes).subspan(34)));
+  std::memcpy(bytes.data() + 40, &sum, 2);
+  const u64 pseudo = checksum_pseudo_header(here.address, there.address, ip_protocol_udp, 9);
   EXPECT_EQ(checksum_fold(checksum_add(pseudo, std::span(bytes).subspan(34))), 0);
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "net/stack/icmp_meaning.h"
 #include "net/stack/tcp_stack.h"
 #include "net/wire/checksum.h"
 #include "net/wire/ethernet.h"
@@ -186,6 +187,11 @@ bool TcpStack::hand_on(const FlowKey& key, bool opens) {
          others_->hand_on(key.local(), key.remote(), opens, frame_, frame_flags_);
 }
 
+bool TcpStack::hand_on_datagram(Endpoint local, Endpoint remote, Route from) {
+  return from.is_uplink() && others_ != nullptr &&
+         others_->hand_on_datagram(local, remote, frame_, frame_flags_);
+}
+
 u16 TcpStack::route_mss(Route route) const {
   constexpr std::size_t headers = ip_headers + sizeof(TcpHeader);
   const std::size_t frame = device_.max_frame_bytes(route);
@@ -204,7 +210,9 @@ void TcpStack::on_icmp(const Ipv4Packet& packet, Route from) {
     return;
   }
   const auto h = read_once<IcmpHeader>(packet.payload, 0);
-  if (h.type == icmp_unreachable) return on_unreachable(packet, from);
+  if (h.type == icmp_unreachable || h.type == icmp_time_exceeded ||
+      h.type == icmp_parameter_problem)
+    return on_icmp_error(packet, from);
   if (h.type != icmp_echo_request || h.code != 0) return;
   const std::size_t bytes = packet.payload.size();
   const OutgoingFrame out = open_frame(from, packet.source, ip_headers + bytes, no_tcb);
@@ -229,41 +237,43 @@ void TcpStack::on_icmp(const Ipv4Packet& packet, Route from) {
   ++counters_.frames_out;
 }
 
-// RFC 1122 section 4.2.3.9 as Linux reads it: an unreachable ends a connection attempt, and is
+// RFC 1122 section 4.2.3.9 as Linux reads it: an error ends a connection attempt, and is
 // remembered by a connection (hints only, RFC 5461). The quoted sequence number must be in flight
 // (RFC 5927 section 4.1).
-void TcpStack::on_unreachable(const Ipv4Packet& packet, Route from) {
-  const auto u = parse_icmp_unreachable(packet.payload);
-  if (!u) return;
-  if (u->protocol == ip_protocol_udp) return on_datagram_refused(*u);
-  const FlowKey key = FlowKey::of(u->local, u->remote);
+void TcpStack::on_icmp_error(const Ipv4Packet& packet, Route from) {
+  const auto e = parse_icmp_error(packet.payload);
+  if (!e) return;
+  if (e->protocol == ip_protocol_udp) {
+    if (!hand_on_datagram(e->local, e->remote, from)) on_datagram_refused(*e, from);
+    return;
+  }
+  const FlowKey key = FlowKey::of(e->local, e->remote);
   Tcb* t = table_.find(key, table_.hash(key));
   if (t == nullptr && from.is_uplink()) {
     hand_on(key, false);
     return;
   }
-  if (t == nullptr || u->sequence < t->send_unacknowledged || u->sequence > t->send_max) return;
-  if (u->code == icmp_code_fragmentation_needed) {
-    // RFC 1191: never below what any link carries (RFC 1122's 576 octets), so a forged MTU costs
-    // little.
-    const u32 mtu = std::max<u32>(u->next_hop_mtu, 576);
-    const u32 options = t->has(flag_timestamps) ? sizeof(TcpTimestampsOption) : 0;
-    const u32 mss = mtu - 40 - options;
-    if (mss >= t->mss) return;
-    t->mss = static_cast<u16>(mss);
-    if (t->in_flight() > 0 && t->state >= TcpState::established) {
-      send_all_again(*t);
-      t->clear(flag_timing_rtt);
-    }
-    return touch(*t);
-  }
-  // Codes 2 (protocol) and 3 (port) mean refused; the others host or network unreachable.
-  const int error = u->code == 2   ? ENOPROTOOPT
-                    : u->code == 3 ? ECONNREFUSED
-                    : u->code == 0 ? ENETUNREACH
-                                   : EHOSTUNREACH;
+  if (t == nullptr || e->sequence < t->send_unacknowledged || e->sequence > t->send_max) return;
+  if (e->type == icmp_unreachable && e->code == icmp_code_fragmentation_needed)
+    return on_packet_too_big(*t, *e);
+  const int error = icmp_meaning(*e).error;
   if (t->state == TcpState::syn_sent) return fail(*t, error);
   table_.cold(*t).soft_error = static_cast<u8>(error);
+}
+
+// RFC 1191 section 4. What claims that a packet was too long for more than it had is forged.
+void TcpStack::on_packet_too_big(Tcb& t, const IcmpError& e) {
+  const u16 mtu = PathMtu::told(e.next_hop_mtu, e.packet_bytes);
+  const u32 options = t.has(flag_timestamps) ? sizeof(TcpTimestampsOption) : 0;
+  const u32 mss = mtu - u32{sizeof(Ipv4Header) + sizeof(TcpHeader)} - options;
+  if (e.packet_bytes <= e.next_hop_mtu || mss >= t.mss) return;
+  if (t.route.is_uplink()) path_mtu_.learn(e.remote.address, mtu, now_ms_);
+  t.mss = static_cast<u16>(mss);
+  if (t.in_flight() > 0 && t.state >= TcpState::established) {
+    send_all_again(t);
+    t.clear(flag_timing_rtt);
+  }
+  touch(t);
 }
 
 }  // namespace cob::net

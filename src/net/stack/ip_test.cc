@@ -87,7 +87,11 @@ class Ip : public testing::Test {
     return *syn;
   }
   // An ICMP unreachable that quotes our segment to `to` with `sequence`.
-  void unreachable(u8 code, Ipv4Address to, u32 sequence, u16 mtu = 0) {
+  void unreachable(u8 code, Ipv4Address to, u32 sequence, u16 mtu = 0, u16 packet_bytes = 1'500) {
+    icmp_error(icmp_unreachable, code, to, sequence, mtu, packet_bytes);
+  }
+  void icmp_error(u8 type, u8 code, Ipv4Address to, u32 sequence, u16 mtu = 0,
+                  u16 packet_bytes = 40) {
     struct Message {
       Ipv4Header ip;
       IcmpHeader icmp;
@@ -95,8 +99,8 @@ class Ip : public testing::Test {
       Be16 source, destination;
       Be32 sequence;
     } m{emit_ipv4({gateway, our_ip, ip_protocol_icmp, sizeof(Message) - 20}, true),
-        {icmp_unreachable, code, {}, u16{0}, mtu},
-        emit_ipv4({our_ip, to, ip_protocol_tcp, 20}, true),
+        {type, code, {}, u16{0}, mtu},
+        emit_ipv4({our_ip, to, ip_protocol_tcp, static_cast<u16>(packet_bytes - 20)}, true),
         u16{5'000},
         u16{80},
         sequence};
@@ -301,6 +305,108 @@ TEST_F(Ip, Rfc1191_FragmentationNeededLowersTheSegmentSize) {
   EXPECT_EQ(sent_tcp()->payload.size(), 500u);
   unreachable(4, neighbour, iss + 1, 68);
   EXPECT_EQ(stack->info(layer[c].id).value().mss, 536u);
+  device.frames.clear();
+}
+
+TEST_F(Ip, Rfc1191_6_3_LaterConnectionsKnowThePathForTenMinutes) {
+  u64 c = 0;
+  const auto mss_of_next = [&] {
+    const u32 iss = syn_sent(neighbour, c).sequence.value;
+    segment({.syn = true, .seq = 100, .ack = 1, .mss = 1'460}, neighbour, iss + 1);
+    const u32 mss = stack->info(layer[c].id).value().mss;
+    layer.send(c, std::string(1'460, 'm'));
+    stack->poll(clock.now());
+    unreachable(4, neighbour, iss + 1, 1'000);
+    stack->abort(layer[c].id);
+    device.frames.clear();
+    return mss;
+  };
+  EXPECT_EQ(mss_of_next(), 1'460u);
+  EXPECT_EQ(mss_of_next(), 960u);  // and what tells nothing new is no news
+  pass(Duration::seconds(601));
+  EXPECT_EQ(mss_of_next(), 1'460u);
+}
+
+TEST_F(Ip, Rfc1191_7_1_ARouterThatNamesNoMtu) {
+  u64 c = 0;
+  const u32 iss = syn_sent(neighbour, c).sequence.value;
+  segment({.syn = true, .seq = 100, .ack = 1, .mss = 1'460}, neighbour, iss + 1);
+  layer.send(c, std::string(1'460, 'm'));
+  stack->poll(clock.now());
+  unreachable(4, neighbour, iss + 1, 0, 1'500);
+  EXPECT_EQ(stack->info(layer[c].id).value().mss, 1'492u - 40);
+  unreachable(4, neighbour, iss + 1, 0, 1'492);
+  EXPECT_EQ(stack->info(layer[c].id).value().mss, 1'006u - 40);
+  device.frames.clear();
+}
+
+TEST_F(Ip, Rfc5927_7_WhatCannotHaveBeenTooLongIsForged) {
+  u64 c = 0;
+  const u32 iss = syn_sent(neighbour, c).sequence.value;
+  segment({.syn = true, .seq = 100, .ack = 1, .mss = 1'460}, neighbour, iss + 1);
+  layer.send(c, std::string(100, 'm'));
+  stack->poll(clock.now());
+  device.frames.clear();
+  unreachable(4, neighbour, iss + 1, 600, 140);
+  unreachable(4, neighbour, iss + 102, 600, 1'500);  // not in flight
+  EXPECT_EQ(stack->info(layer[c].id).value().mss, 1'460u);
+  EXPECT_TRUE(device.frames.empty());
+}
+
+TEST_F(Ip, Rfc1122_3_2_2_4_TimeExceededEndsAnAttempt) {
+  u64 c = 0;
+  const u32 iss = syn_sent(neighbour, c).sequence.value;
+  icmp_error(icmp_time_exceeded, 0, neighbour, iss);
+  EXPECT_EQ(layer[c].error, EHOSTUNREACH);
+}
+
+TEST_F(Ip, CodesMeanWhatTheyMeanToLinux) {
+  constexpr std::pair<u8, int> meanings[]{
+      {0, ENETUNREACH},   {1, EHOSTUNREACH},  {2, ENOPROTOOPT},   {3, ECONNREFUSED},
+      {5, EOPNOTSUPP},    {7, EHOSTDOWN},     {8, ENONET},        {9, ENETUNREACH},
+      {10, EHOSTUNREACH}, {13, EHOSTUNREACH}, {200, EHOSTUNREACH}};
+  for (const auto& [code, error] : meanings) {
+    u64 c = 0;
+    const u32 iss = syn_sent(neighbour, c).sequence.value;
+    unreachable(code, neighbour, iss);
+    EXPECT_EQ(layer[c].error, error) << int{code};
+  }
+}
+
+TEST_F(Ip, Rfc1191_ADatagramLongerThanThePathIsRefused) {
+  arp(false, neighbour, our_ip);
+  const Endpoint local{our_ip, Port(5'000)}, remote{neighbour, Port(80)};
+  const UdpId socket = stack->udp_open(local, false, 7).release_value();
+  const std::vector<std::byte> payload(1'400);
+  const UdpPiece piece = payload;
+  const auto send = [&] {
+    const auto sent = stack->udp_send({.local = local, .remote = remote}, std::span(&piece, 1));
+    return sent.is_error() ? sent.error().code : 0;
+  };
+  const auto too_big = [&](u16 mtu) {
+    struct Message {
+      Ipv4Header ip;
+      IcmpHeader icmp;
+      Ipv4Header quoted;
+      Be16 source, destination;
+      Be32 rest;
+    } m{emit_ipv4({gateway, our_ip, ip_protocol_icmp, sizeof(Message) - 20}, true),
+        {icmp_unreachable, icmp_code_fragmentation_needed, {}, u16{0}, mtu},
+        emit_ipv4({our_ip, neighbour, ip_protocol_udp, 1'408}, true),
+        u16{5'000},
+        u16{80},
+        0u};
+    m.icmp.checksum.as_it_lies =
+        checksum_fold(checksum_add(0, std::as_bytes(std::span(&m, 1)).subspan(20)));
+    ethernet(ethernet_type_ipv4, m);
+  };
+  EXPECT_EQ(send(), 0);
+  too_big(1'000);  // for a socket that is not connected: anybody could say so
+  EXPECT_EQ(send(), 0);
+  stack->udp_connect(socket, local, remote);
+  too_big(1'000);
+  EXPECT_EQ(layer.datagram_errors, (std::deque<std::pair<u64, int>>{{7, EMSGSIZE}}));
+  EXPECT_EQ(send(), EMSGSIZE);
   device.frames.clear();
 }
 

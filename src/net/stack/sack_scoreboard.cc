@@ -26,6 +26,7 @@ void Scoreboard::begin(SequenceNumber start, SequenceNumber end, u32 sent_us) {
   rack_rtt_us = 0;
   in_dsack_round = rescued = false;
   prr_delivered = prr_out = recover_flight = undo_retransmits = 0;
+  hystart = HyStart(start);
   sacked_bytes_ = lost_bytes_ = first_ = 0;
   count_ = 1;
   at(0) = {end, sent_us, 0};

@@ -8,6 +8,7 @@
 // Owned by the Stack.
 #pragma once
 
+#include "net/stack/hystart.h"
 #include "net/stack/lazy_array.h"
 #include "net/stack/tcb.h"
 #include "net/wire/tcp.h"
@@ -87,7 +88,8 @@ class Scoreboard {
   // RFC 9937.
   u32 prr_delivered = 0, prr_out = 0, recover_flight = 0;
   u32 undo_retransmits = 0;  // of this recovery that no D-SACK has called needless
-  u32 next_free = 0;         // the pool's
+  HyStart hystart;
+  u32 next_free = 0;  // the pool's
 
  private:
   enum RangeFlag : u32 { range_sacked = 1, range_lost = 2, range_again = 4 };

@@ -35,6 +35,7 @@ TcpStack::TcpStack(const StackOptions& options, Device& device, SocketLayer& lay
       reassembly_(reassembly_pieces),
       udp_({siphash(secret_, 3, 0), siphash(secret_, 4, 0)}),
       boards_(options.max_scoreboards),
+      path_mtu_({siphash(secret_, 5, 0), siphash(secret_, 6, 0)}),
       listener_of_port_(65'536),
       soft_acks_(soft_ack_capacity) {
   options_.receive_window_bytes =

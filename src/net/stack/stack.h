@@ -106,6 +106,9 @@ class OtherStacks {
   // SYN), no listener. True: it is theirs, or shall not be answered; false: this stack answers it.
   virtual bool hand_on(Endpoint local, Endpoint remote, bool opens,
                        std::span<const std::byte> frame, FrameFlags flags) = 0;
+  // A datagram for `local` came from the uplink, or news of one that it sent. True: it is theirs.
+  virtual bool hand_on_datagram(Endpoint local, Endpoint remote, std::span<const std::byte> frame,
+                                FrameFlags flags) = 0;
   // An ARP packet for our address came from the uplink: all may learn from it.
   virtual void share(std::span<const std::byte> frame, FrameFlags flags) = 0;
   // A connection by the uplink begins here, or is over (or in TIME_WAIT).
@@ -202,6 +205,7 @@ struct StackCounters {
   u64 segments_in = 0, segments_out = 0, segments_retransmitted = 0, resets_in = 0, resets_out = 0;
   u64 active_opens = 0, passive_opens = 0, accept_overflows = 0, paws_dropped = 0,
       challenge_acks = 0;
+  u64 cookies_sent = 0, cookies_received = 0, cookies_failed = 0;  // SYN cookies
   u64 datagrams_in = 0, datagrams_out = 0;
   u64 datagrams_nobody = 0;            // for a port without a socket
   u64 datagrams_dropped_out = 0;       // the device had no room

@@ -23,14 +23,17 @@ Tcb* TcpStack::create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes
   cold.retransmit_timeout_ms = 1'000;  // RFC 6298 (2.1)
   cold.reassembly_head = no_slot;
   cold.listener = no_slot;
-  cold.advertised_mss = route_mss(route);
-  if (max_segment_bytes != 0)
-    cold.advertised_mss = std::min(cold.advertised_mss, std::max(max_segment_bytes, min_mss));
+  cold.advertised_mss = own_mss(route, max_segment_bytes);
   cold.last_send_ms = now_ms_;
   cold.congestion = options_.congestion;
   if (others_ != nullptr && route.is_uplink()) others_->on_flow(key.local(), key.remote(), true);
   t->mss = t->receive_mss = std::min<u16>(536, cold.advertised_mss);
   return t;
+}
+
+// What a SYN announces; `most` is the user's bound, 0: none.
+u16 TcpStack::own_mss(Route route, u16 most) const {
+  return most == 0 ? route_mss(route) : std::min(route_mss(route), std::max(most, min_mss));
 }
 
 // RFC 6528: a clock (64 ns a step, as Linux) plus a keyed hash of the 4-tuple. Its other half
@@ -61,6 +64,7 @@ void TcpStack::forget(Tcb& t) {
 }
 
 void TcpStack::tell_flows() {
+  cookies_end_ = latest_ + cookie_life;  // groups moved here with what others promised
   if (others_ == nullptr) return;
   for (u32 slot = 0; slot < table_.slots_touched(); ++slot) {
     const Tcb& t = table_.at(slot);

@@ -38,6 +38,7 @@ Result<ListenerId> TcpStack::listen(Endpoint local, u32 backlog) {
        .next_same_port = first == 0 ? no_slot : first - 1u,
        .open = true};
   listener_of_port_[local.port.value] = static_cast<u16>(slot + 1);
+  cookies_end_ = latest_ + cookie_life;  // this kernel's, before it was started again
   return ListenerId((generation << slot_bits) | slot);
 }
 
@@ -104,7 +105,13 @@ void TcpStack::on_listen_segment(u32 slot, const FlowKey& key, const TcpSegment&
   if (s.has(tcp_rst)) return;
   if (s.has(tcp_ack)) return reset_for(key, s, from);
   if (!s.has(tcp_syn) || s.has(tcp_fin)) return;
-  if (l.accept_queue > l.backlog || l.syn_queue >= std::max(l.backlog, min_syn_queue)) {
+  if (l.accept_queue > l.backlog) {
+    ++counters_.accept_overflows;
+    return;
+  }
+  if (l.syn_queue >= std::max(l.backlog, min_syn_queue)) [[unlikely]] {
+    // A cookie's number cannot be kept beyond an old incarnation's.
+    if (old == nullptr) return send_cookie(l, key, s, from);
     ++counters_.accept_overflows;
     return;
   }
@@ -120,14 +127,19 @@ void TcpStack::on_listen_segment(u32 slot, const FlowKey& key, const TcpSegment&
     if (cold.initial_send < beyond) start_sequence(*t, beyond);
     time_wait_.erase(*old);
   }
-  t->state = TcpState::syn_received;
-  t->set(flag_passive);
-  negotiate(*t, s);
-  if (options_.ecn != Ecn::off && s.has(tcp_ece) && s.has(tcp_cwr)) t->set(flag_ecn);
-  t->receive_edge = t->receive_next;
-  link_child(*t, slot);
-  ++l.syn_queue;
+  take_syn(*t, slot, s);
   touch(*t);
+}
+
+// A passive open begins: into the SYN queue.
+void TcpStack::take_syn(Tcb& t, u32 slot, const TcpSegment& syn) {
+  t.state = TcpState::syn_received;
+  t.set(flag_passive);
+  negotiate(t, syn);
+  if (options_.ecn != Ecn::off && syn.has(tcp_ece) && syn.has(tcp_cwr)) t.set(flag_ecn);
+  t.receive_edge = t.receive_next;
+  link_child(t, slot);
+  ++listeners_[slot].syn_queue;
 }
 
 // The handshake's last ACK: from the SYN queue to the accept queue. False if that is full.

@@ -57,8 +57,8 @@ FramePlace TcpStack::look_up(std::span<const std::byte> frame) const {
   const auto ip = read_once<Ipv4Header>(frame, ip_at);
   if (ip.version_and_length != 0x45 || ip.protocol != ip_protocol_tcp) return {};
   const auto tcp = read_once<TcpHeader>(frame, tcp_at);
-  const u32 hash = table_.hash({ip.destination.get(), ip.source.get(), tcp.destination_port.get(),
-                                tcp.source_port.get()});
+  const u32 hash = table_.hash(
+      {ip.destination.get(), ip.source.get(), tcp.destination_port.get(), tcp.source_port.get()});
   table_.fetch_index(hash);
   if ((tcp.flags & (tcp_syn | tcp_fin)) != 0) time_wait_.fetch_index(hash);
   return {.hash = hash, .known = true, .opens = (tcp.flags & tcp_syn) != 0};
@@ -80,6 +80,10 @@ void TcpStack::on_segment_without_tcb(const FlowKey& key, u32 hash, const TcpSeg
       return;
     }
     if (l == nullptr || !may_replace(*old, segment)) return on_time_wait_segment(*old, segment);
+  }
+  if (l != nullptr && old == nullptr && segment.has(tcp_ack)) {
+    if (const auto syn = check_cookie(key, segment))
+      return open_by_cookie(static_cast<u32>(l - listeners_.data()), key, *syn, segment, from);
   }
   const bool opens = (segment.flags & (tcp_syn | tcp_ack | tcp_rst)) == tcp_syn;
   if (from.is_uplink() && !(opens && l != nullptr) && hand_on(key, opens)) return;
@@ -141,7 +145,11 @@ void TcpStack::negotiate(Tcb& t, const TcpSegment& syn) {
   // a byte a frame.
   const u32 peer_mss = std::max<u32>(syn.mss == 0 ? 536 : syn.mss, 64);
   const u32 options = syn.has_timestamps ? sizeof(TcpTimestampsOption) : 0;
-  t.mss = static_cast<u16>(std::min<u32>(peer_mss, cold.advertised_mss) - options);
+  u32 mss = std::min<u32>(peer_mss, cold.advertised_mss);
+  if (t.route.is_uplink())
+    if (const u16 mtu = path_mtu_.find({t.key.remote_address}, now_ms_))
+      mss = std::min(mss, mtu - 40u);
+  t.mss = static_cast<u16>(mss - options);
   t.send_window = t.send_window_max = syn.window;
   t.receive_mss = std::min<u16>(536, cold.advertised_mss);
   t.quick_acks = quick_ack_count;

@@ -101,7 +101,7 @@ bool TcpStack::process_sack(Tcb& t, const TcpSegment& s) {
     t.duplicate_acks = 0;
     if (t.has(flag_after_timeout) && ack >= cold.recover) t.clear(flag_after_timeout);
     if (!t.has(flag_ecn) || !s.has(tcp_ece))
-      congestion::grow(t, cold, acked, flight_before, now_ms_);
+      congestion::grow(t, cold, slow_start_growth(t, acked, d.rtt_us), flight_before, now_ms_);
   }
   // RFC 2018 section 8: what a block named and the ACK passed by was given up by the peer.
   if (b.front_sacked()) b.all_lost(true);
@@ -119,6 +119,15 @@ bool TcpStack::process_sack(Tcb& t, const TcpSegment& s) {
   if (acked > fin) layer_.on_acked(t.id, t.cookie, acked - fin);
   if (!alive(t, id)) return false;
   return fin == 0 || on_fin_acked(t);
+}
+
+// By HyStart++ (RFC 9406 section 4.2), which is for a connection's first slow start.
+u32 TcpStack::slow_start_growth(Tcb& t, u32 acked, u32 rtt_us) {
+  if (t.slow_start_threshold != congestion::max_window) return acked;
+  HyStart& hystart = board(t).hystart;
+  const u32 growth = hystart.on_ack(t.send_unacknowledged, t.send_max, rtt_us, acked);
+  if (hystart.over()) t.slow_start_threshold = t.congestion_window;
+  return growth;
 }
 
 // A D-SACK: RFC 8985 section 6.2 step 4 widens the reordering window, once a round trip; and when

@@ -94,7 +94,8 @@ bool TcpStack::output_data(Tcb& t) {
       congestion::restart_after_idle(t, cold);
   }
   // What was sent before goes again segment by segment.
-  const u32 most = t.send_next < t.send_max ? t.mss : segmented_payload(t);
+  const bool large = t.send_next >= t.send_max && t.send_end - t.send_next > t.mss;
+  const u32 most = large ? segmented_payload(t) : t.mss;
   while (t.send_next <= t.send_end) {
     const u32 unsent = t.send_end - t.send_next;
     const bool fin_due = t.has(flag_fin_queued);

@@ -11,6 +11,7 @@
 
 #include "net/stack/arp.h"
 #include "net/stack/keyed_hash.h"
+#include "net/stack/path_mtu.h"
 #include "net/stack/reassembly.h"
 #include "net/stack/sack_scoreboard.h"
 #include "net/stack/stack.h"
@@ -103,7 +104,8 @@ class TcpStack final : public Stack {
   bool is_broadcast(Ipv4Address address) const;
   void on_arp(std::span<const std::byte> packet);
   void on_icmp(const Ipv4Packet& packet, Route from);
-  void on_unreachable(const Ipv4Packet& packet, Route from);
+  void on_icmp_error(const Ipv4Packet& packet, Route from);
+  void on_packet_too_big(Tcb& t, const IcmpError& error);
   void send_arp(Ipv4Address target, const MacAddress* reply_to);
   void poll_arp();
   std::optional<Ipv4Address> next_hop(Ipv4Address destination) const;
@@ -112,11 +114,12 @@ class TcpStack final : public Stack {
   u16 route_mss(Route route) const;
   u32 segmented_payload(const Tcb& t) const;
   bool hand_on(const FlowKey& key, bool opens);
+  bool hand_on_datagram(Endpoint local, Endpoint remote, Route from);
 
   // udp.cc
   void on_udp(const Ipv4Packet& packet, Route from, bool verify_checksum);
   void refuse_datagram(const Ipv4Packet& packet, Route from, Port source_port);
-  void on_datagram_refused(const IcmpUnreachable& unreachable);
+  void on_datagram_refused(const IcmpError& error, Route from);
 
   // tcp_segment.cc: segments out.
   struct SegmentFields {
@@ -181,6 +184,7 @@ class TcpStack final : public Stack {
 
   // tcp_recovery.cc: loss recovery by the scoreboard.
   bool process_sack(Tcb& t, const TcpSegment& segment);
+  u32 slow_start_growth(Tcb& t, u32 acked, u32 rtt_us);
   void on_needless_retransmission(Tcb& t);
   void detect_losses(Tcb& t);
   void on_fine_timer(Tcb& t);
@@ -225,12 +229,21 @@ class TcpStack final : public Stack {
   bool wait_for_fin(Tcb& t);
   void on_listen_segment(u32 slot, const FlowKey& key, const TcpSegment& segment, Route from,
                          TimeWaitEntry* old);
+  void take_syn(Tcb& t, u32 slot, const TcpSegment& syn);
   bool admit(Tcb& t);
   void link_child(Tcb& t, u32 slot);
   void unlink_child(Tcb& t);
 
+  // tcp_cookie.cc
+  void send_cookie(const Listener& l, const FlowKey& key, const TcpSegment& syn, Route route);
+  std::optional<TcpSegment> check_cookie(const FlowKey& key, const TcpSegment& segment);
+  void open_by_cookie(u32 slot, const FlowKey& key, const TcpSegment& syn, const TcpSegment& ack,
+                      Route route);
+  u32 cookie_minute() const { return static_cast<u32>(now_tick_ / 60'000); }
+
   // tcp_connection.cc: birth and death.
   Tcb* create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes);
+  u16 own_mss(Route route, u16 most) const;
   void choose_initial_sequence(Tcb& t);
   void start_sequence(Tcb& t, SequenceNumber initial);
   void forget(Tcb& t);
@@ -275,6 +288,7 @@ class TcpStack final : public Stack {
   UdpTable udp_;
   ScoreboardPool boards_;
   ArpCache arp_;
+  PathMtu path_mtu_;
   std::vector<TcbId> output_list_, flushing_;  // TCBs to look at; each at most once
   std::vector<TcbId> blocked_;  // had no room in the device: tried again at every poll
   Time quiet_until_;            // poll() has nothing to do before, if the lists are empty
@@ -290,6 +304,11 @@ class TcpStack final : public Stack {
   static constexpr Duration soft_ack_delay = Duration::microseconds(100);
   LazyArray<SoftAck> soft_acks_;
   u32 soft_ack_head_ = 0, soft_ack_tail_ = 0;
+  // A cookie is good in its minute and the next. Taken only while one may be out, so that nobody
+  // guesses at other times.
+  static constexpr Duration cookie_life = Duration::seconds(120);
+  static constexpr u64 cookie_domain = 1u << 30;  // of the secret's uses, beside the ISN's
+  Time cookies_end_;
   u32 challenge_tokens_ = 0;
   u32 challenge_second_ = 0;
   u32 refusals_ = 0;  // in refusal_second_

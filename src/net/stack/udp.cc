@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "net/stack/icmp_meaning.h"
 #include "net/stack/tcp_stack.h"
 #include "net/wire/checksum.h"
 #include "net/wire/ethernet.h"
@@ -170,8 +171,11 @@ Result<void> TcpStack::udp_send(const UdpSend& send, std::span<const UdpPiece> p
   static_assert(sizeof(Headers) == 42);
   std::size_t payload_bytes = 0;
   for (const UdpPiece& piece : pieces) payload_bytes += piece.size();
-  if (payload_bytes > max_udp_payload ||
-      sizeof(Headers) + payload_bytes > device_.max_frame_bytes(send.route))
+  std::size_t most = device_.max_frame_bytes(send.route);
+  if (send.route.is_uplink())
+    if (const u16 mtu = path_mtu_.find(send.remote.address, now_ms_))
+      most = std::min(most, sizeof(EthernetHeader) + mtu);
+  if (payload_bytes > max_udp_payload || sizeof(Headers) + payload_bytes > most)
     return Error::of(EMSGSIZE, "a datagram longer than a frame of its route");
   if (send.route.is_uplink() && !next_hop(send.remote.address))
     return Error::of(ENETUNREACH, "no route for a datagram");
@@ -235,6 +239,7 @@ void TcpStack::on_udp(const Ipv4Packet& packet, Route from, bool verify_checksum
                        [&](u64 cookie) { layer_.on_datagram(cookie, received, datagram.payload); });
     return;
   }
+  if (hand_on_datagram(local, remote, from)) return;
   const UdpSocket* socket = udp_.find(local, remote);
   if (socket != nullptr) return layer_.on_datagram(socket->cookie, received, datagram.payload);
   ++counters_.datagrams_nobody;
@@ -286,11 +291,16 @@ void TcpStack::refuse_datagram(const Ipv4Packet& packet, Route from, Port source
 }
 
 // Only what Linux calls fatal is told, and only to a connected socket (udp(7)).
-void TcpStack::on_datagram_refused(const IcmpUnreachable& u) {
-  if (u.code != icmp_code_port && u.code != icmp_code_protocol) return;
-  const UdpSocket* socket = udp_.find_connected(u.local, u.remote);
+void TcpStack::on_datagram_refused(const IcmpError& e, Route from) {
+  const UdpSocket* socket = udp_.find_connected(e.local, e.remote);
   if (socket == nullptr) return;
-  layer_.on_datagram_error(socket->cookie, u.code == icmp_code_port ? ECONNREFUSED : ENOPROTOOPT);
+  if (e.type == icmp_unreachable && e.code == icmp_code_fragmentation_needed) {
+    if (!from.is_uplink() || e.packet_bytes <= e.next_hop_mtu) return;
+    path_mtu_.learn(e.remote.address, PathMtu::told(e.next_hop_mtu, e.packet_bytes), now_ms_);
+    return layer_.on_datagram_error(socket->cookie, EMSGSIZE);
+  }
+  const auto [error, fatal] = icmp_meaning(e);
+  if (fatal) layer_.on_datagram_error(socket->cookie, error);
 }
 
 }  // namespace cob::net

@@ -156,7 +156,7 @@ TEST_F(Udp, NobodyThereIsPortUnreachable) {
   EXPECT_EQ(packet.protocol, ip_protocol_icmp);
   EXPECT_EQ(packet.destination, peer.address);
   EXPECT_EQ(checksum_fold(checksum_add(0, packet.payload)), 0);
-  const auto u = parse_icmp_unreachable(packet.payload);
+  const auto u = parse_icmp_error(packet.payload);
   ASSERT_TRUE(u);
   EXPECT_EQ(u->code, icmp_code_port);
   EXPECT_EQ(u->protocol, ip_protocol_udp);

@@ -1,5 +1,5 @@
-// ICMP for IPv4, RFC 792: echo, and destination unreachable as it concerns TCP and UDP (RFC 1122
-// section 3.2.2.1, RFC 1191). Model: IcmpHeader is the view; IcmpUnreachable the value: it names
+// ICMP for IPv4, RFC 792: echo, and errors as they concern TCP and UDP (RFC 1122
+// section 3.2.2, RFC 1191). Model: IcmpHeader is the view; IcmpError the value: it names
 // the connection that its quoted segment or datagram belongs to. Values; no owner.
 #pragma once
 
@@ -32,21 +32,24 @@ static_assert(sizeof(IcmpHeader) == 8 && alignof(IcmpHeader) == 1);
 inline constexpr u8 icmp_echo_reply = 0;
 inline constexpr u8 icmp_unreachable = 3;
 inline constexpr u8 icmp_echo_request = 8;
+inline constexpr u8 icmp_time_exceeded = 11;
+inline constexpr u8 icmp_parameter_problem = 12;
 inline constexpr u8 icmp_code_protocol = 2;
 inline constexpr u8 icmp_code_port = 3;
 inline constexpr u8 icmp_code_fragmentation_needed = 4;
 
-struct IcmpUnreachable {
+struct IcmpError {
+  u8 type = 0;  // unreachable, time exceeded or parameter problem
   u8 code = 0;
   u8 protocol = 0;       // of the quoted packet: TCP or UDP
+  u16 packet_bytes = 0;  // its Total Length
   u16 next_hop_mtu = 0;  // only with fragmentation_needed; 0 from routers older than RFC 1191
   Endpoint local;        // source of the quoted packet: ours
   Endpoint remote;
   SequenceNumber sequence;  // of a segment; of a datagram: 0
 };
 
-// `icmp`: an ICMP message of type 3. nullopt unless it quotes the start of a TCP segment
-// or a UDP datagram.
-std::optional<IcmpUnreachable> parse_icmp_unreachable(std::span<const std::byte> icmp);
+// nullopt unless it is an error that quotes the start of a TCP segment or a UDP datagram.
+std::optional<IcmpError> parse_icmp_error(std::span<const std::byte> icmp);
 
 }  // namespace cob::net

@@ -15,7 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const cob::u8* data, std::size_t size) {
     if (!part.empty() && (part.data() < input.data() || &part.back() > &input.back())) abort();
   };
   static_cast<void>(parse_arp(input));
-  static_cast<void>(parse_icmp_unreachable(input));
+  static_cast<void>(parse_icmp_error(input));
   for (const bool verify : {false, true}) {
     Ipv4Packet packet;
     TcpSegment segment;

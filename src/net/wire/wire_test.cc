@@ -210,20 +210,20 @@ TEST(Icmp, UnreachableNamesTheConnection) {
     Be32 sequence;
   } m{{3, 1, {}, u16{0}, u16{1'400}}, emit_ipv4({{1}, {2}, 6, 20}, true), u16{10}, u16{20}, 30u};
   const auto raw = std::as_bytes(std::span(&m, 1));
-  const auto u = parse_icmp_unreachable(raw);
+  const auto u = parse_icmp_error(raw);
   ASSERT_TRUE(u);
   EXPECT_EQ(u->local.port.value, 10);
   EXPECT_EQ(u->remote.address.value, 2u);
   EXPECT_EQ(u->sequence.value, 30u);
   EXPECT_EQ(u->next_hop_mtu, 1'400);
-  for (std::size_t n = 0; n < raw.size(); ++n) EXPECT_FALSE(parse_icmp_unreachable(raw.first(n)));
+  for (std::size_t n = 0; n < raw.size(); ++n) EXPECT_FALSE(parse_icmp_error(raw.first(n)));
   m.quoted.protocol = 17;
-  const auto datagram = parse_icmp_unreachable(raw);
+  const auto datagram = parse_icmp_error(raw);
   ASSERT_TRUE(datagram);
   EXPECT_EQ(datagram->protocol, 17);
   EXPECT_EQ(datagram->remote.port.value, 20);
   m.quoted.protocol = 1;
-  EXPECT_FALSE(parse_icmp_unreachable(raw));
+  EXPECT_FALSE(parse_icmp_error(raw));
 }
 
 // ---- UDP, RFC 768 ----
