@@ -123,6 +123,8 @@ void Kernel::update_tables() {
     b.peer[k] = {.connected = 1,
                  .message_lines = link.normal.out.unread(),
                  .frames = link.frames_out.unread()};
+    // That changes without a turn of this kernel.
+    if (b.peer[k].message_lines != 0 || b.peer[k].frames != 0) board_behind_ = true;
   }
   publish(b.tables_sequence, b.tables_sequence + 1);
 }

@@ -55,7 +55,8 @@ void Flows::poll(net::Stack& stack, Time now) {
   if (!tables_) return;
   now_ = now;
   const u32 changes = changes_->count();
-  if (changes != seen_ || tell_anew_) {
+  const bool changing = changes % 2 != 0;  // the supervisor says when it has done
+  if (!changing && (changes != seen_ || tell_anew_)) {
     seen_ = changes;
     tell_anew_ = false;
     stack.tell_flows();

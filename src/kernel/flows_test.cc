@@ -110,6 +110,7 @@ class Node final : public net::FrameSink {
 struct FlowsTest : testing::Test, net::FrameSink {
   FlowsTest() {
     changes.count();
+    changes.count();
     for (u16 k = 0; k < 2; ++k) {
       node[k] = std::make_unique<Node>(k, k == 0 ? a : b, tables, changes);
       node[k]->wire->deliver = [this, k](Bytes frame) {
@@ -142,6 +143,10 @@ struct FlowsTest : testing::Test, net::FrameSink {
   // All flows to one kernel, as the supervisor would.
   void steer(u16 kernel) {
     changes.count();
+    steer_now(kernel);
+    changes.count();
+  }
+  void steer_now(u16 kernel) {
     ASSERT_FALSE(tables.steer_default(net::spread_over(std::array{KernelId(kernel)})).is_error());
   }
   u64 open(u16 port) {
@@ -243,6 +248,28 @@ TEST_F(FlowsTest, DatagramsComeToWhoHasThePort) {
   outside->udp_connect(asking.value(), {outside_address, Port(8)}, {cob_address, Port(99)});
   say(*outside, {outside_address, Port(8)}, {cob_address, Port(99)});
   EXPECT_EQ(layer.datagram_errors, (std::deque<std::pair<u64, int>>{{6, ECONNREFUSED}}));
+}
+
+TEST_F(FlowsTest, NothingIsToldByTablesThatAreHalfChanged) {
+  steer(1);
+  pick = [](const Bytes&) { return 1; };
+  node[1]->listen(80);
+  turns(20);
+  const u64 connection = open(80);
+  turns(40);
+  ASSERT_TRUE(layer[connection].connected);
+  changes.count();
+  turns(20);  // the supervisor is slow, and its groups move only now
+  steer_now(0);
+  pick = [](const Bytes&) { return 0; };
+  layer.send(connection, "ask");
+  turns(20);
+  EXPECT_EQ(resets(), 0u);
+  changes.count();
+  turns(20'000);  // it is sent again
+  EXPECT_EQ(node[0]->flows->entries(), 1u);
+  EXPECT_EQ(node[1]->layer[node[1]->layer.incoming.back()].received, "ask");
+  EXPECT_EQ(resets(), 0u);
 }
 
 TEST_F(FlowsTest, OnlyTheOwnerRefuses) {

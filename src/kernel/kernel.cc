@@ -152,7 +152,7 @@ bool Kernel::poll(Time now) {
   sockets_->poll(now);
   work += relays_->poll() ? 1 : 0;
   stack_->poll(now);
-  flows_->poll(*stack_, now);
+  if (device_->has_uplink()) flows_->poll(*stack_, now);
   if (!listening_owed_.empty()) tell_listening();
   if (now >= next_host_poll_) {
     next_host_poll_ = now + host_poll_interval;
