@@ -12,6 +12,8 @@ namespace cob::bench {
 
 namespace {
 
+constexpr double rate_seconds = 0.3;  // in which an open loop's own rate is taken
+
 // Element by element.
 std::vector<double> quotients(const std::vector<double>& above, const std::vector<double>& below) {
   std::vector<double> all;
@@ -44,7 +46,7 @@ void Comparison::warm_up(const ConnectionCase& wanted, const std::vector<Child>&
   for (int turn = 0; turn < (wanted.share > 0 ? 2 : 1); ++turn) {
     ConnectionCase closed = wanted;
     closed.share = 0;
-    const double seconds = std::min(setting_.options->seconds, turn == 0 ? 0.1 : 0.3);
+    const double seconds = turn == 0 ? std::min(setting_.options->seconds, 0.1) : rate_seconds;
     const int number = setting_.options->rounds + turn;
     const auto run = entry.side->measure(setting_, closed, 0, seconds, number, hogs);
     if (!run) {

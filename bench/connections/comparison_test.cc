@@ -13,6 +13,7 @@ constexpr const char* script = R"(#!/bin/sh
 kind=$1 address=$3
 if [ $kind = server ]; then
   case "$*" in *hermes*) echo "no such privilege"; exit 1;; esac
+  case $address in late) sleep 0.2; touch $0.late;; esac
   echo ready
   exec sleep 60
 fi
@@ -23,6 +24,7 @@ case $address in
   cob) figures 600 0;;
   fast) figures 300 0;;
   slow) figures 200 7;;
+  late) [ -e $0.late ] || exit 1; rm $0.late; figures 100 0;;
   *) echo "it broke"; exit 1;;
 esac
 )";
@@ -99,6 +101,21 @@ TEST_F(ComparisonTest, AnOpenLoopOffersAShareOfTheSidesOwnRate) {
   EXPECT_EQ(report.get("conn_load50_inside_offered_per_s"), 300);
   EXPECT_EQ(report.get("conn_load50_linux_shared_offered_per_s"), 150);
   EXPECT_FALSE(report.has("conn_load50_inside_over_linux"));
+}
+
+// Each measurement starts the server anew, and what the one before said is not an answer.
+TEST_F(ComparisonTest, TheGeneratorStartsWhenThisServerIsReady) {
+  const Place late{.label = "linux", .addresses = {"late"}};
+  const ConnectionSide one = side("linux_shared", "shared", late);
+  for (int number = 0; number < 3; ++number) {
+    const auto run = one.measure({.program = program_,
+                                  .folder = folder_.path(),
+                                  .options = &options_,
+                                  .interrupts = &interrupts_},
+                                 {.name = "conn"}, 0, 0.01, number, {});
+    ASSERT_TRUE(run) << run.why();
+    EXPECT_EQ(run->per_s(), 100);
+  }
 }
 
 // The side without offloads is measured in the cases that name it.

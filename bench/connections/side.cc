@@ -59,6 +59,7 @@ Outcome<ConnectionSide::Server> ConnectionSide::start_server(const Setting& sett
   }
   SpawnOptions options = place_->server(std::move(words));
   options.output = fmt::format("{}/{}-server.txt", setting.folder, key_);
+  write_text(options.output, "");  // what an earlier server said is not this one's
   auto child = Child::spawn(options);
   if (!child) return Outcome<Server>::failed(child.why());
   for (int attempt = 0; attempt < 1'000; ++attempt) {
@@ -153,6 +154,7 @@ Outcome<std::map<std::string, double>> ConnectionSide::idle_bytes(const Setting&
     }
     SpawnOptions options = place_->client(std::move(words));
     options.output = fmt::format("{}/{}-{}.txt", setting.folder, key_, label);
+    write_text(options.output, "");
     return std::pair(Child::spawn(options), options.output);
   };
   const auto wait_held = [&](Child& child, const std::string& output, int count) -> std::string {
