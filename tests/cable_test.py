@@ -418,7 +418,8 @@ class FakeCob:
         self.ours[wire][POOL_AT + offset:POOL_AT + offset + len(frame)] = frame
         entry = ENTRIES_AT + i % ENTRIES * ENTRY.size
         struct.pack_into("<III", self.ours[wire], entry + 4, offset, len(frame), 0)
-        struct.pack_into("<I", self.ours[wire], entry, i + 1)  # last
+        with memoryview(self.ours[wire]) as raw, raw.cast("I") as words:
+            words[entry // 4] = i + 1  # last, and in one store, which pack_into is not
         self.next[wire] = i + 1
         self.ring(wire)
 

@@ -715,7 +715,7 @@ class RunTest(CliTest):
 # Runs as a program of the cob, with the double's kernel at the other end of its liveness socket.
 PROBE = r"""
 import array, json, os, socket, struct, sys, time
-right_fd, liveness_fd, kernel, address = map(int, os.environ["COB_SHIM"].split(":"))
+right_fd, liveness_fd, kernel, address = map(int, os.environ["COB_SHIM"].partition("/")[0].split(":"))
 liveness = socket.socket(fileno=liveness_fd)
 right = socket.socket(fileno=right_fd)
 assert liveness.getblocking() and right.getblocking()

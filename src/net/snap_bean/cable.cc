@@ -28,7 +28,7 @@ Result<void> CableDevice::plug(FdRef steering) {
 }
 
 void CableDevice::unplug() {
-  for (u16 i = 0; i < links_.size(); ++i) remove(KernelId(i));
+  for (std::size_t i = 0; i < links_.size(); ++i) remove(KernelId(static_cast<u16>(i)));
   steering_.reset();
 }
 

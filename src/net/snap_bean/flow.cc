@@ -48,7 +48,7 @@ bool is_icmp_error(u8 type) {
 FrameFlow ipv4_flow(std::span<const std::byte> packet, Direction direction, const Toeplitz& hash) {
   if (packet.size() < sizeof(Ipv4Header)) return {};
   const auto ip = read_once<Ipv4Header>(packet, 0);
-  const std::size_t header = (ip.version_and_length & 15U) * 4;
+  const std::size_t header = (ip.version_and_length & 15U) * std::size_t{4};
   const bool fragment = (ip.flags_and_offset.get() & 0x3fff) != 0;
   if (ip.version_and_length >> 4 != 4 || header < sizeof ip || header > packet.size() || fragment)
     return {};
