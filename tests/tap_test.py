@@ -253,8 +253,8 @@ class TapTest(harness.CobTest):
             hardware, nobody = raw.getsockname()[4], "10.7.0.99"
             to = linux("ip", "neigh", "show", ADDRESS).stdout.split("lladdr ")[1].split()[0]
             ethernet = bytes.fromhex(to.replace(":", "")) + hardware
-            # An address that is known, and never answers.
-            raw.send(ethernet + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 2) + b"\2\0\0\0\0\x63" + socket.inet_aton(nobody) +
+            # Asks for the cob, and so is known; and never answers.
+            raw.send(ethernet + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 1) + b"\2\0\0\0\0\x63" + socket.inet_aton(nobody) +
                      bytes.fromhex(to.replace(":", "")) + socket.inet_aton(ADDRESS))
             counted = lambda name: json.loads(cob.named("stats", "--net", "--json").stdout)["sum"][name]
             ports = iter(range(1024, 65536))

@@ -5,6 +5,8 @@
 // Values; no owner.
 #include "net/wire/tcp.h"
 
+#include <algorithm>
+
 #include "net/wire/checksum.h"
 
 namespace cob::net {
@@ -48,6 +50,29 @@ bool parse_options(const u8* options, std::size_t bytes, TcpSegment& out) {
   return true;
 }
 
+// What a SYN of ours offers, as it lies; those between kernels are all so.
+struct FullSynOptions {
+  TcpSynOptions syn;
+  TcpTimestampsOption timestamps;  // SACK permitted in the place of its NOPs
+};
+static_assert(sizeof(FullSynOptions) == 20 && alignof(FullSynOptions) == 1);
+
+// False: they lie in another way.
+bool parse_full_syn(const FullSynOptions& o, TcpSegment& out) {
+  constexpr TcpSynOptions ours{};
+  if (o.syn.mss_kind != ours.mss_kind || o.syn.mss_length != ours.mss_length ||
+      o.syn.nop != ours.nop || o.syn.scale_kind != ours.scale_kind ||
+      o.syn.scale_length != ours.scale_length ||
+      o.timestamps.nop_nop_kind_length.get() != sack_permitted_before_timestamps)
+    return false;
+  out.mss = o.syn.mss.get();
+  out.has_window_scale = out.has_timestamps = out.sack_permitted = true;
+  out.window_scale = std::min(o.syn.scale, max_window_scale);
+  out.timestamp_value = o.timestamps.value.get();
+  out.timestamp_echo = o.timestamps.echo.get();
+  return true;
+}
+
 }  // namespace
 
 TcpVerdict parse_tcp(const Ipv4Packet& packet, bool verify_checksum, TcpSegment& out) {
@@ -84,6 +109,10 @@ TcpVerdict parse_tcp(const Ipv4Packet& packet, bool verify_checksum, TcpSegment&
     } else if (!parse_options(reinterpret_cast<const u8*>(&o), sizeof o, out)) {
       return TcpVerdict::malformed;
     }
+  } else if (option_bytes == sizeof(FullSynOptions)) {
+    const auto o = read_once<FullSynOptions>(bytes, sizeof h);
+    if (!parse_full_syn(o, out) && !parse_options(reinterpret_cast<const u8*>(&o), sizeof o, out))
+      return TcpVerdict::malformed;
   } else if (option_bytes > 0) {
     u8 options[40];
     copy_once(options, bytes.data() + sizeof h, option_bytes);

@@ -154,6 +154,41 @@ TEST_F(Tcp, ParsesTheOptionsOfASyn) {
   EXPECT_EQ(segment.sequence.value, 3u);
 }
 
+TEST_F(Tcp, ParsesOurOwnSynAsAnyOther) {
+  const auto ours = bytes({2, 4, 5, 180, 1, 3, 3, 200, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2});
+  // The same and four bytes of padding, which no short cut knows.
+  auto padded = ours;
+  padded.resize(24, std::byte{1});
+  for (const auto& options : {ours, padded}) {
+    ASSERT_EQ(parse(options), TcpVerdict::good);
+    EXPECT_EQ(segment.mss, 1'460);
+    EXPECT_TRUE(segment.has_window_scale && segment.sack_permitted && segment.has_timestamps);
+    EXPECT_EQ(segment.window_scale, 14);
+    EXPECT_EQ(segment.timestamp_value, 1u);
+    EXPECT_EQ(segment.timestamp_echo, 2u);
+  }
+  // Whatever else lies there: the short cut changes nothing.
+  for (const std::size_t at : {0u, 1u, 4u, 5u, 6u, 8u, 9u, 10u, 11u}) {
+    for (const int value : {0, 1, 2, 3, 4, 5, 8, 10, 254}) {
+      auto other = ours;
+      other[at] = static_cast<std::byte>(value);
+      auto longer = other;
+      longer.resize(24, std::byte{1});
+      const TcpVerdict wanted = parse(longer);
+      const TcpSegment s = segment;
+      // An option may only end inside the longer one.
+      if (parse(other) != wanted) {
+        EXPECT_EQ(wanted, TcpVerdict::good);
+        continue;
+      }
+      EXPECT_EQ(segment.mss, s.mss) << at << ' ' << value;
+      EXPECT_EQ(segment.has_window_scale, s.has_window_scale) << at << ' ' << value;
+      EXPECT_EQ(segment.sack_permitted, s.sack_permitted) << at << ' ' << value;
+      EXPECT_EQ(segment.has_timestamps, s.has_timestamps) << at << ' ' << value;
+    }
+  }
+}
+
 TEST_F(Tcp, Rfc9293_3_2_UnknownOptionsAreSkippedAndBrokenOnesRefused) {
   EXPECT_EQ(parse(bytes({254, 6, 1, 2, 3, 4, 1, 1})), TcpVerdict::good);
   EXPECT_EQ(parse(bytes({2, 5, 1, 2, 3, 1, 1, 1})), TcpVerdict::good);  // an MSS of a wrong length
