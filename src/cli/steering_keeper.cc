@@ -69,6 +69,7 @@ void SteeringKeeper::kernel_up(u16 kernel) {
   changes_.count();
   up_.insert(kernel);
   steer_default();
+  changes_.count();
 }
 
 void SteeringKeeper::kernel_down(u16 kernel) {
@@ -81,6 +82,7 @@ void SteeringKeeper::kernel_down(u16 kernel) {
     it = it->second.empty() ? listeners_.erase(it) : std::next(it);
     if (listened) steer(port);
   }
+  changes_.count();
 }
 
 bool SteeringKeeper::listening(u16 kernel, Port port, bool listens) {
@@ -94,6 +96,7 @@ bool SteeringKeeper::listening(u16 kernel, Port port, bool listens) {
   }
   changes_.count();
   steer(port);
+  changes_.count();
   return true;
 }
 

@@ -109,7 +109,6 @@ class Node final : public net::FrameSink {
 
 struct FlowsTest : testing::Test, net::FrameSink {
   FlowsTest() {
-    changes.count();
     for (u16 k = 0; k < 2; ++k) {
       node[k] = std::make_unique<Node>(k, k == 0 ? a : b, tables, changes);
       node[k]->wire->deliver = [this, k](Bytes frame) {
@@ -143,6 +142,7 @@ struct FlowsTest : testing::Test, net::FrameSink {
   void steer(u16 kernel) {
     changes.count();
     ASSERT_FALSE(tables.steer_default(net::spread_over(std::array{KernelId(kernel)})).is_error());
+    changes.count();
   }
   u64 open(u16 port) {
     return layer
@@ -304,6 +304,27 @@ TEST_F(FlowsTest, NobodyRefusesBeforeAllHaveToldWhatTheyHave) {
   now = now + Duration::seconds(2);  // it is sent again
   turns(40);
   EXPECT_EQ(node[1]->layer[node[1]->layer.incoming.back()].received, "early");
+}
+
+// A kernel may look between the count and the change: what it tells then is of the old tables.
+TEST_F(FlowsTest, NobodyRefusesWhileTablesChange) {
+  node[0]->listen(80);
+  turns(20);
+  const u64 connection = open(80);
+  turns(40);
+  ASSERT_TRUE(layer[connection].connected);
+  changes.count();
+  turns(20);
+  ASSERT_FALSE(tables.steer_default(net::spread_over(std::array{KernelId(1)})).is_error());
+  pick = [](const Bytes&) { return 1; };
+  layer.send(connection, "early");
+  turns(20);
+  EXPECT_EQ(resets(), 0u);
+  changes.count();
+  now = now + Duration::seconds(2);  // it is sent again
+  turns(40);
+  EXPECT_EQ(layer[connection].error, 0);
+  converse(connection, *node[0]);
 }
 
 TEST_F(FlowsTest, AnAnswerToAnArpRequestReachesWhoAsked) {

@@ -1,8 +1,8 @@
 // TableChanges: how often a cob's steering tables were changed, so that a kernel that misses a
 // connection knows whether to wait for news of it (docs/network.md).
-// Model: one word of shared memory, counted up before each change by the tables' one writer; a
-// frame that went by the new tables is seen after the new count. The writer's and each reader's
-// thread.
+// Model: one word of shared memory, counted up before and after each change by the tables' one
+// writer, so it is odd meanwhile; a frame that went by the new tables is seen after the first. The
+// writer's and each reader's thread.
 #pragma once
 
 #include "base/memory.h"
@@ -19,7 +19,7 @@ class TableChangesWriter {
         TRY(create_memory("cob-changes", table_changes_bytes, Writers::creator)));
   }
   FdRef fd() const { return shared_.fd.ref(); }
-  // REQUIRES: called before the tables change.
+  // REQUIRES: called before the tables change, and when they have.
   void count() {
     auto* word = reinterpret_cast<u32*>(shared_.mapping.data());
     message::store_release(*word, *word + 1);
