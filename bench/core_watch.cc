@@ -4,6 +4,7 @@
 #include "bench/core_watch.h"
 
 #include <fmt/format.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +16,15 @@
 #include "bench/child.h"
 
 namespace cob::bench {
+
+namespace {
+// What this thread has run.
+double own_run_us() {
+  timespec t{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) * 1e-3;
+}
+}  // namespace
 
 double unexplained_wait_us(const std::vector<TaskTimes>& tasks) {
   std::map<int, double> run_on_core;
@@ -50,6 +60,7 @@ void CoreWatch::start() {
   started_ = true;
   started_s_ = now_seconds();
   cores_at_start_ = read_cores();
+  own_at_start_us_ = own_run_us();
 }
 
 void CoreWatch::add(pid_t pid, int core, bool judged) {
@@ -130,14 +141,17 @@ std::map<pid_t, CoreWatch::Other> CoreWatch::read_others() const {
   return others;
 }
 
-void CoreWatch::judge_others(Verdict& verdict) const {
+// `own_us`: what this thread ran during the round; its walks before and after disturbed nobody.
+void CoreWatch::judge_others(Verdict& verdict, double own_us) const {
   std::map<int, double> run_us;
   std::map<int, std::pair<double, std::string>> longest;
   for (const auto& [tid, other] : read_others()) {
     if (tasks_.contains(tid)) continue;
     const auto before = others_at_start_.find(tid);
     const double run =
-        other.run_us - (before == others_at_start_.end() ? 0 : before->second.run_us);
+        tid == ::gettid()
+            ? own_us
+            : other.run_us - (before == others_at_start_.end() ? 0 : before->second.run_us);
     run_us[other.core] += run;
     if (run > longest[other.core].first) longest[other.core] = {run, other.command};
   }
@@ -149,6 +163,7 @@ void CoreWatch::judge_others(Verdict& verdict) const {
 }
 
 void CoreWatch::stop() {
+  const double own_us = own_run_us() - own_at_start_us_;
   Verdict verdict;
   std::vector<TaskTimes> tasks;
   for (const auto& [tid, task] : tasks_) {
@@ -159,7 +174,7 @@ void CoreWatch::stop() {
   }
   verdict.wall_us = (now_seconds() - started_s_) * 1e6;
   verdict.unexplained_us = unexplained_wait_us(tasks);
-  judge_others(verdict);
+  judge_others(verdict, own_us);
   const auto cores_now = read_cores();
   for (int core : cores_) {
     const auto before = cores_at_start_.find(core);

@@ -73,7 +73,7 @@ class CoreWatch {
   };
   void sample_process(pid_t pid, const Root& root);
   std::map<pid_t, Other> read_others() const;
-  void judge_others(Verdict& verdict) const;
+  void judge_others(Verdict& verdict, double own_us) const;
   std::map<int, CoreTimes> read_cores() const;
 
   std::vector<int> cores_;
@@ -82,6 +82,7 @@ class CoreWatch {
   std::map<int, CoreTimes> cores_at_start_;
   std::map<pid_t, Other> others_at_start_;
   double started_s_ = 0;
+  double own_at_start_us_ = 0;
   bool started_ = false;
   Verdict verdict_;
 };

@@ -51,5 +51,24 @@ TEST(CoreWatch, SeesThatAProcessHadToWaitForAStranger) {
   EXPECT_GT(watch.verdict().busy_us.at(core), 0);
 }
 
+TEST(CoreWatch, TheMeasuringCommandIsAStrangerWhileTheRoundLasts) {
+  const int core = sched_getcpu();
+  ASSERT_GE(core, 0);
+  CoreWatch watch({core});
+  watch.start();
+  timespec now{};
+  const auto ran_ms = [&] {
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return now.tv_sec * 1'000 + now.tv_nsec / 1'000'000;
+  };
+  for (const auto end = ran_ms() + 50; ran_ms() < end;) {
+  }
+  watch.stop();
+  // Of the core where it was last: one of the others if it was moved.
+  if (sched_getcpu() == core) {
+    EXPECT_GE(watch.verdict().strangers_us, 45'000);
+  }
+}
+
 }  // namespace
 }  // namespace cob::bench

@@ -230,7 +230,7 @@ TEST_F(FlowsTest, DatagramsComeToWhoHasThePort) {
     turns(20);
   };
   for (const int to : {0, 1}) {
-    pick = [&](const Bytes&) { return to; };
+    pick = [to](const Bytes&) { return to; };
     say(*outside, remote, local);
     ASSERT_EQ(node[1]->layer.datagrams.size(), 1u);
     EXPECT_EQ(node[1]->layer.datagrams.front().data, "query");
@@ -277,7 +277,7 @@ TEST_F(FlowsTest, OnlyTheOwnerRefuses) {
     for (const int to : {0, 1}) {
       steer(owner);
       turns(20);
-      pick = [&](const Bytes&) { return to; };
+      pick = [to](const Bytes&) { return to; };
       const u64 before = resets();
       const u64 own = node[owner]->stack->counters().resets_out;
       const u64 connection = open(99);
