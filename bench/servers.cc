@@ -129,6 +129,7 @@ CaseResult Servers::measure_case(const ServerCase& wanted) {
   if (!result.failed.empty()) return result;
   std::vector<Run> runs(sides_.size());
   std::vector<std::string> labels;
+  labels.reserve(sides_.size());
   for (const Side& side : sides_) labels.push_back(side.place->label);
   const auto measure = [&](std::size_t which, int number) {
     auto run = measure_once(sides_[which], wanted, number, options_.seconds, hogs);

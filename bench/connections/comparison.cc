@@ -137,7 +137,7 @@ void Comparison::record(const ConnectionCase& wanted, const Turns& turns,
       return found == entry.series.end() ? "-" : human(median(found->second));
     };
     for (const auto& [figure, values] : entry.series)
-      report_.number(key + "_" + figure, median(values));
+      report_.number(fmt::format("{}_{}", key, figure), median(values));
     const bool compared =
         wanted.share == 0 && !entry.side->on_cob() && first.side->on_cob() && first.failed.empty();
     table_.row(

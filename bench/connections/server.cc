@@ -96,10 +96,12 @@ int serve(const ServerOptions& options) {
     return 1;
   }
   std::vector<std::unique_ptr<Worker>> workers;
+  workers.reserve(static_cast<std::size_t>(options.workers));
   for (int i = 0; i < options.workers; ++i) {
     workers.push_back(std::make_unique<Worker>(static_cast<std::size_t>(i), options, *listeners));
   }
   std::vector<std::jthread> threads;
+  threads.reserve(workers.size());
   for (const auto& worker : workers) threads.emplace_back([&worker] { worker->run(); });
   fmt::print("ready\n");
   std::fflush(stdout);

@@ -36,7 +36,7 @@ int load(const LoadOptions& options) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   CLI::App app{"Server and load generator of cob bench connections", "cob-bench-connections"};
   app.require_subcommand(1);
   ServerOptions server;
