@@ -206,6 +206,21 @@ class TrafficTest(CableTest):
                 self.assertRegex(done.stdout, r"GET: [\d.]+ requests per second", done.stderr)
         self.assertEqual(total(a, "dropped_route") + total(b, "dropped_route"), 0)
 
+    def test_datagrams_both_ways(self):
+        a, b = self.joined()
+        for client, server in ((a, b), (b, a)):
+            echo = server.start(sys.executable, "-c", "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); "
+                                "s.bind(('0.0.0.0',5353)); print('bound',flush=True)\n"
+                                "while True: d,a=s.recvfrom(2000); s.sendto(d.upper(),a)", kernel=1)
+            self.assertEqual(echo.stdout.readline(), "bound\n")
+            for kernel in (0, 1):
+                done = client.run(sys.executable, "-c", "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(10)\n"
+                                  f"for t in b'one',b'two': s.sendto(t,('{server.address}',5353)); print(s.recvfrom(100))\n"
+                                  f"s.connect(('{server.address}',9)); s.send(b'x')\n"
+                                  "try: s.recv(10)\nexcept ConnectionRefusedError: print('refused')", kernel=kernel)
+                end = (server.address, 5353)
+                self.assertEqual(done.stdout.splitlines(), [str((b"ONE", end)), str((b"TWO", end)), "refused"], done.stderr)
+
     @needs("iperf3")
     def test_iperf3_both_ways(self):
         a, b = self.joined()
