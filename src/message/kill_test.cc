@@ -227,7 +227,9 @@ struct KilledSender : testing::Test {
     receiver->poll({}, 100);
     receiver->peer_down(sender_id, epoch);
   }
-  // By a breakpoint to a place shortly before that is passed seldom, then by steps. False: over.
+  // By a breakpoint to a place shortly before that is passed seldom, then by steps. False: over. A
+  // run may differ from the learnt one by a few instructions (a clock read again); where it stands
+  // then is as good a place to die.
   bool step_to(pid_t pid, std::size_t instructions) const {
     std::size_t at = 0;
     for (std::size_t i = instructions - std::min<std::size_t>(instructions, 100);
@@ -238,7 +240,6 @@ struct KilledSender : testing::Test {
     for (; at < instructions; ++at) {
       if (!step(pid)) return false;
     }
-    VERIFY(at < path.size() && place(pid) == path[at].address);
     return true;
   }
   // The breakpoint is the instruction INT3 in the child's copy of the page: not every virtual

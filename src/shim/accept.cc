@@ -83,6 +83,8 @@ int accept_now(Socket* listener, int flags, Ipv4Endpoint& peer) {
     drop(object_of(socket));
     return slot == 0 ? -EAGAIN : -EMFILE;
   }
+  socket->first_number = fd;
+  socket->close_on_exec = (flags & SOCK_CLOEXEC) != 0;
   socket->stage = Stage::stream;
   socket->connect_reported = socket->was_connected = true;
   socket->protocol = listener->protocol;
@@ -106,7 +108,10 @@ int cob_accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
   revive_listeners();
   for (bool first = true;; first = false) {
     Socket* listener = lookup_socket(fd);
-    if (listener == nullptr) return fresh(real_accept4(fd, address, length, flags));
+    if (listener == nullptr) {
+      host_gives_number();
+      return fresh(real_accept4(fd, address, length, flags));
+    }
     if (listener->datagram) return fail(EOPNOTSUPP);
     Ipv4Endpoint peer{};
     int result = accept_now(listener, flags, peer);

@@ -238,6 +238,7 @@ int cob_socket(int domain, int type, int protocol) {
   const bool stream = domain == AF_INET && (type & 0xf) == SOCK_STREAM &&
                       (protocol == 0 || protocol == IPPROTO_TCP);
   if ((!stream && !datagram) || (type & ~(0xf | SOCK_CLOEXEC | SOCK_NONBLOCK)) != 0) {
+    host_gives_number();
     return fresh(real_socket(domain, type, protocol));
   }
   Arena* arena = current_arena();
@@ -256,6 +257,8 @@ int cob_socket(int domain, int type, int protocol) {
     drop(object_of(socket));
     return fail(-fd);
   }
+  socket->first_number = fd;
+  socket->close_on_exec = (type & SOCK_CLOEXEC) != 0;
   if (!install(fd, object_of(socket))) {
     raw::close(fd);
     return fail(EMFILE);

@@ -46,6 +46,7 @@ struct TableView {
   Object** entry;  // null when the program is not attached
   u32 size;        // 0 when the program is not attached
   u32 hidden_low;  // numbers >= this may be the shim's own; ~0 when none
+  u32 parked;      // closed numbers that wait for the next socket, see placeholder.h
 };
 extern TableView table_view __attribute__((visibility("hidden")));
 
@@ -64,6 +65,13 @@ inline bool is_hidden(int fd) {
   return static_cast<u32>(fd) >= table_view.hidden_low && is_hidden_slow(fd);
 }
 
+// The host is about to give the program a number: BEFORE the call. It must be the lowest that the
+// program does not have open, so none is kept from it.
+void give_up_parked();
+inline void host_gives_number() {
+  if (__atomic_load_n(&table_view.parked, __ATOMIC_RELAXED) != 0) [[unlikely]]
+    give_up_parked();
+}
 // The host returned `fd` as a fresh number (open, pipe, accept of a host socket, SCM_RIGHTS, ...):
 // a table entry that is still there is stale and dropped. Returns fd, so the glue can write `return
 // fresh(real_open(...))`. Keeps errno.
@@ -73,7 +81,7 @@ inline int fresh(int fd) {
     drop_stale(fd);
   return fd;
 }
-// The number was closed behind the names that are interposed (fclose, closedir, ...): call BEFORE
+// The number is closed behind the names that are interposed (fclose, closedir, ...): call BEFORE
 // the host closes it.
 void forget(int fd);
 // The host duplicated `from` onto `to` by itself (freopen, dup2 inside libc): call AFTER it

@@ -203,6 +203,7 @@ int cob_ioctl(int fd, unsigned long request, void* argument) {
       return 0;
     case FIOCLEX:
     case FIONCLEX:
+      socket->first_number = -1;
       return static_cast<int>(libc_result(raw::call(SYS_ioctl, fd, static_cast<long>(request), 0)));
     default:
       return request >> 8 == sockets_ioctl ? interface_ioctl(request, argument) : fail(ENOTTY);
@@ -213,6 +214,7 @@ int cob_ioctl(int fd, unsigned long request, void* argument) {
 
 int cob_fcntl(int fd, int command, void* argument) {
   auto value = reinterpret_cast<long>(argument);
+  if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) host_gives_number();
   Object* object = lookup(fd);
   if (object == nullptr) {
     int result = static_cast<int>(libc_result(raw::fcntl(fd, command, value)));
@@ -239,6 +241,7 @@ int cob_fcntl(int fd, int command, void* argument) {
       bool nonblocking = nonblocking_at(socket, fd);
       return O_RDWR | (socket->status_flags & ~O_NONBLOCK) | (nonblocking ? O_NONBLOCK : 0);
     }
+    if (command == F_SETFD) socket->first_number = -1;
     if (command == F_SETFL) return set_status_flags(socket, fd, static_cast<int>(value));
   }
   return static_cast<int>(libc_result(raw::fcntl(fd, command, value)));

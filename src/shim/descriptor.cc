@@ -58,6 +58,7 @@ int own_login_tty(int fd) {
 }
 
 int own_forkpty(int* leader, char* name, const termios* mode, const winsize* size) {
+  host_gives_number();
   const int pid = real_forkpty(leader, name, mode, size);
   if (attached() && pid == 0) standard_numbers_replaced();
   if (attached() && pid > 0) fresh(*leader);

@@ -431,6 +431,7 @@ EpollSet* new_set() {
 }
 
 int cob_epoll_create1(int flags) {
+  host_gives_number();
   long fd = raw::call(SYS_epoll_create1, flags);
   if (fd < 0) return static_cast<int>(libc_result(fd));
   int number = fresh(static_cast<int>(fd));

@@ -89,15 +89,20 @@ def body(function):
     if function.kind == "always":
         return [f"  if (attached()) {give(cob)}", "  " + give(real)]
     if function.kind == "fresh":
-        return ["  " + give(f"fresh({real})")]
+        return ["  host_gives_number();", "  " + give(f"fresh({real})")]
+    if function.kind == "takes":
+        return ["  host_gives_number();", "  " + give(real)]
     if function.kind == "pair":
-        return [f"  const int result = {real};", "  if (result == 0) {", "    fresh(ends[0]);", "    fresh(ends[1]);",
+        return ["  host_gives_number();", f"  const int result = {real};", "  if (result == 0) {", "    fresh(ends[0]);", "    fresh(ends[1]);",
                 "  }", "  " + give("result")]
     numbers = [n for t, n in function.parameters if n in DESCRIPTORS and t == "int"]
     is_cob = " || ".join(f"is_cob({n})" for n in numbers)
     hidden = " || ".join(f"is_hidden({n})" for n in numbers)
     if function.kind == "make":
         real = f"is_made(command) ? fresh({real}) : {real}" if name == "fcntl" else f"fresh({real})"
+        makes = "if (is_made(command)) " if name == "fcntl" else ""
+        return [f"  if ({is_cob}) {give(cob)}", f"  if ({hidden}) [[unlikely]] return hidden_number();",
+                f"  {makes}host_gives_number();", "  " + give(real)]
     return [f"  if ({is_cob}) {give(cob)}", f"  if ({hidden}) [[unlikely]] return hidden_number();", "  " + give(real)]
 
 

@@ -3,6 +3,7 @@
 // call, nothing of it visible when unused. Any thread.
 #pragma once
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pty.h>

@@ -8,13 +8,34 @@
 
 namespace cob::shim {
 
+namespace {
+
+// The number may wait for the next socket instead of being closed: this was the description's only
+// one, and as the shim made it.
+bool park(int fd, Object* object) {
+  if (object == nullptr || object->kind != Kind::socket || load(object->references) != 1)
+    return false;
+  auto* socket = reinterpret_cast<Socket*>(object);
+  return socket->first_number == fd && park_number(fd, socket->placeholder, socket->close_on_exec);
+}
+
+}  // namespace
+
 int cob_close(int fd) {
-  if (is_hidden(fd)) return fail(EBADF);
-  if (!is_cob(fd)) return real_close(fd);
+  if (!is_cob(fd)) {
+    if (is_hidden(fd)) return fail(EBADF);
+    const int result = real_close(fd);
+    number_freed(fd);
+    return result;
+  }
   Critical critical;
   drop_left_pins(__builtin_frame_address(0));
   Object* object = take_out(fd);
-  int result = raw::close(fd);
+  int result = 0;
+  if (!park(fd, object)) {
+    result = raw::close(fd);
+    number_freed(fd);
+  }
   if (object != nullptr) drop(object);
   return result < 0 ? fail(-result) : 0;
 }
@@ -36,6 +57,8 @@ int cob_close_range(unsigned first, unsigned last, int flags) {
     }
   }
   int result = close_range_around_hidden(first, last, static_cast<u32>(flags));
+  if ((flags & static_cast<int>(CLOSE_RANGE_CLOEXEC)) == 0 && first < table_entries)
+    number_freed(static_cast<int>(first));
   return result < 0 ? fail(-result) : 0;
 }
 
@@ -47,6 +70,7 @@ void cob_closefrom(int low) {
 
 int cob_dup(int fd) {
   if (is_hidden(fd)) return fail(EBADF);
+  host_gives_number();
   Critical critical;
   Object* object = hold(fd);
   int copy = raw::dup(fd);

@@ -20,6 +20,24 @@ struct Pool {
   u32 size;
 };
 Pool pool;
+
+constexpr u32 parked_numbers = 1'024;  // numbers that can be parked; 0 to 2 never are
+constexpr u32 parked_most = 64;
+constexpr u32 crowded_distance = 128;  // numbers, to the limit of open files
+constexpr u32 dups_a_look = 64;        // so often the limit of open files is read
+
+struct Parked {
+  u64 here[parked_numbers / 64];
+  u64 close_on_exec[parked_numbers / 64];
+  u16 original[parked_numbers];  // index into the pool
+  u32 used_below;                // every lower number is open or parked
+  u32 refused;                   // NothingParked that live
+  u32 dups;
+  u32 crowded_from;  // sockets with such numbers: the table is almost full, nothing is parked
+  bool crowded;
+};
+Parked parked;
+
 u64 random_state[2];
 
 u64 new_token() { return call::token_mark | (random_u64() & ~call::token_mark_mask); }
@@ -44,8 +62,71 @@ i32 take_original() {
   return static_cast<i32>(index);
 }
 
+bool bit(const u64* bits, u32 number) { return (bits[number / 64] >> (number % 64) & 1) != 0; }
+void set_bit(u64* bits, u32 number, bool on) {
+  const u64 mask = 1ULL << (number % 64);
+  bits[number / 64] = on ? bits[number / 64] | mask : bits[number / 64] & ~mask;
+}
+
+// REQUIRES: pool_lock. The placeholder is no description's any more.
+void release_original(u32 index) {
+  pool.in_use[index] = false;
+  if (pool.burned[index]) {  // a fresh eventfd takes its place
+    close_hidden(pool.original[index]);
+    u64 token = new_token();
+    int original = make_hidden(new_eventfd(token, O_CLOEXEC));
+    pool.original[index] = original;
+    pool.token[index] = token;
+    pool.burned[index] = false;
+    if (original < 0) return;  // the entry is lost, sockets get eventfds of their own
+  }
+  pool.free[pool.free_count++] = static_cast<u16>(index);
+}
+
+// REQUIRES: pool_lock. Takes the number out of the parked ones; it is open and not hidden then.
+u32 unpark(u32 number) {
+  set_bit(parked.here, number, false);
+  store(table_view.parked, table_view.parked - 1);
+  unhide(static_cast<int>(number));
+  return parked.original[number];
+}
+
+// REQUIRES: pool_lock.
+void close_parked_from(u32 first) {
+  for (u32 number = first; table_view.parked > 0 && number < parked_numbers; ++number) {
+    if (!bit(parked.here, number)) continue;
+    const u32 index = unpark(number);
+    raw::close(static_cast<int>(number));
+    release_original(index);
+  }
+}
+
+// REQUIRES: pool_lock, one is parked. The lowest.
+int take_parked(Placeholder& placeholder, bool close_on_exec) {
+  u32 word = 0;
+  while (parked.here[word] == 0) ++word;
+  const u32 number = word * 64 + static_cast<u32>(__builtin_ctzll(parked.here[word]));
+  const u32 index = unpark(number);
+  placeholder = {pool.token[index], static_cast<i32>(index)};
+  const int fd = static_cast<int>(number);
+  if (bit(parked.close_on_exec, number) != close_on_exec)
+    raw::fcntl(fd, F_SETFD, close_on_exec ? FD_CLOEXEC : 0);
+  return fd;
+}
+
+// REQUIRES: pool_lock. The host gave this number as its lowest.
+void learn_lowest(u32 number) {
+  if (number >= parked.used_below) parked.used_below = number + 1;
+  if (parked.dups++ % dups_a_look == 0) {
+    const u32 limit = limit_of_numbers();
+    parked.crowded_from = limit > crowded_distance ? limit - crowded_distance : 0;
+  }
+  parked.crowded = number >= parked.crowded_from;
+}
+
 int duplicate_original(Placeholder& placeholder, int flags) {
   Guard guard(pool_lock);
+  if (table_view.parked > 0) return take_parked(placeholder, (flags & O_CLOEXEC) != 0);
   i32 index = take_original();
   if (index == no_pool_entry) {
     placeholder = {new_token(), no_pool_entry};
@@ -58,6 +139,7 @@ int duplicate_original(Placeholder& placeholder, int flags) {
   }
   pool.in_use[index] = true;
   placeholder = {pool.token[index], index};
+  learn_lowest(static_cast<u32>(fd));
   return fd;
 }
 
@@ -85,27 +167,13 @@ void return_placeholder(const Placeholder& placeholder) {
   Guard guard(pool_lock);
   auto index = static_cast<u32>(placeholder.pool_index);
   if (index >= pool.size || pool.token[index] != placeholder.token) return;
-  pool.in_use[index] = false;
-  if (pool.burned[index]) {  // a fresh eventfd takes its place
-    close_hidden(pool.original[index]);
-    u64 token = new_token();
-    int original = make_hidden(new_eventfd(token, O_CLOEXEC));
-    pool.original[index] = original;
-    pool.token[index] = token;
-    pool.burned[index] = false;
-    if (original < 0) return;  // the entry is lost, sockets get eventfds of their own
-  }
-  pool.free[pool.free_count++] = static_cast<u16>(index);
+  release_original(index);
 }
 
 void burn_placeholder(Placeholder& placeholder) {
   if (placeholder.pool_index == no_pool_entry) return;
   Guard guard(pool_lock);
   pool.burned[placeholder.pool_index] = true;
-}
-
-void burn_all_placeholders_in_use() {
-  for (u32 i = 0; i < pool.size; ++i) pool.burned[i] = pool.burned[i] || pool.in_use[i];
 }
 
 void rename_originals(int from, int to) {
@@ -119,7 +187,64 @@ void forget_pool() {
   pool.size = 0;
   pool.free_count = 0;
   for (u32 i = 0; i < pool_entries; ++i) pool.in_use[i] = pool.burned[i] = false;
+  parked = Parked{};
+  store(table_view.parked, 0U);
   random_state[0] = random_state[1] = 0;
+}
+
+bool park_number(int fd, Placeholder& placeholder, bool close_on_exec) {
+  const auto number = static_cast<u32>(fd);
+  if (placeholder.pool_index == no_pool_entry || fd <= STDERR_FILENO || number >= parked_numbers)
+    return false;
+  Guard guard(pool_lock);
+  const auto index = static_cast<u32>(placeholder.pool_index);
+  if (pool.token[index] != placeholder.token || pool.burned[index]) return false;
+  if (number >= parked.used_below || table_view.parked == parked_most) return false;
+  if (parked.refused > 0 || parked.crowded) return false;
+  hide(fd);
+  set_bit(parked.here, number, true);
+  set_bit(parked.close_on_exec, number, close_on_exec);
+  parked.original[number] = static_cast<u16>(index);
+  store(table_view.parked, table_view.parked + 1);
+  placeholder.pool_index = no_pool_entry;
+  return true;
+}
+
+void number_freed(int fd) {
+  const u32 number = fd < 0 ? 0 : static_cast<u32>(fd);
+  if (number >= load(parked.used_below)) return;
+  Guard guard(pool_lock);
+  if (number >= parked.used_below) return;
+  store(parked.used_below, number);
+  close_parked_from(number);
+}
+
+bool unpark_number(int fd) {
+  const auto number = static_cast<u32>(fd);
+  if (number >= parked_numbers) return false;
+  Guard guard(pool_lock);
+  if (!bit(parked.here, number)) return false;
+  release_original(unpark(number));
+  return true;
+}
+
+void give_up_parked() {
+  Guard guard(pool_lock);
+  u32 lowest = 0;
+  while (lowest < parked.used_below && !bit(parked.here, lowest)) ++lowest;
+  store(parked.used_below, lowest);
+  close_parked_from(lowest);
+}
+
+NothingParked::NothingParked() {
+  Guard guard(pool_lock);
+  ++parked.refused;
+  close_parked_from(0);
+}
+
+NothingParked::~NothingParked() {
+  Guard guard(pool_lock);
+  --parked.refused;
 }
 
 u64 read_token(int fd) {

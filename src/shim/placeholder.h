@@ -2,7 +2,11 @@
 // Model: a description owns an eventfd whose count is its token, so /proc/self/fdinfo names the
 // description. The first descriptions take theirs from a pool of hidden originals (one host dup a
 // socket); an original that another program may hold is never used again. Beyond the pool each
-// description gets an eventfd of its own. Any thread; guarded by the pool's lock.
+// description gets an eventfd of its own. A closed number may stay open on the host with its
+// placeholder ("parked", hidden from the program) for the next description, which spares the host a
+// close and a dup a connection. Parked numbers are always the lowest free ones, so sockets get the
+// numbers that POSIX says; they are closed before the host gives the program another number
+// (host_gives_number). Any thread; guarded by the pool's lock.
 #pragma once
 
 #include "shim/table.h"
@@ -23,9 +27,28 @@ void return_placeholder(const Placeholder& placeholder);
 // Another program may hold duplicates from now on (fork, exec, SCM_RIGHTS): do not use this
 // original again.
 void burn_placeholder(Placeholder& placeholder);
-void burn_all_placeholders_in_use();
 void rename_originals(int from, int to);  // a hidden number moved (give_up_number)
 void forget_pool();                       // forked child: the originals are its parent's
+
+// Instead of the host's close: keeps the number with its placeholder, which it takes over, for a
+// later take_placeholder. close_on_exec: of the number. False when it must be closed: too many are
+// kept, the number is not known to be among the lowest free ones, or others may hold the
+// placeholder.
+bool park_number(int fd, Placeholder& placeholder, bool close_on_exec);
+// The program closed this number on the host (or all from it on): AFTER it happened.
+void number_freed(int fd);
+// A parked number that the program wants for itself (dup2): it stays open for the dup to replace.
+// False: it is not parked.
+bool unpark_number(int fd);
+// While it lives no number is parked: an image must not inherit one.
+class NothingParked {
+ public:
+  NothingParked();
+  ~NothingParked();
+  NothingParked(const NothingParked&) = delete;
+  NothingParked& operator=(const NothingParked&) = delete;
+};
+
 u64 random_u64();
 // The token of the eventfd at `fd` when it is a placeholder, else 0. Reads fdinfo.
 u64 read_token(int fd);

@@ -217,6 +217,7 @@ int poll_list(pollfd* fds, nfds_t count, i64 deadline_ns, const sigset_t* mask) 
 
 bool any_cob(const pollfd* fds, nfds_t count) {
   for (nfds_t i = 0; i < count; ++i) {
+    if (is_hidden(fds[i].fd)) return true;  // it must look closed
     if (is_cob(fds[i].fd)) {
       Object* object = lookup(fds[i].fd);
       if (object != nullptr && (object->kind == Kind::socket ||
@@ -265,7 +266,8 @@ int put(fd_set* set, int fd, bool on) {
 bool any_cob_in(int count, const fd_set* in, const fd_set* out, const fd_set* except) {
   u32 end = table_high() < static_cast<u32>(count) ? table_high() : static_cast<u32>(count);
   for (int fd = 0; fd < static_cast<int>(end); ++fd) {
-    if (is_cob(fd) && (has(in, fd) || has(out, fd) || has(except, fd))) return true;
+    if (!is_cob(fd) && !is_hidden(fd)) continue;
+    if (has(in, fd) || has(out, fd) || has(except, fd)) return true;
   }
   return false;
 }

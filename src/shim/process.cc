@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "glue.h"
+#include "shim/placeholder.h"
 #include "shim/raw.h"
 #include "shim/relay.h"
 #include "shim/signal.h"
@@ -94,6 +95,7 @@ class Exec {
   char* const* environment() const { return environment_.get(); }  // null: out of memory
 
  private:
+  const NothingParked nothing_parked_;
   const Verdict verdict_;
   const ImageEnvironment environment_;
   RelayedNumbers relayed_;

@@ -156,6 +156,7 @@ ssize_t own_recvmsg(int fd, msghdr* message, int flags) {
   if (!attached()) return real_recvmsg(fd, message, flags);
   if (is_cob(fd)) return cob_recvmsg(fd, message, flags);
   if (is_hidden(fd)) return hidden_number();
+  if (message != nullptr && message->msg_controllen > 0) host_gives_number();
   const ssize_t result = real_recvmsg(fd, message, flags);
   if (result >= 0) adopt_rights(message);
   return result;
@@ -165,6 +166,7 @@ int own_recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec*
   if (!attached()) return real_recvmmsg(fd, messages, count, flags, timeout);
   if (is_cob(fd)) return cob_recvmmsg(fd, messages, count, flags, timeout);
   if (is_hidden(fd)) return hidden_number();
+  host_gives_number();
   const int result = real_recvmmsg(fd, messages, count, flags, timeout);
   for (int i = 0; i < result; ++i) adopt_rights(&messages[i].msg_hdr);
   return result;

@@ -58,6 +58,9 @@ struct alignas(64) Socket : Object {
   u32 own_error;       // an error of the shim's own making, pending
   u32 handle;
   Placeholder placeholder;
+  int first_number;  // as the shim made it, while its close-on-exec is as `close_on_exec` says; or
+                     // -1
+  bool close_on_exec;  // of that number
   int protocol;
   Lock lock;
   u32 local_address, remote_address;  // as far as the shim knows, host byte order

@@ -11,6 +11,7 @@
 
 #include "glue.h"
 #include "shim/lock.h"
+#include "shim/placeholder.h"
 #include "shim/process.h"
 #include "shim/relay.h"
 #include "shim/spawn_actions.h"
@@ -26,6 +27,7 @@ int spawn(Spawn real, bool search, pid_t* pid, const char* path,
           const posix_spawn_file_actions_t* actions, const posix_spawnattr_t* attributes,
           char* const* argv, char* const* envp) {
   const int saved = errno;
+  const NothingParked nothing_parked;
   const Verdict verdict(AT_FDCWD, path, search);
   const RelayedNumbers relayed(verdict.attachable() ? Relay::nothing : Relay::inherited, actions);
   int liveness = liveness_none;
@@ -122,6 +124,7 @@ Lock piped_lock;
 
 FILE* start_piped(const char* command, bool reads, bool close_on_exec) {
   int ends[2];
+  host_gives_number();
   if (pipe2(ends, O_CLOEXEC) < 0) return nullptr;
   const int mine = reads ? ends[0] : ends[1];
   const int childs = reads ? ends[1] : ends[0];

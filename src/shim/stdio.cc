@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "glue.h"
+#include "shim/placeholder.h"
 #include "shim/process.h"
 #include "shim/raw.h"
 
@@ -222,8 +223,10 @@ int own_fclose(FILE* stream) {
   bool was_piped = false;
   const int status = close_piped(stream, was_piped);
   if (was_piped) return status;
+  int freed = -1;
   if (as_ours(stream) == nullptr) {
     const int fd = own_fileno(stream);
+    freed = fd;
     if (fd >= 0 && is_cob(fd)) {
       fflush(stream);
       forget(fd);
@@ -233,6 +236,7 @@ int own_fclose(FILE* stream) {
     if (*variable(fd) == stream) original[fd] = nullptr;  // the program closes the stream for good
   }
   const int result = real_fclose(stream);
+  if (freed >= 0) number_freed(freed);
   follow_standard_streams();
   return result;
 }

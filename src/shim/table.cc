@@ -15,7 +15,7 @@
 
 namespace cob::shim {
 
-TableView table_view{nullptr, 0, ~0U};
+TableView table_view{nullptr, 0, ~0U, 0};
 
 namespace {
 
@@ -28,9 +28,14 @@ struct Limit {
   u64 now, most;
 };
 
-void choose_hidden_base() {
+Limit read_limit() {
   Limit limit{1024, 1024};
   raw::call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, raw::at(&limit));
+  return limit;
+}
+
+void choose_hidden_base() {
+  const Limit limit = read_limit();
   if (limit.now >= 4096) {
     hidden_base = 3584;
   } else if (limit.most >= limit.now + 512) {
@@ -54,6 +59,11 @@ bool names_file(int fd, const char* name) {
   snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
   const long n = raw::call(SYS_readlinkat, AT_FDCWD, raw::at(path), raw::at(target), sizeof target);
   return n == static_cast<long>(strlen(name)) && memcmp(target, name, strlen(name)) == 0;
+}
+
+u32 limit_of_numbers() {
+  const u64 limit = read_limit().now;
+  return limit < table_entries ? static_cast<u32>(limit) : table_entries;
 }
 
 bool table_start() {
@@ -115,7 +125,10 @@ void drop_stale(int fd) {
   errno = saved;
 }
 
-void forget(int fd) { drop_stale(fd); }
+void forget(int fd) {
+  drop_stale(fd);
+  number_freed(fd);
+}
 
 void install_duplicate(int from, int to) {
   if (from == to) return;
@@ -161,26 +174,34 @@ int make_hidden_copy(int fd) {
   }
   if (copy < 0) copy = raw::fcntl(fd, F_DUPFD_CLOEXEC, 3);  // even the hard limit is lower now
   if (copy < 0) return copy;
-  auto number = static_cast<u32>(copy);
-  if (number >= table_entries) {
+  if (static_cast<u32>(copy) >= table_entries) {
     raw::close(copy);
     return -EMFILE;
   }
-  __atomic_or_fetch(&hidden_bits[number / 64], 1ULL << (number % 64), __ATOMIC_RELAXED);
-  if (number < load(table_view.hidden_low)) store(table_view.hidden_low, number);
-  if (number >= load(hidden_high)) store(hidden_high, number + 1);
+  hide(copy);
   return copy;
 }
 
+void hide(int fd) {
+  const auto number = static_cast<u32>(fd);
+  __atomic_or_fetch(&hidden_bits[number / 64], 1ULL << (number % 64), __ATOMIC_RELAXED);
+  if (number < load(table_view.hidden_low)) store(table_view.hidden_low, number);
+  if (number >= load(hidden_high)) store(hidden_high, number + 1);
+}
+
+void unhide(int fd) {
+  __atomic_and_fetch(&hidden_bits[fd / 64], ~(1ULL << (fd % 64)), __ATOMIC_RELAXED);
+}
+
 void give_up_number(int fd) {
-  if (!is_hidden(fd)) return;
+  if (!is_hidden(fd) || unpark_number(fd)) return;
   const int copy = make_hidden_copy(fd);
   if (copy < 0) return;
   rename_in_arenas(fd, copy);
   rename_bells(fd, copy);
   rename_originals(fd, copy);
   rename_kicks(fd, copy);
-  __atomic_and_fetch(&hidden_bits[fd / 64], ~(1ULL << (fd % 64)), __ATOMIC_RELAXED);
+  unhide(fd);
 }
 
 int make_hidden(int fd) {
@@ -192,7 +213,7 @@ int make_hidden(int fd) {
 
 void close_hidden(int fd) {
   if (!is_hidden(fd)) return;
-  __atomic_and_fetch(&hidden_bits[fd / 64], ~(1ULL << (fd % 64)), __ATOMIC_RELAXED);
+  unhide(fd);
   raw::close(fd);
 }
 

@@ -22,6 +22,7 @@ struct EpollSet;
 inline constexpr u32 table_entries = 1U << 20;
 
 bool table_start();
+u32 limit_of_numbers();  // RLIMIT_NOFILE now, at most table_entries
 
 inline Object* lookup(int fd) {
   if (static_cast<u32>(fd) >= table_view.size) return nullptr;
@@ -55,6 +56,8 @@ u32 table_high();
 // The shim's own descriptors. make_hidden moves one to a high number (closing the old) and protects
 // it; close-on-exec is set. -errno on failure, the old one is closed then too.
 int make_hidden(int fd);
+void hide(int fd);    // an open number below table_entries, where it is
+void unhide(int fd);  // it stays open
 int make_hidden_copy(int fd);
 void close_hidden(int fd);
 // Closes first..last except the shim's own. 0 or -errno.

@@ -1,6 +1,8 @@
 // Numbers: the table against the host's, duplicates, the shim's own descriptors.
 
 #include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/select.h>
 #include <unistd.h>
 
 #include <set>
@@ -94,6 +96,162 @@ TEST(Table, PlaceholdersAreUsedAgainAndNeverTwiceAtOnce) {
   }
   EXPECT_EQ(tokens.size(), fds.size());
   for (int fd : fds) cob_close(fd);
+}
+
+void nothing_parked_yet() {
+  kernel();
+  host_gives_number();
+}
+
+int lowest_free() {
+  const int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  close(fd);
+  return fd;
+}
+
+TEST(Parked, AClosedNumberLooksClosedAndIsTheNextSockets) {
+  nothing_parked_yet();
+  const int lower = cob_socket(AF_INET, SOCK_STREAM, 0);
+  const int higher = cob_socket(AF_INET, SOCK_STREAM, 0);
+  ASSERT_LT(lower, higher);
+  EXPECT_EQ(cob_close(higher), 0);
+  EXPECT_EQ(cob_close(lower), 0);
+  EXPECT_TRUE(open_on_host(lower));  // what it is about
+  EXPECT_FALSE(is_cob(lower));
+  EXPECT_TRUE(is_hidden(lower));
+  EXPECT_EQ(cob_close(lower), -1);
+  EXPECT_EQ(errno, EBADF);
+  EXPECT_EQ(cob_dup(lower), -1);
+  EXPECT_EQ(errno, EBADF);
+  EXPECT_EQ(poll_now(lower, POLLIN), u32{POLLNVAL});
+  fd_set in;
+  FD_ZERO(&in);
+  FD_SET(lower, &in);
+  EXPECT_EQ(cob_select(lower + 1, &in, nullptr, nullptr, nullptr), -1);
+  EXPECT_EQ(errno, EBADF);
+  EXPECT_EQ(cob_socket(AF_INET, SOCK_STREAM, 0), lower);
+  EXPECT_EQ(cob_socket(AF_INET, SOCK_STREAM, 0), higher);
+  EXPECT_FALSE(is_hidden(lower));
+  EXPECT_EQ(token_of(lower), read_token(lower));
+  cob_close(lower);
+  cob_close(higher);
+}
+
+TEST(Parked, CloseOnExecIsAsTheNextSocketAsks) {
+  nothing_parked_yet();
+  const int fd = cob_socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  cob_close(fd);
+  ASSERT_EQ(cob_socket(AF_INET, SOCK_STREAM, 0), fd);
+  EXPECT_EQ(fcntl(fd, F_GETFD), 0);
+  cob_close(fd);
+  ASSERT_EQ(cob_socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd);
+  EXPECT_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
+  cob_fcntl(fd, F_SETFD, nullptr);  // not as the shim made it any more: really closed
+  cob_close(fd);
+  EXPECT_FALSE(open_on_host(fd));
+}
+
+TEST(Parked, ALowerNumberThatTheHostFreesIsTheNextSockets) {
+  nothing_parked_yet();
+  const int file = open("/dev/null", O_RDONLY);
+  const int first = cob_socket(AF_INET, SOCK_STREAM, 0);
+  const int second = cob_socket(AF_INET, SOCK_STREAM, 0);
+  ASSERT_LT(file, first);
+  cob_close(second);
+  EXPECT_TRUE(open_on_host(second));
+  close(file);
+  number_freed(file);  // the glue's close does this
+  EXPECT_FALSE(open_on_host(second));
+  cob_close(first);  // higher than a free number: not kept either
+  EXPECT_FALSE(open_on_host(first));
+  EXPECT_EQ(cob_socket(AF_INET, SOCK_STREAM, 0), file);
+  cob_close(file);
+}
+
+TEST(Parked, DuplicatesAndSharedPlaceholdersAreNotKept) {
+  nothing_parked_yet();
+  const int fd = cob_socket(AF_INET, SOCK_STREAM, 0);
+  const int copy = cob_dup(fd);
+  cob_close(fd);  // the description lives on
+  EXPECT_FALSE(open_on_host(fd));
+  cob_close(copy);  // not the number that the shim made
+  EXPECT_FALSE(open_on_host(copy));
+  const int shared = cob_socket(AF_INET, SOCK_STREAM, 0);
+  burn_placeholder(lookup_socket(shared)->placeholder);
+  cob_close(shared);
+  EXPECT_FALSE(open_on_host(shared));
+}
+
+TEST(Parked, NothingIsKeptFromImages) {
+  nothing_parked_yet();
+  int fd = cob_socket(AF_INET, SOCK_STREAM, 0);
+  cob_close(fd);
+  EXPECT_TRUE(open_on_host(fd));
+  const NothingParked nothing_parked;
+  EXPECT_FALSE(open_on_host(fd));
+  fd = cob_socket(AF_INET, SOCK_STREAM, 0);
+  cob_close(fd);
+  EXPECT_FALSE(open_on_host(fd));
+}
+
+TEST(Parked, WhatTheHostOpensGetsTheLowestNumber) {
+  nothing_parked_yet();
+  const int fd = cob_socket(AF_INET, SOCK_STREAM, 0);
+  cob_close(fd);
+  EXPECT_TRUE(open_on_host(fd));
+  host_gives_number();
+  EXPECT_EQ(lowest_free(), fd);
+}
+
+TEST(Parked, NothingIsKeptInAnAlmostFullTable) {
+  nothing_parked_yet();
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit low{160, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
+  for (int i = 0; i < 64; ++i) {  // so seldom it looks at the limit
+    host_gives_number();
+    const int fd = cob_socket(AF_INET, SOCK_STREAM, 0);
+    ASSERT_EQ(cob_close(fd), 0);
+  }
+  std::vector<int> files;
+  host_gives_number();
+  while (files.empty() || files.back() < 40) files.push_back(open("/dev/null", O_RDONLY));
+  const int fd = cob_socket(AF_INET, SOCK_STREAM, 0);
+  ASSERT_GT(fd, 40);
+  cob_close(fd);
+  EXPECT_FALSE(open_on_host(fd));
+  for (const int file : files) close(file);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
+TEST(Parked, ANumberThatTheProgramDupsOntoIsTheProgramsOwn) {
+  nothing_parked_yet();
+  const int fd = cob_socket(AF_INET, SOCK_STREAM, 0);
+  const int file = open("/dev/null", O_RDONLY);
+  cob_close(fd);
+  EXPECT_TRUE(is_hidden(fd));
+  EXPECT_EQ(cob_dup2(file, fd), fd);
+  EXPECT_FALSE(is_hidden(fd));
+  EXPECT_EQ(read_token(fd), 0U);
+  const int next = cob_socket(AF_INET, SOCK_STREAM, 0);
+  EXPECT_NE(next, fd);
+  cob_close(next);
+  close(fd);
+  close(file);
+}
+
+TEST(Parked, CloseRangeFreesTheNumbersBelow) {
+  nothing_parked_yet();
+  const int file = open("/dev/null", O_RDONLY);
+  const int fd = cob_socket(AF_INET, SOCK_STREAM, 0);
+  ASSERT_LT(file, fd);
+  cob_close(fd);
+  EXPECT_TRUE(open_on_host(fd));
+  const auto number = static_cast<unsigned>(file);
+  EXPECT_EQ(cob_close_range(number, number, 0), 0);
+  EXPECT_FALSE(open_on_host(file));
+  EXPECT_FALSE(open_on_host(fd));
 }
 
 TEST(Table, SlotsAreUsedAgain) {
