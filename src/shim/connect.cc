@@ -302,9 +302,7 @@ int cob_bind(int fd, const sockaddr* address, socklen_t length) {
       c.a[2] = (socket->reuse_address ? 1U : 0U) | (socket->reuse_port ? 2U : 0U);
       Reply reply = call_on(socket, c);
       if (reply.result < 0) return fail(-reply.result);
-      socket->bound = true;
-      socket->local_address = local.address;
-      socket->local_port = local.port;
+      note_bound(socket, local);
     }
   }
   return host ? real_bind(fd, address, length) : 0;

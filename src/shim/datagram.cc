@@ -309,9 +309,7 @@ int bind_datagram(Socket* socket, const sockaddr* address, socklen_t length, boo
   c.a[2] = (socket->reuse_address ? 1U : 0U) | (socket->reuse_port ? 2U : 0U) | 4U;
   const Reply reply = call_on(socket, c);
   if (reply.result < 0) return fail(-reply.result);
-  socket->bound = true;
-  socket->local_address = local.address;
-  socket->local_port = static_cast<u16>(reply.value[0]);
+  note_bound(socket, {local.address, static_cast<u16>(reply.value[0])});
   socket->port_given = local.port != 0;
   socket->may_leave = is_any(local.address) || is_loopback(local.address);
   become_cobs(socket);

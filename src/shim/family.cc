@@ -16,8 +16,7 @@ int check_family(const Socket* socket, Ipv4Endpoint& remote, int only_ipv6) {
   if (remote.address == dual_any)
     remote.address = bound_to_ipv4 ? u32{INADDR_LOOPBACK} : ipv6_loopback;
   if (is_ipv4(remote.address)) {
-    if (socket->ipv6_only) return only_ipv6;
-    return socket->bound && socket->local_address == ipv6_loopback ? ENETUNREACH : 0;
+    return socket->ipv6_only ? only_ipv6 : 0;
   }
   return bound_to_ipv4 ? EAFNOSUPPORT : 0;
 }
@@ -35,6 +34,15 @@ int read_local(const Socket* socket, const sockaddr* address, socklen_t length,
   if (is_ipv4(local.address)) return EINVAL;
   if (local.address == dual_any) local.address = ipv6_any;
   return 0;
+}
+
+void note_bound(Socket* socket, Ipv4Endpoint local) {
+  socket->bound = true;
+  socket->local_address = local.address;
+  socket->local_port = local.port;
+  if (local.address != ipv6_loopback) return;
+  socket->ipv6_only = true;
+  if (socket->inherited_flags) remember(socket);
 }
 
 int read_remote(const Socket* socket, const sockaddr* address, socklen_t length,

@@ -19,6 +19,8 @@ inline u32 unnamed_address(const Socket* socket) {
 // The address of a bind. 0 or an errno.
 int read_local(const Socket* socket, const sockaddr* address, socklen_t length,
                Ipv4Endpoint& local);
+// The bind has succeeded. Who is bound to an IPv6 address speaks IPv6 only, as Linux has it.
+void note_bound(Socket* socket, Ipv4Endpoint local);
 // The address of a connect; :: is ::1. 0 or an errno.
 int read_remote(const Socket* socket, const sockaddr* address, socklen_t length,
                 Ipv4Endpoint& remote);

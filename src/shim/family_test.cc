@@ -118,8 +118,7 @@ TEST(Family, ARemoteOfTheOtherFamilyGetsLinuxsErrors) {
     socket.ipv6 = true;
     socket.ipv6_only = c.only;
     socket.datagram = c.datagram;
-    socket.bound = c.bound != nullptr;
-    if (c.bound != nullptr) socket.local_address = inside(c.bound);
+    if (c.bound != nullptr) note_bound(&socket, {inside(c.bound), 80});
     sockaddr_in6 in = at6(c.remote, 80);
     for (const auto read : {read_remote, read_target}) {
       Ipv4Endpoint remote{};
@@ -217,6 +216,11 @@ TEST(Family, WhoIsBoundKeepsToItsFamilies) {
   ASSERT_EQ(cob_bind(fd, as_address(in), sizeof in), 0);
   EXPECT_EQ(set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1), EINVAL);
   cob_close(fd);
+  const int six = cob_socket(AF_INET6, SOCK_STREAM, 0);
+  in = at6("::1", 4'603);
+  ASSERT_EQ(cob_bind(six, as_address(in), sizeof in), 0);
+  EXPECT_EQ(option(six, IPPROTO_IPV6, IPV6_V6ONLY), 1);
+  cob_close(six);
 }
 
 TEST(Family, BothEndsSeeMappedAddresses) {
