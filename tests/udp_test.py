@@ -25,6 +25,15 @@ def free_port():
         return s.getsockname()[1]
 
 
+def is_taken(port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
 # Asks until there is an answer; the server may still be starting.
 ASK = """
 import socket, sys
@@ -247,6 +256,8 @@ class Udp(harness.CobTest):
         host = subprocess.Popen([dnsmasq, *common, f"--port={host_port}", "--listen-address=127.0.0.1", "--address=/x.test/192.0.2.8"],
                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
+            # What is refused at once dig does not wait for.
+            harness.wait_until(lambda: f":{port}" in cob.named("ss", "-uan").stdout and is_taken(host_port), what="the name servers")
             for kernel in (0, 1):
                 for p, wanted in ((port, "192.0.2.7"), (host_port, "192.0.2.8")):
                     dig = ["dig", "@127.0.0.1", "-p", str(p), "+short", "+tries=20", "+time=1", "www.x.test"]

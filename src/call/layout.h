@@ -17,7 +17,7 @@ using u64 = __u64;
 using i32 = __s32;
 using i64 = __s64;
 
-inline constexpr u32 protocol_version = 4;
+inline constexpr u32 protocol_version = 5;
 inline constexpr u32 arena_magic = 0x31626f63;  // "cob1"
 
 // Capacities of an arena; all of it is virtual until touched.
@@ -41,6 +41,11 @@ inline constexpr u32 no_chunk = 0xffff'ffff;
 
 // ---- calls
 // -----------------------------------------------------------------------------------------------------------
+
+// Addresses are IPv4's, in host byte order. These stand for IPv6's (docs/calls.md, "IPv6"):
+inline constexpr u32 ipv6_loopback = 1;  // ::1
+inline constexpr u32 ipv6_any = 2;       // bound to ::, IPV6_V6ONLY
+inline constexpr u32 dual_any = 3;       // bound to ::, for IPv4 too
 
 enum class Op : u16 {
   none = 0,
@@ -69,7 +74,8 @@ enum class Op : u16 {
   bind,    // socket; a[0] = address, a[1] = port, a[2] = reuse_address | reuse_port << 1 | datagram
            // << 2
            // -> value[0] = port bound
-  listen,  // socket; a[0] = backlog -> value[0] = offer ring index
+  listen,  // socket; a[0] = backlog, a[1] = where, of one that is not bound: 0, ipv6_any, dual_any
+           // -> value[0] = offer ring index
   connect_local,  // as connect, to an address that may belong to the host: ECONNREFUSED |
                   // EHOSTUNREACH (not a cob address: the shim makes it a host socket), 0: started
   use,  // socket: second holder's first use: the seat climbs. 0, then KernelSocket::shared tells
@@ -78,8 +84,9 @@ enum class Op : u16 {
   receive_shared,  // socket; a[0] = max bytes, a[1] bit 0: peek, bit 1: more for a call
                    // that has bytes already, an error stays pending -> result = bytes; value[0..5]
                    // = chunk ids (u32 pairs)
-  connect_datagram,  // socket; a[0] = address, a[1] = port, a[2] = DatagramConnect. -EHOSTUNREACH:
-                     // not a cob address (an undecided one: the shim makes it a host socket)
+  connect_datagram,  // socket; a[0] = address, a[1] = port, a[2] = DatagramConnect, a[3] = to what
+                     // it is bound if it is not, as of `listen`. -EHOSTUNREACH: not a cob address
+                     // (an undecided one: the shim makes it a host socket)
   receive_datagram,  // socket whose seat is away; a[0] bit 0: peek -> result = bytes of the oldest
                      // datagram and its DatagramHeader; value[0] = first chunk of a list; each is
                      // the program's until `free_receive`

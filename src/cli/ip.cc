@@ -116,7 +116,7 @@ void print_link(const json& link) {
 
 void show_link(Cob& cob, const IpOptions& options, Context& context, bool addresses) {
   json link = link_of(cob, options, context);
-  const std::string address = format_ipv4(cob.device.address);
+  const std::string address = format_host(cob.device.address);
   if (addresses)
     link["addr_info"] = json::array({{{"family", "inet"},
                                       {"local", address},
@@ -138,7 +138,7 @@ void show_neighbours(Cob& cob, const IpOptions& options, Context& context) {
       fmt::print(stderr, "cob: {}; its neighbours are missing\n", kernel.problem());
     }
     for (const kernel::NeighbourRow& row : rows) {
-      json entry = {{"dst", format_ipv4(row.address)},
+      json entry = {{"dst", format_host(row.address)},
                     {"dev", "cob0"},
                     {"state",
                      {row.fresh      ? "REACHABLE"
@@ -162,9 +162,9 @@ void show_neighbours(Cob& cob, const IpOptions& options, Context& context) {
 
 void show_routes(const Cob& cob, const Context& context) {
   const u32 bits = cob.device.prefix_bits;
-  const std::string own = format_ipv4(cob.device.address);
+  const std::string own = format_host(cob.device.address);
   const std::string net =
-      fmt::format("{}/{}", format_ipv4(cob.device.address & mask_of(bits)), bits);
+      fmt::format("{}/{}", format_host(cob.device.address & mask_of(bits)), bits);
   const json routes = json::array(
       {{{"type", "local"}, {"dst", own}, {"dev", "cob0"}, {"scope", "host"}},
        {{"type", "local"}, {"dst", "127.0.0.0/8"}, {"dev", "cob0"}, {"scope", "host"}},

@@ -55,7 +55,10 @@ std::span<const u32> shown_pids(const SocketRow& row) {
 
 }  // namespace
 
-std::string format_ipv4(u32 a) {
+std::string format_host(u32 a) {
+  if (a == net::ipv6_loopback.value) return "[::1]";
+  if (a == net::ipv6_any.value) return "[::]";
+  if (a == net::dual_any.value) return "*";  // as ss(8)
   return fmt::format("{}.{}.{}.{}", a >> 24, (a >> 16) & 255, (a >> 8) & 255, a & 255);
 }
 
@@ -65,7 +68,7 @@ const char* state_name(u8 state) {
 }
 
 std::string SocketText::end_point(u32 address, u16 port, bool datagram) const {
-  const std::string host = format_ipv4(address);
+  const std::string host = format_host(address);
   if (!numeric_) {
     if (const servent* service = ::getservbyport(htons(port), datagram ? "udp" : "tcp");
         service != nullptr)
@@ -79,7 +82,10 @@ std::string SocketText::local(const SocketRow& row) const {
 }
 
 std::string SocketText::remote(const SocketRow& row) const {
-  if (row.state == kernel::state_listening || row.remote_port == 0) return "0.0.0.0:*";
+  if (row.state == kernel::state_listening || row.remote_port == 0) {
+    if (row.local_address == net::dual_any.value) return "*:*";
+    return net::Ipv4Address{row.local_address}.families() == 1 ? "0.0.0.0:*" : "[::]:*";
+  }
   return end_point(row.remote_address, row.remote_port, has(row, kernel::row_datagram));
 }
 
@@ -164,11 +170,11 @@ nlohmann::json SocketText::json(const SocketRow& row, int kernel) const {
       {"kernel", kernel},
       {"recv_q", row.receive_queue},
       {"send_q", row.send_queue},
-      {"local", {{"address", format_ipv4(row.local_address)}, {"port", row.local_port}}},
+      {"local", {{"address", format_host(row.local_address)}, {"port", row.local_port}}},
       {"processes", std::move(processes)},
       {"holders", row.holders}};
   if (has(row, kernel::row_datagram)) {
-    json["peer"] = {{"address", format_ipv4(row.remote_address)}, {"port", row.remote_port}};
+    json["peer"] = {{"address", format_host(row.remote_address)}, {"port", row.remote_port}};
     json["dropped"] = row.dropped;
     json["memory"] = {{"receive_limit", row.receive_limit}, {"send_limit", row.send_limit}};
     return json;
@@ -177,7 +183,7 @@ nlohmann::json SocketText::json(const SocketRow& row, int kernel) const {
     json["syn_queue"] = row.syn_queue;
     return json;
   }
-  json["peer"] = {{"address", format_ipv4(row.remote_address)},
+  json["peer"] = {{"address", format_host(row.remote_address)},
                   {"port", row.remote_port},
                   {"by", peer_name(row)}};
   if (row.wait != 0 || row.state == time_wait)

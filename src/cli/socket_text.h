@@ -10,7 +10,7 @@
 
 namespace cob::cli {
 
-std::string format_ipv4(u32 address);  // host byte order
+std::string format_host(u32 address);  // net::Ipv4Address::value, those that stand for IPv6's too
 const char* state_name(u8 state);      // "ESTAB"
 
 class SocketText {

@@ -14,6 +14,7 @@
 #include "call/layout.h"
 #include "cli/commands.h"
 #include "cli/control_client.h"
+#include "cli/socket_text.h"
 #include "message/link_layout.h"
 
 namespace cob::cli {
@@ -42,10 +43,6 @@ std::string state_of(const kernel::Board& board, Time now) {
   return now.ns - static_cast<i64>(board.heartbeat_ns) > stuck_after.ns ? "stuck" : "running";
 }
 
-std::string dotted(u32 a) {
-  return fmt::format("{}.{}.{}.{}", a >> 24, (a >> 16) & 255, (a >> 8) & 255, a & 255);
-}
-
 // proc(5), statm: pages mapped, pages resident (shared ones included). 0: the process is gone.
 u64 resident_kib(u32 pid) {
   std::ifstream statm(fmt::format("/proc/{}/statm", pid));
@@ -58,7 +55,7 @@ nlohmann::json listeners_of(const kernel::Board& board) {
   nlohmann::json listeners = nlohmann::json::array();
   for (const kernel::BoardListener& listener : board.listener) {
     if (listener.port != 0)
-      listeners.push_back(fmt::format("{}:{}", dotted(listener.address), listener.port));
+      listeners.push_back(fmt::format("{}:{}", format_host(listener.address), listener.port));
   }
   return listeners;
 }
@@ -68,7 +65,7 @@ nlohmann::json queues_of(const kernel::Board& board) {
   nlohmann::json listeners = nlohmann::json::array(), programs = listeners, peers = listeners;
   for (const kernel::BoardListener& l : board.listener) {
     if (l.port == 0) continue;
-    listeners.push_back({{"listener", fmt::format("{}:{}", dotted(l.address), l.port)},
+    listeners.push_back({{"listener", fmt::format("{}:{}", format_host(l.address), l.port)},
                          {"accept_queue", l.accept_queue},
                          {"backlog", l.backlog},
                          {"handshakes", l.syn_queue}});

@@ -182,14 +182,16 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       result = sockets_->connect_datagram(
           program, number,
           {net::Ipv4Address{static_cast<u32>(call.a[0])}, Port(static_cast<u16>(call.a[1]))},
-          static_cast<call::DatagramConnect>(static_cast<u32>(call.a[2])));
+          static_cast<call::DatagramConnect>(static_cast<u32>(call.a[2])),
+          net::Ipv4Address{static_cast<u32>(call.a[3])});
       break;
     case Op::membership:
       result = sockets_->change_membership(
           program, number, net::Ipv4Address{static_cast<u32>(call.a[0])}, call.a[1] == 1);
       break;
     case Op::listen:
-      sockets_->listen(program, number, static_cast<u32>(std::min<u64>(call.a[0], 65'535)), origin);
+      sockets_->listen(program, number, static_cast<u32>(std::min<u64>(call.a[0], 65'535)),
+                       net::Ipv4Address{static_cast<u32>(call.a[1])}, origin);
       return;
     case Op::connect_local:
       result = sockets_->connect_local(

@@ -40,7 +40,7 @@ Result<Port> Sockets::ephemeral_port(net::Endpoint remote, net::Ipv4Address loca
 
 // What the uplink reaches: docs/network.md; the shim decides by the same rule.
 bool Sockets::goes_out(net::Ipv4Address address) const {
-  if (!options_.uplink || ours(address) || address.is_any()) return false;
+  if (!options_.uplink || ours(address) || address.value >> 24 == 0) return false;
   const u32 host_bits = options_.prefix_bits >= 32 ? 0 : ~0u >> options_.prefix_bits;
   if (((address.value ^ options_.address.value) & ~host_bits) == 0)
     return host_bits <= 1 || (address.value & host_bits) != host_bits;  // not its broadcast

@@ -126,10 +126,10 @@ void Sockets::bind_datagram(Program& program, u32 number, net::Endpoint local, b
 }
 
 // A port for a socket that sends or connects without bind: one that this kernel grants.
-Result<void> Sockets::bind_itself(Description& d) {
+Result<void> Sockets::bind_itself(Description& d, net::Ipv4Address any) {
   if (d.bound) return {};
   if (d.claiming) return Error::of(EALREADY, "a bind is under way");
-  const net::Endpoint local{{}, TRY(ephemeral_datagram_port())};
+  const net::Endpoint local{any, TRY(ephemeral_datagram_port())};
   i32 result = -EADDRINUSE;
   d.reuse_address = d.reuse_port = false;
   directory_.claim({.local = local,
@@ -144,6 +144,12 @@ Result<void> Sockets::bind_itself(Description& d) {
   return opened;
 }
 
+// What is bound to no address sends from here.
+net::Ipv4Address Sockets::source_towards(net::Ipv4Address to) const {
+  if (to.is_ipv6_loopback()) return to;
+  return to.is_loopback() ? net::Ipv4Address{INADDR_LOOPBACK} : options_.address;
+}
+
 bool Sockets::is_group(net::Ipv4Address address) const {
   const u32 host = options_.prefix_bits == 0 ? ~0u : ~0u >> options_.prefix_bits;
   return address.is_multicast() || address.value == 0xffff'ffff ||
@@ -151,9 +157,10 @@ bool Sockets::is_group(net::Ipv4Address address) const {
 }
 
 i32 Sockets::connect_datagram(Program& program, u32 number, net::Endpoint remote,
-                              call::DatagramConnect how) {
+                              call::DatagramConnect how, net::Ipv4Address any) {
   Description& d = *program.slot(number).description;
   if (d.claiming) return -EALREADY;
+  if (!any.is_any()) return -EINVAL;
   if (d.state != SocketState::undecided && d.state != SocketState::datagram) return -EINVAL;
   if (d.datagram == nullptr && d.bound) return -EINVAL;  // a stream socket's port
   if (how == call::DatagramConnect::dissolve) {
@@ -181,12 +188,10 @@ i32 Sockets::connect_datagram(Program& program, u32 number, net::Endpoint remote
   if (!there) return -EHOSTUNREACH;
   if (how == call::DatagramConnect::look) return 0;
   if (d.datagram == nullptr) d.datagram = std::make_unique<Datagram>();
-  if (const auto bound = bind_itself(d); bound.is_error()) return -bound.error().code;
+  if (const auto bound = bind_itself(d, any); bound.is_error()) return -bound.error().code;
   if (how == call::DatagramConnect::send) return 0;
   net::Endpoint local = d.datagram->bound;
-  if (local.address.is_any())
-    local.address =
-        remote.address.is_loopback() ? net::Ipv4Address{INADDR_LOOPBACK} : options_.address;
+  if (local.address.is_any()) local.address = source_towards(remote.address);
   d.local = local;
   d.remote = remote;
   stack_->udp_connect(d.datagram->id, local, remote);
@@ -251,7 +256,7 @@ void Sockets::send_to(Program& program, u32 number, const call::CallSlot& call) 
                       .time_to_live = static_cast<u8>(call.a[0] >> 56)};
     if (send.remote.port.value == 0) send.remote = d.remote;
     const net::Ipv4Address from{static_cast<u32>(call.a[2])};
-    if (ours(from)) send.local.address = from;
+    if (ours(from) && from.families() == send.remote.address.families()) send.local.address = from;
     if (send.remote.port.value != 0)
       send_datagram(d, send, std::span(pieces).first(count), (flags & call::datagram_no_loop) == 0);
     counters_.bytes_out += chunks.bytes;
@@ -264,8 +269,7 @@ void Sockets::send_datagram(Description& d, net::UdpSend& send,
                             std::span<const net::UdpPiece> pieces, bool loop) {
   const net::Ipv4Address to = send.remote.address;
   const bool unnamed = send.local.address.is_any() || is_group(send.local.address);
-  if (unnamed)
-    send.local.address = to.is_loopback() ? net::Ipv4Address{INADDR_LOOPBACK} : options_.address;
+  if (unnamed) send.local.address = source_towards(to);
   if (is_group(to)) {
     if (!loop) return;  // the cob is one host
     for (const KernelId kernel : directory_.find_group(send.remote, !to.is_multicast())) {
@@ -275,7 +279,9 @@ void Sockets::send_datagram(Description& d, net::UdpSend& send,
     return;
   }
   i32 error = ENETUNREACH;
-  if (goes_out(to)) {
+  if (send.local.address.families() != to.families()) {
+    // No packet has addresses of both.
+  } else if (goes_out(to)) {
     send.route = net::Route::uplink();
     // ip_route_output of Linux: loopback's source is not let out.
     const auto sent = send.local.address == options_.address

@@ -53,7 +53,7 @@ class Datagrams : public OneKernel {
   }
   i32 connect(Program& p, u32 number, net::Endpoint remote,
               call::DatagramConnect how = call::DatagramConnect::connect) {
-    return sockets_.connect_datagram(p, number, remote, how);
+    return sockets_.connect_datagram(p, number, remote, how, {});
   }
   u32 sequence_ = 0;
 };
@@ -205,7 +205,7 @@ TEST_F(Datagrams, PortsAreASpaceOfTheirOwn) {
   EXPECT_EQ(bind(a, 1, {us, Port(81)}), -EINVAL);  // a listener
   sockets_.let_go(a, 2, false);
   EXPECT_EQ(bind(a, 3, {us, Port(80)}), 0);
-  sockets_.listen(a, 3, 1, {.program = a.id(), .sequence = 99});
+  sockets_.listen(a, 3, 1, {}, {.program = a.id(), .sequence = 99});
   EXPECT_EQ(answered(a), -EINVAL);
   EXPECT_EQ(sockets_.connect_local(a, 3, {us, Port(80)}, {}), -EISCONN);
 }

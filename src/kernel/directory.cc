@@ -44,8 +44,7 @@ ClaimMessage to_message(const PortClaim& c) {
 bool claims_conflict(const PortClaim& a, const PortClaim& b) {
   if (a.owner == b.owner && a.handle == b.handle) return false;
   if (a.local.port != b.local.port || a.transport != b.transport) return false;
-  if (!a.local.address.is_any() && !b.local.address.is_any() && a.local.address != b.local.address)
-    return false;
+  if (!a.local.address.overlaps(b.local.address)) return false;
   if (a.reuse_port && b.reuse_port) return false;
   return !(a.reuse_address && b.reuse_address && !b.listening);
 }
@@ -291,7 +290,9 @@ void Directory::add(const Reached& reached) {
 }
 
 bool Directory::by_uplink(const Reached& reached) {
-  return reached.transport == Transport::stream && !reached.local.address.is_loopback();
+  const net::Ipv4Address address = reached.local.address;
+  return reached.transport == Transport::stream && !address.is_loopback() &&
+         (address.families() & 1) != 0;
 }
 
 u32 Directory::reachable_listeners(Port port) const {
@@ -317,14 +318,14 @@ std::optional<KernelId> Directory::find_listener(net::Endpoint destination) {
   if (found == listeners_.end()) return std::nullopt;
   u32 matches = 0;
   for (const ListenerEntry& e : found->second) {
-    if (!e.address.is_any() && e.address != destination.address) continue;
+    if (!e.address.overlaps(destination.address)) continue;
     if (e.kernel == self_) return self_;
     ++matches;
   }
   if (matches == 0) return std::nullopt;
   u32 wanted = turn_++ % matches;
   for (const ListenerEntry& e : found->second) {
-    if (!e.address.is_any() && e.address != destination.address) continue;
+    if (!e.address.overlaps(destination.address)) continue;
     if (wanted-- == 0) return e.kernel;
   }
   return std::nullopt;
@@ -337,11 +338,11 @@ std::optional<KernelId> Directory::find_datagram(net::Endpoint destination, u32 
   u32 equals = 0;
   bool all_reuse = true;
   for (const ListenerEntry& e : found->second) {
-    if (!e.address.is_any() && e.address != destination.address) continue;
-    if (best == nullptr || (best->address.is_any() && !e.address.is_any())) {
+    if (!e.address.overlaps(destination.address)) continue;
+    if (best == nullptr || e.address.precision() > best->address.precision()) {
       equals = 0;
       all_reuse = true;
-    } else if (e.address.is_any() && !best->address.is_any()) {
+    } else if (e.address.precision() < best->address.precision()) {
       continue;
     }
     best = &e;
@@ -361,7 +362,7 @@ std::vector<KernelId> Directory::find_group(net::Endpoint group, bool broadcast)
   const auto found = listeners_.find(key_of(group.port, Transport::datagram));
   if (found == listeners_.end()) return kernels;
   for (const ListenerEntry& e : found->second) {
-    if (e.address != group.address && !(broadcast && e.address.is_any())) continue;
+    if (broadcast ? !e.address.overlaps(group.address) : e.address != group.address) continue;
     if (std::find(kernels.begin(), kernels.end(), e.kernel) == kernels.end())
       kernels.push_back(e.kernel);
   }
@@ -374,7 +375,7 @@ std::optional<KernelId> Directory::listener_for(net::Endpoint destination,
   if (found == listeners_.end()) return std::nullopt;
   std::vector<KernelId> listen;
   for (const ListenerEntry& e : found->second) {
-    if (!e.address.is_any() && e.address != destination.address) continue;
+    if (!e.address.overlaps(destination.address)) continue;
     if (e.kernel == self_) return self_;
     listen.push_back(e.kernel);
   }

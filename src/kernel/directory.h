@@ -94,8 +94,8 @@ class Directory {
   void remove_listener(net::Endpoint local) { remove({.local = local}); }
   // A kernel that listens on `destination`: this one if it does, else any, in turn.
   std::optional<KernelId> find_listener(net::Endpoint destination);
-  // The kernel whose socket a datagram is for: a bound address before 0.0.0.0; of several that all
-  // reuse the port one by `hash`, else the latest.
+  // The kernel whose socket a datagram is for: a bound address before 0.0.0.0, that before a :: for
+  // both families; of several that all reuse the port one by `hash`, else the latest.
   std::optional<KernelId> find_datagram(net::Endpoint destination, u32 hash) const;
   // Kernels with a socket that joined the group; of a broadcast, with one on the port. At most one
   // of each.

@@ -73,6 +73,58 @@ TEST(Directory, AHomeThatLivesDecides) {
   EXPECT_EQ(second.result, -EADDRINUSE);
 }
 
+// RFC 3493 section 5.3, and Linux's rules for it: claimed one after the other without options.
+TEST(Directory, ClaimsOfTheTwoFamiliesConflictOnlyThroughADualOne) {
+  using net::Ipv4Address;
+  const Ipv4Address any4{}, loopback4{0x7f00'0001};
+  const auto conflict = [](Ipv4Address first, Ipv4Address second, bool reuse) {
+    const PortClaim a{
+        .local = {second, Port(80)}, .owner = KernelId(0), .handle = 2, .reuse_address = reuse};
+    const PortClaim b{
+        .local = {first, Port(80)}, .owner = KernelId(0), .handle = 1, .reuse_address = reuse};
+    EXPECT_EQ(claims_conflict(a, b), claims_conflict(b, a));
+    return claims_conflict(a, b);
+  };
+  for (const Ipv4Address a : {any4, loopback4}) {
+    EXPECT_TRUE(conflict(a, net::dual_any, false));
+    EXPECT_FALSE(conflict(a, net::dual_any, true));
+    EXPECT_FALSE(conflict(a, net::ipv6_any, false));
+    EXPECT_FALSE(conflict(a, net::ipv6_loopback, false));
+  }
+  EXPECT_TRUE(conflict(net::ipv6_any, net::ipv6_loopback, false));
+  EXPECT_TRUE(conflict(net::ipv6_any, net::dual_any, false));
+  EXPECT_TRUE(conflict(net::dual_any, net::ipv6_loopback, false));
+}
+
+TEST(Directory, AListenerIsFoundAtTheAddressesOfItsFamilies) {
+  Peer a(0), b(1);
+  const net::Endpoint loopback4{{0x7f00'0001}, Port(80)}, loopback6{net::ipv6_loopback, Port(80)};
+  const auto found = [&](net::Ipv4Address bound, net::Endpoint at) {
+    a.directory.add_listener({bound, Port(80)});
+    const bool there = a.directory.find_listener(at).has_value();
+    a.directory.remove_listener({bound, Port(80)});
+    return there;
+  };
+  EXPECT_TRUE(found({}, loopback4));
+  EXPECT_FALSE(found({}, loopback6));
+  EXPECT_TRUE(found(net::dual_any, loopback4));
+  EXPECT_TRUE(found(net::dual_any, loopback6));
+  EXPECT_FALSE(found(net::ipv6_any, loopback4));
+  EXPECT_TRUE(found(net::ipv6_any, loopback6));
+}
+
+TEST(Directory, ADatagramIsForTheSocketOfItsOwnFamilyBeforeADualOne) {
+  Peer a(0), b(1);
+  connect(a, b);
+  a.directory.add({{net::dual_any, Port(80)}, Transport::datagram});
+  b.directory.add({{{}, Port(80)}, Transport::datagram});
+  for (Peer* p : {&a, &b}) p->poll(start);
+  a.poll(start);
+  EXPECT_EQ(a.directory.find_datagram({{0x7f00'0001}, Port(80)}, 0), KernelId(1));
+  EXPECT_EQ(a.directory.find_datagram({net::ipv6_loopback, Port(80)}, 0), KernelId(0));
+  EXPECT_EQ(b.directory.find_datagram({net::ipv6_loopback, Port(80)}, 0), KernelId(0));
+}
+
 TEST(Directory, AHomeThatIsDownGrantsAtOnceAndIsToldWhenItIsBack) {
   Peer a(0), b(1);
   Answer granted, refused;

@@ -30,7 +30,8 @@ Holder* holder_of(Description& d, const Program& program, u32 number) {
 }
 }  // namespace
 
-void Sockets::listen(Program& program, u32 number, u32 backlog, const CallOrigin& origin) {
+void Sockets::listen(Program& program, u32 number, u32 backlog, net::Ipv4Address any,
+                     const CallOrigin& origin) {
   Description& d = *program.slot(number).description;
   backlog = std::clamp<u32>(backlog, 1, 4096);  // as net.core.somaxconn
   if (d.state == SocketState::listening) {
@@ -42,12 +43,13 @@ void Sockets::listen(Program& program, u32 number, u32 backlog, const CallOrigin
   if (d.claiming) return answer(origin, -EALREADY);
   if (!take_offer_ring(*holder_of(d, program, number))) return answer(origin, -ENOBUFS);
   if (!d.bound) {  // listen without bind takes an ephemeral port, as in Linux
-    const auto port = ephemeral_port({}, {});
+    const auto port = any.is_any() ? ephemeral_port({}, any)
+                                   : Result<Port>(Error::of(EINVAL, "listening nowhere"));
     if (port.is_error()) {
       for (Holder& h : d.holders) give_offer_ring(h);
       return answer(origin, -EADDRINUSE);
     }
-    d.local = {{}, port.value()};
+    d.local = {any, port.value()};
   }
   const PortClaim claim{.local = d.local,
                         .owner = options_.self,

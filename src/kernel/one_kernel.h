@@ -96,7 +96,7 @@ class OneKernel : public testing::Test, public Sockets::Programs, public net::Fr
     sockets_.bind(p, number, {{}, Port(port)}, true, reuse_port,
                   {.program = p.id(), .sequence = 1});
     EXPECT_EQ(answered(p), 0);
-    sockets_.listen(p, number, backlog, {.program = p.id(), .sequence = 2});
+    sockets_.listen(p, number, backlog, {}, {.program = p.id(), .sequence = 2});
     EXPECT_EQ(answered(p), 0);
     sockets_.want_accept(p, number);
     return number;

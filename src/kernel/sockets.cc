@@ -5,6 +5,9 @@ namespace cob::kernel {
 
 using call::SocketState;
 
+static_assert(net::ipv6_loopback.value == call::ipv6_loopback &&
+              net::ipv6_any.value == call::ipv6_any && net::dual_any.value == call::dual_any);
+
 namespace {
 constexpr u32 index_bits = 20;
 constexpr u32 index_mask = (1u << index_bits) - 1;

@@ -102,11 +102,15 @@ class Sockets final : public net::SocketLayer {
   // Answers through `done`, possibly later (another kernel keeps the port).
   void bind(Program& program, u32 slot, net::Endpoint local, bool reuse_address, bool reuse_port,
             const CallOrigin& origin);
-  void listen(Program& program, u32 slot, u32 backlog, const CallOrigin& origin);
+  // `any`: where it listens if it is not bound.
+  void listen(Program& program, u32 slot, u32 backlog, net::Ipv4Address any,
+              const CallOrigin& origin);
   // datagram.cc
   void bind_datagram(Program& program, u32 slot, net::Endpoint local, bool reuse_address,
                      bool reuse_port, const CallOrigin& origin);
-  i32 connect_datagram(Program& program, u32 slot, net::Endpoint remote, call::DatagramConnect how);
+  // `any`: to what it is bound if it is not yet.
+  i32 connect_datagram(Program& program, u32 slot, net::Endpoint remote, call::DatagramConnect how,
+                       net::Ipv4Address any);
   void send_to(Program& program, u32 slot, const call::CallSlot& call);
   // The chunks are lent to the program.
   i32 receive_datagram(Program& program, u32 slot, bool peek, u64* first_chunk);
@@ -213,11 +217,12 @@ class Sockets final : public net::SocketLayer {
 
   // datagram.cc
   Result<Port> ephemeral_datagram_port();
-  Result<void> bind_itself(Description& d);
+  Result<void> bind_itself(Description& d, net::Ipv4Address any);
   Result<void> open_datagram(Description& d, net::Endpoint local);
   void close_datagram(Description& d);
   void unbind_datagram(Description& d);
   bool is_group(net::Ipv4Address address) const;
+  net::Ipv4Address source_towards(net::Ipv4Address to) const;
   bool has_chunks_for(const Description& d, std::size_t bytes) const;
   void send_datagram(Description& d, net::UdpSend& send, std::span<const net::UdpPiece> pieces,
                      bool loop);

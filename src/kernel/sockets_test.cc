@@ -276,7 +276,7 @@ TEST_F(OneKernel, ListenFailsWhenTheProgramHasNoOfferRingLeft) {
   Program& b = program();
   for (u32 i = 1; i < call::max_listeners; ++i) listener(b, i, static_cast<u16>(1'000 + i));
   open(b, call::max_listeners);
-  sockets_.listen(b, call::max_listeners, 16, {.program = b.id(), .sequence = 1});
+  sockets_.listen(b, call::max_listeners, 16, {}, {.program = b.id(), .sequence = 1});
   EXPECT_EQ(answered(b), -ENOBUFS);
   // The last of them accepts, and one that is closed makes room.
   open(a, 1);

@@ -35,6 +35,8 @@ void copy_options(const Socket* from, Socket* to) {
   to->linger2 = from->linger2;
   to->max_segment = from->max_segment;
   to->congestion = from->congestion;
+  to->ipv6 = from->ipv6;
+  to->ipv6_only = from->ipv6_only;
   inherit_plain(from, to);
 }
 
@@ -116,7 +118,7 @@ int cob_accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
     Ipv4Endpoint peer{};
     int result = accept_now(listener, flags, peer);
     if (result >= 0) {
-      write_address(peer, address, length);
+      write_address(peer, listener->ipv6, address, length);
       return result;
     }
     if (result != -EAGAIN) return fail(-result);

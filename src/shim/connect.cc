@@ -1,14 +1,14 @@
 // socket, bind, listen, connect, and the turn of an undecided socket into a host socket. socket(7),
-// ip(7), tcp(7). Model: a socket over IPv4 is undecided until bind or connect (datagram.cc: or a
-// first datagram) says whose address it uses; docs/calls.md. Any thread; a socket's lock is held
-// over its decision.
+// ip(7), tcp(7). Model: a socket of AF_INET or AF_INET6 is undecided until bind or connect
+// (datagram.cc: or a first datagram) says whose address it uses; docs/calls.md. Any thread; a
+// socket's lock is held over its decision.
 
 #include <netinet/tcp.h>
 
-#include "shim/address.h"
 #include "shim/datagram.h"
 #include "shim/decide.h"
 #include "shim/epoll.h"
+#include "shim/family.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
 #include "shim/wait.h"
@@ -52,12 +52,26 @@ bool is_refused(int host) {
   return error == ECONNREFUSED;
 }
 
+struct HostAddress {
+  HostAddress(Ipv4Endpoint from, bool ipv6) {
+    write_address(from, ipv6, reinterpret_cast<sockaddr*>(&storage), &length);
+  }
+  long at() const { return raw::at(&storage); }
+  sockaddr_in6 storage{};  // the longer of the two
+  socklen_t length = sizeof(sockaddr_in6);
+};
+
+int bind_host(const Socket* socket, int host, u16 port) {
+  const HostAddress local({socket->local_address, port}, socket->ipv6);
+  return static_cast<int>(raw::call(SYS_bind, host, local.at(), local.length));
+}
+
 }  // namespace
 
 int host_socket(Socket* socket) {
   int host = static_cast<int>(
-      raw::call(SYS_socket, AF_INET, (socket->datagram ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC,
-                socket->protocol));
+      raw::call(SYS_socket, socket->ipv6 ? AF_INET6 : AF_INET,
+                (socket->datagram ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, socket->protocol));
   if (host < 0) return host;
   drop_stale(host);
   for (u32 i = 0; i < socket->option_count; ++i) {
@@ -74,24 +88,15 @@ int to_host(Socket* socket, bool keep_bind, const Ipv4Endpoint* first) {
   if (nonblocking) raw::fcntl(host, F_SETFL, O_NONBLOCK);
   int result = 0;
   if (keep_bind && socket->bound) {
-    sockaddr_in in{};
-    in.sin_family = AF_INET;
-    in.sin_addr.s_addr = htonl(socket->local_address);
-    in.sin_port = htons(socket->local_port);
-    result = static_cast<int>(raw::call(SYS_bind, host, raw::at(&in), sizeof in));
-    if (result == -EADDRINUSE && socket->datagram && !socket->port_given) {
-      in.sin_port = 0;  // the cob chose it, the host has another there
-      result = static_cast<int>(raw::call(SYS_bind, host, raw::at(&in), sizeof in));
-    }
+    result = bind_host(socket, host, socket->local_port);
+    if (result == -EADDRINUSE && socket->datagram && !socket->port_given)
+      result = bind_host(socket, host, 0);  // the cob chose it, the host has another there
   }
   int connected = 0;
   if (result == 0 && first != nullptr) {
-    sockaddr_in in{};
-    in.sin_family = AF_INET;
-    in.sin_addr.s_addr = htonl(first->address);
-    in.sin_port = htons(first->port);
+    const HostAddress to(*first, socket->ipv6);
     raw::fcntl(host, F_SETFL, O_NONBLOCK);
-    connected = static_cast<int>(raw::call(SYS_connect, host, raw::at(&in), sizeof in));
+    connected = static_cast<int>(raw::call(SYS_connect, host, to.at(), to.length));
     if (!nonblocking) raw::fcntl(host, F_SETFL, 0);
     if (connected == -EINPROGRESS && is_refused(host)) connected = -ECONNREFUSED;
     if (connected == -ECONNREFUSED) result = connected;
@@ -108,13 +113,14 @@ int to_host(Socket* socket, bool keep_bind, const Ipv4Endpoint* first) {
 }
 
 bool may_be_ours(u32 address) {
-  return address == 0 || is_loopback(address) || address == g.cob_address;
+  return is_any(address) || is_loopback(address) || address == g.cob_address;
 }
 
 // What the cob reaches if it has a way out, which its kernel knows (Sockets::goes_out()). Else it
 // is the host's.
 bool goes_out(u32 address) {
-  if (g.reach_bits > 32 || may_be_ours(address) || address >> 28 >= 14) return false;
+  if (g.reach_bits > 32 || may_be_ours(address) || address >> 28 >= 14 || address >> 24 == 0)
+    return false;
   if (g.reach_bits == 0) return true;
   const u32 host_bits = g.reach_bits == 32 ? 0 : ~0U >> g.reach_bits;
   if (((address ^ g.cob_address) & ~host_bits) != 0) return false;
@@ -233,10 +239,11 @@ int dissolve(Socket* socket) {
 }  // namespace
 
 int cob_socket(int domain, int type, int protocol) {
+  const bool internet = domain == AF_INET || domain == AF_INET6;
   const bool datagram =
-      domain == AF_INET && (type & 0xf) == SOCK_DGRAM && (protocol == 0 || protocol == IPPROTO_UDP);
-  const bool stream = domain == AF_INET && (type & 0xf) == SOCK_STREAM &&
-                      (protocol == 0 || protocol == IPPROTO_TCP);
+      internet && (type & 0xf) == SOCK_DGRAM && (protocol == 0 || protocol == IPPROTO_UDP);
+  const bool stream =
+      internet && (type & 0xf) == SOCK_STREAM && (protocol == 0 || protocol == IPPROTO_TCP);
   if ((!stream && !datagram) || (type & ~(0xf | SOCK_CLOEXEC | SOCK_NONBLOCK)) != 0) {
     host_gives_number();
     return fresh(real_socket(domain, type, protocol));
@@ -250,6 +257,7 @@ int cob_socket(int domain, int type, int protocol) {
   if (socket == nullptr) return fail(ENFILE);
   socket->protocol = protocol;
   socket->datagram = datagram;
+  socket->ipv6 = domain == AF_INET6;
   socket->placeholder.pool_index = no_pool_entry;
   if ((type & SOCK_NONBLOCK) != 0) socket->status_flags = O_NONBLOCK;
   int fd = take_placeholder(socket->placeholder, (type & SOCK_CLOEXEC) != 0 ? O_CLOEXEC : 0);
@@ -276,9 +284,7 @@ int cob_bind(int fd, const sockaddr* address, socklen_t length) {
     return to_the_host ? real_bind(fd, address, length) : result;
   }
   Ipv4Endpoint local{};
-  if (!read_address(address, length, local)) {
-    return fail(length < sizeof(sockaddr_in) ? EINVAL : EAFNOSUPPORT);
-  }
+  if (const int error = read_local(socket, address, length, local)) return fail(error);
   bool host = false;
   {
     Guard guard(socket->lock);
@@ -299,9 +305,7 @@ int cob_bind(int fd, const sockaddr* address, socklen_t length) {
       c.a[2] = (socket->reuse_address ? 1U : 0U) | (socket->reuse_port ? 2U : 0U);
       Reply reply = call_on(socket, c);
       if (reply.result < 0) return fail(-reply.result);
-      socket->bound = true;
-      socket->local_address = local.address;
-      socket->local_port = local.port;
+      note_bound(socket, local);
     }
   }
   return host ? real_bind(fd, address, length) : 0;
@@ -325,6 +329,7 @@ int cob_listen(int fd, int backlog) {
   }
   Call c{.op = Op::listen};
   c.a[0] = backlog < 0 ? 4'096 : static_cast<u32>(backlog);
+  c.a[1] = unnamed_address(socket);
   Reply reply = call_on(socket, c);
   if (reply.result < 0) return fail(-reply.result);
   socket->backlog = static_cast<u32>(c.a[0]);
@@ -347,9 +352,7 @@ int cob_connect(int fd, const sockaddr* address, socklen_t length) {
   }
   if (length < sizeof(sa_family_t)) return fail(EINVAL);
   if (address->sa_family == AF_UNSPEC) return dissolve(socket);
-  if (!read_address(address, length, remote)) {
-    return fail(length < sizeof(sockaddr_in) ? EINVAL : EAFNOSUPPORT);
-  }
+  if (const int wrong = read_remote(socket, address, length, remote)) return fail(wrong);
   bool nonblocking = nonblocking_at(socket, fd);
   int error = 0;
   Begun begun_as = Begun::cob;

@@ -129,7 +129,7 @@ int cob_getsockname(int fd, sockaddr* address, socklen_t* length) {
   SocketNames names{};
   Ipv4Endpoint own{socket->local_address, socket->local_port};
   if (names_of(socket, names)) own = {names.local_address, names.local_port};
-  write_address(own, address, length);
+  write_address(own, socket->ipv6, address, length);
   return 0;
 }
 
@@ -146,7 +146,7 @@ int cob_getpeername(int fd, sockaddr* address, socklen_t* length) {
   const bool has_peer = socket->datagram || connected(socket);
   if (!has_peer || !names_of(socket, names)) return fail(ENOTCONN);
   if (socket->datagram && names.remote_port == 0) return fail(ENOTCONN);
-  write_address({names.remote_address, names.remote_port}, address, length);
+  write_address({names.remote_address, names.remote_port}, socket->ipv6, address, length);
   return 0;
 }
 

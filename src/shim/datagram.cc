@@ -6,9 +6,10 @@
 #include "shim/datagram.h"
 
 #include <netinet/in.h>
-#include <netinet/ip.h>
 
+#include "shim/datagram_extras.h"
 #include "shim/decide.h"
+#include "shim/family.h"
 #include "shim/revive.h"
 #include "shim/send.h"
 
@@ -38,6 +39,7 @@ int ask(Socket* socket, DatagramConnect how, Ipv4Endpoint remote) {
   c.a[0] = remote.address;
   c.a[1] = remote.port;
   c.a[2] = static_cast<u32>(how);
+  c.a[3] = unnamed_address(socket);
   const i32 result = call_on(socket, c).result;
   return result < 0 ? -result : 0;
 }
@@ -60,6 +62,10 @@ bool nothing_came(const Socket* socket) {
   return acquire(socket->kernel->received) == load(socket->consumed);
 }
 
+bool may_become_hosts(const Socket* socket) {
+  return socket->stage == Stage::undecided || (socket->may_leave && nothing_came(socket));
+}
+
 enum class Whose : u8 { cob, host, failed };
 
 // Whose the socket is when it addresses `remote`, by the table of docs/calls.md; it is turned into
@@ -70,8 +76,7 @@ Whose decide(Socket* socket, DatagramConnect how, Ipv4Endpoint remote, int& erro
     error = ENETDOWN;
     return Whose::failed;
   }
-  const bool undecided = socket->stage == Stage::undecided;
-  const bool free = undecided || (socket->may_leave && nothing_came(socket));
+  const bool free = may_become_hosts(socket);
   const u32 to = remote.address;
   const bool maybe_out = goes_out(to);
   const Arena* arena = maybe_out ? attach() : nullptr;
@@ -109,45 +114,6 @@ Whose decide(Socket* socket, DatagramConnect how, Ipv4Endpoint remote, int& erro
 
 // ---- sending
 
-// What a message says beside its bytes.
-struct Extras {
-  u32 local_address = 0;  // IP_PKTINFO
-  int type_of_service = -1, time_to_live = -1;
-};
-
-// 0 or an errno, as Linux's ip_cmsg_send.
-int read_extras(const msghdr* message, Extras& extras) {
-  if (message == nullptr || message->msg_control == nullptr) return 0;
-  auto* m = const_cast<msghdr*>(message);
-  for (cmsghdr* h = CMSG_FIRSTHDR(m); h != nullptr; h = CMSG_NXTHDR(m, h)) {
-    if (h->cmsg_len < sizeof(cmsghdr)) return EINVAL;
-    if (h->cmsg_level != IPPROTO_IP) continue;
-    const size_t bytes = h->cmsg_len - CMSG_LEN(0);
-    int number = 0;
-    memcpy(&number, CMSG_DATA(h), bytes < sizeof number ? bytes : sizeof number);
-    switch (h->cmsg_type) {
-      case IP_PKTINFO: {
-        in_pktinfo info{};
-        if (bytes < sizeof info) return EINVAL;
-        memcpy(&info, CMSG_DATA(h), sizeof info);
-        extras.local_address = ntohl(info.ipi_spec_dst.s_addr);
-        break;
-      }
-      case IP_TTL:
-        if (bytes != sizeof number || number < 1 || number > 255) return EINVAL;
-        extras.time_to_live = number;
-        break;
-      case IP_TOS:
-        if (number < 0 || number > 255) return EINVAL;
-        extras.type_of_service = number;
-        break;
-      default:
-        return EINVAL;
-    }
-  }
-  return 0;
-}
-
 struct Chosen {
   u32 chunk[max_datagram_chunks + 1];
   u32 count = 0;
@@ -179,6 +145,8 @@ int post_datagram(Socket* socket, const DatagramOut& out, u32 bytes, Ipv4Endpoin
   Arena* arena = socket->arena;
   const u32 chunks = (bytes + chunk_bytes - 1) / chunk_bytes;
   const bool listed = chunks > chunks_in_send_to;
+  const bool towards_ipv6 = !is_ipv4(remote.address);
+  if (extras.local_address != 0 && is_ipv4(extras.local_address) == towards_ipv6) return EINVAL;
   if (room_or_ask(socket) == 0) return EAGAIN;
   Chosen chosen;
   if (bytes > 0 && !take_datagram_chunks(arena, chunks + (listed ? 1 : 0), chosen)) {
@@ -192,11 +160,15 @@ int post_datagram(Socket* socket, const DatagramOut& out, u32 bytes, Ipv4Endpoin
     left -= part;
   }
   const bool group = is_group(remote.address);
-  const u8 time_to_live = extras.time_to_live >= 0 ? static_cast<u8>(extras.time_to_live)
-                          : group                  ? socket->group_time_to_live
-                                                   : socket->time_to_live;
-  const u8 service = extras.type_of_service >= 0 ? static_cast<u8>(extras.type_of_service)
-                                                 : socket->type_of_service;
+  const int asked_time = towards_ipv6 ? extras.hop_limit : extras.time_to_live;
+  const int asked_service = towards_ipv6 ? extras.traffic_class : extras.type_of_service;
+  const u8 time_to_live = asked_time >= 0 ? static_cast<u8>(asked_time)
+                          : towards_ipv6  ? socket->hop_limit
+                          : group         ? socket->group_time_to_live
+                                          : socket->time_to_live;
+  const u8 service = asked_service >= 0 ? static_cast<u8>(asked_service)
+                     : towards_ipv6     ? socket->traffic_class
+                                        : socket->type_of_service;
   const u16 flags = static_cast<u16>((listed ? datagram_listed : 0) |
                                      (group && socket->group_loop_off ? datagram_no_loop : 0));
   Call c{.op = Op::send_to};
@@ -233,8 +205,7 @@ int try_send(Socket* socket, const DatagramOut& out, u32 bytes, const Ipv4Endpoi
     if (remote.port == 0) return EDESTADDRREQ;
     if ((acquire(socket->kernel->flags) & flag_send_closed) != 0) return EPIPE;
     if (!socket->broadcast && is_broadcast(remote.address)) return EACCES;
-    return post_datagram(socket, out, bytes, {is_group(remote.address) ? remote.address : 0, 0},
-                         extras);
+    return post_datagram(socket, out, bytes, {remote.address, 0}, extras);
   }
   Ipv4Endpoint remote = *to;
   if (!socket->broadcast && is_broadcast(remote.address) && socket->stage == Stage::datagram)
@@ -258,16 +229,12 @@ int try_send(Socket* socket, const DatagramOut& out, u32 bytes, const Ipv4Endpoi
 }
 
 // The address of a send: 0, an errno; `to` stays null without one.
-int read_destination(const DatagramOut& out, Ipv4Endpoint& remote, const Ipv4Endpoint*& to) {
+int read_destination(const Socket* socket, const DatagramOut& out, Ipv4Endpoint& remote,
+                     const Ipv4Endpoint*& to) {
   if (out.to == nullptr || out.length == 0) return 0;
-  if (out.length < sizeof(sockaddr_in)) return EINVAL;
-  sockaddr_in in{};
-  memcpy(&in, out.to, sizeof in);
-  if (in.sin_family != AF_INET && in.sin_family != AF_UNSPEC) return EAFNOSUPPORT;
-  remote = {ntohl(in.sin_addr.s_addr), ntohs(in.sin_port)};
-  if (remote.port == 0) return EINVAL;
-  to = &remote;
-  return 0;
+  const int error = read_target(socket, out.to, out.length, remote);
+  if (error == 0) to = &remote;
+  return error == EDESTADDRREQ ? 0 : error;
 }
 
 }  // namespace
@@ -282,8 +249,10 @@ ssize_t send_datagram(const DatagramOut& out) {
   Ipv4Endpoint remote{};
   const Ipv4Endpoint* to = nullptr;
   Extras extras;
-  int error = read_destination(out, remote, to);
-  if (error == 0) error = read_extras(out.message, extras);
+  const Socket* named = lookup_socket(out.fd);
+  if (named == nullptr) return -ENOTSOCK;
+  int error = read_destination(named, out, remote, to);
+  if (error == 0) error = read_extras(out.message, named->ipv6, to, extras);
   if (error != 0) return -error;
   i64 deadline = -1;
   for (;;) {
@@ -313,8 +282,8 @@ ssize_t send_datagram(const DatagramOut& out) {
 
 int bind_datagram(Socket* socket, const sockaddr* address, socklen_t length, bool& host) {
   Ipv4Endpoint local{};
-  if (length < sizeof(sockaddr_in)) return fail(EINVAL);
-  if (!read_address(address, length, local)) {
+  if (const int error = read_local(socket, address, length, local)) {
+    if (error != EAFNOSUPPORT || socket->ipv6) return fail(error);
     // Linux takes AF_UNSPEC with 0.0.0.0.
     sockaddr_in in{};
     memcpy(&in, address, sizeof in);
@@ -340,11 +309,9 @@ int bind_datagram(Socket* socket, const sockaddr* address, socklen_t length, boo
   c.a[2] = (socket->reuse_address ? 1U : 0U) | (socket->reuse_port ? 2U : 0U) | 4U;
   const Reply reply = call_on(socket, c);
   if (reply.result < 0) return fail(-reply.result);
-  socket->bound = true;
-  socket->local_address = local.address;
-  socket->local_port = static_cast<u16>(reply.value[0]);
+  note_bound(socket, {local.address, static_cast<u16>(reply.value[0])});
   socket->port_given = local.port != 0;
-  socket->may_leave = local.address == 0 || is_loopback(local.address);
+  socket->may_leave = is_any(local.address) || is_loopback(local.address);
   become_cobs(socket);
   return 0;
 }
@@ -361,9 +328,7 @@ int connect_datagram(Socket* socket, const sockaddr* address, socklen_t length, 
     return 0;
   }
   Ipv4Endpoint remote{};
-  if (!read_address(address, length, remote)) {
-    return fail(length < sizeof(sockaddr_in) ? EINVAL : EAFNOSUPPORT);
-  }
+  if (const int wrong = read_remote(socket, address, length, remote)) return fail(wrong);
   const bool was_undecided = socket->stage == Stage::undecided;
   if (!socket->broadcast && is_broadcast(remote.address)) return fail(EACCES);
   int error = 0;
@@ -378,6 +343,13 @@ int connect_datagram(Socket* socket, const sockaddr* address, socklen_t length, 
   }
   if (was_undecided) socket->may_leave = true;
   return 0;
+}
+
+int leave_cob(Socket* socket) {
+  Guard guard(socket->lock);
+  settle(socket);
+  if (is_dead(socket)) return ENETDOWN;
+  return may_become_hosts(socket) ? to_host(socket, true) : ENODEV;
 }
 
 bool bind_anew(Socket* socket) {

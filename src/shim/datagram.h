@@ -35,6 +35,8 @@ ssize_t send_datagram(const DatagramOut& out);
 int bind_datagram(Socket* socket, const sockaddr* address, socklen_t length, bool& host);
 int connect_datagram(Socket* socket, const sockaddr* address, socklen_t length, bool& host);
 int shutdown_datagram(Socket* socket, int how);
+// It becomes the host's, if it may: 0 or an errno.
+int leave_cob(Socket* socket);
 
 // FIONREAD: bytes of the next datagram.
 i64 next_datagram_bytes(Socket* socket, int fd);

@@ -130,7 +130,7 @@ int get_datagram_option(Socket* socket, int level, int name, int& number, bool& 
         return 0;
     }
   }
-  if (level != IPPROTO_IP) return ENOPROTOOPT;
+  if (level != IPPROTO_IP) return socket->ipv6 ? ENOPROTOOPT : EOPNOTSUPP;
   switch (name) {
     case IP_MULTICAST_TTL:
       number = socket->group_time_to_live;

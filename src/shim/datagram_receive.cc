@@ -153,14 +153,14 @@ class Control {
   Control(const Control&) = delete;
   Control& operator=(const Control&) = delete;
 
-  void put(int type, const void* data, size_t bytes) {
+  void put(int level, int type, const void* data, size_t bytes) {
     if (message_->msg_control == nullptr || room_ - used_ < CMSG_LEN(bytes)) {
       message_->msg_flags |= MSG_CTRUNC;
       return;
     }
     cmsghdr header{};
     header.cmsg_len = CMSG_LEN(bytes);
-    header.cmsg_level = IPPROTO_IP;
+    header.cmsg_level = level;
     header.cmsg_type = type;
     u8* at = static_cast<u8*>(message_->msg_control) + used_;
     memcpy(at, &header, sizeof header);
@@ -174,25 +174,46 @@ class Control {
   size_t used_ = 0;
 };
 
+// The cob is no interface of the host's; it stands for loopback.
+constexpr u32 interface_index = 1;
+
+// True if that is all: a datagram of IPv6's.
+bool tell_ipv6(const Socket* socket, const DatagramHeader& header, Control& control) {
+  if (socket->tell_ipv6_packet_info) {
+    in6_pktinfo info{};
+    info.ipi6_addr = to_ipv6(header.local_address);
+    info.ipi6_ifindex = interface_index;
+    control.put(IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
+  }
+  if (header.local_address != ipv6_loopback) return false;
+  const int hop_limit = header.time_to_live, traffic_class = header.type_of_service;
+  if (socket->tell_hop_limit)
+    control.put(IPPROTO_IPV6, IPV6_HOPLIMIT, &hop_limit, sizeof hop_limit);
+  if (socket->tell_traffic_class)
+    control.put(IPPROTO_IPV6, IPV6_TCLASS, &traffic_class, sizeof traffic_class);
+  return true;
+}
+
 void tell(const Socket* socket, const DatagramHeader& header, msghdr* message) {
   if (message->msg_name != nullptr)
-    write_address({header.remote_address, header.remote_port},
+    write_address({header.remote_address, header.remote_port}, socket->ipv6,
                   static_cast<sockaddr*>(message->msg_name), &message->msg_namelen);
   Control control(message);
+  if (socket->ipv6 && tell_ipv6(socket, header, control)) return;
   if (socket->tell_packet_info) {
     in_pktinfo info{};
-    info.ipi_ifindex = 1;  // the cob is no interface of the host's; it stands for loopback
+    info.ipi_ifindex = static_cast<int>(interface_index);
     info.ipi_addr.s_addr = htonl(header.local_address);
     info.ipi_spec_dst.s_addr =
         htonl(header.local_address >> 28 == 14 ? g.cob_address : header.local_address);
-    control.put(IP_PKTINFO, &info, sizeof info);
+    control.put(IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
   }
   if (socket->tell_time_to_live) {
     const int ttl = header.time_to_live;
-    control.put(IP_TTL, &ttl, sizeof ttl);
+    control.put(IPPROTO_IP, IP_TTL, &ttl, sizeof ttl);
   }
   if (socket->tell_type_of_service)
-    control.put(IP_TOS, &header.type_of_service, sizeof header.type_of_service);
+    control.put(IPPROTO_IP, IP_TOS, &header.type_of_service, sizeof header.type_of_service);
 }
 
 }  // namespace

@@ -251,6 +251,7 @@ void adopt_at_start(bool attached_before) {
 
 void before_fork(ForkPlan& plan) {
   critical_enter();
+  plan = {};
   if (g.inherited) attach();
   if (current_arena() != nullptr) check_death(current_arena());
   revive_listeners();

@@ -31,12 +31,21 @@ u64 datagram_bits_of(const Socket* s) {
          (s->port_given ? 1U << 14 : 0U);
 }
 
+// Those of IPv6, beyond the congestion control's name.
+u64 ipv6_bits_of(const Socket* s) {
+  const u32 bits = (s->ipv6 ? 1U : 0U) | (s->ipv6_only ? 2U : 0U) |
+                   (s->tell_ipv6_packet_info ? 4U : 0U) | (s->tell_hop_limit ? 8U : 0U) |
+                   (s->tell_traffic_class ? 16U : 0U);
+  return static_cast<u64>(bits) << 58;
+}
+
 u64 bits_of(const Socket* s) {
   return (s->reuse_address ? 1U : 0U) | (s->reuse_port ? 2U : 0U) | (s->no_delay ? 4U : 0U) |
          (s->cork ? 8U : 0U) | (s->keep_alive ? 16U : 0U) | (s->linger_on ? 32U : 0U) |
          (s->quick_ack ? 64U : 0U) | (s->protocol != 0 ? 128U : 0U) | datagram_bits_of(s) |
          static_cast<u64>(s->keep_idle) << 16 | static_cast<u64>(s->keep_interval) << 32 |
-         static_cast<u64>(s->keep_probes) << 48 | static_cast<u64>(s->congestion) << 56;
+         static_cast<u64>(s->keep_probes) << 48 | static_cast<u64>(s->congestion) << 56 |
+         ipv6_bits_of(s);
 }
 
 void set_bits(Socket* s, u64 bits) {
@@ -59,7 +68,12 @@ void set_bits(Socket* s, u64 bits) {
   s->keep_idle = static_cast<u16>(bits >> 16);
   s->keep_interval = static_cast<u16>(bits >> 32);
   s->keep_probes = static_cast<u8>(bits >> 48);
-  s->congestion = static_cast<CongestionName>(bits >> 56);
+  s->congestion = static_cast<CongestionName>(bits >> 56 & 3);
+  s->ipv6 = (bits >> 58 & 1) != 0;
+  s->ipv6_only = (bits >> 59 & 1) != 0;
+  s->tell_ipv6_packet_info = (bits >> 60 & 1) != 0;
+  s->tell_hop_limit = (bits >> 61 & 1) != 0;
+  s->tell_traffic_class = (bits >> 62 & 1) != 0;
 }
 
 void keep_number(Socket* socket, int level, int name, int value) {
@@ -104,6 +118,7 @@ void recall(Socket* socket) {
 void recall_for_host(Socket* socket) {
   recall(socket);
   if (socket->stage != Stage::undecided) return;
+  if (socket->ipv6_only) keep_number(socket, IPPROTO_IPV6, IPV6_V6ONLY, 1);
   if (socket->reuse_address) keep_number(socket, SOL_SOCKET, SO_REUSEADDR, 1);
   if (socket->reuse_port) keep_number(socket, SOL_SOCKET, SO_REUSEPORT, 1);
   if (socket->keep_alive) keep_number(socket, SOL_SOCKET, SO_KEEPALIVE, 1);

@@ -1,4 +1,4 @@
-// getsockopt, setsockopt on cob sockets. socket(7), tcp(7), ip(7).
+// getsockopt, setsockopt on cob sockets. socket(7), tcp(7), ip(7); IPv6's: family.cc.
 // Model: what the kernel must know is posted as set_option; what only the shim needs is kept in the
 // Socket; what servers set and has no effect here is accepted and read back; the rest is
 // ENOPROTOOPT. An undecided socket keeps all for a host socket. Any thread; the socket's lock.
@@ -11,6 +11,7 @@
 
 #include "shim/datagram.h"
 #include "shim/epoll.h"
+#include "shim/family.h"
 #include "shim/information.h"
 #include "shim/option_plain.h"
 
@@ -201,7 +202,7 @@ int get_socket_level(Socket* socket, int name, void* value, socklen_t* length) {
       number = SOCK_STREAM;
       break;
     case SO_DOMAIN:
-      number = AF_INET;
+      number = socket->ipv6 ? AF_INET6 : AF_INET;
       break;
     case SO_PROTOCOL:
       number = IPPROTO_TCP;
@@ -331,6 +332,10 @@ void post_options(Socket* socket) {
 
 int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
   Socket* socket = lookup_socket(fd);
+  if (socket != nullptr && joins_ipv6_group(socket, level, name)) {
+    if (const int error = leave_cob(socket)) return fail(error);
+    socket = nullptr;
+  }
   if (socket == nullptr) {
     return static_cast<int>(
         libc_result(raw::call(SYS_setsockopt, fd, level, name, raw::at(value), length)));
@@ -344,9 +349,14 @@ int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t len
   memcpy(&number, value, length < sizeof number ? length : sizeof number);
   const bool short_ip_value = level == IPPROTO_IP && length > 0;  // one byte will do
   bool handled = false;
-  if (socket->datagram) error = set_datagram_option(socket, level, name, value, length, handled);
+  if (level == IPPROTO_IPV6) {
+    error = set_ipv6_option(socket, name, value, length);
+    handled = true;
+  } else if (socket->datagram) {
+    error = set_datagram_option(socket, level, name, value, length, handled);
+  }
   if (handled || error != 0) {
-    // a datagram socket's own
+    // IPv6's, or a datagram socket's own
   } else if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
     error = set_congestion(socket, value, length);
   } else if (length < sizeof number && !short_ip_value) {
@@ -380,10 +390,15 @@ int cob_getsockopt(int fd, int level, int name, void* value, socklen_t* length) 
   const bool passing =
       (level == SOL_SOCKET && name == SO_ERROR) || (level == IPPROTO_TCP && name == TCP_INFO);
   if (socket->inherited_flags && !passing) recall(socket);
-  int error = ENOPROTOOPT;
+  int error = socket->ipv6 ? ENOPROTOOPT : EOPNOTSUPP;  // of a level that there is not
   bool handled = false;
   int own = 0;
-  if (socket->datagram) error = get_datagram_option(socket, level, name, own, handled);
+  if (level == IPPROTO_IPV6) {
+    error = get_ipv6_option(socket, name, own);
+    handled = true;
+  } else if (socket->datagram) {
+    error = get_datagram_option(socket, level, name, own, handled);
+  }
   if (handled || (socket->datagram && error != 0)) {
     if (error == 0) {
       const bool one_byte = level == IPPROTO_IP && *length < sizeof own && *length > 0;
@@ -399,6 +414,8 @@ int cob_getsockopt(int fd, int level, int name, void* value, socklen_t* length) 
     error = get_socket_level(socket, name, value, length);
   } else if (level == IPPROTO_TCP) {
     error = get_tcp_level(socket, name, value, length);
+  } else if (level == IPPROTO_IP) {
+    error = ENOPROTOOPT;
   }
   return error == 0 ? 0 : fail(error);
 }

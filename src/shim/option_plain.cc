@@ -22,6 +22,8 @@ constexpr PlainOption number(int level, int name, int initial, int least, int mo
   return {level, name, initial, least, most, Form::number};
 }
 
+constexpr int ipv6_flowinfo_send = 33;  // IPV6_FLOWINFO_SEND, in linux/in6.h only
+
 constexpr PlainOption options[] = {
     truth(SOL_SOCKET, SO_BROADCAST),
     truth(SOL_SOCKET, SO_DONTROUTE),
@@ -43,6 +45,29 @@ constexpr PlainOption options[] = {
     truth(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT),
     number(IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_WANT, IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT),
     truth(IPPROTO_IP, IP_PKTINFO),
+    number(IPPROTO_IPV6, IPV6_UNICAST_HOPS, 64, -1, 255),
+    number(IPPROTO_IPV6, IPV6_MULTICAST_HOPS, 1, -1, 255),
+    number(IPPROTO_IPV6, IPV6_MULTICAST_IF, 0, 0, INT_MAX),
+    number(IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 1, 0, 1),
+    {IPPROTO_IPV6, IPV6_MULTICAST_ALL, 1, INT_MIN, INT_MAX, Form::boolean},
+    {IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 1, INT_MIN, INT_MAX, Form::boolean},
+    number(IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_WANT, IPV6_PMTUDISC_DONT,
+           IPV6_PMTUDISC_OMIT),
+    {IPPROTO_IPV6, IPV6_TCLASS, 0, -1, 255, Form::differentiated_services},
+    number(IPPROTO_IPV6, IPV6_MINHOPCOUNT, 0, 0, 255),
+    truth(IPPROTO_IPV6, IPV6_RECVERR),
+    truth(IPPROTO_IPV6, ipv6_flowinfo_send),
+    truth(IPPROTO_IPV6, IPV6_RECVPKTINFO),
+    truth(IPPROTO_IPV6, IPV6_RECVHOPLIMIT),
+    truth(IPPROTO_IPV6, IPV6_RECVHOPOPTS),
+    truth(IPPROTO_IPV6, IPV6_RECVRTHDR),
+    truth(IPPROTO_IPV6, IPV6_RECVDSTOPTS),
+    truth(IPPROTO_IPV6, IPV6_RECVPATHMTU),
+    truth(IPPROTO_IPV6, IPV6_DONTFRAG),
+    truth(IPPROTO_IPV6, IPV6_RECVTCLASS),
+    truth(IPPROTO_IPV6, IPV6_RECVORIGDSTADDR),
+    truth(IPPROTO_IPV6, IPV6_RECVFRAGSIZE),
+    truth(IPPROTO_IPV6, IPV6_FREEBIND),
 };
 
 const KeptOption* find_kept(const Socket* socket, int level, int name) {
@@ -72,7 +97,7 @@ int read_plain(const Socket* socket, const PlainOption& option) {
   if (kept == nullptr) return option.initial;
   int value = 0;
   memcpy(&value, kept->value, kept->bytes < sizeof value ? kept->bytes : sizeof value);
-  if (option.level == IPPROTO_IP && option.name == IP_TTL && value == -1) return option.initial;
+  if (option.least == -1 && value == -1) return option.initial;
   switch (option.form) {
     case Form::boolean:
       return value != 0;

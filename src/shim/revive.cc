@@ -111,6 +111,7 @@ void revive(Socket* socket, Arena* arena) {
     return;
   }
   socket->bound = true;
+  if (socket->local_address == 0) socket->local_address = socket->listening_address;
   publish_word(socket->stage, socket->datagram ? Stage::datagram : Stage::listener);
   if (wanted_offers) want_offers(socket);
   wake_members(socket);

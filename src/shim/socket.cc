@@ -96,6 +96,7 @@ Socket* new_socket() {
   socket->keep_probes = 9;
   socket->time_to_live = 64;
   socket->group_time_to_live = 1;
+  socket->hop_limit = 64;
   store(socket->references, 1U);
   return socket;
 }

@@ -25,7 +25,7 @@ struct KeptOption {
   u32 bytes;
   char value[16];
 };
-inline constexpr u32 kept_options = 48;  // more than there are names
+inline constexpr u32 kept_options = 80;  // more than there are names
 
 struct alignas(64) Socket : Object {
   Stage stage;
@@ -41,6 +41,8 @@ struct alignas(64) Socket : Object {
   bool listens;           // or is a datagram socket; or was until its kernel died
   bool starved;           // found no send chunk
   bool inherited_flags;   // other programs share the status flags: the placeholder's are the truth
+  bool ipv6;              // of AF_INET6 (family.h)
+  bool ipv6_only;         // IPV6_V6ONLY
   u32 slot, generation;
   Arena* arena;
   const call::KernelSocket* kernel;
@@ -63,7 +65,7 @@ struct alignas(64) Socket : Object {
   bool close_on_exec;  // of that number
   int protocol;
   Lock lock;
-  u32 local_address, remote_address;  // as far as the shim knows, host byte order
+  u32 local_address, remote_address;  // as far as the shim knows; see address.h
   u16 local_port, remote_port;
   u32 backlog;
   u32 listening_address;  // of what is to be revived
@@ -81,6 +83,8 @@ struct alignas(64) Socket : Object {
   bool broadcast, group_loop_off;
   bool tell_packet_info, tell_time_to_live, tell_type_of_service;  // recvmsg
   u8 type_of_service, time_to_live, group_time_to_live;
+  bool tell_ipv6_packet_info, tell_hop_limit, tell_traffic_class;
+  u8 traffic_class, hop_limit;
   u32 routed_address;  // outside the cob, to which there was a way
   u32 option_count;
   KeptOption* option;  // of kept_options: for a host socket in its place, and to be read back

@@ -114,58 +114,114 @@ static void put(
   settle();
 }
 
-static struct sockaddr_in local_address(uint16_t port) {
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = port};
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+/* Addresses of both families: where one listens, and how it is reached. */
+enum place { ipv4_loopback, ipv4_any, ipv6_loopback, ipv6_any, dual_any, mapped_loopback, places };
+
+union address {
+  struct sockaddr any;
+  struct sockaddr_in ipv4;
+  struct sockaddr_in6 ipv6;
+};
+
+static int family_of(enum place place) { return place <= ipv4_any ? AF_INET : AF_INET6; }
+static socklen_t length_of(enum place place) {
+  return place <= ipv4_any ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+}
+
+static union address address_at(enum place place, uint16_t port) {
+  union address address = {.ipv6 = {0}};
+  address.any.sa_family = (sa_family_t)family_of(place);
+  if (place <= ipv4_any) {
+    address.ipv4.sin_port = port;
+    address.ipv4.sin_addr.s_addr = htonl(place == ipv4_any ? INADDR_ANY : INADDR_LOOPBACK);
+    return address;
+  }
+  address.ipv6.sin6_port = port;
+  if (place == ipv6_loopback) address.ipv6.sin6_addr = in6addr_loopback;
+  if (place == mapped_loopback) inet_pton(AF_INET6, "::ffff:127.0.0.1", &address.ipv6.sin6_addr);
   return address;
+}
+
+/* A socket to be bound there. */
+static int socket_for(enum place place, int flags) {
+  const int fd = socket(family_of(place), SOCK_STREAM | flags, 0), on = 1;
+  if (fd >= 0 && place == ipv6_any) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+  return fd;
+}
+
+static enum place pick_place(void) {
+  static const enum place often[] = {ipv4_loopback, ipv4_loopback, ipv4_any, ipv6_loopback,
+                                     ipv6_any,      dual_any,      dual_any, mapped_loopback};
+  return often[pick(8)];
+}
+
+static uint16_t port_of(const union address* address) {
+  return address->any.sa_family == AF_INET6 ? address->ipv6.sin6_port : address->ipv4.sin_port;
+}
+
+static const char* host_of(const union address* address, int known) {
+  static char text[4][INET6_ADDRSTRLEN + 8];
+  static int which;
+  char* out = text[++which % 4];
+  if (!known) return strcpy(out, "-");
+  const void* at = address->any.sa_family == AF_INET6 ? (const void*)&address->ipv6.sin6_addr
+                                                      : (const void*)&address->ipv4.sin_addr;
+  if (inet_ntop(address->any.sa_family, at, out, INET6_ADDRSTRLEN) == NULL) strcpy(out, "?");
+  return out;
 }
 
 /* ---- the calls ---- */
 
 static void do_socket(void) {
   const int flags = (pick(2) != 0 ? SOCK_NONBLOCK : 0) | (pick(3) == 0 ? SOCK_CLOEXEC : 0);
-  const long fd = CALL(socket(AF_INET, SOCK_STREAM | flags, 0));
-  say("socket %x -> %s", (unsigned)flags, outcome(fd, errno));
+  const int family = pick(2) != 0 ? AF_INET6 : AF_INET;
+  const long fd = CALL(socket(family, SOCK_STREAM | flags, 0));
+  say("socket %d %x -> %s", family, (unsigned)flags, outcome(fd, errno));
   if (fd >= 0) put((int)fd);
 }
 
 static void do_listener(void) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  const enum place place = pick_place();
+  const int fd = socket_for(place, SOCK_NONBLOCK), unbound = pick(8) == 0;
   if (fd < 0) return;
-  struct sockaddr_in address = local_address(0);
+  union address address = address_at(place, 0);
   socklen_t length = sizeof address;
-  const long bound = CALL(bind(fd, (struct sockaddr*)&address, sizeof address));
+  const long bound = unbound ? 0 : CALL(bind(fd, &address.any, length_of(place)));
   const long listening = CALL(listen(fd, 16));
-  getsockname(fd, (struct sockaddr*)&address, &length);
-  s.listening_port = address.sin_port;
+  getsockname(fd, &address.any, &length);
+  s.listening_port = port_of(&address);
   s.pending = 0;
-  say("listener %d bind %s listen %s port %d", fd, outcome(bound, 0), outcome(listening, 0),
-      name_of_port(address.sin_port));
+  say("listener %d place %d bind %s listen %s %s length %u port %d", fd, (int)place,
+      outcome(bound, 0), outcome(listening, 0), host_of(&address, 1), length,
+      name_of_port(port_of(&address)));
   put(fd);
 }
 
 static void do_connect(void) {
   if (s.listening_port == 0 || s.pending >= 8) return;
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  static const enum place reached[] = {ipv4_loopback, ipv4_loopback, mapped_loopback,
+                                       ipv6_loopback, ipv6_any,      ipv4_any};
+  const enum place place = reached[pick(6)];
+  const int fd = socket(family_of(place), SOCK_STREAM, 0);
   if (fd < 0) return;
   put(fd);
-  struct sockaddr_in address = local_address((uint16_t)s.listening_port);
+  union address address = address_at(place, (uint16_t)s.listening_port);
+  const socklen_t named = length_of(place);
   /* Only non-blocking, so that nothing hangs; whether 0 or EINPROGRESS is the system's choice. */
   const int flags = fcntl(fd, F_GETFL);
   if (flags >= 0) fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-  long result = CALL(connect(fd, (struct sockaddr*)&address, sizeof address));
+  long result = CALL(connect(fd, &address.any, named));
   int error = errno;
   settle();
   if (result < 0 && error == EINPROGRESS) {
     socklen_t length = sizeof error;
     getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
     result = error == 0 ? 0 : -1;
-    if (error == 0)
-      connect(fd, (struct sockaddr*)&address, sizeof address); /* tells that it is done, once */
+    if (error == 0) connect(fd, &address.any, named); /* tells that it is done, once */
   }
   if (result == 0) ++s.pending;
   if (flags >= 0) fcntl(fd, F_SETFL, flags);
-  say("connect %d -> %s", fd, outcome(result, error));
+  say("connect %d place %d -> %s", fd, (int)place, outcome(result, error));
   if (result < 0 && error == ECONNREFUSED)
     close(fd); /* what is left of a refused socket differs in small things */
 }
@@ -174,12 +230,12 @@ static void do_accept(void) {
   const int fd = slot_fd();
   const int flags = fcntl(fd, F_GETFL);
   if (flags < 0 || (flags & O_NONBLOCK) == 0) return;
-  struct sockaddr_in from = {0};
+  union address from = {.ipv6 = {0}};
   socklen_t length = sizeof from;
   const int wanted = pick(2) != 0 ? SOCK_NONBLOCK : SOCK_CLOEXEC;
-  const long result = CALL(accept4(fd, (struct sockaddr*)&from, &length, wanted));
-  say("accept %d -> %s from port %d flags %x", fd, outcome(result, errno),
-      result >= 0 ? name_of_port(from.sin_port) : 0,
+  const long result = CALL(accept4(fd, &from.any, &length, wanted));
+  say("accept %d -> %s from %s length %u port %d flags %x", fd, outcome(result, errno),
+      host_of(&from, result >= 0), length, result >= 0 ? name_of_port(port_of(&from)) : 0,
       result >= 0 ? (unsigned)(fcntl((int)result, F_GETFL) & O_NONBLOCK) : 0);
   if (result >= 0) {
     if (s.pending > 0) --s.pending;
@@ -252,18 +308,17 @@ static void do_shutdown(void) {
     say("shutdown listener %d %d -> %s listen %s", fd, how, outcome(ended, error),
         outcome(again, errno));
     if (how != SHUT_WR) {
-      struct sockaddr_in address = {0};
+      union address address = {.ipv6 = {0}};
       length = sizeof address;
-      getsockname(fd, (struct sockaddr*)&address, &length);
-      s.listening_port = address.sin_port;
+      getsockname(fd, &address.any, &length);
+      s.listening_port = port_of(&address);
       s.pending = 0;
     }
     return;
   }
-  struct sockaddr_in peer; /* an unconnected one: Linux remembers it, cob within one image only */
+  union address peer; /* an unconnected one: Linux remembers it, cob within one image only */
   length = sizeof peer;
-  if (fcntl(fd, F_GETFD) >= 0 && getpeername(fd, (struct sockaddr*)&peer, &length) < 0 &&
-      errno == ENOTCONN)
+  if (fcntl(fd, F_GETFD) >= 0 && getpeername(fd, &peer.any, &length) < 0 && errno == ENOTCONN)
     return;
   const long result = CALL(shutdown(fd, how));
   say("shutdown %d %d -> %s", fd, how, outcome(result, errno));
@@ -283,31 +338,31 @@ static void do_flags(void) {
 
 static void do_names(void) {
   const int fd = slot_fd();
-  struct sockaddr_in mine = {0}, peer = {0};
-  socklen_t length = sizeof mine;
-  const long own = CALL(getsockname(fd, (struct sockaddr*)&mine, &length));
+  union address mine = {.ipv6 = {0}}, peer = {.ipv6 = {0}};
+  socklen_t length = sizeof mine, peer_length = sizeof peer;
+  const long own = CALL(getsockname(fd, &mine.any, &length));
   const int own_error = errno;
-  length = sizeof peer;
-  const long other = CALL(getpeername(fd, (struct sockaddr*)&peer, &length));
+  const long other = CALL(getpeername(fd, &peer.any, &peer_length));
   const int other_error = errno;
-  if (other < 0)
-    mine.sin_port = 0; /* what a failed connect leaves of a local name is the system's business */
-  if (other < 0 && own == 0) mine.sin_addr.s_addr = 0;
-  say("names %d -> %s %x:%d | %s %x:%d", fd, outcome(own, own_error), ntohl(mine.sin_addr.s_addr),
-      name_of_port(mine.sin_port), outcome(other, other_error), ntohl(peer.sin_addr.s_addr),
-      name_of_port(peer.sin_port));
+  /* what a failed connect leaves of a local name is the system's business */
+  say("names %d -> %s %d length %u %s:%d | %s %s:%d", fd, outcome(own, own_error),
+      own == 0 ? mine.any.sa_family : 0, length, host_of(&mine, other == 0),
+      other == 0 ? name_of_port(port_of(&mine)) : 0, outcome(other, other_error),
+      host_of(&peer, other == 0), other == 0 ? name_of_port(port_of(&peer)) : 0);
 }
 
 static void do_options(void) {
   static const struct {
     int level, name;
-  } option[] = {{SOL_SOCKET, SO_ERROR},     {SOL_SOCKET, SO_TYPE},      {SOL_SOCKET, SO_ACCEPTCONN},
-                {SOL_SOCKET, SO_KEEPALIVE}, {IPPROTO_TCP, TCP_NODELAY}, {SOL_SOCKET, SO_REUSEADDR}};
+  } option[] = {{SOL_SOCKET, SO_ERROR},      {SOL_SOCKET, SO_TYPE},
+                {SOL_SOCKET, SO_ACCEPTCONN}, {SOL_SOCKET, SO_DOMAIN},
+                {IPPROTO_IPV6, IPV6_V6ONLY}, {SOL_SOCKET, SO_KEEPALIVE},
+                {IPPROTO_TCP, TCP_NODELAY},  {SOL_SOCKET, SO_REUSEADDR}};
   const int fd = slot_fd();
-  const unsigned which = pick(6);
+  const unsigned which = pick(8);
   int value = (int)pick(2);
   socklen_t length = sizeof value;
-  if (which >= 3 && pick(2) != 0) {
+  if (which >= 4 && pick(2) != 0) {
     const long result =
         CALL(setsockopt(fd, option[which].level, option[which].name, &value, length));
     say("setsockopt %d %u %d -> %s", fd, which, value, outcome(result, errno));
@@ -446,15 +501,14 @@ static void do_pass(void) { /* SCM_RIGHTS to oneself: another number of the same
 static int fixed_port(void) { return s.first_port + (int)pick(fixed_ports); }
 
 static void listen_fixed(void) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), on = 1, port = fixed_port();
-  const int any = pick(2) != 0;
+  const enum place place = pick_place();
+  const int fd = socket_for(place, SOCK_NONBLOCK), on = 1, port = fixed_port();
   if (fd < 0) return;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  struct sockaddr_in address = local_address(htons((uint16_t)port));
-  if (any) address.sin_addr.s_addr = htonl(INADDR_ANY);
-  long result = CALL(bind(fd, (struct sockaddr*)&address, sizeof address));
+  union address address = address_at(place, htons((uint16_t)port));
+  long result = CALL(bind(fd, &address.any, length_of(place)));
   if (result == 0) result = CALL(listen(fd, 128));
-  say("listen on fixed %d any %d -> %s", port - s.first_port, any, outcome(result, errno));
+  say("listen on fixed %d place %d -> %s", port - s.first_port, (int)place, outcome(result, errno));
   if (result == 0) {
     put(fd);
   } else {

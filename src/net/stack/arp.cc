@@ -84,7 +84,7 @@ std::span<std::byte> ArpCache::park(Ipv4Address next_hop, std::size_t bytes, Tcb
   u32 same = 0;
   u32 place = parked_frames;
   for (u32 i = 0; i < parked_frames; ++i) {
-    if (parked_[i].next_hop.is_any()) place = i;
+    if (parked_[i].next_hop == Ipv4Address{}) place = i;
     if (parked_[i].next_hop == next_hop) ++same;
   }
   if (place == parked_frames || same >= parked_per_entry) return {};
@@ -138,7 +138,7 @@ void ArpCache::poll(u32 now_ms, const std::function<void(Ipv4Address)>& request,
 
 void ArpCache::drop_parked(Ipv4Address address, const std::function<void(TcbId)>& failed) {
   for (Parked& p : parked_) {
-    if (p.next_hop != address || address.is_any()) continue;
+    if (p.next_hop != address || address == Ipv4Address{}) continue;
     const TcbId tcb = p.tcb;
     p = {};
     if (tcb != no_tcb) failed(tcb);

@@ -238,6 +238,16 @@ TEST_F(Handshake, LoopbackAddressesWorkInside) {
   EXPECT_EQ(layer.incoming.size(), 1u);
 }
 
+TEST_F(Handshake, Ipv6sLoopbackIsForWhoHearsIpv6) {
+  us_address = peer_address = ipv6_loopback;
+  stack->listen({{}, local_port}, 4).release_value();
+  send({.syn = true, .seq = 100});
+  expect({.rst = true, .seq = 0, .ack = 101});
+  stack->listen({ipv6_any, local_port}, 4).release_value();
+  send({.syn = true, .seq = 100});
+  expect({.syn = true, .ack = 101});
+}
+
 TEST_F(Handshake, RouteLostEndsItsConnectionsWithoutASegment) {
   establish();
   stack->route_lost(Route::inside(KernelId(7)));

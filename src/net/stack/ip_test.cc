@@ -186,13 +186,15 @@ TEST_F(Ip, FramesForOthersAreLeftAlone) {
 }
 
 TEST_F(Ip, SpoofedSourcesAreDropped) {
-  for (const Ipv4Address source : {our_ip, Ipv4Address{0x7f00'0001}, Ipv4Address{0},
-                                   Ipv4Address{0xe000'0001}, Ipv4Address{0xffff'ffff}})
+  for (const Ipv4Address source :
+       {our_ip, Ipv4Address{0x7f00'0001}, Ipv4Address{0}, ipv6_loopback, ipv6_any, dual_any,
+        Ipv4Address{0xe000'0001}, Ipv4Address{0xffff'ffff}})
     segment({.syn = true, .seq = 1}, source);
+  frame(build_frame({neighbour.value, ipv6_loopback.value, 80, 5'000}, {.syn = true}, 0));
   frame(build_frame({neighbour.value, 0x7f00'0001, 80, 5'000}, {.syn = true}, 0));
   frame(build_frame({neighbour.value, our_ip.value, 80, 5'000}, {.syn = true}, 0),
         Route::inside(KernelId(3)));
-  EXPECT_EQ(stack->counters().frames_not_ours, 7u);
+  EXPECT_EQ(stack->counters().frames_not_ours, 11u);
   EXPECT_TRUE(device.frames.empty());
 }
 

@@ -86,6 +86,19 @@ TEST_F(Listening, AddressesConflictAsInLinux) {
   EXPECT_FALSE(stack->tuple_in_use({us, Port(83)}, {us, Port(9)}, clock.now()));
 }
 
+TEST_F(Listening, AddressesOfTheTwoFamiliesConflictOnlyThroughADualOne) {
+  ASSERT_TRUE(stack->listen({{}, Port(80)}, 1));
+  ASSERT_TRUE(stack->listen({ipv6_loopback, Port(80)}, 1));
+  EXPECT_EQ(stack->listen({ipv6_any, Port(80)}, 1).error().code, EADDRINUSE);
+  EXPECT_EQ(stack->listen({dual_any, Port(80)}, 1).error().code, EADDRINUSE);
+  ASSERT_TRUE(stack->listen({ipv6_any, Port(81)}, 1));
+  ASSERT_TRUE(stack->listen({us, Port(81)}, 1));
+  EXPECT_EQ(stack->listen({dual_any, Port(81)}, 1).error().code, EADDRINUSE);
+  ASSERT_TRUE(stack->listen({dual_any, Port(82)}, 1));
+  EXPECT_EQ(stack->listen({{}, Port(82)}, 1).error().code, EADDRINUSE);
+  EXPECT_EQ(stack->listen({ipv6_loopback, Port(82)}, 1).error().code, EADDRINUSE);
+}
+
 TEST_F(Listening, CloseResetsBothQueuesButNotAcceptedConnections) {
   layer.accept_at_once = false;
   const ListenerId l = listen(8);

@@ -12,7 +12,7 @@ constexpr Route self = Route::inside(KernelId(0));
 
 TEST(Loop, BothEndsLiveInOneTable) {
   TwoStacks net({}, inside_options(), {}, false);
-  for (const Ipv4Address address : {cob_address, Ipv4Address{0x7f00'0001}}) {
+  for (const Ipv4Address address : {cob_address, Ipv4Address{0x7f00'0001}, ipv6_loopback}) {
     TestLayer& layer = net.a.layer;
     layer.incoming.clear();
     const ListenerId l = net.a.stack->listen({address, Port(80)}, 4).release_value();

@@ -22,9 +22,7 @@ Result<ListenerId> TcpStack::listen(Endpoint local, u32 backlog) {
     return Error::of(EADDRNOTAVAIL, "listen: not an address of this cob");
   const u16 first = listener_of_port_[local.port.value];
   for (u32 s = first == 0 ? no_slot : first - 1u; s != no_slot; s = listeners_[s].next_same_port) {
-    const Ipv4Address other = listeners_[s].local.address;
-    if (other == local.address || other.is_any() || local.address.is_any())
-      return Error::of(EADDRINUSE, "listen");
+    if (listeners_[s].local.address.overlaps(local.address)) return Error::of(EADDRINUSE, "listen");
   }
   u32 slot = 0;
   while (slot < listeners_.size() && listeners_[slot].open) ++slot;
@@ -49,13 +47,12 @@ Listener* TcpStack::listener(ListenerId id) {
   return l.open && l.generation == id.value >> slot_bits ? &l : nullptr;
 }
 
-// The one on the address itself wins over the one on 0.0.0.0.
+// There is at most one: those of a port do not overlap.
 Listener* TcpStack::listener_for(Ipv4Address address, Port port) {
   const u16 first = listener_of_port_[port.value];
   if (first == 0) return nullptr;
   for (u32 s = first - 1u; s != no_slot; s = listeners_[s].next_same_port)
-    if (listeners_[s].local.address == address || listeners_[s].local.address.is_any())
-      return &listeners_[s];
+    if (listeners_[s].local.address.overlaps(address)) return &listeners_[s];
   return nullptr;
 }
 

@@ -23,7 +23,7 @@ constexpr u32 index_bits = 18;
 constexpr u32 index_mask = (1u << index_bits) - 1;
 static_assert(UdpTable::max_sockets <= index_mask + 1);
 
-constexpr u32 connected_score = 8, address_score = 1;
+constexpr u32 connected_score = 8;
 
 }  // namespace
 
@@ -78,11 +78,8 @@ void UdpTable::close(UdpId id) {
 
 // 0: not for it. Linux's compute_score.
 u32 UdpTable::score(const UdpSocket& s, Endpoint local, Endpoint remote) {
-  u32 score = 1;
-  if (!s.local.address.is_any()) {
-    if (s.local.address != local.address) return 0;
-    score += address_score;
-  }
+  if (!s.local.address.overlaps(local.address)) return 0;
+  u32 score = 1 + s.local.address.precision();
   if (s.remote.port.value != 0) {
     if (s.remote != remote) return 0;
     score += connected_score;

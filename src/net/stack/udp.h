@@ -63,7 +63,7 @@ template <typename F>
 void UdpTable::each_of_group(Endpoint group, Endpoint remote, bool broadcast, F f) const {
   for (u32 at = first_of_port_[group.port.value]; at != 0; at = sockets_[at - 1].next_same_port) {
     const UdpSocket& s = sockets_[at - 1];
-    if (!s.local.address.is_any() && s.local.address != group.address) continue;
+    if (!s.local.address.overlaps(group.address)) continue;
     if (s.remote.port.value != 0 && s.remote != remote) continue;
     bool wanted = broadcast;
     for (const Ipv4Address joined : s.groups) wanted = wanted || joined == group.address;

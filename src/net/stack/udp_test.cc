@@ -122,6 +122,29 @@ TEST_F(Udp, TheBestMatchWins) {
   expect_for(3, "again anyone's");
 }
 
+// RFC 3493 section 5.3; of two that may have it Linux asks the one of its family first.
+TEST_F(Udp, AWildcardHearsItsFamilyAndADualOneBoth) {
+  const Endpoint loopback6{ipv6_loopback, Port(53)};
+  const Endpoint peer6{ipv6_loopback, Port(5'001)};
+  open({dual_any, Port(53)}, 1);
+  arrives(peer6, loopback6, "a");
+  expect_for(1, "a");
+  arrives(peer, {us, Port(53)}, "b");
+  expect_for(1, "b");
+  open({{}, Port(53)}, 2);
+  open({dual_any, Port(53)}, 3);
+  arrives(peer, {us, Port(53)}, "c");
+  expect_for(2, "c");
+  arrives(peer6, loopback6, "d");
+  expect_for(3, "d");
+  open({ipv6_any, Port(53)}, 4);
+  arrives(peer6, loopback6, "e");
+  expect_for(4, "e");
+  open(loopback6, 5);
+  arrives(peer6, loopback6, "f");
+  expect_for(5, "f");
+}
+
 TEST_F(Udp, EqualsThatReuseThePortAreChosenByTheSource) {
   for (u64 name = 1; name <= 4; ++name) open({{}, Port(53)}, name, true);
   std::map<u16, u64> chosen;
