@@ -241,6 +241,8 @@ void Sockets::on_incoming(net::ListenerId listener, net::TcbId tcb) {
   d.congestion = parent.congestion;
   d.receive_limit = parent.receive_limit;
   d.send_limit = parent.send_limit;
+  d.receive_fixed = parent.receive_fixed;
+  d.send_fixed = parent.send_fixed;
   d.references = 1;  // the queue's
   stack_->set_cookie(tcb, to_cookie(d));
   apply_options(d);

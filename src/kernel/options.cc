@@ -50,13 +50,13 @@ void Sockets::set_option(Program& program, u32 number, const call::CallSlot& cal
       break;
     case call::SocketOption::receive_buffer:
       d.receive_limit = std::clamp<u32>(value, 4 * 1024, 8 * 1024 * 1024);
+      d.receive_fixed = true;
       d.window_limit = 0;
       if (live) stack_->set_receive_buffer(d.tcb, d.receive_limit);
       break;
     case call::SocketOption::send_buffer:
-      d.send_limit = std::clamp<u32>(value, 4 * 1024, 8 * 1024 * 1024);
-      d.send_limit_shown = std::max(d.send_limit_shown, d.send_limit);
-      for (const Holder& h : d.holders) h.program->ours(h.slot).send_limit = d.send_limit;
+      d.send_fixed = true;
+      show_send_limit(d, std::clamp<u32>(value, 4 * 1024, 8 * 1024 * 1024));
       break;
     case call::SocketOption::linger:  // value: on; a[2]: seconds. Only "on, 0 s" is the kernel's
                                       // concern.

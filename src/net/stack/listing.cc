@@ -88,6 +88,11 @@ Result<TcbInfo> TcpStack::info(TcbId id) const {
   return describe(*t);
 }
 
+u32 TcpStack::congestion_window(TcbId id) const {
+  const Tcb* t = table_.get(id);
+  return t == nullptr ? 0 : t->congestion_window;
+}
+
 std::size_t TcpStack::list_connections(u32& cursor, u32 places, std::span<TcbEntry> out) const {
   std::size_t filled = 0;
   walk(cursor, places, table_.slots_touched(), [&](u32 place) {

@@ -39,7 +39,7 @@ TcpStack::TcpStack(const StackOptions& options, Device& device, SocketLayer& lay
       listener_of_port_(65'536),
       soft_acks_(soft_ack_capacity) {
   options_.receive_window_bytes =
-      std::clamp<u32>(options.receive_window_bytes, 1, 0xffffu << receive_window_scale);
+      std::clamp<u32>(options.receive_window_bytes, 1, most_receive_window);
 }
 
 void TcpStack::poll(Time now) {

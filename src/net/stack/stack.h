@@ -67,6 +67,10 @@ class SocketLayer {
   // In-order payload. Returns the bytes taken, from the front. Less than payload.size() means the
   // layer's buffer is full: the rest is treated as not received (it will be retransmitted).
   virtual std::size_t on_data(TcbId tcb, u64 cookie, std::span<const std::byte> payload) = 0;
+  // The layer takes so much in a round trip that a receive buffer of `wanted` bytes would let the
+  // peer send faster. Returns how large it is now; not more than before: it stays (its user chose
+  // it, or memory is short).
+  virtual u32 grow_receive_buffer(TcbId tcb, u64 cookie, u32 wanted) = 0;
   // The peer's FIN was reached: no more on_data.
   virtual void on_peer_closed(TcbId tcb, u64 cookie) = 0;
   // The peer acknowledged `bytes` more of the stream: they leave the front of the send buffer.
@@ -129,7 +133,8 @@ struct StackOptions {
   u32 max_scoreboards = 4'096;
   CongestionControl congestion = CongestionControl::cubic;  // of new connections
   Ecn ecn = Ecn::when_asked;
-  u32 receive_window_bytes = 256 * 1024;  // default receive buffer a connection may promise
+  // What a connection may promise at first; SocketLayer::grow_receive_buffer makes it more.
+  u32 receive_window_bytes = 256 * 1024;
 };
 
 struct ConnectOptions {
@@ -303,6 +308,8 @@ class Stack {
 
   // EINVAL for a stale id.
   virtual Result<TcbInfo> info(TcbId tcb) const = 0;
+  // What may be in flight at a time by congestion control; 0: gone.
+  virtual u32 congestion_window(TcbId tcb) const = 0;
   virtual const StackCounters& counters() const = 0;
   // For tools, piece by piece: each looks at `places` places of its table at most, from `cursor`
   // on, fills `out` from the front and returns how many. `cursor`: 0 at first; where the next call

@@ -180,6 +180,10 @@ struct alignas(cache_line_bytes) TcbCold {
   u8 reorder_multiplier;
   u8 reorder_persist;
   u8 silent_probes;  // sent in this recovery since the peer was last heard
+
+  // What the layer took since then, once the connection received much (tcp_window.cc).
+  u32 taken_since_us;         // 0: not looked at yet
+  SequenceNumber taken_from;  // where it stood then
 };
 inline constexpr u8 no_fin_wait_2 = 255;
 static_assert(sizeof(TcbCold) == 3 * cache_line_bytes);

@@ -142,7 +142,7 @@ void TcpStack::receive_consumed(TcbId id, std::size_t bytes) {
 void TcpStack::set_receive_buffer(TcbId id, u32 bytes) {
   Tcb* t = table_.get(id);
   if (t == nullptr) return;
-  t->receive_buffer = std::clamp<u32>(bytes, 1, 0xffffu << receive_window_scale);
+  t->receive_buffer = std::clamp<u32>(bytes, 1, most_receive_window);
   t->set(flag_consumed);
   touch(*t);
 }

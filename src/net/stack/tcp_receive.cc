@@ -269,8 +269,10 @@ bool TcpStack::deliver(Tcb& t, std::span<const std::byte> payload) {
   const u32 refused = bytes - static_cast<u32>(taken);
   t.unread -= std::min(refused, t.unread);
   t.receive_next += static_cast<u32>(taken);
-  table_.cold(t).bytes_received += taken;
+  TcbCold& cold = table_.cold(t);
+  cold.bytes_received += taken;
   if (refused != 0) t.set(flag_ack_now);
+  if (cold.bytes_received >= right_size_from) fit_receive_buffer(t, cold);
   return refused == 0;
 }
 

@@ -88,24 +88,6 @@ bool TcpStack::transmit(const SegmentFields& f, Tcb* payload_of, u32 payload_off
   return true;
 }
 
-// RFC 9293 section 3.8.6: the edge only moves right, and by at least min(buffer / 2, MSS)
-// (3.8.6.2.2). A kept edge that is off the scale's grain is rounded up while the buffer has room,
-// else down: what was promised is still taken when it comes (RFC 7323 section 2.4).
-u16 TcpStack::advertise_window(Tcb& t) {
-  const u32 promised = t.receive_edge - t.receive_next;
-  const u32 free = t.receive_buffer > t.unread ? t.receive_buffer - t.unread : 0;
-  const u32 scale = t.has(flag_window_scaling) ? receive_window_scale : 0;
-  const u32 grain = (1u << scale) - 1;
-  u32 window = promised;
-  if (free > promised &&
-      free - promised >= std::min<u32>(t.receive_buffer / 2, table_.cold(t).advertised_mss))
-    window = free;
-  const u32 rounded_up = (window + grain) & ~grain;
-  const u32 scaled = std::min((rounded_up <= free ? rounded_up : window) >> scale, 0xffffu);
-  t.receive_edge = later_of(t.receive_edge, t.receive_next + (scaled << scale));
-  return static_cast<u16>(scaled);
-}
-
 // The blocks of the next ACK (RFC 2018 section 4), behind the duplicate it is to report, if any
 // (RFC 2883 section 4); how many.
 u32 TcpStack::fill_sack(const Tcb& t, const SackBlock* duplicate, TcpSackOption& option) const {

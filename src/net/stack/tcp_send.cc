@@ -169,16 +169,6 @@ bool TcpStack::send_piece(Tcb& t, u32 bytes, bool fin) {
   return true;
 }
 
-// Linux's rule (tcp_cleanup_rbuf): not before the window doubles; a nearly closed one opens by RFC
-// 9293 3.8.6.2.2's step.
-bool TcpStack::window_update_due(const Tcb& t) const {
-  if (t.has(flag_peer_fin)) return false;
-  const u32 promised = t.receive_edge - t.receive_next;
-  const u32 free = t.receive_buffer > t.unread ? t.receive_buffer - t.unread : 0;
-  return promised <= t.receive_buffer / 8 && free >= 2 * promised && free > promised &&
-         free - promised >= std::min<u32>(t.receive_buffer / 2, table_.cold(t).advertised_mss);
-}
-
 void TcpStack::arm_after_output(Tcb& t) {
   if (t.in_flight() > 0) {
     if (t.retransmit_deadline == 0 || t.timer != RetransmitTimer::retransmit) {

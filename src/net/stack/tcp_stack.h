@@ -81,6 +81,7 @@ class TcpStack final : public Stack {
   Result<void> udp_send(const UdpSend& send, std::span<const UdpPiece> pieces) override;
 
   Result<TcbInfo> info(TcbId tcb) const override;
+  u32 congestion_window(TcbId tcb) const override;
   const StackCounters& counters() const override;
   bool tuple_in_use(Endpoint local, Endpoint remote, Time now) const override;
   // listing.cc
@@ -145,7 +146,11 @@ class TcpStack final : public Stack {
   bool emit_syn(Tcb& t);
   void emit_reset(const Tcb& t);
   void reset_for(const FlowKey& key, const TcpSegment& segment, Route route);
+
+  // tcp_window.cc
   u16 advertise_window(Tcb& t);
+  bool window_update_due(const Tcb& t) const;
+  void fit_receive_buffer(Tcb& t, TcbCold& cold);
   u32 timestamp_now(const Tcb& t) const { return now_ms_ + t.timestamp_offset; }
 
   // tcp_receive.cc: segment arrives, RFC 9293 section 3.10.7.
@@ -209,7 +214,6 @@ class TcpStack final : public Stack {
   bool output_data(Tcb& t);
   bool may_send(const Tcb& t, u32 bytes, bool last, bool fin) const;
   bool send_piece(Tcb& t, u32 bytes, bool fin);
-  bool window_update_due(const Tcb& t) const;
   void arm_after_output(Tcb& t);
 
   // tcp_timer.cc
@@ -257,8 +261,10 @@ class TcpStack final : public Stack {
 
   // ACKs to unacceptable segments of one connection, as Linux.
   static constexpr u32 answer_interval_ms = 500;
-  static constexpr u32 fin_wait_2_ms = 60'000;         // Linux tcp_fin_timeout
-  static constexpr u32 refusals_a_second = 1'000;      // datagrams from the uplink
+  static constexpr u32 fin_wait_2_ms = 60'000;     // Linux tcp_fin_timeout
+  static constexpr u32 refusals_a_second = 1'000;  // datagrams from the uplink
+  static constexpr u32 most_receive_window = 0xffffu << receive_window_scale;
+  static constexpr u32 right_size_from = 64 * 1024;    // bytes received: what is short needs none
   static constexpr u32 max_send_buffer = 1u << 30;     // bytes a connection may have announced
   static constexpr u32 reassembly_pieces = 32 * 1024;  // of 2 KiB
 
