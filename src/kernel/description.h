@@ -122,6 +122,7 @@ struct Description {
   u16 max_segment_bytes = 0;          // 0: the route's
   call::CongestionName congestion{};  // none: the cob's
   u32 defer_accept_s = 0;             // a listener's
+  u32 fast_open_queue = 0;            // a listener's; 0: no Fast Open
   bool reuse_address = false, reuse_port = false;
 
   std::size_t kept_bytes() const { return kept.size() - kept_taken; }

@@ -90,6 +90,8 @@ i32 Sockets::finish_listen(u32 handle, net::Endpoint local, u32 backlog, i32 res
   listener->state = SocketState::listening;
   listener->seat = -1;
   stack_->set_max_segment(listener->listener, listener->max_segment_bytes);
+  if (listener->fast_open_queue != 0)
+    stack_->set_fast_open(listener->listener, listener->fast_open_queue);
   listener->queue = std::make_unique<ListenQueue>();
   listener->queue->backlog = backlog;
   directory_.add_listener(listener->local);

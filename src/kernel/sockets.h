@@ -91,7 +91,8 @@ class Sockets final : public net::SocketLayer {
   void let_go(Program& program, u32 slot, bool reset);
 
   // One-way operations; errors go to the socket's line.
-  void connect(Program& program, u32 slot, net::Endpoint remote, net::Endpoint local);
+  void connect(Program& program, u32 slot, net::Endpoint remote, net::Endpoint local,
+               bool fast_open = false);
   void send(Program& program, u32 slot, const call::CallSlot& call);
   void refuse_send(Program& program, const call::CallSlot& call);  // chunks go back unused
   void consumed(Program& program, u32 slot);
@@ -101,7 +102,8 @@ class Sockets final : public net::SocketLayer {
   void released(Program& program, u32 slot);
 
   // Synchronous operations: result >= 0 or -errno.
-  i32 connect_local(Program& program, u32 slot, net::Endpoint remote, net::Endpoint local);
+  i32 connect_local(Program& program, u32 slot, net::Endpoint remote, net::Endpoint local,
+                    bool fast_open = false);
   // Answers through `done`, possibly later (another kernel keeps the port).
   void bind(Program& program, u32 slot, net::Endpoint local, bool reuse_address, bool reuse_port,
             const CallOrigin& origin);
@@ -201,7 +203,8 @@ class Sockets final : public net::SocketLayer {
   void fail(Description& d, int error);
   void claim_lost(u32 handle);
   void end_listening(Description& d);
-  Result<void> start_connect(Description& d, net::Endpoint remote, net::Endpoint local);
+  Result<void> start_connect(Description& d, net::Endpoint remote, net::Endpoint local,
+                             bool fast_open);
   Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local);
   Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local,
                               const net::ReplyPorts* reply);

@@ -51,6 +51,7 @@ TcbInfo TcpStack::describe(const Tcb& t) const {
                .congestion_control = cold.congestion,
                .sack = t.has(flag_sack),
                .ecn = t.has(flag_ecn),
+               .syn_data = (cold.fast_open & fast_open_data_taken) != 0,
                .mss = t.mss,
                .congestion_window_bytes = t.congestion_window,
                .slow_start_threshold_bytes = t.slow_start_threshold,

@@ -143,6 +143,9 @@ struct ConnectOptions {
   Route route{};  // inside(kernel that holds the listener), or uplink
   u64 cookie = 0;
   u16 max_segment_bytes = 0;  // TCP_MAXSEG: below the route's MSS, both ways; 0: the route's
+  // RFC 7413: the SYN asks for a cookie, or carries one and the first data; then it waits for these
+  // (waits_for_data()).
+  bool fast_open = false;
 };
 
 // How long a connection bears what does not go on; tcp(7).
@@ -169,6 +172,7 @@ struct TcbInfo {
   Route route{};
   CongestionControl congestion_control = CongestionControl::cubic;
   bool sack = false, ecn = false;  // agreed on
+  bool syn_data = false;           // its SYN's data was taken
   u32 mss = 0, congestion_window_bytes = 0, slow_start_threshold_bytes = 0;
   u32 smoothed_rtt_us = 0, rtt_variance_us = 0, retransmit_timeout_us = 0;
   u32 send_window_bytes = 0, receive_window_bytes = 0, retransmits = 0;
@@ -211,6 +215,10 @@ struct StackCounters {
   u64 active_opens = 0, passive_opens = 0, accept_overflows = 0, paws_dropped = 0,
       challenge_acks = 0;
   u64 cookies_sent = 0, cookies_received = 0, cookies_failed = 0;  // SYN cookies
+  // Fast Open, as Linux counts: SYNs whose data was taken, or was not and went again; cookies asked
+  // for; data taken from SYNs, or not for a wrong cookie; not for the bound on those.
+  u64 fast_open_active = 0, fast_open_active_failed = 0, fast_open_asked = 0, fast_open_passive = 0,
+      fast_open_passive_failed = 0, fast_open_overflows = 0;
   u64 datagrams_in = 0, datagrams_out = 0;
   u64 datagrams_nobody = 0;            // for a port without a socket
   u64 datagrams_dropped_out = 0;       // the device had no room
@@ -248,6 +256,9 @@ class Stack {
   virtual void set_backlog(ListenerId listener, u32 backlog) = 0;
   // As ConnectOptions::max_segment_bytes, for connections whose SYN comes from now on.
   virtual void set_max_segment(ListenerId listener, u16 bytes) = 0;
+  // RFC 7413: so many connections may have come with data in their SYN and not ended their
+  // handshake; 0: none.
+  virtual void set_fast_open(ListenerId listener, u32 most) = 0;
   // Connections that wait to be accepted, and handshakes not ended, of so many.
   virtual ListenerInfo info(ListenerId listener) const = 0;
   // Stops listening; handshakes in progress and connections not yet accepted() are reset.
@@ -260,6 +271,8 @@ class Stack {
   // TIME_WAIT entry is reused by RFC 6191 when its timestamp allows), ENOBUFS when the table is
   // full.
   virtual Result<TcbId> connect(const ConnectOptions& options) = 0;
+  // Its SYN leaves with the first bytes announced (ConnectOptions::fast_open).
+  virtual bool waits_for_data(TcbId tcb) const = 0;
   virtual void set_cookie(TcbId tcb, u64 cookie) = 0;
 
   // `bytes` more lie in the send buffer behind what was announced before.

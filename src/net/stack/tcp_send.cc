@@ -52,8 +52,11 @@ bool TcpStack::output(Tcb& t) {
 
 bool TcpStack::output_handshake(Tcb& t) {
   TcbCold& cold = table_.cold(t);
-  if (t.send_next != cold.initial_send)
+  if (t.send_next != cold.initial_send) {
+    if ((cold.fast_open & fast_open_early) != 0) return output_early(t);
     return !t.has(flag_ack_now) || emit(t, t.send_max, 0, tcp_ack);
+  }
+  if (cold.fast_open != 0 && must_wait_for_data(t, cold)) return true;
   if (t.retransmit_deadline == 0) {
     if (t.retries == 0) cold.stalled_since_ms = now_ms_;
     start_retransmit_timer(t, RetransmitTimer::retransmit);
@@ -68,7 +71,7 @@ bool TcpStack::output_handshake(Tcb& t) {
   }
   t.send_next = cold.initial_send + 1;
   t.send_max = later_of(t.send_max, t.send_next);
-  return true;
+  return (cold.fast_open & fast_open_early) == 0 || output_early(t);
 }
 
 bool TcpStack::output_data(Tcb& t) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "net/stack/arp.h"
+#include "net/stack/fast_open_cache.h"
 #include "net/stack/keyed_hash.h"
 #include "net/stack/path_mtu.h"
 #include "net/stack/reassembly.h"
@@ -34,6 +35,10 @@ struct Listener {
   u32 first_child = no_slot;  // TCBs of both queues
   u16 max_segment_bytes = 0;  // 0: the route's
   bool open = false;
+  // RFC 7413 section 5.1: early connections whose handshake has not ended, and
+  // those of them that were reset lately, which count too: they may have been
+  // forged.
+  u32 most_early = 0, early = 0, reset_early = 0, reset_early_ms = 0;
 };
 
 class TcpStack final : public Stack {
@@ -52,11 +57,13 @@ class TcpStack final : public Stack {
   Result<ListenerId> listen(Endpoint local, u32 backlog) override;
   void set_backlog(ListenerId listener, u32 backlog) override;
   void set_max_segment(ListenerId listener, u16 bytes) override;
+  void set_fast_open(ListenerId listener, u32 most) override;
   ListenerInfo info(ListenerId listener) const override;
   void close_listener(ListenerId listener) override;
   bool accepted(TcbId tcb) override;
 
   Result<TcbId> connect(const ConnectOptions& options) override;
+  bool waits_for_data(TcbId tcb) const override;
   void set_cookie(TcbId tcb, u64 cookie) override;
   void send_available(TcbId tcb, std::size_t bytes) override;
   void receive_consumed(TcbId tcb, std::size_t bytes) override;
@@ -123,6 +130,11 @@ class TcpStack final : public Stack {
   void on_datagram_refused(const IcmpError& error, Route from);
 
   // tcp_segment.cc: segments out.
+  struct SynOptions {
+    TcpSynOptions fixed;
+    TcpFastOpenOption fast_open;  // behind it
+    u32 fast_open_bytes = 0;
+  };
   struct SegmentFields {
     FlowKey key;
     Route route;
@@ -131,7 +143,7 @@ class TcpStack final : public Stack {
     u8 flags = 0;
     bool timestamps = false;
     u32 timestamp_value = 0, timestamp_echo = 0;
-    const TcpSynOptions* syn_options = nullptr;
+    const SynOptions* syn_options = nullptr;
     bool sack_permitted = false;
     u8 sack_blocks = 0;
     u8 ecn = 0;                           // of the IP header
@@ -245,6 +257,18 @@ class TcpStack final : public Stack {
                       Route route);
   u32 cookie_minute() const { return static_cast<u32>(now_tick_ / 60'000); }
 
+  // tcp_fast_open.cc
+  u64 fast_open_value(const FlowKey& key, u64 period) const;
+  void take_fast_open(Tcb& t, u32 slot, const TcpSegment& syn);
+  u32 ask_fast_open(Tcb& t, SynOptions& options);
+  void answer_fast_open(const Tcb& t, SynOptions& options);
+  void on_syn_data_sent(Tcb& t, u32 bytes);
+  bool on_fast_open_answer(Tcb& t, const TcpSegment& syn_ack);
+  void end_early(Tcb& t, bool reset);
+  void repeat_syn(Tcb& t);
+  bool output_early(Tcb& t);
+  bool must_wait_for_data(const Tcb& t, const TcbCold& cold) const;
+
   // tcp_connection.cc: birth and death.
   Tcb* create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes);
   u16 own_mss(Route route, u16 most) const;
@@ -295,6 +319,7 @@ class TcpStack final : public Stack {
   ScoreboardPool boards_;
   ArpCache arp_;
   PathMtu path_mtu_;
+  FastOpenCache fast_open_;
   std::vector<TcbId> output_list_, flushing_;  // TCBs to look at; each at most once
   std::vector<TcbId> blocked_;  // had no room in the device: tried again at every poll
   Time quiet_until_;            // poll() has nothing to do before, if the lists are empty
