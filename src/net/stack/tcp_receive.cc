@@ -201,12 +201,6 @@ bool TcpStack::check_acceptable(Tcb& t, const TcpSegment& s) {
   }
   if (s.sequence + s.length() >= t.receive_next && s.sequence <= t.receive_edge) [[likely]]
     return true;
-  // RFC 7413 section 4.2.2: the SYN again, without the data that was taken from the first.
-  if (t.state == TcpState::syn_received && (s.flags & (tcp_syn | tcp_ack)) == tcp_syn &&
-      s.sequence == table_.cold(t).initial_receive) {
-    repeat_syn(t);
-    return false;
-  }
   answer_unacceptable(t, s);
   return false;
 }

@@ -179,11 +179,9 @@ bool TcpStack::emit_syn(Tcb& t) {
   // sections 2.2 and 3.2).
   const bool scaling = !answer || t.has(flag_window_scaling);
   SynOptions options;
-  options.fixed = {.mss = cold.advertised_mss,
-                   .nop = 1,
-                   .scale_kind = scaling ? u8{3} : u8{1},
-                   .scale_length = scaling ? u8{3} : u8{1},
-                   .scale = scaling ? receive_window_scale : u8{1}};
+  options.fixed.mss = cold.advertised_mss;
+  options.fixed.scale = receive_window_scale;
+  if (!scaling) options.fixed.scale_kind = options.fixed.scale_length = options.fixed.scale = 1;
   u32 data = 0;
   if (cold.fast_open != 0) [[unlikely]] {
     if (!answer) data = ask_fast_open(t, options);
