@@ -51,7 +51,7 @@ enum class Op : u16 {
   none = 0,
   // One-way posts: no reply; errors show in the socket's line.
   connect,  // socket; a[0] = remote address, a[1] = remote port, a[2] = local address | port << 32
-            // (0: any)
+            // (0: any), a[3] = 1: TCP Fast Open
   send,     // socket; a[0] = total bytes | flags << 32; at most 10 chunk ids, u32 pairs in a[1..5],
             // all full but the last
   consumed,  // socket: the shim took everything (chunks may be freed) or
@@ -120,7 +120,8 @@ enum class SocketOption : u32 {
   linger2,
   max_segment,
   defer_accept,
-  congestion  // CongestionName
+  congestion,  // CongestionName
+  fast_open    // a listener's TCP_FASTOPEN
 };
 enum class CongestionName : u32 { none = 0, cubic, reno };
 enum class DatagramConnect : u32 {

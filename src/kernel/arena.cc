@@ -44,6 +44,8 @@ Result<std::unique_ptr<Arena>> Arena::create() {
 }
 
 Arena::~Arena() {
+  memory_->give_received(chunks_held());
+  memory_->give_sent(send_chunks_held_);
   if (ours_ != nullptr) ::munmap(ours_, sizeof(call::KernelSide));
   if (theirs_ != nullptr) ::munmap(theirs_, sizeof(call::ProgramSide));
 }
@@ -68,15 +70,18 @@ void Arena::populate() {
 }
 
 u32 Arena::take_chunk() {
-  if (!free_chunks_.empty()) {
-    const u32 chunk = free_chunks_.back();
-    free_chunks_.pop_back();
-    return chunk;
-  }
-  return unused_chunk_ < call::receive_chunks ? unused_chunk_++ : call::no_chunk;
+  if (free_chunks_.empty() && unused_chunk_ == call::receive_chunks) return call::no_chunk;
+  memory_->take_received();
+  if (free_chunks_.empty()) return unused_chunk_++;
+  const u32 chunk = free_chunks_.back();
+  free_chunks_.pop_back();
+  return chunk;
 }
 
-void Arena::give_chunk(u32 chunk) { free_chunks_.push_back(chunk); }
+void Arena::give_chunk(u32 chunk) {
+  memory_->give_received(1);
+  free_chunks_.push_back(chunk);
+}
 
 std::byte* Arena::chunk_payload(u32 chunk) {
   return reinterpret_cast<std::byte*>(ours_->chunk[chunk]) + sizeof(call::ChunkHeader);
@@ -90,6 +95,7 @@ bool Arena::claim_send_chunk(u32 chunk) {
   if (chunk >= call::send_chunks || send_held_[chunk]) return false;
   send_held_[chunk] = true;
   ++send_chunks_held_;
+  memory_->take_sent();
   return true;
 }
 
@@ -97,6 +103,7 @@ void Arena::unclaim_send_chunk(u32 chunk) {
   VERIFY(send_held_[chunk]);
   send_held_[chunk] = false;
   --send_chunks_held_;
+  memory_->give_sent(1);
 }
 
 const std::byte* Arena::send_chunk(u32 chunk) const {

@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "base/types.h"
 #include "call/layout.h"
+#include "kernel/buffer_memory.h"
 
 namespace cob::kernel {
 
@@ -28,6 +29,9 @@ class Arena {
   const call::ProgramSide& theirs() const { return *theirs_; }
   FdRef ours_fd() const { return ours_fd_.ref(); }
   FdRef theirs_fd() const { return theirs_fd_.ref(); }
+  // Counts what it holds in `memory`. REQUIRES: it holds nothing yet.
+  void count_in(std::shared_ptr<BufferMemory> memory) { memory_ = std::move(memory); }
+  const BufferMemory& memory() const { return *memory_; }
   // Once the program has its own.
   void close_descriptors() {
     ours_fd_.reset();
@@ -41,10 +45,11 @@ class Arena {
   u32 take_chunk();
   void give_chunk(u32 chunk);
   u32 chunks_held() const { return unused_chunk_ - static_cast<u32>(free_chunks_.size()); }
-  // How many one socket may hold at present: an eighth of what is free, so that those who do not
-  // read leave something to those who do, however many they are (dynamic thresholds: Choudhury and
-  // Hahne, 1998).
-  u32 fair_share() const { return (call::receive_chunks - chunks_held()) / 8; }
+  // How many one socket may hold at present: an eighth of what is free here and in the kernel
+  // (buffer_memory.h).
+  u32 fair_share() const {
+    return std::min(call::receive_chunks - chunks_held(), memory_->left()) / 8;
+  }
   std::byte* chunk_payload(u32 chunk);
   call::ChunkHeader& chunk_header(u32 chunk);
 
@@ -65,6 +70,7 @@ class Arena {
   Fd ours_fd_, theirs_fd_;
   call::KernelSide* ours_ = nullptr;
   call::ProgramSide* theirs_ = nullptr;
+  std::shared_ptr<BufferMemory> memory_ = std::make_shared<BufferMemory>();
   std::vector<u32> free_chunks_;
   u32 unused_chunk_ = 0;  // chunks from here on were never taken
   std::vector<bool> send_held_;

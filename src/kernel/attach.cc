@@ -122,6 +122,7 @@ Result<void> Kernel::give_arena(Program& program) {
   }
   auto arena = std::move(spare_arena_);
   if (arena == nullptr) arena = TRY(Arena::create());
+  arena->count_in(sockets_->memory());
   call::ArenaHeader& header = arena->ours().header;
   header.magic = call::arena_magic;
   header.version = call::protocol_version;

@@ -114,7 +114,8 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
       sockets_->connect(
           program, number,
           {net::Ipv4Address{static_cast<u32>(call.a[0])}, Port(static_cast<u16>(call.a[1]))},
-          {net::Ipv4Address{static_cast<u32>(call.a[2])}, Port(static_cast<u16>(call.a[2] >> 32))});
+          {net::Ipv4Address{static_cast<u32>(call.a[2])}, Port(static_cast<u16>(call.a[2] >> 32))},
+          (call.a[3] & 1) != 0);
       return true;
     case Op::send:
       sockets_->send(program, number, call);
@@ -197,7 +198,8 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       result = sockets_->connect_local(
           program, number,
           {net::Ipv4Address{static_cast<u32>(call.a[0])}, Port(static_cast<u16>(call.a[1]))},
-          {net::Ipv4Address{static_cast<u32>(call.a[2])}, Port(static_cast<u16>(call.a[2] >> 32))});
+          {net::Ipv4Address{static_cast<u32>(call.a[2])}, Port(static_cast<u16>(call.a[2] >> 32))},
+          (call.a[3] & 1) != 0);
       break;
     case Op::use:
     case Op::send_shared:

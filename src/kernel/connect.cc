@@ -49,7 +49,8 @@ bool Sockets::goes_out(net::Ipv4Address address) const {
 
 // Starts the handshake. ECONNREFUSED: nobody listens there. EHOSTUNREACH: neither an address of
 // this cob nor one that its uplink reaches.
-Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::Endpoint local) {
+Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::Endpoint local,
+                                    bool fast_open) {
   if (remote.address.is_any()) remote.address = options_.address;
   net::Route route = net::Route::uplink();
   if (ours(remote.address)) {
@@ -69,8 +70,11 @@ Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::E
                                .remote = remote,
                                .route = route,
                                .cookie = to_cookie(d),
-                               .max_segment_bytes = d.max_segment_bytes}));
-  d.state = SocketState::connecting;
+                               .max_segment_bytes = d.max_segment_bytes,
+                               .fast_open = fast_open}));
+  // What waits for its first bytes takes them as a connection does.
+  d.state =
+      fast_open && stack_->waits_for_data(d.tcb) ? SocketState::connected : SocketState::connecting;
   apply_options(d);
   return {};
 }
@@ -81,21 +85,23 @@ void Sockets::write_names(Description& d) {
                                                d.local.port.value, d.remote.port.value, 0};
 }
 
-void Sockets::connect(Program& program, u32 number, net::Endpoint remote, net::Endpoint local) {
+void Sockets::connect(Program& program, u32 number, net::Endpoint remote, net::Endpoint local,
+                      bool fast_open) {
   Description& d = *program.slot(number).description;
   if (d.state != SocketState::undecided || d.datagram != nullptr) return;
   if (d.claiming) return fail(d, EALREADY);
-  const auto started = start_connect(d, remote, local);
+  const auto started = start_connect(d, remote, local, fast_open);
   if (started.is_error()) {
     fail(d, started.error().code);
     return;
   }
   for (const Holder& h : d.holders) publish(h.program->ours(h.slot).state, d.state);
+  if (d.state == SocketState::connected) write_flags(d);
   write_names(d);
 }
 
-i32 Sockets::connect_local(Program& program, u32 number, net::Endpoint remote,
-                           net::Endpoint local) {
+i32 Sockets::connect_local(Program& program, u32 number, net::Endpoint remote, net::Endpoint local,
+                           bool fast_open) {
   Description& d = *program.slot(number).description;
   if (d.state != SocketState::undecided || d.datagram != nullptr) return -EISCONN;
   if (d.claiming) return -EALREADY;
@@ -103,9 +109,10 @@ i32 Sockets::connect_local(Program& program, u32 number, net::Endpoint remote,
   if (remote.address.is_loopback() ? !directory_.find_listener(remote)
                                    : !ours(remote.address) && !goes_out(remote.address))
     return -EHOSTUNREACH;
-  const auto started = start_connect(d, remote, local);
+  const auto started = start_connect(d, remote, local, fast_open);
   if (started.is_error()) return -started.error().code;
   for (const Holder& h : d.holders) publish(h.program->ours(h.slot).state, d.state);
+  if (d.state == SocketState::connected) write_flags(d);
   write_names(d);
   return 0;
 }

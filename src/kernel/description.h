@@ -114,6 +114,7 @@ struct Description {
   std::unique_ptr<std::array<u64, 6>> memory;  // Op::remember; the programs' own
 
   u32 receive_limit = 0, send_limit = 0;
+  bool receive_fixed = false, send_fixed = false;  // SO_RCVBUF, SO_SNDBUF: they do not grow
   u32 send_limit_shown = 0;  // the largest that any holder ever saw: what it may have posted
   bool no_delay = false, cork = false, keep_alive = false, linger_reset = false;
   u32 keep_alive_idle_s = 7200, keep_alive_interval_s = 75, keep_alive_probes = 9;
@@ -121,6 +122,7 @@ struct Description {
   u16 max_segment_bytes = 0;          // 0: the route's
   call::CongestionName congestion{};  // none: the cob's
   u32 defer_accept_s = 0;             // a listener's
+  u32 fast_open_queue = 0;            // a listener's; 0: no Fast Open
   bool reuse_address = false, reuse_port = false;
 
   std::size_t kept_bytes() const { return kept.size() - kept_taken; }

@@ -92,6 +92,8 @@ i32 Sockets::finish_listen(u32 handle, net::Endpoint local, u32 backlog, i32 res
   listener->state = SocketState::listening;
   listener->seat = -1;
   stack_->set_max_segment(listener->listener, listener->max_segment_bytes);
+  if (listener->fast_open_queue != 0)
+    stack_->set_fast_open(listener->listener, listener->fast_open_queue);
   listener->queue = std::make_unique<ListenQueue>();
   listener->queue->backlog = backlog;
   directory_.add_listener(listener->local);
@@ -243,6 +245,8 @@ void Sockets::on_incoming(net::ListenerId listener, net::TcbId tcb) {
   d.congestion = parent.congestion;
   d.receive_limit = parent.receive_limit;
   d.send_limit = parent.send_limit;
+  d.receive_fixed = parent.receive_fixed;
+  d.send_fixed = parent.send_fixed;
   d.references = 1;  // the queue's
   stack_->set_cookie(tcb, to_cookie(d));
   apply_options(d);

@@ -47,7 +47,9 @@ class OneKernel : public testing::Test, public Sockets::Programs, public net::Fr
   Program& program() {
     const u32 id = static_cast<u32>(programs_.size()) + 1;
     programs_.push_back(std::make_unique<Program>(id, id, Fd()));
-    programs_.back()->set_arena(Arena::create().release_value());
+    auto arena = Arena::create().release_value();
+    arena->count_in(sockets_.memory());
+    programs_.back()->set_arena(std::move(arena));
     programs_.back()->add_thread(0);
     return *programs_.back();
   }

@@ -50,13 +50,13 @@ void Sockets::set_option(Program& program, u32 number, const call::CallSlot& cal
       break;
     case call::SocketOption::receive_buffer:
       d.receive_limit = std::clamp<u32>(value, 4 * 1024, 8 * 1024 * 1024);
+      d.receive_fixed = true;
       d.window_limit = 0;
       if (live) stack_->set_receive_buffer(d.tcb, d.receive_limit);
       break;
     case call::SocketOption::send_buffer:
-      d.send_limit = std::clamp<u32>(value, 4 * 1024, 8 * 1024 * 1024);
-      d.send_limit_shown = std::max(d.send_limit_shown, d.send_limit);
-      for (const Holder& h : d.holders) h.program->ours(h.slot).send_limit = d.send_limit;
+      d.send_fixed = true;
+      show_send_limit(d, std::clamp<u32>(value, 4 * 1024, 8 * 1024 * 1024));
       break;
     case call::SocketOption::linger:  // value: on; a[2]: seconds. Only "on, 0 s" is the kernel's
                                       // concern.
@@ -83,6 +83,10 @@ void Sockets::set_option(Program& program, u32 number, const call::CallSlot& cal
     case call::SocketOption::defer_accept:  // seconds
       d.defer_accept_s = std::min(value, 3'600u);
       break;
+    case call::SocketOption::fast_open:  // connections whose handshake has not ended
+      d.fast_open_queue = std::min(value, 65'535u);
+      if (d.state == SocketState::listening) stack_->set_fast_open(d.listener, d.fast_open_queue);
+      break;
     case call::SocketOption::congestion:
       d.congestion = value == 2 ? call::CongestionName::reno : call::CongestionName::cubic;
       if (live) set_congestion(d);
@@ -107,7 +111,8 @@ i32 Sockets::tcp_info(Program& program, u32 number, u64 part, u64* values) {
     values[1] = t.unsent_bytes | u64{t.receive_window_bytes} << 32;
     values[2] = static_cast<u64>(t.congestion_state) | u64{t.retries} << 8 |
                 u64{t.send_scale} << 16 | u64{t.timestamps} << 24 | u64{t.window_scaling} << 25 |
-                u64{t.sack} << 26 | u64{t.ecn} << 27 | static_cast<u64>(t.waits_for) << 32 |
+                u64{t.sack} << 26 | u64{t.ecn} << 27 | u64{t.syn_data} << 28 |
+                static_cast<u64>(t.waits_for) << 32 |
                 (1 + static_cast<u64>(t.congestion_control)) << 40;
     return 0;
   }

@@ -107,6 +107,18 @@ std::size_t Sockets::append_to_arena(Description& d, std::span<const std::byte> 
   return done;
 }
 
+u32 Sockets::grow_receive_buffer(net::TcbId, u64 cookie, u32 wanted) {
+  if (cookie == 0) return 0;
+  Description& d = from_cookie(cookie);
+  if (d.receive_fixed || d.seat < 0 || memory_->is_short()) return 0;
+  const Arena& arena = d.holders[static_cast<std::size_t>(d.seat)].program->arena();
+  const u64 limit =
+      std::min<u64>({wanted, options_.most_receive_limit, u64{arena.fair_share()} * chunk_room});
+  if (limit <= d.receive_limit) return 0;
+  d.window_limit = 0;
+  return d.receive_limit = static_cast<u32>(limit);
+}
+
 std::size_t Sockets::on_data(net::TcbId tcb, u64 cookie, std::span<const std::byte> payload) {
   if (cookie == 0) return 0;
   Description& d = from_cookie(cookie);

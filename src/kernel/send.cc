@@ -54,7 +54,31 @@ bool Sockets::take_pieces(Program& program, Description& d, const call::CallSlot
   return true;
 }
 
+void Sockets::show_send_limit(Description& d, u32 limit) {
+  d.send_limit = limit;
+  d.send_limit_shown = std::max(d.send_limit_shown, limit);
+  for (const Holder& h : d.holders) h.program->ours(h.slot).send_limit = limit;
+}
+
+// The program keeps its send buffer full: twice what may be in flight lets it fill one half while
+// the other is under way (Linux tcp_sndbuf_expand). Short of memory it goes back to what it was.
+void Sockets::fit_send_limit(Description& d) {
+  if (d.send_fixed) return;
+  const u64 wanted = memory_->is_short() ? 0 : 2 * u64{stack_->congestion_window(d.tcb)};
+  const u32 limit = std::clamp<u32>(static_cast<u32>(std::min<u64>(wanted, UINT32_MAX)),
+                                    options_.send_limit, options_.most_send_limit);
+  if (limit > d.send_limit || (memory_->is_short() && limit < d.send_limit))
+    show_send_limit(d, limit);
+}
+
 void Sockets::drop_pieces(Description& d, u64 bytes) {
+  if (send_cursor_.handle == d.handle) {
+    if (bytes > send_cursor_.offset) {
+      send_cursor_ = {};
+    } else {
+      send_cursor_.offset -= bytes;
+    }
+  }
   d.send_buffered -= bytes;
   while (bytes > 0) {
     SendPiece& piece = d.pieces[d.pieces_taken];
@@ -72,6 +96,7 @@ void Sockets::drop_pieces(Description& d, u64 bytes) {
   } else if (d.pieces_taken > 64 && d.pieces_taken * 2 > d.pieces.size()) {
     d.pieces.erase(d.pieces.begin(),
                    d.pieces.begin() + static_cast<std::ptrdiff_t>(d.pieces_taken));
+    if (send_cursor_.handle == d.handle) send_cursor_.piece -= d.pieces_taken;
     d.pieces_taken = 0;
   }
 }
@@ -161,13 +186,22 @@ void Sockets::on_acked(net::TcbId, u64 cookie, std::size_t bytes) {
   const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
   call::KernelSocket& line = h.program->ours(h.slot);
   publish(line.acknowledged, line.acknowledged + bytes);
+  if (d.send_buffered + bytes > d.send_limit / 4 * 3) fit_send_limit(d);
   if (d.send_buffered <= d.send_limit - d.send_limit / 3) h.program->touch_space(h.slot);
 }
 
 void Sockets::read_send_buffer(net::TcbId, u64 cookie, std::size_t offset,
                                std::span<std::byte> out) {
   Description& d = from_cookie(cookie);
+  constexpr std::size_t far = 64 * 1024;
+  const bool is_far = offset >= far;
   std::size_t i = d.pieces_taken;
+  std::size_t begin = 0;  // of piece i
+  if (is_far && send_cursor_.handle == d.handle && send_cursor_.offset <= offset) {
+    i = send_cursor_.piece;
+    begin = send_cursor_.offset;
+    offset -= begin;
+  }
   std::size_t done = 0;
   while (done < out.size()) {
     VERIFY(i < d.pieces.size());
@@ -175,8 +209,10 @@ void Sockets::read_send_buffer(net::TcbId, u64 cookie, std::size_t offset,
     const std::size_t held = static_cast<std::size_t>(piece.end - piece.begin);
     if (offset >= held) {
       offset -= held;
+      begin += held;
       continue;
     }
+    if (is_far && done == 0) send_cursor_ = {.handle = d.handle, .piece = i - 1, .offset = begin};
     const std::size_t part = std::min(held - offset, out.size() - done);
     const std::byte* chunk =
         piece.arena != nullptr ? piece.arena->send_chunk(piece.chunk) : own_chunks_.at(piece.chunk);

@@ -33,8 +33,11 @@ struct SocketsOptions {
   net::Ipv4Address gateway{};
   u32 max_descriptions =
       262'144;  // reaction when full: open gives ENFILE, an incoming connection is reset
-  u32 receive_limit = 1024 * 1024;  // bytes, default receive buffer
-  u32 send_limit = 1024 * 1024;     // bytes, default send buffer
+  // Bytes: buffers at first, and how far they grow when nobody chose their size.
+  u32 receive_limit = 1024 * 1024;
+  u32 send_limit = 1024 * 1024;
+  u32 most_receive_limit = 4 * 1024 * 1024;
+  u32 most_send_limit = 4 * 1024 * 1024;
 };
 
 // What a slot operation needs to reply later.
@@ -88,7 +91,8 @@ class Sockets final : public net::SocketLayer {
   void let_go(Program& program, u32 slot, bool reset);
 
   // One-way operations; errors go to the socket's line.
-  void connect(Program& program, u32 slot, net::Endpoint remote, net::Endpoint local);
+  void connect(Program& program, u32 slot, net::Endpoint remote, net::Endpoint local,
+               bool fast_open = false);
   void send(Program& program, u32 slot, const call::CallSlot& call);
   void refuse_send(Program& program, const call::CallSlot& call);  // chunks go back unused
   void consumed(Program& program, u32 slot);
@@ -98,7 +102,8 @@ class Sockets final : public net::SocketLayer {
   void released(Program& program, u32 slot);
 
   // Synchronous operations: result >= 0 or -errno.
-  i32 connect_local(Program& program, u32 slot, net::Endpoint remote, net::Endpoint local);
+  i32 connect_local(Program& program, u32 slot, net::Endpoint remote, net::Endpoint local,
+                    bool fast_open = false);
   // Answers through `done`, possibly later (another kernel keeps the port).
   void bind(Program& program, u32 slot, net::Endpoint local, bool reuse_address, bool reuse_port,
             const CallOrigin& origin);
@@ -145,6 +150,7 @@ class Sockets final : public net::SocketLayer {
   void stir(Description& d);
   std::vector<u32> take_stirred();  // their handles
   std::size_t own_chunks_held() const { return own_chunks_.held(); }
+  const std::shared_ptr<BufferMemory>& memory() const { return memory_; }
 
   // Listeners with waiting connections, offers to settle or take back. Call once a poll.
   void poll(Time now);
@@ -176,6 +182,7 @@ class Sockets final : public net::SocketLayer {
   void on_incoming(net::ListenerId listener, net::TcbId tcb) override;
   void on_connected(net::TcbId tcb, u64 cookie) override;
   std::size_t on_data(net::TcbId tcb, u64 cookie, std::span<const std::byte> payload) override;
+  u32 grow_receive_buffer(net::TcbId tcb, u64 cookie, u32 wanted) override;
   void on_peer_closed(net::TcbId tcb, u64 cookie) override;
   void on_acked(net::TcbId tcb, u64 cookie, std::size_t bytes) override;
   void read_send_buffer(net::TcbId tcb, u64 cookie, std::size_t offset,
@@ -200,7 +207,8 @@ class Sockets final : public net::SocketLayer {
   void fail(Description& d, int error);
   void claim_lost(u32 handle);
   void end_listening(Description& d);
-  Result<void> start_connect(Description& d, net::Endpoint remote, net::Endpoint local);
+  Result<void> start_connect(Description& d, net::Endpoint remote, net::Endpoint local,
+                             bool fast_open);
   Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local);
   Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local,
                               const net::ReplyPorts* reply);
@@ -245,6 +253,8 @@ class Sockets final : public net::SocketLayer {
   bool take_pieces(Program& program, Description& d, const call::CallSlot& call, u64 limit,
                    u64* taken);
   void drop_pieces(Description& d, u64 bytes);
+  void fit_send_limit(Description& d);
+  void show_send_limit(Description& d, u32 limit);
   void give_piece(const SendPiece& piece);
 
   // listen.cc
@@ -291,6 +301,12 @@ class Sockets final : public net::SocketLayer {
   std::vector<Description*> busy_listeners_;
   std::vector<std::unique_ptr<Arena>> orphans_;
   OwnChunks own_chunks_;
+  std::shared_ptr<BufferMemory> memory_ = std::make_shared<BufferMemory>();
+  // Where in a long send buffer the last piece read begins, so that the next need not look for it.
+  struct SendCursor {
+    u32 handle = 0;
+    std::size_t piece = 0, offset = 0;  // of its first byte, from the first unacknowledged one
+  } send_cursor_;
   std::vector<u32> stirred_;
   Time offers_check_ = Time::never();
   Time deferred_check_ = Time::never();

@@ -396,6 +396,97 @@ TEST_F(OneKernel, SocketsThatAreNotReadDoNotStarveTheOthers) {
   EXPECT_EQ(b.arena().chunks_held(), 0u);
 }
 
+// Buffers whose size nobody chose grow (docs/network.md, "Buffers").
+TEST_F(OneKernel, AReceiveBufferGrowsUnlessItsSizeWasChosen) {
+  Program& a = program();
+  Program& b = program();
+  const Pair c = connected(a, b, listener(b, 1, 80));
+  Description& d = *b.slot(c.server).description;
+  const u32 begin = d.receive_limit;
+  const auto grow = [&](u32 wanted) {
+    return sockets_.grow_receive_buffer(d.tcb, reinterpret_cast<u64>(&d), wanted);
+  };
+  EXPECT_EQ(grow(begin / 2), 0u);
+  EXPECT_EQ(grow(2 * begin), 2 * begin);
+  EXPECT_EQ(d.receive_limit, 2 * begin);
+  // An eighth of the program's chunks at most.
+  const u32 all = grow(UINT32_MAX);
+  EXPECT_EQ(all, u64{call::receive_chunks} / 8 * call::receive_chunk_payload);
+  call::CallSlot option{};
+  option.a[0] = static_cast<u64>(call::SocketOption::receive_buffer);
+  option.a[1] = 64 * 1024;
+  sockets_.set_option(b, c.server, option);
+  EXPECT_EQ(grow(2 * begin), 0u);
+  EXPECT_EQ(d.receive_limit, 64u * 1024);
+}
+
+TEST_F(OneKernel, ShortOfMemoryNoBufferGrowsAndWindowsShrink) {
+  Program& a = program();
+  Program& b = program();
+  const Pair c = connected(a, b, listener(b, 1, 80));
+  Description& d = *b.slot(c.server).description;
+  const u32 begin = d.receive_limit;
+  // Other programs of the kernel hold half of its memory and a bit.
+  BufferMemory& memory = *sockets_.memory();
+  u32 held = 0;
+  const auto hold = [&](u32 chunks) {
+    for (; held < chunks; ++held) memory.take_received();
+  };
+  hold(BufferMemory::most_received_chunks / 2 + 1);
+  EXPECT_EQ(sockets_.grow_receive_buffer(d.tcb, reinterpret_cast<u64>(&d), 2 * begin), 0u);
+  send(a, c.client, std::string(call::chunk_bytes, 'x'), 1);
+  step(200);
+  EXPECT_EQ(d.window_limit, 0u);
+  // Next to all of it: the window follows what an eighth of the rest holds.
+  hold(BufferMemory::most_received_chunks - 800);
+  send(a, c.client, std::string(call::chunk_bytes, 'x'), 2);
+  step(200);
+  EXPECT_LE(d.window_limit, 100u * call::receive_chunk_payload);
+  EXPECT_GT(d.window_limit, 90u * call::receive_chunk_payload);
+  EXPECT_EQ(receive(b, c.server).size(), 2u * call::chunk_bytes);
+  memory.give_received(held);
+  send(a, c.client, "x", 3);
+  step(200);
+  EXPECT_EQ(receive(b, c.server), "x");
+  EXPECT_EQ(d.window_limit, 0u);
+  EXPECT_EQ(memory.received(), 0u);
+}
+
+TEST_F(OneKernel, ASendBufferGrowsWithTheCongestionWindowAndGoesBack) {
+  Program& a = program();
+  Program& b = program();
+  const Pair c = connected(a, b, listener(b, 1, 80));
+  Description& d = *a.slot(c.client).description;
+  const u32 begin = d.send_limit;
+  u32 chunk = 0;
+  std::size_t sent = 0, got = 0;
+  const auto transfer = [&](std::size_t bytes) {
+    for (const std::size_t end = sent + bytes; got < end;) {
+      while (sent < end && d.send_buffered + call::chunk_bytes <= d.send_limit &&
+             a.arena().send_chunks_held() < call::send_chunks / 2) {
+        send(a, c.client, std::string(call::chunk_bytes, 'x'), chunk++ % call::send_chunks);
+        sent += call::chunk_bytes;
+      }
+      step();
+      got += receive(b, c.server).size();
+    }
+  };
+  transfer(64u << 20);
+  EXPECT_GT(d.send_limit, begin);
+  EXPECT_EQ(a.ours(c.client).send_limit, d.send_limit);
+  for (u32 i = 0; i <= BufferMemory::most_received_chunks / 2; ++i) sockets_.memory()->take_sent();
+  transfer(16u << 20);
+  EXPECT_EQ(d.send_limit, begin);
+  EXPECT_EQ(fault_, "");
+  sockets_.memory()->give_sent(BufferMemory::most_received_chunks / 2 + 1);
+  call::CallSlot option{};
+  option.a[0] = static_cast<u64>(call::SocketOption::send_buffer);
+  option.a[1] = 256 * 1024;
+  sockets_.set_option(a, c.client, option);
+  transfer(16u << 20);
+  EXPECT_EQ(d.send_limit, 256u * 1024);
+}
+
 TEST_F(OneKernel, LiesAboutConsumedBytesAreNotBelieved) {
   Program& a = program();
   Program& b = program();

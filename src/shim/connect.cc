@@ -9,6 +9,7 @@
 #include "shim/decide.h"
 #include "shim/epoll.h"
 #include "shim/family.h"
+#include "shim/option_plain.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
 #include "shim/wait.h"
@@ -138,7 +139,7 @@ void put(Call& c, u32 local_address, u16 local_port, const Ipv4Endpoint& remote)
 enum class Begun : u8 { cob, host, host_begun, failed };
 
 // Decides whose the socket is and starts a cob connection. `error` when failed.
-Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
+Begun start(Socket* socket, Ipv4Endpoint remote, bool fast_open, int& error) {
   Arena* arena = attach();
   const bool out = goes_out(remote.address);
   const bool ours = may_be_ours(remote.address) || out;
@@ -161,10 +162,12 @@ Begun start(Socket* socket, Ipv4Endpoint remote, int& error) {
   socket->consumed = load(socket->program->consumed);  // it may have counted offers
   Call c{};
   put(c, 0, 0, remote);
+  c.a[3] = fast_open ? 1 : 0;
   socket->remote_address = remote.address;
   socket->remote_port = remote.port;
-  if (remote.address == g.cob_address ||
-      (out && load(socket->arena->kernel->header.way_out) != 0)) {
+  // Whether it waits for bytes must be known at once.
+  if (!fast_open && (remote.address == g.cob_address ||
+                     (out && load(socket->arena->kernel->header.way_out) != 0))) {
     c.op = Op::connect;
     if (!post_on(socket, c)) {
       error = ENETDOWN;
@@ -338,7 +341,10 @@ int cob_listen(int fd, int backlog) {
   return 0;
 }
 
-int cob_connect(int fd, const sockaddr* address, socklen_t length) {
+namespace {
+
+// connect(2); with `fast_open` as sendto(2) with MSG_FASTOPEN does it.
+int connect_socket(int fd, const sockaddr* address, socklen_t length, bool fast_open) {
   Socket* socket = lookup_socket(fd);
   if (socket == nullptr) return real_connect(fd, address, length);
   u32 seen = signals_seen();
@@ -370,7 +376,8 @@ int cob_connect(int fd, const sockaddr* address, socklen_t length) {
       }
     }
     if (socket->stage == Stage::undecided) {
-      begun_as = start(socket, remote, error);
+      fast_open |= reads_true(socket, IPPROTO_TCP, TCP_FASTOPEN_CONNECT);
+      begun_as = start(socket, remote, fast_open, error);
       started = true;
       if (begun_as == Begun::failed) return fail(error);
     }
@@ -380,7 +387,10 @@ int cob_connect(int fd, const sockaddr* address, socklen_t length) {
     return nonblocking ? fail(error) : real_connect(fd, address, length);
   }
   if (begun_as == Begun::host) return real_connect(fd, address, length);
-  if (nonblocking) return fail(started ? EINPROGRESS : EALREADY);
+  if (nonblocking) {
+    if (started && fast_open && again(socket) == 0) return 0;
+    return fail(started ? EINPROGRESS : EALREADY);
+  }
   i64 timeout = socket->send_timeout_ns;
   error = wait_ready(socket, ready_out, timeout == 0 ? forever : now_ns() + timeout, timeout != 0,
                      seen, breaking);
@@ -388,6 +398,24 @@ int cob_connect(int fd, const sockaddr* address, socklen_t length) {
   if (error != 0) return fail(error);
   error = again(socket);
   return error == 0 || error == EISCONN ? 0 : fail(error);
+}
+
+}  // namespace
+
+int cob_connect(int fd, const sockaddr* address, socklen_t length) {
+  return connect_socket(fd, address, length, false);
+}
+
+int connect_fast_open(int fd, const sockaddr* address, socklen_t length) {
+  Socket* socket = lookup_socket(fd);
+  if (socket != nullptr && address == nullptr) return fail(EINVAL);
+  if (socket != nullptr && socket->stage == Stage::stream && begun(socket)) {
+    const SocketState state = acquire(socket->kernel->state);
+    if (state != SocketState::failed) {
+      return fail(state == SocketState::connecting ? EALREADY : EISCONN);
+    }
+  }
+  return connect_socket(fd, address, length, true);
 }
 
 }  // namespace cob::shim

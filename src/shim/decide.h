@@ -2,6 +2,8 @@
 // docs/calls.md, "Whose a socket is". The socket's lock.
 #pragma once
 
+#include <sys/socket.h>
+
 #include "shim/address.h"
 #include "shim/socket.h"
 
@@ -19,5 +21,9 @@ bool goes_out(u32 address);
 // an address of this machine, the connect is begun before: refused, the socket stays undecided, for
 // Linux lets a refused socket try elsewhere; EINPROGRESS and EISCONN say how far it came.
 int to_host(Socket* socket, bool keep_bind, const Ipv4Endpoint* first = nullptr);
+
+// connect(2) as sendto(2) with MSG_FASTOPEN begins it: 0 where the first bytes may go with the SYN,
+// and where there was time to connect. Sets errno.
+int connect_fast_open(int fd, const sockaddr* address, socklen_t length);
 
 }  // namespace cob::shim

@@ -86,6 +86,7 @@ void fill_more(LongTcpInfo& info, const Reply& second) {
   info.head.tcpi_backoff = retries;
   if ((second.value[2] >> 26 & 1) != 0) info.head.tcpi_options |= TCPI_OPT_SACK;
   if ((second.value[2] >> 27 & 1) != 0) info.head.tcpi_options |= TCPI_OPT_ECN;
+  if ((second.value[2] >> 28 & 1) != 0) info.head.tcpi_options |= TCPI_OPT_SYN_DATA;
   if ((second.value[2] >> 24 & 1) != 0) info.head.tcpi_options |= TCPI_OPT_TIMESTAMPS;
   if ((second.value[2] >> 25 & 1) != 0) {
     info.head.tcpi_options |= TCPI_OPT_WSCALE;

@@ -325,6 +325,10 @@ void post_options(Socket* socket) {
                {SocketOption::linger2, socket->linger2},
                {SocketOption::max_segment, socket->max_segment},
                {SocketOption::congestion, static_cast<i32>(socket->congestion)}};
+  const PlainOption* fast_open = plain_option(IPPROTO_TCP, TCP_FASTOPEN);
+  if (const int queue = read_plain(socket, *fast_open); queue != 0) {
+    post_option(socket, SocketOption::fast_open, static_cast<u32>(queue));
+  }
   for (const auto& p : plain) {
     if (p.value != 0) post_option(socket, p.option, static_cast<u32>(p.value));
   }
@@ -364,6 +368,8 @@ int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t len
   } else if (const PlainOption* plain = plain_option(level, name)) {
     error = check_plain(*plain, number);
     if (error == 0) keep_option(socket, level, name, value, length);
+    if (error == 0 && level == IPPROTO_TCP && name == TCP_FASTOPEN && !socket->datagram)
+      post_option(socket, SocketOption::fast_open, static_cast<u32>(number));
   } else if (level == SOL_SOCKET) {
     error = set_socket_level(socket, name, number, value, length);
   } else if (level == IPPROTO_TCP) {

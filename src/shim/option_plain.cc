@@ -109,6 +109,10 @@ int read_plain(const Socket* socket, const PlainOption& option) {
   return value;
 }
 
+bool reads_true(const Socket* socket, int level, int name) {
+  return read_plain(socket, *plain_option(level, name)) != 0;
+}
+
 void keep_option(Socket* socket, int level, int name, const void* value, socklen_t length) {
   const KeptOption* found = find_kept(socket, level, name);
   u32 at = found != nullptr ? static_cast<u32>(found - socket->option) : socket->option_count;

@@ -18,6 +18,8 @@ const PlainOption* plain_option(int level, int name);
 // 0 or an errno.
 int check_plain(const PlainOption& option, int value);
 int read_plain(const Socket* socket, const PlainOption& option);
+// REQUIRES: one of them.
+bool reads_true(const Socket* socket, int level, int name);
 
 // REQUIRES: there is such an option (kept_options has room for them all).
 void keep_option(Socket* socket, int level, int name, const void* value, socklen_t length);

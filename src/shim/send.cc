@@ -5,6 +5,7 @@
 #include "shim/send.h"
 
 #include "shim/datagram.h"
+#include "shim/decide.h"
 #include "shim/pieces.h"
 
 namespace cob::shim {
@@ -211,6 +212,10 @@ ssize_t cob_sendto(int fd, const void* data, size_t bytes, int flags, const sock
     const ssize_t n = send_datagram({fd, &part, 1, flags, to, length});
     return n == -ENOTSOCK ? real_sendto(fd, data, bytes, flags, to, length) : libc_result(n);
   }
+  if ((flags & MSG_FASTOPEN) != 0) {
+    if (connect_fast_open(fd, to, length) != 0) return -1;
+    flags &= ~MSG_FASTOPEN;
+  }
   return cob_send(fd, data, bytes, flags);  // a stream socket ignores the address
 }
 
@@ -225,6 +230,11 @@ ssize_t cob_sendmsg(int fd, const msghdr* message, int flags) {
   }
   ssize_t bytes = Pieces::total(message->msg_iov, message->msg_iovlen);
   if (bytes < 0) return fail(EINVAL);
+  if ((flags & MSG_FASTOPEN) != 0 && is_cob(fd)) {
+    const auto* to = static_cast<const sockaddr*>(message->msg_name);
+    if (connect_fast_open(fd, to, message->msg_namelen) != 0) return -1;
+    flags &= ~MSG_FASTOPEN;
+  }
   Pieces pieces(message->msg_iov, message->msg_iovlen);
   ssize_t n = send_pieces(fd, pieces, static_cast<size_t>(bytes), flags);
   if (n == -ENOTSOCK) return real_sendmsg(fd, message, flags);

@@ -51,6 +51,7 @@ TcbInfo TcpStack::describe(const Tcb& t) const {
                .congestion_control = cold.congestion,
                .sack = t.has(flag_sack),
                .ecn = t.has(flag_ecn),
+               .syn_data = (cold.fast_open & fast_open_data_taken) != 0,
                .mss = t.mss,
                .congestion_window_bytes = t.congestion_window,
                .slow_start_threshold_bytes = t.slow_start_threshold,
@@ -86,6 +87,11 @@ Result<TcbInfo> TcpStack::info(TcbId id) const {
   const Tcb* t = table_.get(id);
   if (t == nullptr) return Error::of(EINVAL, "info: no such connection");
   return describe(*t);
+}
+
+u32 TcpStack::congestion_window(TcbId id) const {
+  const Tcb* t = table_.get(id);
+  return t == nullptr ? 0 : t->congestion_window;
 }
 
 std::size_t TcpStack::list_connections(u32& cursor, u32 places, std::span<TcbEntry> out) const {

@@ -1,6 +1,6 @@
 // Out-of-order pieces. See reassembly.h.
-// Model: insert() walks the sorted list once and fills the gaps between the pieces that are there;
-// what is there stays (the first copy received wins).
+// Model: insert() walks the runs once and fills the gaps between them; what is there stays (the
+// first copy received wins).
 // Owned by the Stack.
 #include "net/stack/reassembly.h"
 
@@ -29,56 +29,81 @@ void ReassemblyPool::give_back(TcbCold& cold, u32 piece) {
   --in_use_;
 }
 
-// Inserts the whole of `payload`, which overlaps nothing, at `link`; the link behind the last new
-// piece is lost on purpose.
-bool ReassemblyPool::insert_run(TcbCold& cold, u32& link, SequenceNumber sequence,
-                                std::span<const std::byte> payload) {
+// Inserts as much of `payload`, which overlaps nothing, as there is room for: a run, at `link`.
+ReassemblyPool::Run ReassemblyPool::insert_run(TcbCold& cold, u32& link, SequenceNumber sequence,
+                                               std::span<const std::byte> payload) {
+  Run run{no_slot, no_slot, sequence};
   u32* at = &link;
-  while (!payload.empty()) {
-    const auto bytes = static_cast<u32>(std::min<std::size_t>(payload.size(), piece_bytes));
-    if (cold.reassembly_pieces == per_connection_pieces) return false;
+  while (!payload.empty() && cold.reassembly_pieces < fair_share()) {
     const u32 piece = take();
-    if (piece == no_slot) return false;
+    if (piece == no_slot) break;
+    const auto bytes = static_cast<u32>(std::min<std::size_t>(payload.size(), piece_bytes));
     Piece& p = pieces_[piece];
-    p.sequence = sequence;
+    p.sequence = run.end;
     p.next = *at;
     p.bytes = bytes;
-    p.touched = inserts_;
     std::memcpy(p.data, payload.data(), bytes);
     *at = piece;
     at = &p.next;
     ++cold.reassembly_pieces;
-    sequence += bytes;
+    if (run.first == no_slot) run.first = piece;
+    run.last = piece;
+    run.end += bytes;
     payload = payload.subspan(bytes);
   }
-  return true;
+  if (run.first == no_slot) return run;
+  pieces_[run.first].run_last = run.last;
+  pieces_[run.first].touched = inserts_;
+  return run;
 }
 
 ReassemblyPool::Kept ReassemblyPool::insert(TcbCold& cold, SequenceNumber sequence,
                                             std::span<const std::byte> payload) {
   u32* link = &cold.reassembly_head;
+  u32 before = no_slot;  // the run that ends at `link`
   bool complete = true;
   bool duplicate = !payload.empty();
   ++inserts_;
   while (!payload.empty()) {
-    if (*link == no_slot) return {insert_run(cold, *link, sequence, payload) && complete, false};
     const u32 here = *link;
-    Piece& p = pieces_[here];
-    const SequenceNumber p_end = p.sequence + p.bytes;
-    if (sequence < p.sequence) {
-      const auto gap = std::min<std::size_t>(p.sequence - sequence, payload.size());
-      complete &= insert_run(cold, *link, sequence, payload.first(gap));
-      duplicate = false;
+    if (here == no_slot || sequence < pieces_[here].sequence) {
+      const auto gap = here == no_slot ? payload.size()
+                                       : std::min<std::size_t>(pieces_[here].sequence - sequence,
+                                                               payload.size());
+      const bool joins_before = before != no_slot && end_of_run(before) == sequence;
+      const Run made = insert_run(cold, *link, sequence, payload.first(gap));
       sequence += static_cast<u32>(gap);
       payload = payload.subspan(gap);
+      duplicate = false;
+      complete &= made.end == sequence;
+      if (made.first == no_slot) {
+        if (here == no_slot) break;
+      } else {
+        if (joins_before) {
+          pieces_[before].run_last = made.last;
+          pieces_[before].touched = inserts_;
+        } else {
+          before = made.first;
+        }
+        link = &pieces_[made.last].next;
+      }
     }
-    if (sequence < p_end) {
-      const auto known = std::min<std::size_t>(p_end - sequence, payload.size());
+    if (here == no_slot) break;
+    if (sequence < pieces_[here].sequence) break;  // the payload ends before it
+    const SequenceNumber here_end = end_of_run(here);
+    u32& here_last = pieces_[here].run_last;
+    if (sequence < here_end && !payload.empty()) {
+      const auto known = std::min<std::size_t>(here_end - sequence, payload.size());
       sequence += static_cast<u32>(known);
       payload = payload.subspan(known);
-      p.touched = inserts_;
+      pieces_[here].touched = inserts_;
     }
-    link = &p.next;
+    if (before != no_slot && end_of_run(before) == pieces_[here].sequence) {
+      pieces_[before].run_last = here_last;
+    } else {
+      before = here;
+    }
+    link = &pieces_[here_last].next;
   }
   return {complete, duplicate};
 }
@@ -87,13 +112,11 @@ u32 ReassemblyPool::sack_blocks(const TcbCold& cold, SequenceNumber next,
                                 std::span<SackBlock> blocks) const {
   u32 ages[max_sack_blocks];
   u32 count = 0;
-  for (u32 piece = cold.reassembly_head; piece != no_slot;) {
-    SackBlock run{pieces_[piece].sequence, pieces_[piece].sequence};
-    u32 age = UINT32_MAX;
-    for (; piece != no_slot && pieces_[piece].sequence == run.end; piece = pieces_[piece].next) {
-      run.end += pieces_[piece].bytes;
-      age = std::min(age, inserts_ - pieces_[piece].touched);
-    }
+  for (u32 first = cold.reassembly_head; first != no_slot;) {
+    const Piece& p = pieces_[first];
+    const SackBlock run{p.sequence, end_of_run(first)};
+    const u32 age = inserts_ - p.touched;
+    first = pieces_[p.run_last].next;
     if (run.start <= next) continue;  // the layer refused it for now: it may yet be forgotten
     u32 place = count;
     while (place > 0 && ages[place - 1] > age) --place;
@@ -117,6 +140,10 @@ std::span<const std::byte> ReassemblyPool::front(TcbCold& cold, SequenceNumber n
     const u32 known = next - p.sequence;
     if (known < p.bytes) return {p.data + known, p.bytes - known};
     cold.reassembly_head = p.next;
+    if (here != p.run_last) {  // the next one begins the run now
+      pieces_[p.next].run_last = p.run_last;
+      pieces_[p.next].touched = p.touched;
+    }
     give_back(cold, here);
   }
   return {};

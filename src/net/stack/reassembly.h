@@ -1,9 +1,10 @@
 // ReassemblyPool: out-of-order payload of all connections, RFC 9293 section 3.10.7.4 (segments
 // beyond RCV.NXT may be kept).
 // Model: pieces of at most piece_bytes in one lazily touched pool; a connection's pieces are a list
-// sorted by sequence number, without overlap. Capacities: per_connection_pieces a connection,
-// `pieces` in all; what does not fit is dropped and counts as never received, so the sender sends
-// it again.
+// sorted by sequence number, without overlap. Pieces that touch are a *run*: its first piece knows
+// its last one, so that walks go by runs. Capacities: `pieces` in all, and an eighth of those that
+// are free a connection (dynamic thresholds: Choudhury and Hahne, 1998), so that a few cannot take
+// it all; what does not fit is dropped and counts as never received, so the sender sends it again.
 // Owned by the Stack.
 #pragma once
 
@@ -15,8 +16,7 @@ namespace cob::net {
 
 class ReassemblyPool {
  public:
-  static constexpr u32 piece_bytes = 2'032;
-  static constexpr u32 per_connection_pieces = 512;
+  static constexpr u32 piece_bytes = 2'028;
 
   explicit ReassemblyPool(u32 pieces) : pieces_(pieces) {}
 
@@ -36,6 +36,8 @@ class ReassemblyPool {
   void clear(TcbCold& cold);
 
   u32 pieces_in_use() const { return in_use_; }
+  // Pieces that a connection may hold.
+  u32 fair_share() const { return (static_cast<u32>(pieces_.size()) - in_use_) / 8; }
   static bool empty(const TcbCold& cold) { return cold.reassembly_head == no_slot; }
 
  private:
@@ -43,6 +45,8 @@ class ReassemblyPool {
     SequenceNumber sequence;
     u32 next;
     u32 bytes;
+    // Of a run's first piece:
+    u32 run_last;
     u32 touched;  // by which insert(), counted over all connections
     std::byte data[piece_bytes];
   };
@@ -50,8 +54,16 @@ class ReassemblyPool {
 
   u32 take();
   void give_back(TcbCold& cold, u32 piece);
-  bool insert_run(TcbCold& cold, u32& link, SequenceNumber sequence,
-                  std::span<const std::byte> payload);
+  struct Run {
+    u32 first, last;     // no_slot: none
+    SequenceNumber end;  // behind its last byte
+  };
+  Run insert_run(TcbCold& cold, u32& link, SequenceNumber sequence,
+                 std::span<const std::byte> payload);
+  SequenceNumber end_of_run(u32 first) const {
+    const Piece& last = pieces_[pieces_[first].run_last];
+    return last.sequence + last.bytes;
+  }
 
   LazyArray<Piece> pieces_;
   u32 free_ = no_slot;

@@ -33,6 +33,7 @@ struct Packet {
   bool sack_ok{};
   std::optional<std::vector<SackBlock>> sack{};  // ours count from the stack's initial number
   u8 ecn{};                                      // the IP header's field
+  std::optional<std::string> fast_open{};        // a cookie, or "": asked for
 };
 
 // Keeps what is committed; hands nothing in.
@@ -81,6 +82,12 @@ inline std::vector<std::byte> build_frame(const FlowKey& from_peer, const Packet
     put({1, 1, 5, static_cast<u32>(2 + 8 * p.sack->size())});
     for (const SackBlock& b : *p.sack)
       for (const u32 v : {b.start.value, b.end.value}) put({v >> 24, v >> 16, v >> 8, v});
+  }
+  if (p.fast_open) {
+    const auto bytes = static_cast<u32>(p.fast_open->size());
+    for (u32 n = 2 + bytes; n % 4 != 0; ++n) put({1});
+    put({34, 2 + bytes});
+    for (const char c : *p.fast_open) put({static_cast<u8>(c)});
   }
   const std::size_t tcp_bytes = sizeof(TcpHeader) + options.size() + p.data.size();
   const EthernetHeader ethernet{{{2, 0, 0, 0, 0, 1}}, {{2, 0, 0, 0, 0, 1}}, ethernet_type_ipv4};
@@ -225,7 +232,15 @@ class Script : public testing::Test {
     EXPECT_EQ(g.mss, p.mss.value_or(g.mss));
     EXPECT_EQ(g.window_scale, p.scale.value_or(g.window_scale));
     EXPECT_EQ(g.timestamp_echo, p.ts_echo.value_or(g.timestamp_echo));
+    if (p.fast_open) {
+      EXPECT_TRUE(g.has_fast_open);
+      EXPECT_EQ(cookie_of(s), *p.fast_open);
+    }
     return s;
+  }
+  static std::string cookie_of(const Sent& s) {
+    const auto c = s.segment.fast_open_cookie();
+    return {c.begin(), c.end()};
   }
   void expect_nothing(int line = __builtin_LINE()) {
     poll();

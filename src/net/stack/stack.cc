@@ -36,10 +36,11 @@ TcpStack::TcpStack(const StackOptions& options, Device& device, SocketLayer& lay
       udp_({siphash(secret_, 3, 0), siphash(secret_, 4, 0)}),
       boards_(options.max_scoreboards),
       path_mtu_({siphash(secret_, 5, 0), siphash(secret_, 6, 0)}),
+      fast_open_({siphash(secret_, 7, 0), siphash(secret_, 8, 0)}),
       listener_of_port_(65'536),
       soft_acks_(soft_ack_capacity) {
   options_.receive_window_bytes =
-      std::clamp<u32>(options.receive_window_bytes, 1, 0xffffu << receive_window_scale);
+      std::clamp<u32>(options.receive_window_bytes, 1, most_receive_window);
 }
 
 void TcpStack::poll(Time now) {

@@ -67,6 +67,10 @@ class SocketLayer {
   // In-order payload. Returns the bytes taken, from the front. Less than payload.size() means the
   // layer's buffer is full: the rest is treated as not received (it will be retransmitted).
   virtual std::size_t on_data(TcbId tcb, u64 cookie, std::span<const std::byte> payload) = 0;
+  // The layer takes so much in a round trip that a receive buffer of `wanted` bytes would let the
+  // peer send faster. Returns how large it is now; not more than before: it stays (its user chose
+  // it, or memory is short).
+  virtual u32 grow_receive_buffer(TcbId tcb, u64 cookie, u32 wanted) = 0;
   // The peer's FIN was reached: no more on_data.
   virtual void on_peer_closed(TcbId tcb, u64 cookie) = 0;
   // The peer acknowledged `bytes` more of the stream: they leave the front of the send buffer.
@@ -129,7 +133,8 @@ struct StackOptions {
   u32 max_scoreboards = 4'096;
   CongestionControl congestion = CongestionControl::cubic;  // of new connections
   Ecn ecn = Ecn::when_asked;
-  u32 receive_window_bytes = 256 * 1024;  // default receive buffer a connection may promise
+  // What a connection may promise at first; SocketLayer::grow_receive_buffer makes it more.
+  u32 receive_window_bytes = 256 * 1024;
 };
 
 struct ConnectOptions {
@@ -138,6 +143,9 @@ struct ConnectOptions {
   Route route{};  // inside(kernel that holds the listener), or uplink
   u64 cookie = 0;
   u16 max_segment_bytes = 0;  // TCP_MAXSEG: below the route's MSS, both ways; 0: the route's
+  // RFC 7413: the SYN asks for a cookie, or carries one and the first data; then it waits for these
+  // (waits_for_data()).
+  bool fast_open = false;
 };
 
 // How long a connection bears what does not go on; tcp(7).
@@ -164,6 +172,7 @@ struct TcbInfo {
   Route route{};
   CongestionControl congestion_control = CongestionControl::cubic;
   bool sack = false, ecn = false;  // agreed on
+  bool syn_data = false;           // its SYN's data was taken
   u32 mss = 0, congestion_window_bytes = 0, slow_start_threshold_bytes = 0;
   u32 smoothed_rtt_us = 0, rtt_variance_us = 0, retransmit_timeout_us = 0;
   u32 send_window_bytes = 0, receive_window_bytes = 0, retransmits = 0;
@@ -206,6 +215,10 @@ struct StackCounters {
   u64 active_opens = 0, passive_opens = 0, accept_overflows = 0, paws_dropped = 0,
       challenge_acks = 0;
   u64 cookies_sent = 0, cookies_received = 0, cookies_failed = 0;  // SYN cookies
+  // Fast Open, as Linux counts: SYNs whose data was taken, or was not and went again; cookies asked
+  // for; data taken from SYNs, or not for a wrong cookie; not for the bound on those.
+  u64 fast_open_active = 0, fast_open_active_failed = 0, fast_open_asked = 0, fast_open_passive = 0,
+      fast_open_passive_failed = 0, fast_open_overflows = 0;
   u64 datagrams_in = 0, datagrams_out = 0;
   u64 datagrams_nobody = 0;            // for a port without a socket
   u64 datagrams_dropped_out = 0;       // the device had no room
@@ -243,6 +256,9 @@ class Stack {
   virtual void set_backlog(ListenerId listener, u32 backlog) = 0;
   // As ConnectOptions::max_segment_bytes, for connections whose SYN comes from now on.
   virtual void set_max_segment(ListenerId listener, u16 bytes) = 0;
+  // RFC 7413: so many connections may have come with data in their SYN and not ended their
+  // handshake; 0: none.
+  virtual void set_fast_open(ListenerId listener, u32 most) = 0;
   // Connections that wait to be accepted, and handshakes not ended, of so many.
   virtual ListenerInfo info(ListenerId listener) const = 0;
   // Stops listening; handshakes in progress and connections not yet accepted() are reset.
@@ -255,6 +271,8 @@ class Stack {
   // TIME_WAIT entry is reused by RFC 6191 when its timestamp allows), ENOBUFS when the table is
   // full.
   virtual Result<TcbId> connect(const ConnectOptions& options) = 0;
+  // Its SYN leaves with the first bytes announced (ConnectOptions::fast_open).
+  virtual bool waits_for_data(TcbId tcb) const = 0;
   virtual void set_cookie(TcbId tcb, u64 cookie) = 0;
 
   // `bytes` more lie in the send buffer behind what was announced before.
@@ -303,6 +321,8 @@ class Stack {
 
   // EINVAL for a stale id.
   virtual Result<TcbInfo> info(TcbId tcb) const = 0;
+  // What may be in flight at a time by congestion control; 0: gone.
+  virtual u32 congestion_window(TcbId tcb) const = 0;
   virtual const StackCounters& counters() const = 0;
   // For tools, piece by piece: each looks at `places` places of its table at most, from `cursor`
   // on, fills `out` from the front and returns how many. `cursor`: 0 at first; where the next call

@@ -35,7 +35,8 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   layer.read_at_once = false;
   layer.accept_at_once = false;
   stack->poll(clock.now());
-  stack->listen({us, Port(80)}, 2).release_value();
+  stack->set_fast_open(stack->listen({us, Port(80)}, 2).release_value(), 2);
+  std::string fast_open_cookie;  // as the stack last gave it
   u32 their_next = 1'000,
       our_next = 0;  // plausible numbers, so that the fuzzer gets past the handshake
   const auto some_connection = [&]() -> std::pair<u64, TestConnection*> {
@@ -77,6 +78,8 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
             p.sack->push_back({{start}, {start + in.byte() * 16u - 16u}});
           }
         }
+        if ((more & 0x40) != 0 && !p.sack)
+          p.fast_open = (more & 0x80) != 0 ? fast_open_cookie : std::string(in.byte() % 13, 'c');
         const u16 port = static_cast<u16>(in.byte() % 4);
         const u32 ack = our_next + static_cast<u32>(static_cast<signed char>(in.byte()));
         const auto frame =
@@ -92,7 +95,8 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
         static_cast<void>(
             layer.connect({.local = {us, Port(80)},
                            .remote = {us, Port(static_cast<u16>(5'000 + in.byte() % 4))},
-                           .route = peer}));
+                           .route = peer,
+                           .fast_open = in.byte() % 2 == 0}));
         break;
       case 7:
         if (auto [cookie, c] = some_connection(); c != nullptr && !c->over()) {
@@ -142,6 +146,8 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
           parse_tcp(packet, true, s) != TcpVerdict::good)
         abort();
       our_next = s.sequence.value + s.length();
+      if (s.has(tcp_ack) && !s.fast_open_cookie().empty())
+        fast_open_cookie.assign(s.fast_open_cookie().begin(), s.fast_open_cookie().end());
       if (s.has(tcp_ack)) their_next = s.acknowledgment.value;
     }
     device.frames.clear();

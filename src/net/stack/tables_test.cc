@@ -162,19 +162,68 @@ TEST(Reassembly, GivesBackTheBytesWhateverTheOrder) {
   }
 }
 
-TEST(Reassembly, PoolAndConnectionAreBounded) {
-  ReassemblyPool pool(600);
+TEST(Reassembly, AConnectionHoldsAnEighthOfWhatIsFree) {
+  ReassemblyPool pool(900);
   TcbCold a{}, b{};
   a.reassembly_head = b.reassembly_head = no_slot;
   const std::byte x{1};
   u32 kept = 0;
   for (u32 i = 0; i < 600; ++i) kept += pool.insert(a, {i * 2}, {&x, 1}).whole;
-  EXPECT_EQ(kept, ReassemblyPool::per_connection_pieces);
+  EXPECT_EQ(kept, 100u);
+  EXPECT_EQ(pool.fair_share(), 100u);
   for (u32 i = 0; i < 600; ++i) kept += pool.insert(b, {i * 2}, {&x, 1}).whole;
-  EXPECT_EQ(kept, 600u);
-  EXPECT_EQ(pool.pieces_in_use(), 600u);
+  EXPECT_EQ(kept, 189u);
+  EXPECT_EQ(pool.pieces_in_use(), 189u);
   pool.clear(a);
   pool.clear(b);
+  EXPECT_EQ(pool.pieces_in_use(), 0u);
+}
+
+// RFC 2018 section 4: runs as SACK blocks, the one last touched first, whatever joined them.
+TEST(Reassembly, Rfc2018_RunsGrowJoinAndAreTakenFromTheFront) {
+  ReassemblyPool pool(16'384);
+  TcbCold cold{};
+  cold.reassembly_head = no_slot;
+  const std::vector<std::byte> bytes(5'000, std::byte{7});
+  const auto runs = [&] {
+    SackBlock blocks[4];
+    std::vector<std::pair<u32, u32>> all;
+    const u32 count = pool.sack_blocks(cold, {0}, blocks);
+    for (u32 i = 0; i < count; ++i) all.emplace_back(blocks[i].start.value, blocks[i].end.value);
+    return all;
+  };
+  using Runs = std::vector<std::pair<u32, u32>>;
+  const auto insert = [&](u32 from, u32 to) {
+    return pool.insert(cold, {from}, std::span(bytes).first(to - from));
+  };
+  insert(10'000, 15'000);  // three pieces, one run
+  insert(20'000, 21'000);
+  insert(1'000, 2'000);
+  EXPECT_EQ(runs(), (Runs{{1'000, 2'000}, {20'000, 21'000}, {10'000, 15'000}}));
+  insert(15'000, 16'000);  // behind a run
+  insert(9'000, 10'000);   // before it
+  EXPECT_EQ(runs(), (Runs{{9'000, 16'000}, {1'000, 2'000}, {20'000, 21'000}}));
+  EXPECT_TRUE(insert(16'000, 20'000).whole);  // between two
+  EXPECT_EQ(runs(), (Runs{{9'000, 21'000}, {1'000, 2'000}}));
+  EXPECT_TRUE(insert(1'500, 2'500).whole);
+  EXPECT_TRUE(insert(1'000, 2'500).duplicate);
+  EXPECT_EQ(runs(), (Runs{{1'000, 2'500}, {9'000, 21'000}}));
+  // Over both, and what lies between.
+  EXPECT_FALSE(insert(500, 5'500).duplicate);
+  EXPECT_TRUE(insert(5'000, 9'500).whole);
+  EXPECT_EQ(runs(), (Runs{{500, 21'000}}));
+  SequenceNumber next{500};
+  for (auto run = pool.front(cold, next); !run.empty() && next < SequenceNumber{12'345};
+       run = pool.front(cold, next))
+    next += static_cast<u32>(run.size());
+  insert(30'000, 31'000);
+  SackBlock blocks[4];
+  ASSERT_EQ(pool.sack_blocks(cold, next, blocks), 1u);  // the first is at hand, not missing
+  EXPECT_EQ(blocks[0].start.value, 30'000u);
+  EXPECT_TRUE(insert(21'000, 25'000).whole);
+  EXPECT_EQ(pool.front(cold, {25'000}).size(), 0u);
+  EXPECT_EQ(runs(), (Runs{{30'000, 31'000}}));
+  pool.clear(cold);
   EXPECT_EQ(pool.pieces_in_use(), 0u);
 }
 

@@ -129,6 +129,15 @@ inline constexpr u32 no_slot = 0xffff'ffff;
 // Offered in every SYN: windows to 8 MiB, in grains of 128 bytes.
 inline constexpr u8 receive_window_scale = 7;
 
+enum FastOpenFlag : u8 {     // RFC 7413
+  fast_open_asked = 1,       // active: connect() wanted it
+  fast_open_carried = 2,     // active: the SYN had the option
+  fast_open_with_data = 4,   // active: the SYN carried data
+  fast_open_give = 8,        // passive: the SYN-ACK gives a cookie
+  fast_open_early = 16,      // passive: the layer has it, its handshake has not ended
+  fast_open_data_taken = 32  // what the SYN carried was taken (tcp(7), TCPI_OPT_SYN_DATA)
+};
+
 struct alignas(cache_line_bytes) TcbCold {
   u64 bytes_sent;
   u64 bytes_received;
@@ -180,6 +189,13 @@ struct alignas(cache_line_bytes) TcbCold {
   u8 reorder_multiplier;
   u8 reorder_persist;
   u8 silent_probes;  // sent in this recovery since the peer was last heard
+  u8 fast_open;      // FastOpenFlag
+
+  // What the layer took since then, once the connection received much (tcp_window.cc).
+  u32 taken_since_us;         // 0: not looked at yet
+  SequenceNumber taken_from;  // where it stood then
+
+  ListenerId fast_open_listener;  // with fast_open_early: whose place it takes
 };
 inline constexpr u8 no_fin_wait_2 = 255;
 static_assert(sizeof(TcbCold) == 3 * cache_line_bytes);

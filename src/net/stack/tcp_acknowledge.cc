@@ -21,6 +21,10 @@ constexpr u32 quick_ack_segment_bytes = 1'400;
 void TcpStack::answer_unacceptable(Tcb& t, const TcpSegment& s) {
   if (s.has(tcp_rst)) return;
   TcbCold& cold = table_.cold(t);
+  // RFC 7413 section 4.2.2: the SYN again, without the data that was taken from the first.
+  if ((cold.fast_open & fast_open_early) != 0 && (s.flags & (tcp_syn | tcp_ack)) == tcp_syn &&
+      s.sequence == cold.initial_receive)
+    return repeat_syn(t);
   if (s.payload.empty() || s.has(tcp_syn)) {
     if (cold.last_answer_ms != 0 && now_ms_ - cold.last_answer_ms < answer_interval_ms) return;
     cold.last_answer_ms = deadline_in(0);

@@ -57,6 +57,8 @@ void TcpStack::forget(Tcb& t) {
   TcbCold& cold = table_.cold(t);
   if (!ReassemblyPool::empty(cold)) reassembly_.clear(cold);
   if (t.has(flag_scoreboard)) release_scoreboard(t);
+  if ((cold.fast_open & fast_open_early) != 0) [[unlikely]]
+    end_early(t, false);
   unlink_child(t);
   if (others_ != nullptr && t.route.is_uplink())
     others_->on_flow(t.key.local(), t.key.remote(), false);
@@ -112,6 +114,7 @@ Result<TcbId> TcpStack::connect(const ConnectOptions& o) {
   }
   t->state = TcpState::syn_sent;
   t->cookie = o.cookie;
+  if (o.fast_open) table_.cold(*t).fast_open = fast_open_asked;
   t->set(flag_announced);
   ++counters_.active_opens;
   touch(*t);
@@ -142,7 +145,7 @@ void TcpStack::receive_consumed(TcbId id, std::size_t bytes) {
 void TcpStack::set_receive_buffer(TcbId id, u32 bytes) {
   Tcb* t = table_.get(id);
   if (t == nullptr) return;
-  t->receive_buffer = std::clamp<u32>(bytes, 1, 0xffffu << receive_window_scale);
+  t->receive_buffer = std::clamp<u32>(bytes, 1, most_receive_window);
   t->set(flag_consumed);
   touch(*t);
 }

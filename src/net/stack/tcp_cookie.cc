@@ -47,11 +47,12 @@ void TcpStack::send_cookie(const Listener& l, const FlowKey& key, const TcpSegme
     stamp += static_cast<u32>(siphash(secret_, key.addresses(), key.ports()) >> 32);
   }
   const bool scaling = syn.has_timestamps && syn.has_window_scale;
-  const TcpSynOptions options{.mss = advertised,
-                              .nop = 1,
-                              .scale_kind = scaling ? u8{3} : u8{1},
-                              .scale_length = scaling ? u8{3} : u8{1},
-                              .scale = scaling ? receive_window_scale : u8{1}};
+  SynOptions options;
+  options.fixed = {.mss = advertised,
+                   .nop = 1,
+                   .scale_kind = scaling ? u8{3} : u8{1},
+                   .scale_length = scaling ? u8{3} : u8{1},
+                   .scale = scaling ? receive_window_scale : u8{1}};
   cookies_end_ = now_ + cookie_life;
   if (transmit(
           {.key = key,

@@ -64,6 +64,10 @@ void TcpStack::set_max_segment(ListenerId id, u16 bytes) {
   if (Listener* l = listener(id)) l->max_segment_bytes = bytes;
 }
 
+void TcpStack::set_fast_open(ListenerId id, u32 most) {
+  if (Listener* l = listener(id)) l->most_early = most;
+}
+
 ListenerInfo TcpStack::info(ListenerId id) const {
   const Listener* l = const_cast<TcpStack*>(this)->listener(id);
   if (l == nullptr) return {};
@@ -126,6 +130,8 @@ void TcpStack::on_listen_segment(u32 slot, const FlowKey& key, const TcpSegment&
   }
   take_syn(*t, slot, s);
   touch(*t);
+  if (s.has_fast_open && l.most_early > 0) [[unlikely]]
+    take_fast_open(*t, slot, s);
 }
 
 // A passive open begins: into the SYN queue.

@@ -118,6 +118,7 @@ void TcpStack::on_segment_syn_sent(Tcb& t, const TcpSegment& s) {
   t.window_acknowledgment = s.acknowledgment;
   const TcbId id = t.id;
   if (!establish(t, s)) return;
+  if (cold.fast_open != 0 && !on_fast_open_answer(t, s)) return;
   ack_soon(t);
   if (s.payload.empty() && !s.has(tcp_fin)) return;
   TcpSegment rest = s;
@@ -164,7 +165,8 @@ bool TcpStack::establish(Tcb& t, const TcpSegment& s) {
   if (t.retries == 0 && t.has(flag_timing_rtt))
     measure_rtt(t, static_cast<u32>(now_.ns / 1000) - cold.rtt_start_us);
   t.clear(flag_timing_rtt);
-  t.send_unacknowledged = t.send_next = later_of(cold.initial_send + 1, t.send_unacknowledged);
+  t.send_unacknowledged = later_of(cold.initial_send + 1, t.send_unacknowledged);
+  t.send_next = later_of(t.send_next, t.send_unacknowledged);
   t.send_max = later_of(t.send_max, t.send_next);
   if (t.retries > 0) t.congestion_window = t.mss;  // RFC 5681 section 3.1: the SYN was lost
   t.retries = 0;
@@ -172,7 +174,9 @@ bool TcpStack::establish(Tcb& t, const TcpSegment& s) {
   t.state = t.has(flag_fin_queued) ? TcpState::fin_wait_1 : TcpState::established;
   update_send_window(t, s);
   if (t.has(flag_keep_alive)) t.idle_deadline = deadline_in(cold.keep_alive_idle_ms);
-  if (t.has(flag_passive)) {
+  if ((cold.fast_open & fast_open_early) != 0) {
+    end_early(t, false);  // the layer has it
+  } else if (t.has(flag_passive)) {
     ++counters_.passive_opens;
     t.set(flag_announced);
     layer_.on_incoming(ListenerId((listeners_[cold.listener].generation << 12) | cold.listener),
@@ -208,19 +212,21 @@ bool TcpStack::handle_reset_and_syn(Tcb& t, const TcpSegment& s) {
       challenge_ack(t);
       return false;
     }
-    if (t.state == TcpState::syn_received && t.has(flag_passive)) {
+    const bool early = (table_.cold(t).fast_open & fast_open_early) != 0;
+    if (early) end_early(t, true);
+    if (t.state == TcpState::syn_received && t.has(flag_passive) && !early) {
       forget(t);
     } else {
-      fail(t, t.state == TcpState::syn_received ? ECONNREFUSED
-              : t.state == TcpState::close_wait ? EPIPE
-                                                : ECONNRESET);
+      fail(t, t.state == TcpState::syn_received && !early ? ECONNREFUSED
+              : t.state == TcpState::close_wait           ? EPIPE
+                                                          : ECONNRESET);
     }
     return false;
   }
   if (s.has(tcp_syn)) {
     if (t.state == TcpState::syn_received && !s.has(tcp_ack) &&
         s.sequence == table_.cold(t).initial_receive) {
-      t.send_next = table_.cold(t).initial_send;  // our SYN-ACK was lost
+      repeat_syn(t);  // our SYN-ACK was lost
       return false;
     }
     // The SYN-ACK of a simultaneous open repeats the SYN we have (section 3.5 figure 8, lines 6 and
@@ -248,9 +254,10 @@ void TcpStack::on_segment(Tcb& t, const TcpSegment& s) {
     on_ecn(t, s);
   const TcbId id = t.id;
   if (t.state == TcpState::syn_received) {
-    if (s.acknowledgment <= t.send_unacknowledged || s.acknowledgment > t.send_max)
+    const TcbCold& cold = table_.cold(t);
+    if (s.acknowledgment <= cold.initial_send || s.acknowledgment > t.send_max)
       return reset_for(t.key, s, t.route);
-    if (t.has(flag_passive) && !admit(t)) return;
+    if (t.has(flag_passive) && (cold.fast_open & fast_open_early) == 0 && !admit(t)) return;
     t.window_sequence = s.sequence;
     t.window_acknowledgment = s.acknowledgment;
     if (!establish(t, s)) return;
@@ -269,8 +276,10 @@ bool TcpStack::deliver(Tcb& t, std::span<const std::byte> payload) {
   const u32 refused = bytes - static_cast<u32>(taken);
   t.unread -= std::min(refused, t.unread);
   t.receive_next += static_cast<u32>(taken);
-  table_.cold(t).bytes_received += taken;
+  TcbCold& cold = table_.cold(t);
+  cold.bytes_received += taken;
   if (refused != 0) t.set(flag_ack_now);
+  if (cold.bytes_received >= right_size_from) fit_receive_buffer(t, cold);
   return refused == 0;
 }
 

@@ -24,7 +24,8 @@ static_assert(sizeof(Headers) == 54);
 
 bool TcpStack::transmit(const SegmentFields& f, Tcb* payload_of, u32 payload_offset,
                         u32 payload_bytes) {
-  const u32 syn_bytes = f.syn_options != nullptr ? u32{sizeof(TcpSynOptions)} : 0;
+  const u32 syn_bytes =
+      f.syn_options != nullptr ? u32{sizeof(TcpSynOptions)} + f.syn_options->fast_open_bytes : 0;
   const u32 timestamp_bytes = f.timestamps ? u32{sizeof(TcpTimestampsOption)} : 0;
   const bool sack_permitted_alone_due = f.sack_permitted && !f.timestamps;
   const u32 sack_bytes = f.sack_blocks > 0          ? TcpSackOption::bytes(f.sack_blocks)
@@ -55,8 +56,12 @@ bool TcpStack::transmit(const SegmentFields& f, Tcb* payload_of, u32 payload_off
                     .urgent_pointer = u16{0}}};
   std::byte* at = out.bytes.data() + sizeof h;
   if (f.syn_options != nullptr) {
-    std::memcpy(at, f.syn_options, sizeof(TcpSynOptions));
+    std::memcpy(at, &f.syn_options->fixed, sizeof(TcpSynOptions));
     at += sizeof(TcpSynOptions);
+    if (f.syn_options->fast_open_bytes > 0) [[unlikely]] {
+      std::memcpy(at, f.syn_options->fast_open.data, f.syn_options->fast_open_bytes);
+      at += f.syn_options->fast_open_bytes;
+    }
   }
   if (f.timestamps) {
     TcpTimestampsOption option{.value = f.timestamp_value, .echo = f.timestamp_echo};
@@ -86,24 +91,6 @@ bool TcpStack::transmit(const SegmentFields& f, Tcb* payload_of, u32 payload_off
   send_frame(out);
   ++counters_.segments_out;
   return true;
-}
-
-// RFC 9293 section 3.8.6: the edge only moves right, and by at least min(buffer / 2, MSS)
-// (3.8.6.2.2). A kept edge that is off the scale's grain is rounded up while the buffer has room,
-// else down: what was promised is still taken when it comes (RFC 7323 section 2.4).
-u16 TcpStack::advertise_window(Tcb& t) {
-  const u32 promised = t.receive_edge - t.receive_next;
-  const u32 free = t.receive_buffer > t.unread ? t.receive_buffer - t.unread : 0;
-  const u32 scale = t.has(flag_window_scaling) ? receive_window_scale : 0;
-  const u32 grain = (1u << scale) - 1;
-  u32 window = promised;
-  if (free > promised &&
-      free - promised >= std::min<u32>(t.receive_buffer / 2, table_.cold(t).advertised_mss))
-    window = free;
-  const u32 rounded_up = (window + grain) & ~grain;
-  const u32 scaled = std::min((rounded_up <= free ? rounded_up : window) >> scale, 0xffffu);
-  t.receive_edge = later_of(t.receive_edge, t.receive_next + (scaled << scale));
-  return static_cast<u16>(scaled);
 }
 
 // The blocks of the next ACK (RFC 2018 section 4), behind the duplicate it is to report, if any
@@ -191,11 +178,15 @@ bool TcpStack::emit_syn(Tcb& t) {
   // A SYN offers everything; a SYN-ACK to a peer's SYN agrees to what that offered (RFC 7323
   // sections 2.2 and 3.2).
   const bool scaling = !answer || t.has(flag_window_scaling);
-  const TcpSynOptions options{.mss = cold.advertised_mss,
-                              .nop = 1,
-                              .scale_kind = scaling ? u8{3} : u8{1},
-                              .scale_length = scaling ? u8{3} : u8{1},
-                              .scale = scaling ? receive_window_scale : u8{1}};
+  SynOptions options;
+  options.fixed.mss = cold.advertised_mss;
+  options.fixed.scale = receive_window_scale;
+  if (!scaling) options.fixed.scale_kind = options.fixed.scale_length = options.fixed.scale = 1;
+  u32 data = 0;
+  if (cold.fast_open != 0) [[unlikely]] {
+    if (!answer) data = ask_fast_open(t, options);
+    if (answer) answer_fast_open(t, options);
+  }
   const u32 window = std::min<u32>(t.receive_buffer, 0xffff);  // never scaled in a SYN
   // RFC 3168 section 6.1.1.1: a SYN that got no answer asks no more.
   const bool ask = !answer && options_.ecn == Ecn::ask && t.retries == 0;
@@ -212,8 +203,9 @@ bool TcpStack::emit_syn(Tcb& t) {
                  .syn_options = &options,
                  .sack_permitted = !answer || t.has(flag_sack),
                  .tcb = t.id},
-                nullptr, 0, 0))
+                data > 0 ? &t : nullptr, 0, data))
     return false;
+  if (data > 0) on_syn_data_sent(t, data);
   if (answer) {
     t.receive_edge = later_of(t.receive_edge, t.receive_next + window);
     t.last_ack_sent = t.receive_next;

@@ -52,8 +52,11 @@ bool TcpStack::output(Tcb& t) {
 
 bool TcpStack::output_handshake(Tcb& t) {
   TcbCold& cold = table_.cold(t);
-  if (t.send_next != cold.initial_send)
+  if (t.send_next != cold.initial_send) {
+    if ((cold.fast_open & fast_open_early) != 0) return output_early(t);
     return !t.has(flag_ack_now) || emit(t, t.send_max, 0, tcp_ack);
+  }
+  if (cold.fast_open != 0 && must_wait_for_data(t, cold)) return true;
   if (t.retransmit_deadline == 0) {
     if (t.retries == 0) cold.stalled_since_ms = now_ms_;
     start_retransmit_timer(t, RetransmitTimer::retransmit);
@@ -68,7 +71,7 @@ bool TcpStack::output_handshake(Tcb& t) {
   }
   t.send_next = cold.initial_send + 1;
   t.send_max = later_of(t.send_max, t.send_next);
-  return true;
+  return (cold.fast_open & fast_open_early) == 0 || output_early(t);
 }
 
 bool TcpStack::output_data(Tcb& t) {
@@ -167,16 +170,6 @@ bool TcpStack::send_piece(Tcb& t, u32 bytes, bool fin) {
   cold.last_send_ms = now_ms_;
   t.send_max = later_of(t.send_max, t.send_next);
   return true;
-}
-
-// Linux's rule (tcp_cleanup_rbuf): not before the window doubles; a nearly closed one opens by RFC
-// 9293 3.8.6.2.2's step.
-bool TcpStack::window_update_due(const Tcb& t) const {
-  if (t.has(flag_peer_fin)) return false;
-  const u32 promised = t.receive_edge - t.receive_next;
-  const u32 free = t.receive_buffer > t.unread ? t.receive_buffer - t.unread : 0;
-  return promised <= t.receive_buffer / 8 && free >= 2 * promised && free > promised &&
-         free - promised >= std::min<u32>(t.receive_buffer / 2, table_.cold(t).advertised_mss);
 }
 
 void TcpStack::arm_after_output(Tcb& t) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "net/stack/arp.h"
+#include "net/stack/fast_open_cache.h"
 #include "net/stack/keyed_hash.h"
 #include "net/stack/path_mtu.h"
 #include "net/stack/reassembly.h"
@@ -34,6 +35,10 @@ struct Listener {
   u32 first_child = no_slot;  // TCBs of both queues
   u16 max_segment_bytes = 0;  // 0: the route's
   bool open = false;
+  // RFC 7413 section 5.1: early connections whose handshake has not ended, and
+  // those of them that were reset lately, which count too: they may have been
+  // forged.
+  u32 most_early = 0, early = 0, reset_early = 0, reset_early_ms = 0;
 };
 
 class TcpStack final : public Stack {
@@ -52,11 +57,13 @@ class TcpStack final : public Stack {
   Result<ListenerId> listen(Endpoint local, u32 backlog) override;
   void set_backlog(ListenerId listener, u32 backlog) override;
   void set_max_segment(ListenerId listener, u16 bytes) override;
+  void set_fast_open(ListenerId listener, u32 most) override;
   ListenerInfo info(ListenerId listener) const override;
   void close_listener(ListenerId listener) override;
   bool accepted(TcbId tcb) override;
 
   Result<TcbId> connect(const ConnectOptions& options) override;
+  bool waits_for_data(TcbId tcb) const override;
   void set_cookie(TcbId tcb, u64 cookie) override;
   void send_available(TcbId tcb, std::size_t bytes) override;
   void receive_consumed(TcbId tcb, std::size_t bytes) override;
@@ -81,6 +88,7 @@ class TcpStack final : public Stack {
   Result<void> udp_send(const UdpSend& send, std::span<const UdpPiece> pieces) override;
 
   Result<TcbInfo> info(TcbId tcb) const override;
+  u32 congestion_window(TcbId tcb) const override;
   const StackCounters& counters() const override;
   bool tuple_in_use(Endpoint local, Endpoint remote, Time now) const override;
   // listing.cc
@@ -122,6 +130,11 @@ class TcpStack final : public Stack {
   void on_datagram_refused(const IcmpError& error, Route from);
 
   // tcp_segment.cc: segments out.
+  struct SynOptions {
+    TcpSynOptions fixed;
+    TcpFastOpenOption fast_open;  // behind it
+    u32 fast_open_bytes = 0;
+  };
   struct SegmentFields {
     FlowKey key;
     Route route;
@@ -130,7 +143,7 @@ class TcpStack final : public Stack {
     u8 flags = 0;
     bool timestamps = false;
     u32 timestamp_value = 0, timestamp_echo = 0;
-    const TcpSynOptions* syn_options = nullptr;
+    const SynOptions* syn_options = nullptr;
     bool sack_permitted = false;
     u8 sack_blocks = 0;
     u8 ecn = 0;                           // of the IP header
@@ -145,7 +158,11 @@ class TcpStack final : public Stack {
   bool emit_syn(Tcb& t);
   void emit_reset(const Tcb& t);
   void reset_for(const FlowKey& key, const TcpSegment& segment, Route route);
+
+  // tcp_window.cc
   u16 advertise_window(Tcb& t);
+  bool window_update_due(const Tcb& t) const;
+  void fit_receive_buffer(Tcb& t, TcbCold& cold);
   u32 timestamp_now(const Tcb& t) const { return now_ms_ + t.timestamp_offset; }
 
   // tcp_receive.cc: segment arrives, RFC 9293 section 3.10.7.
@@ -209,7 +226,6 @@ class TcpStack final : public Stack {
   bool output_data(Tcb& t);
   bool may_send(const Tcb& t, u32 bytes, bool last, bool fin) const;
   bool send_piece(Tcb& t, u32 bytes, bool fin);
-  bool window_update_due(const Tcb& t) const;
   void arm_after_output(Tcb& t);
 
   // tcp_timer.cc
@@ -241,6 +257,18 @@ class TcpStack final : public Stack {
                       Route route);
   u32 cookie_minute() const { return static_cast<u32>(now_tick_ / 60'000); }
 
+  // tcp_fast_open.cc
+  u64 fast_open_value(const FlowKey& key, u64 period) const;
+  void take_fast_open(Tcb& t, u32 slot, const TcpSegment& syn);
+  u32 ask_fast_open(Tcb& t, SynOptions& options);
+  void answer_fast_open(const Tcb& t, SynOptions& options);
+  void on_syn_data_sent(Tcb& t, u32 bytes);
+  bool on_fast_open_answer(Tcb& t, const TcpSegment& syn_ack);
+  void end_early(Tcb& t, bool reset);
+  void repeat_syn(Tcb& t);
+  bool output_early(Tcb& t);
+  bool must_wait_for_data(const Tcb& t, const TcbCold& cold) const;
+
   // tcp_connection.cc: birth and death.
   Tcb* create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes);
   u16 own_mss(Route route, u16 most) const;
@@ -257,8 +285,10 @@ class TcpStack final : public Stack {
 
   // ACKs to unacceptable segments of one connection, as Linux.
   static constexpr u32 answer_interval_ms = 500;
-  static constexpr u32 fin_wait_2_ms = 60'000;         // Linux tcp_fin_timeout
-  static constexpr u32 refusals_a_second = 1'000;      // datagrams from the uplink
+  static constexpr u32 fin_wait_2_ms = 60'000;     // Linux tcp_fin_timeout
+  static constexpr u32 refusals_a_second = 1'000;  // datagrams from the uplink
+  static constexpr u32 most_receive_window = 0xffffu << receive_window_scale;
+  static constexpr u32 right_size_from = 64 * 1024;    // bytes received: what is short needs none
   static constexpr u32 max_send_buffer = 1u << 30;     // bytes a connection may have announced
   static constexpr u32 reassembly_pieces = 32 * 1024;  // of 2 KiB
 
@@ -289,6 +319,7 @@ class TcpStack final : public Stack {
   ScoreboardPool boards_;
   ArpCache arp_;
   PathMtu path_mtu_;
+  FastOpenCache fast_open_;
   std::vector<TcbId> output_list_, flushing_;  // TCBs to look at; each at most once
   std::vector<TcbId> blocked_;  // had no room in the device: tried again at every poll
   Time quiet_until_;            // poll() has nothing to do before, if the lists are empty

@@ -122,7 +122,7 @@ bool TcpStack::on_retransmit_timer(Tcb& t) {
   }
   t.clear(flag_timing_rtt);
   if (handshake) {
-    t.send_next = cold.initial_send;
+    repeat_syn(t);
   } else {
     --t.retries;  // timeout() asks whether this is the first
     congestion::timeout(t, cold);

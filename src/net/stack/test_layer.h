@@ -95,6 +95,10 @@ class TestLayer final : public SocketLayer {
     if (on_data_hook != nullptr) on_data_hook(*this, cookie);
     return taken;
   }
+  u32 most_receive_buffer = 0;  // 0: none grows
+  u32 grow_receive_buffer(TcbId, u64, u32 wanted) override {
+    return std::min(wanted, most_receive_buffer);
+  }
   void on_peer_closed(TcbId tcb, u64 cookie) override {
     TestConnection& c = at(tcb, cookie);
     VERIFY(!c.peer_closed);

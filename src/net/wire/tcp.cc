@@ -17,6 +17,13 @@ u32 read_u32(const u8* at) {
   return (u32{at[0]} << 24) | (u32{at[1]} << 16) | (u32{at[2]} << 8) | at[3];
 }
 
+// RFC 7413 section 4.1.1: else it is ignored.
+bool is_fast_open(std::size_t length) {
+  const std::size_t cookie = length - 2;
+  return cookie == 0 || (cookie >= TcpFastOpenOption::least_cookie &&
+                         cookie <= TcpFastOpenOption::most_cookie && cookie % 2 == 0);
+}
+
 bool parse_options(const u8* options, std::size_t bytes, TcpSegment& out) {
   for (std::size_t i = 0; i < bytes;) {
     const u8 kind = options[i];
@@ -44,6 +51,10 @@ bool parse_options(const u8* options, std::size_t bytes, TcpSegment& out) {
       out.sack_blocks = static_cast<u8>(length / 8);  // at most 4: options end at 40 bytes
       for (std::size_t b = 0; b < out.sack_blocks; ++b)
         out.sack[b] = {{read_u32(data + 8 * b)}, {read_u32(data + 8 * b + 4)}};
+    } else if (kind == 34 && is_fast_open(length)) {
+      out.has_fast_open = true;
+      out.cookie_bytes = static_cast<u8>(length - 2);
+      std::copy_n(data, length - 2, out.cookie);
     }
     i += length;
   }
@@ -75,6 +86,16 @@ bool parse_full_syn(const FullSynOptions& o, TcpSegment& out) {
 
 }  // namespace
 
+u32 TcpFastOpenOption::fill(std::span<const u8> cookie) {
+  const auto length = static_cast<u32>(2 + cookie.size());
+  u32 at = 0;
+  while ((at + length) % 4 != 0) data[at++] = 1;
+  data[at++] = 34;
+  data[at++] = static_cast<u8>(length);
+  std::copy(cookie.begin(), cookie.end(), data + at);
+  return at + length - 2;
+}
+
 TcpVerdict parse_tcp(const Ipv4Packet& packet, bool verify_checksum, TcpSegment& out) {
   const auto bytes = packet.payload;
   if (bytes.size() < sizeof(TcpHeader)) return TcpVerdict::malformed;
@@ -94,7 +115,7 @@ TcpVerdict parse_tcp(const Ipv4Packet& packet, bool verify_checksum, TcpSegment&
   out.destination_port = Port(h.destination_port.get());
   out.window = h.window.get();
   out.flags = h.flags;
-  out.has_timestamps = out.has_window_scale = out.sack_permitted = false;
+  out.has_timestamps = out.has_window_scale = out.sack_permitted = out.has_fast_open = false;
   out.congestion_experienced = packet.ecn == ip_ecn_ce;
   out.sack_blocks = 0;
   out.mss = 0;

@@ -1,5 +1,5 @@
 // TCP segments, RFC 9293 section 3.1; options: MSS (RFC 9293 3.7.1), window scale and timestamps
-// (RFC 7323), selective acknowledgment (RFC 2018); the flags of RFC 3168.
+// (RFC 7323), selective acknowledgment (RFC 2018), Fast Open (RFC 7413); the flags of RFC 3168.
 // Model: TcpHeader is the view; TcpSegment the value: offset and options lie inside the segment,
 // checksum right.
 // Values; no owner.
@@ -88,6 +88,17 @@ struct TcpSackOption {
 };
 static_assert(sizeof(TcpSackOption) == 36 && alignof(TcpSackOption) == 1);
 
+// RFC 7413 section 4.1.1: kind 34, length, and a cookie, or none: a request for one. Behind NOPs,
+// so that it is whole words.
+struct TcpFastOpenOption {
+  static constexpr u32 least_cookie = 4, most_cookie = 16;
+  u8 data[20];
+
+  // Writes it; how long it is. REQUIRES: no cookie, or one of an allowed length.
+  u32 fill(std::span<const u8> cookie);
+};
+static_assert(sizeof(TcpFastOpenOption) == 20 && alignof(TcpFastOpenOption) == 1);
+
 inline constexpr u8 max_window_scale = 14;  // RFC 7323 section 2.3
 
 struct TcpSegment {
@@ -100,6 +111,7 @@ struct TcpSegment {
   bool has_timestamps = false;
   bool has_window_scale = false;
   bool sack_permitted = false;
+  bool has_fast_open = false;           // RFC 7413: a request, or a cookie
   bool congestion_experienced = false;  // the IP header's CE (RFC 3168 section 5)
   u8 sack_blocks = 0;                   // of `sack`, in the order they came
   u8 window_scale = 0;                  // <= max_window_scale
@@ -108,8 +120,13 @@ struct TcpSegment {
   u32 timestamp_echo = 0;
   std::span<const std::byte> payload;
   SackBlock sack[max_sack_blocks];  // as sent: any numbers
+  u8 cookie_bytes;                  // of `cookie`, with has_fast_open; 0: a request
+  u8 cookie[TcpFastOpenOption::most_cookie];
 
   std::span<const SackBlock> blocks() const { return {sack, sack_blocks}; }
+  std::span<const u8> fast_open_cookie() const {
+    return {cookie, has_fast_open ? cookie_bytes : std::size_t{0}};
+  }
   bool has(u8 flag) const { return (flags & flag) != 0; }
   // SEG.LEN: payload plus one for each of SYN and FIN.
   u32 length() const {

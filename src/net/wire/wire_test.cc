@@ -200,6 +200,32 @@ TEST_F(Tcp, Rfc9293_3_2_UnknownOptionsAreSkippedAndBrokenOnesRefused) {
   EXPECT_EQ(parse(bytes({0, 8, 10, 1})), TcpVerdict::good);  // behind the end of the list
 }
 
+TEST_F(Tcp, Rfc7413_4_1_1_ACookieHasFourToSixteenBytesAndAnEvenNumber) {
+  EXPECT_EQ(parse(bytes({1, 1, 1, 1})), TcpVerdict::good);
+  EXPECT_FALSE(segment.has_fast_open);
+  for (std::size_t size = 0; size <= 18; ++size) {
+    std::vector<u8> cookie(size, 7);
+    std::vector<std::byte> option(size + 2, std::byte{7});
+    option[0] = std::byte{34};
+    option[1] = static_cast<std::byte>(size + 2);
+    option.resize((option.size() + 3) / 4 * 4);
+    ASSERT_EQ(parse(option), TcpVerdict::good);
+    const bool good = size == 0 || (size >= 4 && size <= 16 && size % 2 == 0);
+    EXPECT_EQ(segment.has_fast_open, good) << size;
+    EXPECT_EQ(segment.fast_open_cookie().size(), good ? size : 0);
+    if (!good) continue;
+    // And as we write it.
+    TcpFastOpenOption ours;
+    const u32 length = ours.fill(cookie);
+    EXPECT_EQ(length % 4, 0u);
+    ASSERT_LE(length, sizeof ours.data);
+    const auto written = std::as_bytes(std::span(ours.data, length));
+    ASSERT_EQ(parse({written.begin(), written.end()}), TcpVerdict::good);
+    EXPECT_TRUE(std::ranges::equal(segment.fast_open_cookie(), cookie));
+    EXPECT_TRUE(segment.has_fast_open);
+  }
+}
+
 TEST_F(Tcp, Rfc7323_2_3_ScaleIsAtMost14) {
   ASSERT_EQ(parse(bytes({3, 3, 200, 1})), TcpVerdict::good);
   EXPECT_EQ(segment.window_scale, 14);
