@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "kernel/directory.h"
+#include "net/snap_bean/snap_bean.h"
 #include "net/snap_bean/steering.h"
 #include "net/snap_bean/table_changes.h"
 #include "net/stack/stack.h"
@@ -20,7 +21,8 @@ namespace cob::kernel {
 
 // A kernel's share of the cob's way out.
 struct Uplink {
-  std::unique_ptr<net::Device> device;  // null: none
+  std::unique_ptr<net::Device> device;  // null: none of its own
+  std::optional<net::SnapBean::Proxy> proxy;
   std::optional<net::SteeringReader> tables;
   std::optional<net::TableChangesReader> changes;
 };
