@@ -178,6 +178,7 @@ void Uplink::describe(message::Config& config) const {
   if (!xdp_) return;
   config.uplink_mtu = xdp_->mtu();
   config.uplink_proxy = static_cast<u16>(config.kernel % xdp_->queues());
+  config.uplink_gathers = xdp_->gathers() ? 1 : 0;
   // The interface's own, which its hardware lets in; the program tells the cob's frames by their
   // address.
   std::ranges::copy(xdp_->mac().bytes, config.mac);

@@ -66,6 +66,7 @@ Result<void> Kernel::start(Uplink uplink) {
   flows_->attach(*messenger_);
   if (uplink.tables && uplink.changes)
     flows_->set_tables(std::move(*uplink.tables), std::move(*uplink.changes));
+  if (!uplink.spreads) flows_->spread_openings();
   SocketsOptions options;
   options.self = KernelId(config_.kernel);
   options.address = net::Ipv4Address{config_.address};

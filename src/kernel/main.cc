@@ -53,6 +53,7 @@ cob::Result<cob::kernel::Uplink> open_uplink(Start& start) {
   uplink.changes.emplace(TRY(cob::net::TableChangesReader::open(fds[1].ref())));
   const cob::u16 mtu = start.config.uplink_mtu;
   const bool offload = start.config.uplink_offload != 0;
+  uplink.spreads = start.config.uplink_gathers == 0;
   if (kind == UplinkKind::tap) {
     uplink.device = std::make_unique<cob::net::TapDevice>(std::move(fds[2]), mtu, offload);
   } else if (kind == UplinkKind::xdp && fds.size() == 2) {

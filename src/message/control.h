@@ -59,6 +59,7 @@ struct Config {
   u16 uplink_offload = 0;  // tap: 1: checksums and segmentation are left to Linux, 0: they are not;
                            // xdp: 1: Linux leaves checksums out of what comes, 0: it does not
   u16 uplink_proxy = 0;    // xdp: a kernel with a queue
+  u16 uplink_gathers = 0;  // xdp: 1: new connections come to a few kernels, not spread over all
   u8 congestion = 0;       // net::CongestionControl, of new connections
   u8 ecn = 1;              // net::Ecn
   char cob_name[64] = {};

@@ -38,6 +38,12 @@ class XdpPort {
   MacAddress mac() const { return mac_; }
   // Linux leaves checksums out of what comes by it: it is a veth.
   bool sums_left_out() const { return driver_ == "veth"; }
+  // New connections come to fewer kernels than there are: too few queues, or all frames by one (a
+  // veth's in generic mode).
+  bool gathers() const {
+    return queues_ < options_.kernels ||
+           (options_.kernels > 1 && mode_ == XdpProgram::Mode::generic && sums_left_out());
+  }
   // "2 queues, native XDP, zero-copy", for the user.
   std::string describe() const;
 

@@ -88,10 +88,13 @@ struct XdpTest : testing::Test {
                   .calls = Fd(ends[0])});
     return XdpQueue(Fd(ends[1]), std::move(m), mtu);
   }
-  explicit XdpTest(std::size_t queues = 1, bool sums_left_out = false) {
+  explicit XdpTest(std::size_t queues = 1, bool sums_left_out = false)
+      : device(make_all(queues, sums_left_out, ends)) {}
+  static std::unique_ptr<XdpDevice> make_all(std::size_t queues, bool sums_left_out,
+                                             std::vector<std::unique_ptr<Linux>>& linux_ends) {
     std::vector<XdpQueue> all;
-    for (std::size_t i = 0; i < queues; ++i) all.push_back(make(ends));
-    device = std::make_unique<XdpDevice>(std::move(all), mtu, sums_left_out);
+    for (std::size_t i = 0; i < queues; ++i) all.push_back(make(linux_ends));
+    return std::make_unique<XdpDevice>(std::move(all), mtu, sums_left_out);
   }
   bool send(std::span<const std::byte> frame) {
     const auto room = device->reserve(Route::uplink(), frame.size());
