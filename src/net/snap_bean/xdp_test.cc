@@ -93,6 +93,7 @@ struct XdpTest : testing::Test {
   static std::unique_ptr<XdpDevice> make_all(std::size_t queues, bool sums_left_out,
                                              std::vector<std::unique_ptr<Linux>>& linux_ends) {
     std::vector<XdpQueue> all;
+    all.reserve(queues);
     for (std::size_t i = 0; i < queues; ++i) all.push_back(make(linux_ends));
     return std::make_unique<XdpDevice>(std::move(all), mtu, sums_left_out);
   }
