@@ -131,10 +131,14 @@ def answers(port, count):
 
 @unittest.skipIf(NO_NAMESPACE := enter_namespace(), NO_NAMESPACE)
 class TapTest(harness.CobTest):
-    def uplinked(self, kernels=2, words=UPLINK, **options):
+    wire = "cob0"  # Linux's end
+    words = UPLINK
+    steered = True  # by the tables, not only by what hardware does
+
+    def uplinked(self, kernels=2, words=None, **options):
         cob = self.cob(up=False, **options)
         cores = harness.usable_cores()
-        cob.up("--kernels", kernels, "--cores", ",".join(str(cores[i % len(cores)]) for i in range(kernels)), *words)
+        cob.up("--kernels", kernels, "--cores", ",".join(str(cores[i % len(cores)]) for i in range(kernels)), *(words or self.words))
         return cob
 
     def uplink(self, cob, key):
@@ -190,7 +194,8 @@ class TapTest(harness.CobTest):
     @needs("nginx", "curl", "ab", "wrk")
     def test_linux_clients_reach_a_server_on_the_other_kernel(self):
         cob = self.uplinked()
-        self.assertEqual(cob.status()["steering"], "eBPF")
+        if self.steered:
+            self.assertEqual(cob.status()["steering"], "eBPF")
         nginx = servers.nginx(cob, kernel=1)
         page = linux("curl", "-sS", "-m", 10, f"http://{ADDRESS}:8080/")
         self.assertEqual(page.stdout, (nginx.root / "www" / "index.html").read_text(), page.stderr)
@@ -204,7 +209,8 @@ class TapTest(harness.CobTest):
         self.assertNotIn("Socket errors", done.stdout)
         # New connections come to the kernel where nginx listens, not by way of the other.
         self.assertEqual(self.uplink(cob, "lost"), 0)
-        self.assertLess(self.uplink(cob, "handed_on"), 100)
+        if self.steered:
+            self.assertLess(self.uplink(cob, "handed_on"), 100)
 
     @needs("redis-server", "redis-benchmark")
     def test_redis_benchmark(self):
@@ -249,7 +255,7 @@ class TapTest(harness.CobTest):
         before = Line(7000)
         self.assertEqual(before.ask(), "one")
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
-            raw.bind(("cob0", 0))
+            raw.bind((self.wire, 0))
             hardware, nobody = raw.getsockname()[4], "10.7.0.99"
             to = linux("ip", "neigh", "show", ADDRESS).stdout.split("lladdr ")[1].split()[0]
             ethernet = bytes.fromhex(to.replace(":", "")) + hardware
@@ -311,7 +317,8 @@ class TapTest(harness.CobTest):
                 self.assertEqual(done.stdout, f"from {ADDRESS}\n", done.stderr)
         self.assertEqual(self.uplink(cob, "lost"), 0)
         # What was asked by one kernel was answered to it: the port was chosen so.
-        self.assertLess(self.uplink(cob, "handed_on"), 20)
+        if self.steered:
+            self.assertLess(self.uplink(cob, "handed_on"), 20)
         done = cob.run("curl", "-sS", "-m", 10, f"http://{HOST}:8082/")
         self.assertEqual(done.returncode, 7, done.stderr)  # refused
         done = cob.run("curl", "-sS", "-m", 10, "http://10.7.0.77/")
@@ -333,13 +340,13 @@ class TapTest(harness.CobTest):
             return peer[0]
         self.assertEqual(peer_of(cob), "10.8.0.1")  # Linux chose its own address
         cob.down()
-        gated = self.uplinked(words=(*UPLINK, "--gateway", HOST))
+        gated = self.uplinked(words=(*self.words, "--gateway", HOST))
         self.assertEqual(peer_of(gated), ADDRESS)
 
     @needs("unshare", "nsenter")
     def test_a_path_that_carries_less_than_the_gateway(self):
         """Behind Linux, who routes, lies a link of 1000 bytes: without path MTU discovery nothing large arrives."""
-        cob = self.uplinked(words=(*UPLINK, "--gateway", HOST))
+        cob = self.uplinked(words=(*self.words, "--gateway", HOST))
         inner = self.linux_process("unshare", "-n", "sh", "-c", "echo ready; exec sleep 300")
         self.assertEqual(inner.stdout.readline(), "ready\n")
         there = ("nsenter", "-t", inner.pid, "-n")

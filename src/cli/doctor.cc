@@ -3,7 +3,6 @@
 // later feature; "ok" and "note" need nothing. One thread.
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/bpf.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <sched.h>
@@ -26,6 +25,7 @@
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/install.h"
+#include "net/snap_bean/xdp_program.h"
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
@@ -216,19 +216,16 @@ Finding check_tun() {
 }
 
 Finding check_xdp() {
-  bpf_attr attributes{};
-  attributes.map_type = BPF_MAP_TYPE_XSKMAP;
-  attributes.key_size = attributes.value_size = 4;
-  attributes.max_entries = 1;
-  const Fd map(
-      static_cast<int>(::syscall(SYS_bpf, BPF_MAP_CREATE, &attributes, sizeof(attributes))));
-  const int problem = errno;
-  const Fd socket(::socket(44 /* AF_XDP */, SOCK_RAW | SOCK_CLOEXEC, 0));
-  if (map.valid() && socket.valid()) return {"AF_XDP and bpf", "ok", "allowed", ""};
-  return {"AF_XDP and bpf", "note",
-          fmt::format("not for us: {}", std::strerror(map.valid() ? errno : problem)),
-          "needed only to drive a network card's queues: run with CAP_NET_ADMIN, CAP_NET_RAW and "
-          "CAP_BPF"};
+  const auto program = net::XdpProgram::create({}, 1);
+  const Fd socket(::socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
+  const int code = !socket.valid() ? errno : program.error().code;
+  const char* what = !socket.valid() ? "its sockets" : program.error().what;
+  if (code == 0) return {"AF_XDP", "ok", "its programs load and its sockets open", ""};
+  return {"AF_XDP", "note", fmt::format("{}: {}", what, std::strerror(code)),
+          code == EAFNOSUPPORT
+              ? "needed only for `cob up --uplink xdp:NAME`: a kernel with CONFIG_XDP_SOCKETS"
+              : "needed only for `cob up --uplink xdp:NAME`: run that with CAP_NET_ADMIN, "
+                "CAP_NET_RAW and CAP_BPF, or as root"};
 }
 
 Finding check_ptrace() {

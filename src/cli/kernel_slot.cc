@@ -90,9 +90,9 @@ KernelSlot::~KernelSlot() {
   }
 }
 
-Result<void> KernelSlot::spawn(Time now) {
+Result<void> KernelSlot::spawn(Time now, std::span<const FdRef> more) {
   VERIFY(!alive());
-  const auto started = start_process(now);
+  const auto started = start_process(now, more);
   if (started.is_error()) {
     state_ = KernelState::waiting;
     deadline_ = now + Duration::seconds(1);
@@ -100,11 +100,19 @@ Result<void> KernelSlot::spawn(Time now) {
   return started;
 }
 
-Result<void> KernelSlot::start_process(Time now) {
+void KernelSlot::put_off(Time until) {
+  VERIFY(!alive());
+  state_ = KernelState::waiting;
+  deadline_ = until;
+}
+
+Result<void> KernelSlot::start_process(Time now, std::span<const FdRef> more) {
   auto [ours, theirs] = TRY(seqpacket_pair());
   ++plan_.config.epoch;
   programs_sent_ = 0;
-  TRY(send_struct(ours.ref(), plan_.config, plan_.descriptors));
+  std::vector<FdRef> descriptors = plan_.descriptors;
+  descriptors.insert(descriptors.end(), more.begin(), more.end());
+  TRY(send_struct(ours.ref(), plan_.config, descriptors));
   const pid_t supervisor = ::getpid();
   const pid_t child = ::fork();
   if (child < 0) return Error::from_errno("fork");

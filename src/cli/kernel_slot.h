@@ -40,8 +40,11 @@ class KernelSlot {
   KernelSlot(KernelSlot&&) noexcept = default;
   ~KernelSlot();  // a living process is killed and reaped
 
-  // On failure the slot waits a second for the next attempt.
-  Result<void> spawn(Time now);
+  // `more`: descriptors of this life alone, behind the plan's. On failure the slot waits a second
+  // for the next attempt.
+  Result<void> spawn(Time now, std::span<const FdRef> more = {});
+  // Not yet: the next attempt is then. REQUIRES: no process.
+  void put_off(Time until);
   void said_hello(Fd board, Time now);
   // Asks to end, and gives it shutdown_timeout.
   void stop(Time now);
@@ -85,7 +88,7 @@ class KernelSlot {
   bool alive() const { return pid_ > 0; }
 
  private:
-  Result<void> start_process(Time now);
+  Result<void> start_process(Time now, std::span<const FdRef> more);
   Result<void> send_bytes(std::vector<std::byte> bytes, std::vector<Fd> descriptors);
   Duration next_delay(Time now);
 

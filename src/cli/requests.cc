@@ -128,7 +128,7 @@ nlohmann::json Supervisor::describe() const {
                      {"log", directory_.path() + "/log"},
                      {"cable", cable_->describe()},
                      {"kernels", std::move(kernels)}};
-  if (uplink_->kind() == message::UplinkKind::tap) {
+  if (uplink_->is_device()) {
     all["uplink"] = options_.uplink.text;
     all["steering"] = uplink_->steering();
   }
@@ -140,7 +140,7 @@ Supervisor::Reply Supervisor::answer_cable(const nlohmann::json& request,
   const auto role = request.find("role");
   if (role == request.end() || !role->is_string() || descriptors.size() != 1)
     return {refusal("cable needs a role and a socket"), {}, {}};
-  if (uplink_->kind() == message::UplinkKind::tap)
+  if (uplink_->is_device())
     return {refusal(fmt::format("cob '{}' has an uplink: {}; a cable beside it is not supported",
                                 options_.name, options_.uplink.text)),
             {},

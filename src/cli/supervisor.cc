@@ -110,11 +110,8 @@ Result<void> Supervisor::prepare() {
   std::ranges::copy(mac, config.mac);
   uplink_.emplace(
       TRY(Uplink::open(options_.uplink, config.kernels, options_.address, uplink_problem_)));
-  config.uplink = uplink_->kind();
-  config.uplink_mtu = uplink_->mtu();
-  config.uplink_offload = options_.uplink.offload ? 1 : 0;
   config.gateway = options_.uplink.gateway;
-  if (uplink_->kind() == message::UplinkKind::tap)
+  if (uplink_->is_device())
     log(fmt::format("uplink {}, steered by {}", options_.uplink.text, uplink_->steering()));
   std::memcpy(config.cob_name, options_.name.data(),
               std::min(options_.name.size(), sizeof(config.cob_name) - 1));
@@ -124,6 +121,7 @@ Result<void> Supervisor::prepare() {
   for (std::size_t i = 0; i < options_.cores.size(); ++i) {
     config.kernel = static_cast<u16>(i);
     config.core = options_.cores[i];
+    uplink_->describe(config);
     kernels_.emplace_back(KernelPlan{config, options_.kernel_executable, directory_.log(),
                                      uplink_->descriptors(config.kernel)});
   }
@@ -148,7 +146,18 @@ void Supervisor::watch_channel(const KernelSlot& kernel, bool register_now) {
 }
 
 void Supervisor::spawn(KernelSlot& kernel) {
-  auto spawned = kernel.spawn(now_);
+  auto own = uplink_->descriptors_of_a_life(kernel.id());
+  if (own.is_error() && own.error().code == EBUSY && reported_)
+    return kernel.put_off(now_ + Duration::milliseconds(10));
+  Result<void> spawned;
+  if (own.is_error()) {
+    kernel.put_off(now_ + Duration::seconds(1));
+    spawned = own.error();
+  } else {
+    std::vector<FdRef> descriptors;
+    for (const Fd& fd : own.value()) descriptors.push_back(fd.ref());
+    spawned = kernel.spawn(now_, descriptors);
+  }
   if (!spawned.is_error()) spawned = watch(kernel.process(), Source::process, kernel.id(), EPOLLIN);
   if (spawned.is_error()) {
     const std::string text = fmt::format("kernel {} cannot be started: {}: {}", kernel.id(),

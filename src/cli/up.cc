@@ -190,8 +190,10 @@ void add_up(CLI::App& app, Context& context) {
                    "How the cob is reached from outside: tap:NAME, a TAP device\n"
                    "that is there or is made and removed; host=ADDR gives\n"
                    "Linux's end an address and brings it up; offload=off: whole\n"
-                   "frames with checksums, as on a wire. Default: none")
-      ->type_name("tap:NAME[,host=ADDR][,offload=off]");
+                   "frames with checksums, as on a wire. Or xdp:NAME, an Ethernet\n"
+                   "interface's queues by AF_XDP; zerocopy or copy: so and not\n"
+                   "otherwise; generic: not in the driver. Default: none")
+      ->type_name("tap:NAME[,host=ADDR][,offload=off]|xdp:NAME[,zerocopy|,copy][,generic]");
   command
       ->add_option("--gateway", options->gateway,
                    "Whom the uplink reaches all other networks by. Without it\n"
@@ -222,6 +224,8 @@ void add_up(CLI::App& app, Context& context) {
       "  cob up --cores 2,3 --name web     two kernels on cores 2 and 3, beside other cobs\n"
       "  cob up --uplink tap:cob0,host=10.7.0.1 --ip 10.7.0.2/24\n"
       "                                    reached from this machine at 10.7.0.2 (as root)\n"
+      "  cob up --uplink xdp:eth0 --ip 192.168.1.9/24 --gateway 192.168.1.1\n"
+      "                                    by a network card's own queues (as root)\n"
       "  cob run -k 1 -- nginx             then: a program on kernel 1\n"
       "  cob up --cable /srv/meet/socket   joined to another user's cob; see 'cob cable --help'\n"
       "\n"

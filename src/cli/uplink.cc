@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <net/if.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "cli/failure.h"
@@ -12,7 +13,7 @@
 namespace cob::cli {
 namespace {
 
-constexpr std::string_view tap_prefix = "tap:", host_option = "host=",
+constexpr std::string_view tap_prefix = "tap:", xdp_prefix = "xdp:", host_option = "host=",
                            offload_option = "offload=off";
 
 u32 parse_host(std::string_view option, std::string_view text, CobAddress cob) {
@@ -28,6 +29,60 @@ u32 parse_host(std::string_view option, std::string_view text, CobAddress cob) {
   return address;
 }
 
+// Takes the name off what is left of "NAME[,WORD]...".
+void take_name(std::string_view& text, UplinkPlan& plan, std::string_view what) {
+  plan.name = text.substr(0, text.find(','));
+  text.remove_prefix(plan.name.size());
+  if (plan.name.empty() || plan.name.size() >= IFNAMSIZ ||
+      plan.name.find_first_of("/ %") != std::string::npos)
+    fail(exit_usage, "--uplink {}: {} has a name of 1 to 15 bytes", plan.text, what);
+}
+
+// The next of ",WORD[,WORD]..."; REQUIRES: there is one.
+std::string_view take_word(std::string_view& text) {
+  text.remove_prefix(1);
+  const std::string_view word = text.substr(0, text.find(','));
+  text.remove_prefix(word.size());
+  return word;
+}
+
+void parse_tap(std::string_view text, CobAddress cob, UplinkPlan& plan) {
+  plan.kind = message::UplinkKind::tap;
+  take_name(text, plan, "a TAP device");
+  while (!text.empty()) {
+    const std::string_view word = take_word(text);
+    if (word == offload_option) {
+      plan.offload = false;
+    } else if (word.starts_with(host_option)) {
+      plan.host = parse_host("--uplink host", word.substr(host_option.size()), cob);
+    } else {
+      fail(exit_usage, "--uplink {}: after the name only host=ADDR and offload=off may follow",
+           plan.text);
+    }
+  }
+}
+
+void parse_xdp(std::string_view text, UplinkPlan& plan) {
+  using Copies = net::XdpOptions::Copies;
+  plan.kind = message::UplinkKind::xdp;
+  take_name(text, plan, "an interface");
+  while (!text.empty()) {
+    const std::string_view word = take_word(text);
+    if (word == "zerocopy") {
+      plan.copies = Copies::never;
+    } else if (word == "copy") {
+      plan.copies = Copies::always;
+    } else if (word == "generic") {
+      plan.generic_xdp = true;
+    } else {
+      fail(exit_usage, "--uplink {}: after the name only zerocopy, copy and generic may follow",
+           plan.text);
+    }
+  }
+  if (plan.generic_xdp && plan.copies == Copies::never)
+    fail(exit_usage, "--uplink {}: generic XDP copies; leave generic or zerocopy out", plan.text);
+}
+
 }  // namespace
 
 UplinkPlan parse_uplink(std::string_view text, std::string_view gateway, CobAddress cob) {
@@ -38,26 +93,12 @@ UplinkPlan parse_uplink(std::string_view text, std::string_view gateway, CobAddr
   }
   plan.text = text;
   if (!gateway.empty()) plan.gateway = parse_host("--gateway", gateway, cob);
-  if (!text.starts_with(tap_prefix))
-    fail(exit_usage, "--uplink {}: not of the form tap:NAME or tap:NAME,host=ADDR", text);
-  text.remove_prefix(tap_prefix.size());
-  const std::size_t comma = text.find(',');
-  plan.kind = message::UplinkKind::tap;
-  plan.name = text.substr(0, comma);
-  if (plan.name.empty() || plan.name.size() >= IFNAMSIZ ||
-      plan.name.find_first_of("/ %") != std::string::npos)
-    fail(exit_usage, "--uplink {}: a TAP device has a name of 1 to 15 bytes", plan.text);
-  while (text.find(',') != std::string_view::npos) {
-    text.remove_prefix(text.find(',') + 1);
-    const std::string_view word = text.substr(0, text.find(','));
-    if (word == offload_option) {
-      plan.offload = false;
-    } else if (word.starts_with(host_option)) {
-      plan.host = parse_host("--uplink host", word.substr(host_option.size()), cob);
-    } else {
-      fail(exit_usage, "--uplink {}: after the name only host=ADDR and offload=off may follow",
-           plan.text);
-    }
+  if (text.starts_with(tap_prefix)) {
+    parse_tap(text.substr(tap_prefix.size()), cob, plan);
+  } else if (text.starts_with(xdp_prefix)) {
+    parse_xdp(text.substr(xdp_prefix.size()), plan);
+  } else {
+    fail(exit_usage, "--uplink {}: not of the form tap:NAME, tap:NAME,host=ADDR or xdp:NAME", text);
   }
   return plan;
 }
@@ -65,8 +106,16 @@ UplinkPlan parse_uplink(std::string_view text, std::string_view gateway, CobAddr
 Result<Uplink> Uplink::open(const UplinkPlan& plan, u16 kernels, CobAddress cob,
                             std::string& problem) {
   Uplink uplink(TRY(SteeringKeeper::create(kernels)));
-  if (plan.kind != message::UplinkKind::tap) return uplink;
-  net::TapFailure failure;
+  if (plan.kind == message::UplinkKind::tap)
+    TRY(uplink.open_tap(plan, kernels, cob, problem));
+  else if (plan.kind == message::UplinkKind::xdp)
+    TRY(uplink.open_xdp(plan, kernels, cob, problem));
+  return uplink;
+}
+
+Result<void> Uplink::open_tap(const UplinkPlan& plan, u16 kernels, CobAddress cob,
+                              std::string& problem) {
+  net::PortFailure failure;
   auto tap = net::TapPort::open({.name = plan.name,
                                  .queues = kernels,
                                  .host = {plan.host},
@@ -77,24 +126,62 @@ Result<Uplink> Uplink::open(const UplinkPlan& plan, u16 kernels, CobAddress cob,
     problem = failure.text;
     return tap.error();
   }
-  uplink.tap_.emplace(tap.release_value());
-  auto program = net::TapSteering::create(uplink.keeper_.tables());
-  const auto attached = program.is_error() ? Result<void>(program.error())
-                                           : program.value().attach(uplink.tap_->queue(0));
+  tap_.emplace(tap.release_value());
+  offload_ = plan.offload;
+  auto program = net::TapSteering::create(keeper_.tables());
+  const auto attached =
+      program.is_error() ? Result<void>(program.error()) : program.value().attach(tap_->queue(0));
   if (attached.is_error()) {
-    uplink.steered_by_ = fmt::format("the tun driver, and kernels hand frames on: {}: {}",
-                                     attached.error().what, std::strerror(attached.error().code));
+    steered_by_ = fmt::format("the tun driver, and kernels hand frames on: {}: {}",
+                              attached.error().what, std::strerror(attached.error().code));
   } else {
-    uplink.steered_by_ = "eBPF";
-    uplink.program_.emplace(program.release_value());
+    steered_by_ = "eBPF";
+    program_.emplace(program.release_value());
   }
-  return uplink;
+  return {};
+}
+
+Result<void> Uplink::open_xdp(const UplinkPlan& plan, u16 kernels, CobAddress cob,
+                              std::string& problem) {
+  net::PortFailure failure;
+  auto xdp = net::XdpPort::open({.interface = plan.name,
+                                 .kernels = kernels,
+                                 .address = {cob.address},
+                                 .copies = plan.copies,
+                                 .generic = plan.generic_xdp},
+                                failure);
+  if (xdp.is_error()) {
+    problem = failure.text;
+    return xdp.error();
+  }
+  xdp_.emplace(xdp.release_value());
+  offload_ = xdp_->sums_left_out();
+  steered_by_ = xdp_->describe();
+  return {};
 }
 
 std::vector<FdRef> Uplink::descriptors(u16 kernel) const {
   std::vector<FdRef> all{keeper_.tables().fd(), keeper_.changes()};
   if (tap_) all.push_back(tap_->queue(kernel));
   return all;
+}
+
+Result<std::vector<Fd>> Uplink::descriptors_of_a_life(u16 kernel) {
+  if (!xdp_) return std::vector<Fd>();
+  return xdp_->take_sockets(kernel);
+}
+
+void Uplink::describe(message::Config& config) const {
+  config.uplink = kind();
+  config.uplink_offload = offload_ ? 1 : 0;
+  if (tap_) config.uplink_mtu = tap_->mtu();  // a cable's frames have their own
+  if (!xdp_) return;
+  config.uplink_mtu = xdp_->mtu();
+  config.uplink_proxy = static_cast<u16>(config.kernel % xdp_->queues());
+  config.uplink_gathers = xdp_->gathers() ? 1 : 0;
+  // The interface's own, which its hardware lets in; the program tells the cob's frames by their
+  // address.
+  std::ranges::copy(xdp_->mac().bytes, config.mac);
 }
 
 void Uplink::mirror() {

@@ -1,8 +1,8 @@
 // The cob's way out as the supervisor holds it: what `--uplink` asked for, the device, the steering
 // tables and who is told of them. docs/network.md.
-// Model: without a TAP device there are the tables alone, for a cable that may be plugged in
+// Model: without a device there are the tables alone, for a cable that may be plugged in
 // (cabling.cc). Opened before the first kernel, closed with the supervisor; each life of a kernel
-// gets the same queue. The supervisor's thread.
+// gets the same queues. The supervisor's thread.
 #pragma once
 
 #include <optional>
@@ -14,20 +14,23 @@
 #include "message/control.h"
 #include "net/snap_bean/tap_port.h"
 #include "net/snap_bean/tap_steering.h"
+#include "net/snap_bean/xdp_port.h"
 
 namespace cob::cli {
 
 struct UplinkPlan {
   message::UplinkKind kind = message::UplinkKind::none;
   std::string text;     // as it was asked for
-  std::string name;     // the TAP device
+  std::string name;     // of the TAP device, or of the interface
   u32 host = 0;         // Linux's address at its end, host byte order; 0: the user sees to it
   u32 gateway = 0;      // 0: none
-  bool offload = true;  // checksums and segmentation are left to Linux
+  bool offload = true;  // TAP: checksums and segmentation are left to Linux
+  net::XdpOptions::Copies copies = net::XdpOptions::Copies::if_needed;
+  bool generic_xdp = false;
 };
 
-// "tap:NAME[,host=ADDR][,offload=off]" and "ADDR" ("": none). A bad value throws
-// Failure{exit_usage}.
+// "tap:NAME[,host=ADDR][,offload=off]" or "xdp:NAME[,zerocopy|,copy][,generic]", and "ADDR" ("":
+// none). A bad value throws Failure{exit_usage}.
 UplinkPlan parse_uplink(std::string_view text, std::string_view gateway, CobAddress cob);
 
 class Uplink {
@@ -38,12 +41,18 @@ class Uplink {
 
   // What goes beside a kernel's Config, and into it.
   std::vector<FdRef> descriptors(u16 kernel) const;
+  // The same, of one life alone. EBUSY: soon.
+  Result<std::vector<Fd>> descriptors_of_a_life(u16 kernel);
+  void describe(message::Config& config) const;
   message::UplinkKind kind() const {
-    return tap_ ? message::UplinkKind::tap : message::UplinkKind::cable;
+    return tap_   ? message::UplinkKind::tap
+           : xdp_ ? message::UplinkKind::xdp
+                  : message::UplinkKind::cable;
   }
-  u16 mtu() const { return tap_ ? tap_->mtu() : u16{0}; }  // a cable's frames have their own
+  // By a device: no cable beside it.
+  bool is_device() const { return kind() != message::UplinkKind::cable; }
   FdRef tables() const { return keeper_.tables().fd(); }
-  // A TAP device's: "eBPF", or why Linux chooses queues by itself.
+  // A device's. TAP: "eBPF", or why Linux chooses queues by itself; XDP: its queues and mode.
   const std::string& steering() const { return steered_by_; }
 
   void kernel_up(u16 kernel);
@@ -53,11 +62,15 @@ class Uplink {
 
  private:
   explicit Uplink(SteeringKeeper keeper) : keeper_(std::move(keeper)) {}
+  Result<void> open_tap(const UplinkPlan& plan, u16 kernels, CobAddress cob, std::string& problem);
+  Result<void> open_xdp(const UplinkPlan& plan, u16 kernels, CobAddress cob, std::string& problem);
   void mirror();
 
+  bool offload_ = false;
   SteeringKeeper keeper_;
   std::optional<net::TapPort> tap_;
   std::optional<net::TapSteering> program_;
+  std::optional<net::XdpPort> xdp_;
   std::string steered_by_;
 };
 

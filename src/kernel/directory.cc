@@ -385,6 +385,13 @@ std::optional<KernelId> Directory::listener_for(net::Endpoint destination,
   return listen[hash % listen.size()];
 }
 
+bool Directory::listens(KernelId kernel, net::Endpoint destination) const {
+  const auto found = listeners_.find(key_of(destination.port, Transport::stream));
+  return found != listeners_.end() && std::ranges::any_of(found->second, [&](const auto& e) {
+           return e.kernel == kernel && (e.address.is_any() || e.address == destination.address);
+         });
+}
+
 void Directory::peer_up(KernelId peer) {
   forget_owed(peer);
   for (const auto& [handle, c] : own_claims_)

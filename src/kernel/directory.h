@@ -104,6 +104,7 @@ class Directory {
   // if they listen; else by `hash`.
   std::optional<KernelId> listener_for(net::Endpoint destination, std::optional<KernelId> preferred,
                                        u32 hash) const;
+  bool listens(KernelId kernel, net::Endpoint destination) const;
   // Who hears when the first listener of this kernel on a port, but for loopback's, begins to
   // listen, and when the last one ends.
   void on_listening(Listening listening) { listening_ = std::move(listening); }

@@ -112,6 +112,16 @@ bool Flows::hand_on(net::Endpoint local, net::Endpoint remote, bool opens,
   return true;
 }
 
+// Once, so that nothing goes in circles while kernels know different listeners.
+bool Flows::hand_on_opening(net::Endpoint local, net::Endpoint remote,
+                            std::span<const std::byte> frame, net::FrameFlags flags) {
+  if (!spread_openings_ || flags.hops > 0) return false;
+  const auto owner = owner_of({local, remote});
+  if (!owner || *owner == self_ || !directory_.listens(*owner, local)) return false;
+  forward(*owner, frame, flags);
+  return true;
+}
+
 // Every kernel knows who has a port: the first that a datagram comes to hands it on, once.
 bool Flows::hand_on_datagram(net::Endpoint local, net::Endpoint remote,
                              std::span<const std::byte> frame, net::FrameFlags flags) {

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "kernel/directory.h"
+#include "net/snap_bean/snap_bean.h"
 #include "net/snap_bean/steering.h"
 #include "net/snap_bean/table_changes.h"
 #include "net/stack/stack.h"
@@ -20,7 +21,9 @@ namespace cob::kernel {
 
 // A kernel's share of the cob's way out.
 struct Uplink {
-  std::unique_ptr<net::Device> device;  // null: none
+  std::unique_ptr<net::Device> device;  // null: none of its own
+  std::optional<net::SnapBean::Proxy> proxy;
+  bool spreads = true;  // new connections come to all kernels, by the tables or by hardware
   std::optional<net::SteeringReader> tables;
   std::optional<net::TableChangesReader> changes;
 };
@@ -51,6 +54,8 @@ class Flows final : public net::OtherStacks {
     tables_.emplace(std::move(tables));
     changes_.emplace(std::move(changes));
   }
+  // All new connections come to a few kernels: listeners of several share them by the tables.
+  void spread_openings() { spread_openings_ = true; }
   const net::SteeringReader* tables() const { return tables_ ? &*tables_ : nullptr; }
 
   // Once a turn, before the messenger is flushed: what has changed is told.
@@ -64,6 +69,8 @@ class Flows final : public net::OtherStacks {
   // net::OtherStacks
   bool hand_on(net::Endpoint local, net::Endpoint remote, bool opens,
                std::span<const std::byte> frame, net::FrameFlags flags) override;
+  bool hand_on_opening(net::Endpoint local, net::Endpoint remote, std::span<const std::byte> frame,
+                       net::FrameFlags flags) override;
   bool hand_on_datagram(net::Endpoint local, net::Endpoint remote, std::span<const std::byte> frame,
                         net::FrameFlags flags) override;
   void share(std::span<const std::byte> frame, net::FrameFlags flags) override;
@@ -110,6 +117,7 @@ class Flows final : public net::OtherStacks {
   std::optional<net::TableChangesReader> changes_;
   u32 seen_ = 0;  // changes by which this kernel's own flows were told
   bool tell_anew_ = true;
+  bool spread_openings_ = false;
   std::vector<Peer> peers_;
   std::size_t owed_total_ = 0;
   std::unordered_map<Flow, KernelId, Hash> told_;  // own flows whose owner is another

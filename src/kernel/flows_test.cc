@@ -214,6 +214,27 @@ TEST_F(FlowsTest, FramesMayComeToAnyKernel) {
   EXPECT_EQ(resets(), 0u);
 }
 
+// An uplink of one queue: all frames come to kernel 0.
+TEST_F(FlowsTest, ListenersShareByTheTablesWhatComesToOneOfThem) {
+  for (const bool spread : {false, true}) {
+    if (spread) node[0]->flows->spread_openings();
+    const u16 port = spread ? 81 : 80;
+    for (auto& n : node) n->listen(port);
+    turns(20);
+    for (const u16 owner : {u16{0}, u16{1}}) {
+      steer(owner);
+      turns(20);
+      const std::size_t before = node[1]->layer.incoming.size();
+      const u64 connection = open(port);
+      turns(60);
+      ASSERT_TRUE(layer[connection].connected);
+      EXPECT_EQ(node[1]->layer.incoming.size() - before, spread && owner == 1 ? 1u : 0u);
+      converse(connection, *node[spread ? owner : 0]);
+    }
+  }
+  EXPECT_EQ(resets(), 0u);
+}
+
 TEST_F(FlowsTest, DatagramsComeToWhoHasThePort) {
   const Endpoint local{cob_address, Port(53)}, remote{outside_address, Port(7)};
   const auto opened = node[1]->stack->udp_open(local, false, 1);

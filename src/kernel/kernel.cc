@@ -58,13 +58,15 @@ Result<void> Kernel::start(Uplink uplink) {
       TRY(message::Messenger::create(KernelId(config_.kernel), config_.epoch, config_.kernels,
                                      board_memory_.mapping.bytes().subspan(stats_offset)));
   directory_.attach(*messenger_);
-  device_ = std::make_unique<net::SnapBean>(messenger_->links(), std::move(uplink.device));
+  device_ =
+      std::make_unique<net::SnapBean>(messenger_->links(), std::move(uplink.device), uplink.proxy);
   tapped_ = std::make_unique<net::PcapDevice<net::SnapBean>>(*device_, tap_);
   if (device_->wait_fd().valid()) TRY(watch(device_->wait_fd(), event_uplink));
   flows_ = std::make_unique<Flows>(KernelId(config_.kernel), config_.kernels, directory_, *device_);
   flows_->attach(*messenger_);
   if (uplink.tables && uplink.changes)
     flows_->set_tables(std::move(*uplink.tables), std::move(*uplink.changes));
+  if (!uplink.spreads) flows_->spread_openings();
   SocketsOptions options;
   options.self = KernelId(config_.kernel);
   options.address = net::Ipv4Address{config_.address};
@@ -325,6 +327,7 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
 
 // What another kernel handed on came from the uplink, and is trusted no more than that.
 void Kernel::on_frame(std::span<const std::byte> frame, net::Route from, net::FrameFlags flags) {
+  if (flags.outward) return device_->send_for_another(frame);
   if (flags.hops > 0) {
     if (!device_->has_uplink()) return;
     from = net::Route::uplink();

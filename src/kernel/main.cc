@@ -13,6 +13,7 @@
 #include "base/passing.h"
 #include "kernel/kernel.h"
 #include "net/snap_bean/tap.h"
+#include "net/snap_bean/xdp.h"
 
 namespace {
 
@@ -39,17 +40,31 @@ cob::Result<Start> read_config() {
 
 cob::Result<cob::kernel::Uplink> open_uplink(Start& start) {
   cob::kernel::Uplink uplink;
-  if (start.config.uplink == cob::message::UplinkKind::none) return uplink;
+  using cob::message::UplinkKind;
+  if (start.config.uplink == UplinkKind::none) return uplink;
   auto& fds = start.descriptors;
-  const bool tap = start.config.uplink == cob::message::UplinkKind::tap;
-  if ((!tap && start.config.uplink != cob::message::UplinkKind::cable) ||
-      fds.size() != (tap ? 3 : 2))
-    return cob::Error::of(EPROTO, "an uplink that this kernel does not know");
+  const UplinkKind kind = start.config.uplink;
+  const bool known = kind == UplinkKind::tap     ? fds.size() == 3
+                     : kind == UplinkKind::cable ? fds.size() == 2
+                     : kind == UplinkKind::xdp   ? fds.size() >= 2 && fds.size() % 2 == 0
+                                                 : false;
+  if (!known) return cob::Error::of(EPROTO, "an uplink that this kernel does not know");
   uplink.tables.emplace(TRY(cob::net::SteeringReader::open(fds[0].ref())));
   uplink.changes.emplace(TRY(cob::net::TableChangesReader::open(fds[1].ref())));
-  if (tap) {
-    uplink.device = std::make_unique<cob::net::TapDevice>(
-        std::move(fds[2]), start.config.uplink_mtu, start.config.uplink_offload != 0);
+  const cob::u16 mtu = start.config.uplink_mtu;
+  const bool offload = start.config.uplink_offload != 0;
+  uplink.spreads = start.config.uplink_gathers == 0;
+  if (kind == UplinkKind::tap) {
+    uplink.device = std::make_unique<cob::net::TapDevice>(std::move(fds[2]), mtu, offload);
+  } else if (kind == UplinkKind::xdp && fds.size() == 2) {
+    if (start.config.uplink_proxy == start.config.kernel)
+      return cob::Error::of(EPROTO, "an uplink without a queue");
+    uplink.proxy = {cob::KernelId(start.config.uplink_proxy), mtu};
+  } else if (kind == UplinkKind::xdp) {
+    std::vector<cob::net::XdpQueue> queues;
+    for (std::size_t i = 2; i < fds.size(); i += 2)
+      queues.push_back(TRY(cob::net::XdpQueue::open(std::move(fds[i]), fds[i + 1].ref(), mtu)));
+    uplink.device = std::make_unique<cob::net::XdpDevice>(std::move(queues), mtu, offload);
   }
   return uplink;
 }

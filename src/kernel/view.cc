@@ -71,6 +71,7 @@ constexpr UplinkCounterName uplink_counters[] = {
     {"CobUplinkOutFrames", &UplinkCounters::frames_out},
     {"CobUplinkInOctets", &UplinkCounters::bytes_in},
     {"CobUplinkOutOctets", &UplinkCounters::bytes_out},
+    {"CobUplinkOutForOthers", &UplinkCounters::frames_for_others},
 };
 
 // A reply under construction.

@@ -38,10 +38,11 @@ enum class ControlKind : u32 {
 };
 
 // How a cob's frames leave it.
-enum class UplinkKind : u16 { none, tap, cable };
+enum class UplinkKind : u16 { none, tap, cable, xdp };
 
 // Beside it, with an uplink: {steering tables, count of their changes}, both to read, and what the
-// uplink's kind needs: tap: {this kernel's queue}.
+// uplink's kind needs: tap: {this kernel's queue}; xdp: of each queue of this kernel's {AF_XDP
+// socket, its memory}, or nothing: it sends by `uplink_proxy`.
 struct Config {
   u32 kind = 0;
   u16 kernel = 0;
@@ -55,7 +56,10 @@ struct Config {
   UplinkKind uplink = UplinkKind::none;
   u32 gateway = 0;         // host byte order; 0: none, so only the prefix is reached by the uplink
   u16 uplink_mtu = 0;      // bytes behind the Ethernet header
-  u16 uplink_offload = 0;  // tap: 1: checksums and segmentation are left to Linux, 0: they are not
+  u16 uplink_offload = 0;  // tap: 1: checksums and segmentation are left to Linux, 0: they are not;
+                           // xdp: 1: Linux leaves checksums out of what comes, 0: it does not
+  u16 uplink_proxy = 0;    // xdp: a kernel with a queue
+  u16 uplink_gathers = 0;  // xdp: 1: new connections come to a few kernels, not spread over all
   u8 congestion = 0;       // net::CongestionControl, of new connections
   u8 ecn = 1;              // net::Ecn
   char cob_name[64] = {};

@@ -80,6 +80,7 @@ static_assert(sizeof(FrameEntry) == 16);
 inline constexpr u32 frame_checksum_not_computed = 1;
 inline constexpr u32 frame_hops_shift = 1;  // 2 bits: how often it was handed on between kernels
 inline constexpr u32 frame_hops_mask = 3;
+inline constexpr u32 frame_outward = 8;  // the receiver shall send it by its uplink
 
 struct LinkHeader {
   static constexpr u32 magic_value = 0x6c626f63;  // "cobl"

@@ -30,6 +30,8 @@ struct FrameFlags {
   // How often kernels have handed the frame on since one of them took it from the uplink (0: never;
   // an inside route then says who sent it). At most max_hops, so that no frame goes in circles.
   u8 hops = 0;
+  // Inside only: the receiver shall send it by its uplink, the sender having none of its own.
+  bool outward = false;
   // Out only: the device cuts the TCP payload into segments of this size, each under headers of its
   // own. 0: the frame goes as it is. REQUIRES: max_segmented_bytes(to) > 0.
   u16 segment_bytes = 0;

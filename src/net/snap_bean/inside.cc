@@ -33,7 +33,8 @@ void InsideDevice::commit(std::size_t bytes, FrameFlags flags) {
   VERIFY(open_ != nullptr && open_->generation == open_generation_);
   open_->frames_out.commit(
       bytes, (flags.checksum_not_computed ? message::frame_checksum_not_computed : 0) |
-                 (flags.hops & message::frame_hops_mask) << message::frame_hops_shift);
+                 (flags.hops & message::frame_hops_mask) << message::frame_hops_shift |
+                 (flags.outward ? message::frame_outward : 0));
   links_.touch(*open_, message::touched_data);
   ++open_->counters.frames_out;
   ++counters_.frames_out;

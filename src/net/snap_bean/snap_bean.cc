@@ -4,21 +4,41 @@
 
 #include <algorithm>
 
+#include "net/wire/bytes.h"
+
 namespace cob::net {
 
 std::span<std::byte> SnapBean::reserve(Route to, std::size_t bytes) {
-  open_on_uplink_ = to.is_uplink() && uplink_ != nullptr;
-  if (!open_on_uplink_) return inside_.reserve(to, bytes);
-  const auto buffer = uplink_->reserve(to, bytes);
+  open_ = !to.is_uplink() ? Open::inside
+          : uplink_       ? Open::uplink
+          : proxy_        ? Open::proxy
+                          : Open::inside;
+  if (open_ == Open::inside) return inside_.reserve(to, bytes);
+  const auto buffer = open_ == Open::uplink ? uplink_->reserve(to, bytes)
+                                            : inside_.reserve(Route::inside(proxy_->kernel), bytes);
   if (buffer.empty()) ++counters_.dropped_full;
   return buffer;
 }
 
 void SnapBean::commit(std::size_t bytes, FrameFlags flags) {
-  if (!open_on_uplink_) return inside_.commit(bytes, flags);
+  if (open_ == Open::inside) return inside_.commit(bytes, flags);
   ++counters_.frames_out;
   counters_.bytes_out += bytes;
-  uplink_->commit(bytes, flags);
+  if (open_ == Open::uplink) return uplink_->commit(bytes, flags);
+  inside_.commit(bytes, {.outward = true});
+}
+
+void SnapBean::send_for_another(std::span<const std::byte> frame) {
+  if (!uplink_) return;
+  const bool fits = frame.size() <= uplink_->max_frame_bytes(Route::uplink());
+  const auto room = fits ? uplink_->reserve(Route::uplink(), frame.size()) : std::span<std::byte>();
+  if (room.empty()) {
+    ++counters_.dropped_full;
+    return;
+  }
+  copy_once(room.data(), frame.data(), frame.size());
+  ++counters_.frames_for_others;
+  uplink_->commit(frame.size(), {});
 }
 
 void SnapBean::flush() {

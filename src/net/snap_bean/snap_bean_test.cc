@@ -113,6 +113,37 @@ TEST_F(SnapBeanTest, CountsWhatTheUplinkHadNoRoomFor) {
   EXPECT_EQ(device->inside().dropped_route, 0u);
 }
 
+// Of a kernel without a queue, and of the one that sends for it.
+TEST_F(SnapBeanTest, AProxySendsWhatAnotherHasForTheUplink) {
+  SnapBean without(b->links(), nullptr, SnapBean::Proxy{.kernel = a.id, .mtu = 1'400});
+  EXPECT_TRUE(without.has_uplink());
+  EXPECT_EQ(without.max_frame_bytes(Route::uplink()), 1'414u);
+  EXPECT_EQ(without.max_segmented_bytes(Route::uplink()), 0u);
+  EXPECT_FALSE(without.skips_checksums(Route::uplink()));
+  ASSERT_FALSE(without.reserve(Route::uplink(), 100).empty());
+  without.commit(100, {});
+  ASSERT_FALSE(without.reserve(Route::inside(a.id), 70).empty());
+  without.commit(70, {});
+  without.flush();
+  Catch sink;
+  ASSERT_EQ(device->poll(10, sink), 2u);
+  EXPECT_TRUE(sink.flags.at(0).outward);
+  EXPECT_FALSE(sink.flags.at(1).outward);
+  EXPECT_EQ(without.uplink().frames_out, 1u);
+
+  const std::vector<std::byte> frame(100), long_frame(1'515);
+  device->send_for_another(frame);
+  EXPECT_EQ(wire->sent, std::vector<std::size_t>{100});
+  EXPECT_EQ(device->uplink().frames_for_others, 1u);
+  EXPECT_EQ(device->uplink().frames_out, 0u);
+  device->send_for_another(long_frame);
+  wire->full = true;
+  device->send_for_another(frame);
+  EXPECT_EQ(device->uplink().dropped_full, 2u);
+  without.send_for_another(frame);  // nobody asks a kernel that has no uplink; a liar does
+  EXPECT_EQ(without.uplink().frames_out, 1u);
+}
+
 TEST_F(SnapBeanTest, WithoutAnUplinkItsRouteLeadsNowhere) {
   SnapBean alone(b->links(), nullptr);
   EXPECT_TRUE(alone.reserve(Route::uplink(), 60).empty());

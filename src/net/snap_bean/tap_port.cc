@@ -30,7 +30,7 @@ void set_address(ifreq& request, u32 address) {
   std::memcpy(&request.ifr_addr, &in, sizeof in);
 }
 
-Error say(TapFailure& failure, int code, std::string text) {
+Error say(PortFailure& failure, int code, std::string text) {
   failure = {code, std::move(text)};
   return Error::of(code, "the TAP uplink");
 }
@@ -55,7 +55,7 @@ std::string why_not_attached(const std::string& name, int code) {
   }
 }
 
-Result<Fd> attach_queue(const TapOptions& options, TapFailure& failure) {
+Result<Fd> attach_queue(const TapOptions& options, PortFailure& failure) {
   const std::string& name = options.name;
   Fd fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
   if (!fd.valid()) {
@@ -83,7 +83,7 @@ Result<Fd> attach_queue(const TapOptions& options, TapFailure& failure) {
 }
 
 // Linux's end: its address, and up.
-Result<void> bring_up(FdRef socket, const TapOptions& options, TapFailure& failure) {
+Result<void> bring_up(FdRef socket, const TapOptions& options, PortFailure& failure) {
   const auto failed = [&](const char* what) {
     const int code = errno;
     return say(
@@ -106,7 +106,7 @@ Result<void> bring_up(FdRef socket, const TapOptions& options, TapFailure& failu
 
 }  // namespace
 
-Result<TapPort> TapPort::open(const TapOptions& options, TapFailure& failure) {
+Result<TapPort> TapPort::open(const TapOptions& options, PortFailure& failure) {
   if (options.name.empty() || options.name.size() >= IFNAMSIZ || options.queues == 0)
     return say(failure, EINVAL, "a TAP device has a name of 1 to 15 bytes");
   TapPort port;

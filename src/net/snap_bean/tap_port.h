@@ -10,6 +10,7 @@
 
 #include "base/fd.h"
 #include "base/result.h"
+#include "net/snap_bean/port_failure.h"
 #include "net/wire/address.h"
 
 namespace cob::net {
@@ -22,16 +23,10 @@ struct TapOptions {
   bool offload = true;  // Linux may send frames without checksums, and longer than the MTU
 };
 
-// Why it failed, with the remedy, in words for the user.
-struct TapFailure {
-  int code = 0;
-  std::string text;
-};
-
 class TapPort {
  public:
   // On failure `failure` says why.
-  static Result<TapPort> open(const TapOptions& options, TapFailure& failure);
+  static Result<TapPort> open(const TapOptions& options, PortFailure& failure);
 
   FdRef queue(u16 number) const { return queues_[number].ref(); }
   u16 queues() const { return static_cast<u16>(queues_.size()); }

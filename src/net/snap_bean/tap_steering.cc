@@ -6,23 +6,17 @@
 #include <linux/if_tun.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
-#include <cstdint>
 #include <cstring>
 #include <vector>
 
+#include "net/snap_bean/bpf.h"
 #include "net/wire/bytes.h"
 
 namespace cob::net {
 namespace {
-
-long bpf(bpf_cmd command, bpf_attr& attributes) {
-  return ::syscall(SYS_bpf, command, &attributes, sizeof attributes);
-}
 
 Result<Fd> create_map(const char* name, u32 value_bytes) {
   bpf_attr attributes{};
@@ -32,67 +26,20 @@ Result<Fd> create_map(const char* name, u32 value_bytes) {
   attributes.max_entries = 1;
   attributes.map_flags = BPF_F_MMAPABLE;
   std::strncpy(attributes.map_name, name, sizeof attributes.map_name - 1);
-  Fd map(static_cast<int>(bpf(BPF_MAP_CREATE, attributes)));
+  Fd map(static_cast<int>(bpf::call(BPF_MAP_CREATE, attributes)));
   if (!map.valid()) return Error::from_errno("BPF_MAP_CREATE");
   return map;
 }
-
-// One instruction after another; jumps to labels are set by finish().
-class Assembler {
- public:
-  enum class Label : u8 { other, found };
-
-  void emit(u8 code, u8 destination, u8 source, std::int16_t offset, i32 immediate) {
-    bpf_insn instruction{};
-    instruction.code = code;
-    instruction.dst_reg = destination & 15;
-    instruction.src_reg = source & 15;
-    instruction.off = offset;
-    instruction.imm = immediate;
-    code_.push_back(instruction);
-  }
-  void move(u8 to, u8 from) { emit(BPF_ALU64 | BPF_MOV | BPF_X, to, from, 0, 0); }
-  void set(u8 to, i32 value) { emit(BPF_ALU64 | BPF_MOV | BPF_K, to, 0, 0, value); }
-  void alu(u8 operation, u8 to, i32 value) { emit(BPF_ALU64 | operation | BPF_K, to, 0, 0, value); }
-  void alu_register(u8 operation, u8 to, u8 from) {
-    emit(BPF_ALU64 | operation | BPF_X, to, from, 0, 0);
-  }
-  void load(u8 size, u8 to, u8 from, int offset) {
-    emit(BPF_LDX | BPF_MEM | size, to, from, static_cast<std::int16_t>(offset), 0);
-  }
-  void from_network16(u8 reg) { emit(BPF_ALU | BPF_END | BPF_TO_BE, reg, 0, 0, 16); }
-  void map_value(u8 to, FdRef map) {
-    emit(BPF_LD | BPF_DW | BPF_IMM, to, BPF_PSEUDO_MAP_VALUE, 0, map.get());
-    emit(0, 0, 0, 0, 0);
-  }
-  void call(i32 helper) { emit(BPF_JMP | BPF_CALL, 0, 0, 0, helper); }
-  void exit() { emit(BPF_JMP | BPF_EXIT, 0, 0, 0, 0); }
-  void jump(u8 condition, u8 reg, i32 value, Label to) {
-    jumps_.push_back({code_.size(), to});
-    emit(BPF_JMP | condition | BPF_K, reg, 0, 0, value);
-  }
-  void place(Label label) { places_[std::to_underlying(label)] = code_.size(); }
-  std::vector<bpf_insn> finish() {
-    for (const auto& [at, label] : jumps_)
-      code_[at].off = static_cast<std::int16_t>(places_[std::to_underlying(label)] - at - 1);
-    return code_;
-  }
-
- private:
-  std::vector<bpf_insn> code_;
-  std::vector<std::pair<std::size_t, Label>> jumps_;
-  std::array<std::size_t, 2> places_{};
-};
 
 }  // namespace
 
 // Offsets below: Ethernet type, then the IPv4 header, from the stack's -48 on; the ports at -8.
 Result<Fd> TapSteering::load(FdRef image_map, FdRef group_map) {
-  using Label = Assembler::Label;
+  enum Label : u8 { other, found };
   constexpr int header = -48, ip = header + 2, ports = -8;
   constexpr i32 start_of_ethernet = 0;  // BPF_HDR_START_MAC
   static_assert(offsetof(Image, port) + 1 < 32'768, "reached by an instruction's offset");
-  Assembler a;
+  bpf::Assembler a;
   const auto fetch = [&](int to, i32 bytes) {  // from offset r2 of the frame
     a.move(BPF_REG_1, BPF_REG_6);
     a.move(BPF_REG_3, BPF_REG_10);
@@ -100,25 +47,25 @@ Result<Fd> TapSteering::load(FdRef image_map, FdRef group_map) {
     a.set(BPF_REG_4, bytes);
     a.set(BPF_REG_5, start_of_ethernet);
     a.call(BPF_FUNC_skb_load_bytes_relative);
-    a.jump(BPF_JNE, BPF_REG_0, 0, Label::other);
+    a.jump(BPF_JNE, BPF_REG_0, 0, other);
   };
   a.move(BPF_REG_6, BPF_REG_1);
   a.set(BPF_REG_2, 12);
   fetch(header, 22);
   a.load(BPF_H, BPF_REG_1, BPF_REG_10, header);
-  a.jump(BPF_JNE, BPF_REG_1, swap_to_network(u16{0x0800}), Label::other);
+  a.jump(BPF_JNE, BPF_REG_1, swap_to_network(u16{0x0800}), other);
   a.load(BPF_B, BPF_REG_1, BPF_REG_10, ip);
   a.move(BPF_REG_7, BPF_REG_1);
   a.alu(BPF_AND, BPF_REG_1, 0xf0);
-  a.jump(BPF_JNE, BPF_REG_1, 0x40, Label::other);
+  a.jump(BPF_JNE, BPF_REG_1, 0x40, other);
   a.alu(BPF_AND, BPF_REG_7, 15);
   a.alu(BPF_LSH, BPF_REG_7, 2);
-  a.jump(BPF_JLT, BPF_REG_7, 20, Label::other);
+  a.jump(BPF_JLT, BPF_REG_7, 20, other);
   a.load(BPF_H, BPF_REG_1, BPF_REG_10, ip + 6);  // a fragment
   a.alu(BPF_AND, BPF_REG_1, swap_to_network(u16{0x3fff}));
-  a.jump(BPF_JNE, BPF_REG_1, 0, Label::other);
+  a.jump(BPF_JNE, BPF_REG_1, 0, other);
   a.load(BPF_B, BPF_REG_1, BPF_REG_10, ip + 9);
-  a.jump(BPF_JNE, BPF_REG_1, 6, Label::other);
+  a.jump(BPF_JNE, BPF_REG_1, 6, other);
   a.move(BPF_REG_2, BPF_REG_7);
   a.alu(BPF_ADD, BPF_REG_2, 14);
   fetch(ports, 4);
@@ -140,31 +87,23 @@ Result<Fd> TapSteering::load(FdRef image_map, FdRef group_map) {
   a.move(BPF_REG_2, BPF_REG_8);
   a.alu_register(BPF_ADD, BPF_REG_2, BPF_REG_1);
   a.load(BPF_H, BPF_REG_3, BPF_REG_2, offsetof(Image, port));
-  a.jump(BPF_JNE, BPF_REG_3, SteeringMemory::no_table, Label::found);
+  a.jump(BPF_JNE, BPF_REG_3, SteeringMemory::no_table, found);
   a.load(BPF_H, BPF_REG_3, BPF_REG_8, offsetof(Image, default_table));
-  a.place(Label::found);
-  a.jump(BPF_JGE, BPF_REG_3, steering_tables, Label::other);
+  a.place(found);
+  a.jump(BPF_JGE, BPF_REG_3, steering_tables, other);
   a.alu(BPF_LSH, BPF_REG_3, std::countr_zero(flow_groups));
   a.alu_register(BPF_ADD, BPF_REG_3, BPF_REG_9);
   a.map_value(BPF_REG_4, group_map);
   a.alu_register(BPF_ADD, BPF_REG_4, BPF_REG_3);
   a.load(BPF_B, BPF_REG_0, BPF_REG_4, 0);
   a.exit();
-  a.place(Label::other);
+  a.place(other);
   a.map_value(BPF_REG_8, image_map);
   a.load(BPF_H, BPF_REG_0, BPF_REG_8, offsetof(Image, first));
   a.exit();
   const std::vector<bpf_insn> code = a.finish();
 
-  bpf_attr attributes{};
-  attributes.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
-  attributes.insns = reinterpret_cast<u64>(code.data());
-  attributes.insn_cnt = static_cast<u32>(code.size());
-  attributes.license = reinterpret_cast<u64>("Apache-2.0");
-  std::strncpy(attributes.prog_name, "cob_steering", sizeof attributes.prog_name - 1);
-  Fd program(static_cast<int>(bpf(BPF_PROG_LOAD, attributes)));
-  if (!program.valid()) return Error::from_errno("BPF_PROG_LOAD");
-  return program;
+  return bpf::load_program(BPF_PROG_TYPE_SOCKET_FILTER, "cob_steering", code);
 }
 
 TapSteering::TapSteering(Mapping source, Fd image_map, Mapping image, Fd group_map, Mapping groups,
@@ -228,12 +167,7 @@ void TapSteering::set_first(KernelId kernel) {
 }
 
 Result<u32> TapSteering::run(std::span<const std::byte> frame) const {
-  bpf_attr attributes{};
-  attributes.test.prog_fd = static_cast<u32>(program_.get());
-  attributes.test.data_in = reinterpret_cast<u64>(frame.data());
-  attributes.test.data_size_in = static_cast<u32>(frame.size());
-  if (bpf(BPF_PROG_TEST_RUN, attributes) != 0) return Error::from_errno("BPF_PROG_TEST_RUN");
-  return u32{attributes.test.retval};
+  return bpf::run_program(program_.ref(), frame);
 }
 
 }  // namespace cob::net

@@ -187,6 +187,11 @@ bool TcpStack::hand_on(const FlowKey& key, bool opens) {
          others_->hand_on(key.local(), key.remote(), opens, frame_, frame_flags_);
 }
 
+bool TcpStack::hand_on_opening(const FlowKey& key) {
+  return others_ != nullptr &&
+         others_->hand_on_opening(key.local(), key.remote(), frame_, frame_flags_);
+}
+
 bool TcpStack::hand_on_datagram(Endpoint local, Endpoint remote, Route from) {
   return from.is_uplink() && others_ != nullptr &&
          others_->hand_on_datagram(local, remote, frame_, frame_flags_);

@@ -110,6 +110,11 @@ class OtherStacks {
   // SYN), no listener. True: it is theirs, or shall not be answered; false: this stack answers it.
   virtual bool hand_on(Endpoint local, Endpoint remote, bool opens,
                        std::span<const std::byte> frame, FrameFlags flags) = 0;
+  // A SYN from the uplink came for a listener of this stack. True: another's listener shall have
+  // it.
+  virtual bool hand_on_opening(Endpoint, Endpoint, std::span<const std::byte>, FrameFlags) {
+    return false;
+  }
   // A datagram for `local` came from the uplink, or news of one that it sent. True: it is theirs.
   virtual bool hand_on_datagram(Endpoint local, Endpoint remote, std::span<const std::byte> frame,
                                 FrameFlags flags) = 0;

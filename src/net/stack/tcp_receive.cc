@@ -86,7 +86,8 @@ void TcpStack::on_segment_without_tcb(const FlowKey& key, u32 hash, const TcpSeg
       return open_by_cookie(static_cast<u32>(l - listeners_.data()), key, *syn, segment, from);
   }
   const bool opens = (segment.flags & (tcp_syn | tcp_ack | tcp_rst)) == tcp_syn;
-  if (from.is_uplink() && !(opens && l != nullptr) && hand_on(key, opens)) return;
+  if (from.is_uplink() && (opens && l != nullptr ? hand_on_opening(key) : hand_on(key, opens)))
+    return;
   if (l == nullptr) return reset_for(key, segment, from);
   on_listen_segment(static_cast<u32>(l - listeners_.data()), key, segment, from, old);
 }

@@ -122,6 +122,7 @@ class TcpStack final : public Stack {
   u16 route_mss(Route route) const;
   u32 segmented_payload(const Tcb& t) const;
   bool hand_on(const FlowKey& key, bool opens);
+  bool hand_on_opening(const FlowKey& key);
   bool hand_on_datagram(Endpoint local, Endpoint remote, Route from);
 
   // udp.cc

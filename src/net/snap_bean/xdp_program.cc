@@ -1,0 +1,95 @@
+// The XDP program, assembled by hand, its map and its link; see xdp_program.h. The supervisor's
+// thread.
+#include "net/snap_bean/xdp_program.h"
+
+#include <linux/if_link.h>
+
+#include <cstring>
+#include <utility>
+
+#include "net/snap_bean/bpf.h"
+#include "net/wire/arp.h"
+#include "net/wire/ethernet.h"
+#include "net/wire/ipv4.h"
+
+namespace cob::net {
+namespace {
+
+// ARP (RFC 826) for the cob's address, and IPv4 to it: all of it, so that nothing of the cob's is
+// forwarded or refused by Linux.
+Result<Fd> load(Ipv4Address address, FdRef sockets) {
+  enum Label : u8 { pass, compare, arp };
+  constexpr int type = offsetof(EthernetHeader, type), payload = sizeof(EthernetHeader);
+  const u32 ours = swap_to_network(address.value);
+  bpf::Assembler a;
+  const auto has = [&](int bytes) {  // r2: the frame, r3: its end
+    a.move(BPF_REG_4, BPF_REG_2);
+    a.alu(BPF_ADD, BPF_REG_4, bytes);
+    a.jump_register(BPF_JGT, BPF_REG_4, BPF_REG_3, pass);
+  };
+  a.move(BPF_REG_6, BPF_REG_1);
+  a.load(BPF_W, BPF_REG_2, BPF_REG_1, offsetof(xdp_md, data));
+  a.load(BPF_W, BPF_REG_3, BPF_REG_1, offsetof(xdp_md, data_end));
+  has(payload + static_cast<int>(sizeof(Ipv4Header)));
+  a.load(BPF_H, BPF_REG_5, BPF_REG_2, type);
+  a.jump(BPF_JEQ, BPF_REG_5, swap_to_network(u16{ethernet_type_arp}), arp);
+  a.jump(BPF_JNE, BPF_REG_5, swap_to_network(u16{ethernet_type_ipv4}), pass);
+  a.load(BPF_W, BPF_REG_5, BPF_REG_2, payload + int{offsetof(Ipv4Header, destination)});
+  a.jump(BPF_JA, 0, 0, compare);
+  a.place(arp);
+  has(payload + static_cast<int>(sizeof(ArpHeader)));
+  a.load(BPF_W, BPF_REG_5, BPF_REG_2, payload + int{offsetof(ArpHeader, target)});
+  a.place(compare);
+  a.jump32(BPF_JNE, BPF_REG_5, ours, pass);
+  a.map(BPF_REG_1, sockets);
+  a.load(BPF_W, BPF_REG_2, BPF_REG_6, offsetof(xdp_md, rx_queue_index));
+  a.set(BPF_REG_3, XDP_DROP);  // if the queue has no socket
+  a.call(BPF_FUNC_redirect_map);
+  a.exit();
+  a.place(pass);
+  a.set(BPF_REG_0, XDP_PASS);
+  a.exit();
+  return bpf::load_program(BPF_PROG_TYPE_XDP, "cob_uplink", a.finish());
+}
+
+}  // namespace
+
+Result<XdpProgram> XdpProgram::create(Ipv4Address address, u32 queues) {
+  bpf_attr attributes{};
+  attributes.map_type = BPF_MAP_TYPE_XSKMAP;
+  attributes.key_size = attributes.value_size = sizeof(u32);
+  attributes.max_entries = queues;
+  std::strncpy(attributes.map_name, "cob_queues", sizeof attributes.map_name - 1);
+  Fd sockets(static_cast<int>(bpf::call(BPF_MAP_CREATE, attributes)));
+  if (!sockets.valid()) return Error::from_errno("the map of AF_XDP sockets");
+  Fd program = TRY(load(address, sockets.ref()));
+  return XdpProgram(std::move(sockets), std::move(program));
+}
+
+Result<void> XdpProgram::attach(u32 interface, Mode mode) {
+  bpf_attr attributes{};
+  attributes.link_create.prog_fd = static_cast<u32>(program_.get());
+  attributes.link_create.target_ifindex = interface;
+  attributes.link_create.attach_type = BPF_XDP;
+  attributes.link_create.flags = mode == Mode::native ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE;
+  link_ = Fd(static_cast<int>(bpf::call(BPF_LINK_CREATE, attributes)));
+  if (!link_.valid()) return Error::from_errno("BPF_LINK_CREATE");
+  return {};
+}
+
+Result<void> XdpProgram::give(u32 queue, FdRef socket) const {
+  const u32 value = static_cast<u32>(socket.get());
+  bpf_attr attributes{};
+  attributes.map_fd = static_cast<u32>(sockets_.get());
+  attributes.key = reinterpret_cast<u64>(&queue);
+  attributes.value = reinterpret_cast<u64>(&value);
+  if (bpf::call(BPF_MAP_UPDATE_ELEM, attributes) != 0)
+    return Error::from_errno("BPF_MAP_UPDATE_ELEM");
+  return {};
+}
+
+Result<u32> XdpProgram::run(std::span<const std::byte> frame) const {
+  return bpf::run_program(program_.ref(), frame);
+}
+
+}  // namespace cob::net
