@@ -273,12 +273,36 @@ void TcpStack::on_packet_too_big(Tcb& t, const IcmpError& e) {
   const u32 mss = mtu - u32{sizeof(Ipv4Header) + sizeof(TcpHeader)} - options;
   if (e.packet_bytes <= e.next_hop_mtu || mss >= t.mss) return;
   if (t.route.is_uplink()) path_mtu_.learn(e.remote.address, mtu, now_ms_);
+  note_lowered(t, t.mss);
   t.mss = static_cast<u16>(mss);
   if (t.in_flight() > 0 && t.state >= TcpState::established) {
     send_all_again(t);
     t.clear(flag_timing_rtt);
   }
   touch(t);
+}
+
+void TcpStack::note_lowered(const Tcb& t, u32 full_mss) {
+  if (lowered_.size() < lowered_capacity)
+    lowered_.push_back({t.id, full_mss, now_ms_ + PathMtu::life_ms});
+}
+
+// RFC 1191 section 6.3: after ten minutes the path is tried anew. If it carries no more than it
+// did, the first large segment is refused and the size learned again.
+void TcpStack::raise_segments() {
+  while (!lowered_.empty() && static_cast<i32>(now_ms_ - lowered_.front().due_ms) >= 0) {
+    const Lowered l = lowered_.front();
+    lowered_.pop_front();
+    Tcb* t = table_.get(l.tcb);
+    if (t == nullptr) continue;
+    u32 mss = l.full_mss;
+    // Another connection may have learned of it lately.
+    const u32 options = t->has(flag_timestamps) ? sizeof(TcpTimestampsOption) : 0;
+    if (const u16 mtu = path_mtu_.find({t->key.remote_address}, now_ms_))
+      mss = std::min(mss, mtu - u32{sizeof(Ipv4Header) + sizeof(TcpHeader)} - options);
+    t->mss = std::max(t->mss, static_cast<u16>(mss));
+    if (mss < l.full_mss) note_lowered(*t, l.full_mss);
+  }
 }
 
 }  // namespace cob::net

@@ -329,6 +329,45 @@ TEST_F(Ip, Rfc1191_6_3_LaterConnectionsKnowThePathForTenMinutes) {
   EXPECT_EQ(mss_of_next(), 1'460u);
 }
 
+TEST_F(Ip, Rfc1191_6_3_ASegmentSizeRisesAgainAfterTenMinutes) {
+  u64 c = 0;
+  const u32 iss = syn_sent(neighbour, c).sequence.value;
+  segment({.syn = true, .seq = 100, .ack = 1, .mss = 1'460}, neighbour, iss + 1);
+  u32 sent = 0;
+  const auto mss = [&] { return stack->info(layer[c].id).value().mss; };
+  const auto send_refused = [&](u16 mtu) {
+    layer.send(c, std::string(1'460, 'm'));
+    stack->poll(clock.now());
+    unreachable(4, neighbour, iss + 1 + sent, mtu);
+    sent += 1'460;
+    segment({.seq = 101, .ack = 1}, neighbour, iss + 1 + sent);
+    stack->poll(clock.now());
+    device.frames.clear();
+  };
+  send_refused(1'000);
+  EXPECT_EQ(mss(), 960u);
+  pass(Duration::seconds(300));
+  send_refused(800);
+  EXPECT_EQ(mss(), 760u);
+  pass(Duration::seconds(301));  // what was told five minutes ago still holds
+  EXPECT_EQ(mss(), 760u);
+  pass(Duration::seconds(300));
+  EXPECT_EQ(mss(), 960u);  // what it had before that
+  pass(Duration::seconds(301));
+  EXPECT_EQ(mss(), 1'460u);
+  send_refused(1'000);  // and learns again
+  EXPECT_EQ(mss(), 960u);
+  // So does a connection that began with a small one.
+  stack->abort(layer[c].id);
+  u64 late = 0;
+  const u32 late_iss = syn_sent(neighbour, late).sequence.value;
+  segment({.syn = true, .seq = 100, .ack = 1, .mss = 1'460}, neighbour, late_iss + 1);
+  EXPECT_EQ(stack->info(layer[late].id).value().mss, 960u);
+  pass(Duration::seconds(601));
+  EXPECT_EQ(stack->info(layer[late].id).value().mss, 1'460u);
+  device.frames.clear();
+}
+
 TEST_F(Ip, Rfc1191_7_1_ARouterThatNamesNoMtu) {
   u64 c = 0;
   const u32 iss = syn_sent(neighbour, c).sequence.value;

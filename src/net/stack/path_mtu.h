@@ -26,8 +26,9 @@ class PathMtu {
   // 0: nothing is known.
   u16 find(Ipv4Address to, u32 now_ms) const { return known_ ? look_up(to, now_ms) : u16{0}; }
 
- private:
   static constexpr u32 life_ms = 600'000;
+
+ private:
   struct Entry {
     Ipv4Address to;
     u32 learned_ms = 0;

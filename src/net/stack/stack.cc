@@ -51,6 +51,8 @@ void TcpStack::poll(Time now) {
   wheel_.advance(static_cast<u64>(now_.ns) / wheel_tick_ns, [this](u32 slot) { on_timer(slot); });
   poll_soft_acks();
   poll_arp();
+  if (!lowered_.empty()) [[unlikely]]
+    raise_segments();
   flush_output();
   if (time_wait_.size() > 0) time_wait_.expire(now_ms_);
   quiet_until_ = next_event();
@@ -67,6 +69,8 @@ Time TcpStack::next_event() const {
   if (tick != TimerWheel::never) best = Time{static_cast<i64>(tick) * wheel_tick_ns};
   if (soft_ack_head_ != soft_ack_tail_)
     best = std::min(best, soft_acks_[soft_ack_head_ % soft_ack_capacity].deadline);
+  if (!lowered_.empty()) [[unlikely]]
+    at_ms(lowered_.front().due_ms);
   if (arp_.waiting()) at_ms(arp_.next_deadline_ms());
   // A second late is early enough for TIME_WAIT: many entries go at one wake-up.
   if (time_wait_.size() > 0) at_ms(time_wait_.next_expiry_ms() + 1'000);

@@ -149,8 +149,10 @@ void TcpStack::negotiate(Tcb& t, const TcpSegment& syn) {
   const u32 options = syn.has_timestamps ? sizeof(TcpTimestampsOption) : 0;
   u32 mss = std::min<u32>(peer_mss, cold.advertised_mss);
   if (t.route.is_uplink())
-    if (const u16 mtu = path_mtu_.find({t.key.remote_address}, now_ms_))
+    if (const u16 mtu = path_mtu_.find({t.key.remote_address}, now_ms_); mtu != 0) {
+      if (mtu - 40u < mss) note_lowered(t, mss - options);
       mss = std::min(mss, mtu - 40u);
+    }
   t.mss = static_cast<u16>(mss - options);
   t.send_window = t.send_window_max = syn.window;
   t.receive_mss = std::min<u16>(536, cold.advertised_mss);

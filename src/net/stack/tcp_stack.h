@@ -6,6 +6,7 @@
 // kernel's loop.
 #pragma once
 
+#include <deque>
 #include <optional>
 #include <vector>
 
@@ -114,6 +115,8 @@ class TcpStack final : public Stack {
   void on_icmp(const Ipv4Packet& packet, Route from);
   void on_icmp_error(const Ipv4Packet& packet, Route from);
   void on_packet_too_big(Tcb& t, const IcmpError& error);
+  void note_lowered(const Tcb& t, u32 full_mss);
+  void raise_segments();
   void send_arp(Ipv4Address target, const MacAddress* reply_to);
   void poll_arp();
   std::optional<Ipv4Address> next_hop(Ipv4Address destination) const;
@@ -320,6 +323,14 @@ class TcpStack final : public Stack {
   ScoreboardPool boards_;
   ArpCache arp_;
   PathMtu path_mtu_;
+  // Connections whose segments a path's limit made smaller, in the order in which they try larger
+  // ones. Full: the newest keeps its size.
+  struct Lowered {
+    TcbId tcb;
+    u32 full_mss, due_ms;
+  };
+  static constexpr std::size_t lowered_capacity = 4'096;
+  std::deque<Lowered> lowered_;
   FastOpenCache fast_open_;
   std::vector<TcbId> output_list_, flushing_;  // TCBs to look at; each at most once
   std::vector<TcbId> blocked_;  // had no room in the device: tried again at every poll
