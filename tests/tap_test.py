@@ -413,6 +413,30 @@ for _ in range(2):
             done = cob.run(sys.executable, "-c", refused, HOST, kernel=kernel)
             self.assertEqual(done.stdout, "refused refused ", done.stderr)
 
+    def test_datagrams_in_fragments_arrive_whole(self):
+        cob = self.uplinked()
+        weigh = """
+import hashlib, socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("0.0.0.0", int(sys.argv[1])))
+print("bound", flush=True)
+while True:
+    data, source = s.recvfrom(65536)
+    s.sendto(b"%d %s" % (len(data), hashlib.sha256(data).hexdigest().encode()), source)
+"""
+        for kernel in (0, 1):
+            server = cob.start(sys.executable, "-c", weigh, 7450 + kernel, kernel=kernel)
+            self.assertEqual(server.stdout.readline(), "bound\n")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.settimeout(10)
+            for kernel in (0, 1):
+                for size in (1, 2_000, 20_000, 65_507):
+                    data = os.urandom(size)
+                    asking.sendto(data, (ADDRESS, 7450 + kernel))
+                    self.assertEqual(asking.recv(200).decode(), f"{size} {hashlib.sha256(data).hexdigest()}")
+        counted = json.loads(cob.named("stats", "--net", "--json").stdout)["sum"]
+        self.assertEqual((counted["IpReasmOKs"], counted["IpReasmFails"]), (6, 0))
+
     def test_a_datagram_is_a_frame_at_most(self):
         cob = self.uplinked()
         done = cob.run(sys.executable, "-c", f"""

@@ -15,7 +15,7 @@ sanitized() {
   echo "=== $preset"
   cmake --preset "$preset" > "build-$preset.log" 2>&1 || { cat "build-$preset.log"; failed="$failed $preset"; return; }
   rm -f "build-$preset.log"
-  targets=$(cd "build-$preset" && ninja -t targets all | sed -n "s/^\([a-z_]*_\(test\|smoke\)\): phony\$/\1/p" | grep -xE "$*" || true)
+  targets=$(cd "build-$preset" && ninja -t targets all | sed -n "s/^\([a-z0-9_]*_\(test\|smoke\)\): phony\$/\1/p" | grep -xE "$*" || true)
   [ -n "$targets" ] || { echo "no unit tests match $*"; return; }
   cmake --build "build-$preset" --target $targets || { failed="$failed $preset-build"; return; }
   (cd "build-$preset" && ctest --output-on-failure -L 'unit|fuzz' -R "$regex" -j 2) > "build-$preset/ctest.out" || failed="$failed $preset"
@@ -23,7 +23,7 @@ sanitized() {
   sed -n "s/.*Test *#[0-9]*: \([^ ]*\) \.*\*\*\*Skipped.*/$preset \1/p" "build-$preset/ctest.out" >> "$skipped"
 }
 
-sanitized asan . '[a-z_]*_(test|smoke)'
+sanitized asan . '[a-z0-9_]*_(test|smoke)'
 sanitized tsan '^unit\.(message|base|shim)$' '(message|base|shim)_test'
 
 if [ -s "$skipped" ]; then

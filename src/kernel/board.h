@@ -51,7 +51,7 @@ struct BoardCable {
 
 struct Board {
   u32 magic = 0x626f6172;
-  u32 version = 4;
+  u32 version = 5;
   u32 pid = 0;
   u32 epoch = 0;
   u16 kernel = 0;

@@ -1,7 +1,7 @@
 // Frames in and out: Ethernet, ARP, IPv4 and ICMP around TCP and UDP. RFC 791, 826, 792, 1122
 // sections 3.2.1 and 3.2.2. Model: a frame from a kernel of this cob may only concern addresses of
 // the cob or 127/8; one from the uplink never 127/8 and never our own address as its source.
-// Fragments are dropped and counted as malformed. Owned by the Stack's loop.
+// Owned by the Stack's loop.
 #include <algorithm>
 #include <cstring>
 
@@ -61,14 +61,15 @@ void TcpStack::on_frame(std::span<const std::byte> frame, Route from, FrameFlags
     return;
   }
   Ipv4Packet packet;
-  switch (parse_ipv4(payload, !flags.checksum_not_computed, packet)) {
+  const Ipv4Verdict verdict = parse_ipv4(payload, !flags.checksum_not_computed, packet);
+  switch (verdict) {
     case Ipv4Verdict::good:
+    case Ipv4Verdict::fragment:
       break;
     case Ipv4Verdict::bad_checksum:
       ++counters_.checksum_errors;
       return;
     case Ipv4Verdict::malformed:
-    case Ipv4Verdict::fragment:
       ++counters_.frames_malformed;
       return;
   }
@@ -82,6 +83,13 @@ void TcpStack::on_frame(std::span<const std::byte> frame, Route from, FrameFlags
       is_group_or_broadcast(packet.source)) {
     ++counters_.frames_not_ours;
     return;
+  }
+  if (verdict == Ipv4Verdict::fragment) [[unlikely]] {
+    frame_ = fragments_.add(frame.first(sizeof(EthernetHeader)), packet, now_ms_);
+    if (frame_.empty()) return;
+    flags.checksum_not_computed = frame_flags_.checksum_not_computed = false;
+    const auto whole = parse_ipv4(frame_.subspan(sizeof(EthernetHeader)), false, packet);
+    VERIFY(whole == Ipv4Verdict::good);
   }
   if (packet.protocol == ip_protocol_tcp && for_us) [[likely]]
     return on_tcp(packet, from, !flags.checksum_not_computed);

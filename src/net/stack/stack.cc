@@ -53,6 +53,8 @@ void TcpStack::poll(Time now) {
   poll_arp();
   if (!lowered_.empty()) [[unlikely]]
     raise_segments();
+  if (!fragments_.empty()) [[unlikely]]
+    fragments_.expire(now_ms_);
   flush_output();
   if (time_wait_.size() > 0) time_wait_.expire(now_ms_);
   quiet_until_ = next_event();
@@ -71,6 +73,8 @@ Time TcpStack::next_event() const {
     best = std::min(best, soft_acks_[soft_ack_head_ % soft_ack_capacity].deadline);
   if (!lowered_.empty()) [[unlikely]]
     at_ms(lowered_.front().due_ms);
+  if (!fragments_.empty()) [[unlikely]]
+    at_ms(fragments_.next_deadline_ms());
   if (arp_.waiting()) at_ms(arp_.next_deadline_ms());
   // A second late is early enough for TIME_WAIT: many entries go at one wake-up.
   if (time_wait_.size() > 0) at_ms(time_wait_.next_expiry_ms() + 1'000);
@@ -86,6 +90,11 @@ Time TcpStack::next_deadline() const {
 const StackCounters& TcpStack::counters() const {
   counters_.connections = table_.size();
   counters_.time_wait = time_wait_.size();
+  const Fragments::Counters& fragments = fragments_.counters();
+  counters_.fragments_in = fragments.asked;
+  counters_.reassembled = fragments.whole;
+  counters_.reassembly_failed = fragments.failed;
+  counters_.reassembly_timed_out = fragments.timed_out;
   return counters_;
 }
 

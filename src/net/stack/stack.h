@@ -224,6 +224,7 @@ struct StackCounters {
   // for; data taken from SYNs, or not for a wrong cookie; not for the bound on those.
   u64 fast_open_active = 0, fast_open_active_failed = 0, fast_open_asked = 0, fast_open_passive = 0,
       fast_open_passive_failed = 0, fast_open_overflows = 0;
+  u64 fragments_in = 0, reassembled = 0, reassembly_failed = 0, reassembly_timed_out = 0;
   u64 datagrams_in = 0, datagrams_out = 0;
   u64 datagrams_nobody = 0;            // for a port without a socket
   u64 datagrams_dropped_out = 0;       // the device had no room

@@ -12,6 +12,7 @@
 
 #include "net/stack/arp.h"
 #include "net/stack/fast_open_cache.h"
+#include "net/stack/fragments.h"
 #include "net/stack/keyed_hash.h"
 #include "net/stack/path_mtu.h"
 #include "net/stack/reassembly.h"
@@ -322,6 +323,7 @@ class TcpStack final : public Stack {
   UdpTable udp_;
   ScoreboardPool boards_;
   ArpCache arp_;
+  Fragments fragments_;
   PathMtu path_mtu_;
   // Connections whose segments a path's limit made smaller, in the order in which they try larger
   // ones. Full: the newest keeps its size.

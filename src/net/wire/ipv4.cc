@@ -21,7 +21,6 @@ Ipv4Verdict parse_ipv4(std::span<const std::byte> bytes, bool verify_checksum, I
     sum = checksum_add(sum, bytes.subspan(sizeof h, header_bytes - sizeof h));
     if (checksum_fold(sum) != 0) return Ipv4Verdict::bad_checksum;
   }
-  if ((h.flags_and_offset.get() & (ip_more_fragments | 0x1fff)) != 0) return Ipv4Verdict::fragment;
   out.source = {h.source.get()};
   out.destination = {h.destination.get()};
   out.protocol = h.protocol;
@@ -29,7 +28,13 @@ Ipv4Verdict parse_ipv4(std::span<const std::byte> bytes, bool verify_checksum, I
   out.time_to_live = h.time_to_live;
   out.ecn = h.type_of_service & ip_ecn_mask;
   out.payload = bytes.subspan(header_bytes, total_bytes - header_bytes);
-  return Ipv4Verdict::good;
+  const u16 fragmented = h.flags_and_offset.get() & (ip_more_fragments | ip_offset_mask);
+  if (fragmented == 0) [[likely]]
+    return Ipv4Verdict::good;
+  out.identification = h.identification.get();
+  out.fragment_offset = static_cast<u16>((fragmented & ip_offset_mask) * 8);
+  out.more_fragments = (fragmented & ip_more_fragments) != 0;
+  return Ipv4Verdict::fragment;
 }
 
 Ipv4Header emit_ipv4(const Ipv4Fields& fields, bool with_checksum) {

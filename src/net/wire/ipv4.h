@@ -1,7 +1,7 @@
 // IPv4 packets, RFC 791 as updated by RFC 1122 section 3.2.1 and RFC 6864 (identification of atomic
 // datagrams).
-// Model: Ipv4Header is the view; Ipv4Packet the value: whole (no fragment), lengths consistent,
-// checksum right.
+// Model: Ipv4Header is the view; Ipv4Packet the value: lengths consistent, checksum right; a fragment
+// only if the verdict says so.
 // Values; no owner.
 #pragma once
 
@@ -42,6 +42,7 @@ inline constexpr u8 ip_protocol_tcp = 6;
 inline constexpr u8 ip_protocol_udp = 17;
 inline constexpr u16 ip_dont_fragment = 0x4000;
 inline constexpr u16 ip_more_fragments = 0x2000;
+inline constexpr u16 ip_offset_mask = 0x1fff;  // eights of bytes
 inline constexpr u8 default_time_to_live = 64;
 // The ECN field, RFC 3168 section 5: the low bits of the type of service.
 inline constexpr u8 ip_ecn_mask = 3, ip_ecn_ect0 = 2, ip_ecn_ce = 3;
@@ -54,6 +55,10 @@ struct Ipv4Packet {
   u8 time_to_live = 0;
   std::span<const std::byte> payload;
   u8 ecn = 0;  // RFC 3168 section 5
+  // Of a fragment.
+  u16 identification = 0;
+  u16 fragment_offset = 0;  // bytes
+  bool more_fragments = false;
 };
 
 enum class Ipv4Verdict : u8 { good, malformed, bad_checksum, fragment };
