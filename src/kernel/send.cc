@@ -186,14 +186,14 @@ void Sockets::on_acked(net::TcbId, u64 cookie, std::size_t bytes) {
   const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
   call::KernelSocket& line = h.program->ours(h.slot);
   publish(line.acknowledged, line.acknowledged + bytes);
-  if (d.send_buffered + bytes > d.send_limit / 4 * 3) fit_send_limit(d);
+  if (d.send_buffered + bytes > d.send_limit / 4 * u64{3}) fit_send_limit(d);
   if (d.send_buffered <= d.send_limit - d.send_limit / 3) h.program->touch_space(h.slot);
 }
 
 void Sockets::read_send_buffer(net::TcbId, u64 cookie, std::size_t offset,
                                std::span<std::byte> out) {
   Description& d = from_cookie(cookie);
-  constexpr std::size_t far = 64 * 1024;
+  constexpr std::size_t far = std::size_t{64} * 1024;
   const bool is_far = offset >= far;
   std::size_t i = d.pieces_taken;
   std::size_t begin = 0;  // of piece i

@@ -108,12 +108,12 @@ TEST_F(FastOpen, Rfc7413_4_2_2_AWrongCookieIsAHandshakeAsEver) {
 TEST_F(FastOpen, Rfc7413_6_1_ACookieAgesAfterADay) {
   serve();
   const std::string known = cookie_for_peer();
-  clock.advance(Duration::seconds(24 * 3600));
+  clock.advance(Duration::seconds(i64{24} * 3600));
   poll();
   ask(known, "question");  // still good, and here is the next
   EXPECT_EQ(newest().received, "question");
   EXPECT_NE(cookie_of(expect({.syn = true, .ack = first + 8})), known);
-  clock.advance(Duration::seconds(24 * 3600));
+  clock.advance(Duration::seconds(i64{24} * 3600));
   ask(known, "again", 6'001);
   EXPECT_EQ(layer.incoming.size(), 1u);
   while (!device.frames.empty()) take();

@@ -13,7 +13,7 @@ using namespace cob::net;
 namespace {
 
 std::byte byte_of(u16 identification, std::size_t at) {
-  return static_cast<std::byte>(identification * 31 + at * 7 + at / 256);
+  return static_cast<std::byte>(identification + at * 7 + at / 256);
 }
 
 }  // namespace

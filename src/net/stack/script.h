@@ -256,7 +256,7 @@ class Script : public testing::Test {
     send(syn);
     expect({.syn = true, .ack = peer_start + 1});
     Packet ack{.seq = peer_start + 1, .ack = 1};
-    if (syn.ts) ack.ts = *syn.ts;
+    ack.ts = syn.ts;
     send(ack);
     VERIFY(layer.incoming.size() == 1);
     cookie = layer.incoming.front();

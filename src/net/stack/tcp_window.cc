@@ -51,7 +51,7 @@ void TcpStack::fit_receive_buffer(Tcb& t, TcbCold& cold) {
     if (now_us_ - cold.taken_since_us < rtt_us) return;
     // Where everything in the window arrived and was taken in a round trip, the window is what
     // limits.
-    const u64 wanted = 2 * u64{taken - cold.taken_from} + 16u * t.receive_mss;
+    const u64 wanted = 2 * u64{taken - cold.taken_from} + u64{16} * t.receive_mss;
     if (wanted > t.receive_buffer) {
       const u32 agreed = layer_.grow_receive_buffer(
           t.id, t.cookie, static_cast<u32>(std::min<u64>(wanted, most_receive_window)));
