@@ -90,7 +90,7 @@ class Limits(harness.CobTest):
         cob = self.cob(kernels=2)
         self.expect_service(cob)
         program = harness.BUILD / "programs" / "errors_plain"
-        for mib, said in ((32, "too little address space (ulimit -v)"), (128, "ulimit -v is too small?")):
+        for mib, said in ((32, "too little address space (ulimit -v)"), (224, "ulimit -v is too small?")):
             with self.subTest(mib=mib):
                 limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (mib * MIB, mib * MIB))
                 done = cob.run(program, kernel=1, preexec_fn=limit)
