@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "base/types.h"
 #include "call/layout.h"
 
 namespace cob::kernel {

@@ -177,8 +177,8 @@ TEST_F(Receive, ReassemblyIsBoundedPerConnection) {
   while (!device.frames.empty()) take();
   send({.seq = 101, .ack = 1, .data = "xx"});
   for (u32 i = 1; i < 4'500; ++i) send({.seq = 102 + 2 * i, .ack = 1, .data = "x"});
-  // An eighth of what was free was kept, 3,640 pieces, the rest dropped: the stream has a hole behind them and no byte out of
-  // place.
+  // An eighth of what was free was kept, 3,640 pieces, the rest dropped: the stream has a hole
+  // behind them and no byte out of place.
   EXPECT_EQ(connection().received, std::string(connection().received.size(), 'x'));
   EXPECT_GE(connection().received.size(), 7'281u);
   EXPECT_LT(connection().received.size(), 9'000u);

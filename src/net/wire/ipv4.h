@@ -1,8 +1,7 @@
 // IPv4 packets, RFC 791 as updated by RFC 1122 section 3.2.1 and RFC 6864 (identification of atomic
 // datagrams).
-// Model: Ipv4Header is the view; Ipv4Packet the value: lengths consistent, checksum right; a fragment
-// only if the verdict says so.
-// Values; no owner.
+// Model: Ipv4Header is the view; Ipv4Packet the value: lengths consistent, checksum right; a
+// fragment only if the verdict says so. Values; no owner.
 #pragma once
 
 #include "net/wire/address.h"
