@@ -232,7 +232,7 @@ class TrafficTest(CableTest):
             done = a.run("iperf3", "-c", B, "-t", 1, "-J", *words, kernel=0)
             result = json.loads(done.stdout)
             self.assertNotIn("error", result, done.stdout)
-            self.assertGreater(result["end"]["sum_received"]["bytes"], 1 << 20)
+            self.assertGreater(result["end"]["sum_received"]["bytes"], 1 << 24)
 
     @needs("nginx", "curl")
     def test_the_views_show_it(self):

@@ -17,6 +17,10 @@ bool means_itself(int fd, const char* path, int flags) {
   return is_cob(fd) && (flags & AT_EMPTY_PATH) != 0 && (path == nullptr || path[0] == 0);
 }
 
+bool names_hidden(int fd, const char* path) {
+  return is_hidden(fd) && (path == nullptr || path[0] != '/');
+}
+
 // 0, 1 and 2 were dup2'd over by libc.
 void standard_numbers_replaced() {
   for (int fd = 0; fd <= 2; ++fd) fresh(fd);
@@ -25,18 +29,21 @@ void standard_numbers_replaced() {
 }  // namespace
 
 int own_fstatat(int fd, const char* path, struct stat* status, int flags) {
+  if (names_hidden(fd, path)) return hidden_number();
   if (means_itself(fd, path, flags)) return cob_fstat(fd, status);
   return real_fstatat(fd, path, status, flags);
 }
 
 int own___fxstat(int version, int fd, struct stat* status) {
   if (is_cob(fd)) return cob_fstat(fd, status);
+  if (is_hidden(fd)) return hidden_number();
   return real___fxstat(version, fd, status);
 }
 
 int own_statx(int fd, const char* path, int flags, unsigned mask, struct statx* status) {
+  if (names_hidden(fd, path)) return hidden_number();
   if (!means_itself(fd, path, flags)) return real_statx(fd, path, flags, mask, status);
-  struct stat plain{};
+  struct stat plain {};
   if (cob_fstat(fd, &plain) < 0) return -1;
   memset(status, 0, sizeof *status);
   status->stx_mask = STATX_BASIC_STATS;

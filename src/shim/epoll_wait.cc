@@ -275,6 +275,7 @@ bool host_wait(EpollSet* set, const Wait& w, const timespec* timeout, int& resul
 int wait_on(int number, epoll_event* events, int most, const timespec* timeout,
             const sigset_t* mask) {
   EpollSet* set = lookup_epoll(number);
+  if (set == nullptr && is_hidden(number)) return fail(EBADF);
   if (set == nullptr) return real_epoll_pwait2(number, events, most, timeout, mask);
   if (most <= 0) return fail(EINVAL);
   Wait w{number, events, most < events_a_turn ? most : events_a_turn, mask, forever, false};

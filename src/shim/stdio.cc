@@ -258,11 +258,13 @@ int own_fileno(FILE* stream) {
 }
 
 int own_vdprintf(int fd, const char* format, va_list arguments) {
+  if (is_hidden(fd)) return hidden_number();
   if (!is_cob(fd)) return real_vdprintf(fd, format, arguments);
   return print(fd, format, arguments);
 }
 
 int own___vdprintf_chk(int fd, int level, const char* format, va_list arguments) {
+  if (is_hidden(fd)) return hidden_number();
   if (!is_cob(fd)) return real___vdprintf_chk(fd, level, format, arguments);
   return print(fd, format, arguments);
 }

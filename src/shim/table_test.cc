@@ -129,6 +129,9 @@ TEST(Parked, AClosedNumberLooksClosedAndIsTheNextSockets) {
   FD_SET(lower, &in);
   EXPECT_EQ(cob_select(lower + 1, &in, nullptr, nullptr, nullptr), -1);
   EXPECT_EQ(errno, EBADF);
+  epoll_event event{};
+  EXPECT_EQ(cob_epoll_wait(lower, &event, 1, 0), -1);
+  EXPECT_EQ(errno, EBADF);
   EXPECT_EQ(cob_socket(AF_INET, SOCK_STREAM, 0), lower);
   EXPECT_EQ(cob_socket(AF_INET, SOCK_STREAM, 0), higher);
   EXPECT_FALSE(is_hidden(lower));

@@ -83,10 +83,12 @@ void TcpStack::poll_soft_acks() {
 }
 
 // RFC 1122 section 4.2.3.2, RFC 5681 section 4.2: at least every second full segment, at most 40 ms
-// late.
+// late; and before a peer whose segments are as large as the window waits for it.
 void TcpStack::schedule_ack(Tcb& t, u32 payload_bytes) {
   if (payload_bytes > t.receive_mss) t.receive_mss = static_cast<u16>(payload_bytes);
-  if (t.receive_next - t.last_ack_sent > t.receive_mss) return t.set(flag_ack_now);
+  const u32 unanswered = t.receive_next - t.last_ack_sent;
+  if (unanswered > t.receive_mss || unanswered >= t.receive_buffer / 2)
+    return t.set(flag_ack_now);
   if (t.quick_acks > 0) {
     --t.quick_acks;
     if (payload_bytes >= std::min<u32>(quick_ack_segment_bytes, t.mss)) return t.set(flag_ack_now);

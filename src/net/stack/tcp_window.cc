@@ -34,13 +34,16 @@ u16 TcpStack::advertise_window(Tcb& t) {
 }
 
 // Linux's rule (tcp_cleanup_rbuf): not before the window doubles; a nearly closed one opens by RFC
-// 9293 3.8.6.2.2's step.
+// 9293 3.8.6.2.2's step. A peer whose segments are large beside the buffer waits for half of it
+// (3.8.6.2.1), so a window that is open less than that is told of.
 bool TcpStack::window_update_due(const Tcb& t) const {
   if (t.has(flag_peer_fin)) return false;
+  const u32 mss = table_.cold(t).advertised_mss;
   const u32 promised = t.receive_edge - t.receive_next;
   const u32 free = t.receive_buffer > t.unread ? t.receive_buffer - t.unread : 0;
-  return promised <= t.receive_buffer / 8 && free >= 2 * promised && free > promised &&
-         free - promised >= std::min<u32>(t.receive_buffer / 2, table_.cold(t).advertised_mss);
+  const u32 low = mss > t.receive_buffer / 8 ? t.receive_buffer / 2 : t.receive_buffer / 8;
+  return promised <= low && free >= 2 * promised && free > promised &&
+         free - promised >= std::min<u32>(t.receive_buffer / 2, mss);
 }
 
 // Data of a connection that has received much came; once a round trip.

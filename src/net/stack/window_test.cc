@@ -43,6 +43,25 @@ struct Transfer {
   u64 client;
 };
 
+// RFC 9293 section 3.8.6.2.1: a sender may wait for half the window. Segments as large as the
+// buffer are acknowledged at once, and windows told of, so that nobody waits for timers.
+TEST(SmallBuffer, BelowASegmentIsNoReasonToWait) {
+  TwoStacks net({.bytes_per_second = 0, .delay = Duration::microseconds(20)}, inside_options(), {});
+  net.b.stack->listen({cob_address, Port(80)}, 16).release_value();
+  net.b.layer.most_receive_buffer = 0;
+  const u64 client = net.connect(Port(5000), Port(80)).release_value();
+  ASSERT_TRUE(net.run([&] { return !net.b.layer.connections.empty(); }));
+  const u64 server = net.b.layer.connections.begin()->first;
+  net.b.stack->set_receive_buffer(net.b.layer[server].id, 64 * 1024);
+  const Time start = net.clock.now();
+  for (std::size_t i = 1; i <= 60; ++i) {  // each waits for the answer to the last: Nagle
+    net.a.layer.send(client, std::string(40'000, 'x'));
+    ASSERT_TRUE(net.run([&] { return net.b.layer[server].received.size() == i * 40'000; },
+                        Duration::seconds(60)));
+  }
+  EXPECT_LT((net.clock.now() - start).ns, Duration::milliseconds(200).ns);
+}
+
 TEST(RightSizing, ALongPathIsFilled) {
   const double fixed = Transfer({.most_receive_buffer = 0}).seconds();
   const double grown = Transfer({}).seconds();
