@@ -37,7 +37,7 @@ void unmap(Arena* arena) {
 
 // Nobody may change the size below us, nor write the kernel's side but the kernel.
 bool sealed(int fd, u64 bytes, bool kernel_side) {
-  struct stat status {};
+  struct stat status{};
   if (raw::call(SYS_fstat, fd, raw::at(&status)) < 0) return false;
   int seals = raw::fcntl(fd, F_GET_SEALS);
   int wanted = F_SEAL_SHRINK | F_SEAL_GROW;

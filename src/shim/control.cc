@@ -257,7 +257,7 @@ int cob_fstat(int fd, struct stat* status) {
 }
 
 int cob_isfdtype(int fd, int type) {
-  struct stat status {};
+  struct stat status{};
   if (cob_fstat(fd, &status) < 0) return -1;
   return (status.st_mode & S_IFMT) == static_cast<mode_t>(type);
 }

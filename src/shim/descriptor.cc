@@ -43,7 +43,7 @@ int own___fxstat(int version, int fd, struct stat* status) {
 int own_statx(int fd, const char* path, int flags, unsigned mask, struct statx* status) {
   if (names_hidden(fd, path)) return hidden_number();
   if (!means_itself(fd, path, flags)) return real_statx(fd, path, flags, mask, status);
-  struct stat plain {};
+  struct stat plain{};
   if (cob_fstat(fd, &plain) < 0) return -1;
   memset(status, 0, sizeof *status);
   status->stx_mask = STATX_BASIC_STATS;

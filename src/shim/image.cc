@@ -49,7 +49,7 @@ Image examine_elf(int fd, const Elf64_Ehdr& header) {
 }
 
 bool is_secure(int fd) {
-  struct stat status {};
+  struct stat status{};
   if (raw::call(SYS_fstat, fd, raw::at(&status)) != 0) return false;
   const bool other_user = (status.st_mode & S_ISUID) != 0 && status.st_uid != geteuid();
   const bool other_group =

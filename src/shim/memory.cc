@@ -132,7 +132,7 @@ void recall_for_host(Socket* socket) {
     keep_number(socket, SOL_SOCKET, SO_RCVBUF, socket->receive_buffer / 2);
   }
   if (socket->linger_on) {
-    const struct linger l { 1, socket->linger_seconds };
+    const struct linger l{1, socket->linger_seconds};
     keep_for_host(socket, SOL_SOCKET, SO_LINGER, &l, sizeof l);
   }
 }

@@ -88,7 +88,7 @@ int set_socket_level(Socket* socket, int name, int value, const void* raw_value,
       post_keep_alive(socket);
       return 0;
     case SO_LINGER: {
-      struct linger l {};
+      struct linger l{};
       if (length < sizeof l) return EINVAL;
       memcpy(&l, raw_value, sizeof l);
       socket->linger_on = l.l_onoff != 0;
@@ -232,9 +232,7 @@ int get_socket_level(Socket* socket, int name, void* value, socklen_t* length) {
       number = socket->receive_buffer != 0 ? socket->receive_buffer : 131'072;
       break;
     case SO_LINGER: {
-      struct linger l {
-        socket->linger_on, socket->linger_seconds
-      };
+      struct linger l{socket->linger_on, socket->linger_seconds};
       give(&l, sizeof l, value, length);
       return 0;
     }
@@ -409,7 +407,7 @@ int cob_getsockopt(int fd, int level, int name, void* value, socklen_t* length) 
   }
   if (handled || (socket->datagram && error != 0)) {
     if (error == 0) {
-      const bool one_byte = level == IPPROTO_IP && *length<sizeof own&& * length> 0;
+      const bool one_byte = level == IPPROTO_IP && *length < sizeof own && *length > 0;
       give(&own, one_byte ? 1 : sizeof own, value, length);
     }
   } else if (const PlainOption* plain = plain_option(level, name)) {

@@ -68,7 +68,7 @@ Entry read_entry(int signal) {
 }
 
 void reset_to_default(int signal) {
-  struct sigaction standard {};
+  struct sigaction standard{};
   real_sigaction(signal, &standard, nullptr);
 }
 
@@ -116,7 +116,7 @@ int replace(int signal, const struct sigaction* action, struct sigaction* old) {
   Guard guard(writing);
   KernelMask before = 0;
   set_mask(all_but_synchronous, &before);
-  struct sigaction previous {};
+  struct sigaction previous{};
   int result = real_sigaction(signal, nullptr, &previous);
   if (result == 0) {
     unwrap(signal, previous);
@@ -144,8 +144,8 @@ sighandler_t set_simple(int signal, sighandler_t handler, int flags, bool mask_i
     errno = EINVAL;
     return SIG_ERR;
   }
-  struct sigaction action {};
-  struct sigaction old {};
+  struct sigaction action{};
+  struct sigaction old{};
   action.sa_handler = handler;
   action.sa_flags = flags;
   if (mask_itself) sigaddset(&action.sa_mask, signal);
@@ -178,7 +178,7 @@ int own_sigaction(int signal, const struct sigaction* action, struct sigaction* 
   if (!attached() || signal < 1 || signal >= signal_count)
     return real_sigaction(signal, action, old);
   if (action != nullptr) return replace(signal, action, old);
-  struct sigaction previous {};
+  struct sigaction previous{};
   const int result = real_sigaction(signal, nullptr, &previous);
   if (result == 0 && old != nullptr) {
     unwrap(signal, previous);
@@ -205,13 +205,13 @@ sighandler_t own_sigset(int signal, sighandler_t handler) {
   sigset_t before{};
   sigemptyset(&one);
   if (sigaddset(&one, signal) < 0) return SIG_ERR;
-  struct sigaction old {};
+  struct sigaction old{};
   if (handler == SIG_HOLD) {
     if (pthread_sigmask(SIG_BLOCK, &one, &before) != 0) return SIG_ERR;
     if (sigismember(&before, signal) == 1) return SIG_HOLD;
     return own_sigaction(signal, nullptr, &old) < 0 ? SIG_ERR : old.sa_handler;
   }
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = handler;
   if (own_sigaction(signal, &action, &old) < 0) return SIG_ERR;
   if (pthread_sigmask(SIG_UNBLOCK, &one, &before) != 0) return SIG_ERR;
@@ -220,7 +220,7 @@ sighandler_t own_sigset(int signal, sighandler_t handler) {
 
 int own_siginterrupt(int signal, int interrupt) {
   if (!attached()) return real_siginterrupt(signal, interrupt);
-  struct sigaction action {};
+  struct sigaction action{};
   if (own_sigaction(signal, nullptr, &action) < 0) return -1;
   if (interrupt != 0) {
     __atomic_fetch_or(&interrupting, bit(signal), __ATOMIC_RELAXED);

@@ -138,7 +138,7 @@ TEST(Stream, NamesAndTypes) {
   EXPECT_EQ(ntohs(local.sin_port), 7);
   EXPECT_EQ(cob_getpeername(p.client, as_address(remote), &length), 0);
   EXPECT_EQ(ntohs(remote.sin_port), 7);
-  struct stat status {};
+  struct stat status{};
   EXPECT_EQ(cob_fstat(p.client, &status), 0);
   EXPECT_TRUE(S_ISSOCK(status.st_mode));
   EXPECT_EQ(cob_lseek(p.client, 0, SEEK_SET), -1);

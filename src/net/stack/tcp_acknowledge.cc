@@ -87,8 +87,7 @@ void TcpStack::poll_soft_acks() {
 void TcpStack::schedule_ack(Tcb& t, u32 payload_bytes) {
   if (payload_bytes > t.receive_mss) t.receive_mss = static_cast<u16>(payload_bytes);
   const u32 unanswered = t.receive_next - t.last_ack_sent;
-  if (unanswered > t.receive_mss || unanswered >= t.receive_buffer / 2)
-    return t.set(flag_ack_now);
+  if (unanswered > t.receive_mss || unanswered >= t.receive_buffer / 2) return t.set(flag_ack_now);
   if (t.quick_acks > 0) {
     --t.quick_acks;
     if (payload_bytes >= std::min<u32>(quick_ack_segment_bytes, t.mss)) return t.set(flag_ack_now);
