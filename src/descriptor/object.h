@@ -32,7 +32,8 @@ class Object {
   Object() = default;
   Object(const Object&) = delete;
   Object& operator=(const Object&) = delete;
-  // Closes it: the last close. REQUIRES: no operation is under way.
+  // Closes it: the last close. No operation is under way, unless the home itself ends: its callback
+  // is then destroyed unrun.
   virtual ~Object() = default;
 
   virtual ObjectTraits traits() const = 0;

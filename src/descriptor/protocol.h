@@ -30,7 +30,8 @@ constexpr bool known(Where where) { return where <= Where::append; }
 
 // What all operations may be answered with: ENOENT, the asker does not hold it; EKEYEXPIRED,
 // `grant` rests here no more: ask with Where::offset; EIO, also once for an offset that a death
-// took along; EAGAIN, it would wait for an event; ENOBUFS, the home has too much waiting.
+// took along; EAGAIN, it would wait for an event; ENOBUFS, the home has too much waiting;
+// EPROTO, no such operation.
 struct Read {
   static constexpr message::MessageType type{52};
   HandleField handle;
@@ -138,26 +139,12 @@ struct Dropped {
   message::le<i32> result;  // 0 or -errno, as of close(2)
 };
 
-// One-way. The holder waits for one of `events` (poll's bits); the home says Ready once, when there
-// is one, or has been.
-struct Watch {
-  static constexpr message::MessageType type{62};
-  HandleField handle;
-  message::le<u32> events;
-};
-struct Ready {
-  static constexpr message::MessageType type{63};
-  HandleField handle;
-  message::le<u32> events;
-};
-
 static_assert(message::FlatMessage<Read> && message::FlatMessage<ReadReply> &&
               message::FlatMessage<Write> && message::FlatMessage<Written> &&
               message::FlatMessage<Seek> && message::FlatMessage<Sought> &&
               message::FlatMessage<Recall> && message::FlatMessage<Returned> &&
               message::FlatMessage<Renew> && message::FlatMessage<Renewed> &&
               message::FlatMessage<Hold> && message::FlatMessage<Held> &&
-              message::FlatMessage<Drop> && message::FlatMessage<Dropped> &&
-              message::FlatMessage<Watch> && message::FlatMessage<Ready>);
+              message::FlatMessage<Drop> && message::FlatMessage<Dropped>);
 
 }  // namespace cob::descriptor
