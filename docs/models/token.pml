@@ -5,9 +5,10 @@
  * does not hear of. The home's operations have a beginning and an end. Time is what it allows: a lease runs out at any moment, and
  * the home's count of it ends after the holder's.
  * Checked: in the order of their effects every operation finds the offset where the one before left it, but for one EIO a loss,
- * which sets it to what was reported last; nothing takes effect after the home has gone on, or while another does; what a holder uses alone the home
- * believes; a grant is believed once, a loss needs a session's end or a lease that ran out; the last close ends the description once,
- * with nothing under way; and when nothing can move, whoever lives has its answer (watcher). It always comes to that (ltl settles).
+ * which sets it to what was reported last; nothing takes effect after the home has gone on, or while another does; what a holder
+ * uses alone the home believes; a grant is believed once, a loss needs a session's end or a lease that ran out; the last close
+ * ends the description once, with nothing under way; and when nothing can move, whoever lives has its answer (watcher). It always
+ * comes to that (ltl settles).
  * With any one of these defined a check must fail:
  *   NO_GRANT_NUMBER NO_REFUSAL RETURN_BEFORE_LAST_OPERATION RETURN_AFTER_ALL_OPERATIONS TWO_AT_A_TIME DROP_WITHOUT_OFFSET
  *   GRANT_WHILE_WAITING GRANT_WHILE_OWN_WAITS GRANT_WHILE_FENCED GRANT_WITHOUT_LEASE GRANT_TO_THE_GONE NO_FENCE RENEWED_OVERTAKES
@@ -16,7 +17,7 @@
 #ifndef HOLDERS
 #define HOLDERS 2
 #endif
-/* How many operations each program does. Programs 0 and 1 are on holders 0 and 1, and 2 on holder 2 or, of two holders, on 0 as well. */
+/* How many operations each program does: 0 and 1 on holders 0 and 1, and 2 on holder 2 or, of two holders, on 0 as well. */
 #ifndef WORK0
 #define WORK0 2
 #endif
