@@ -43,7 +43,7 @@ CHECKS = {
     "token": [
         ("leases run out", ["WORK0=2", "WORK1=2"], STATES, True),
         ("leases are renewed in time", ["PROMPT", "WORK0=2", "WORK1=2", "WORK2=1"], STATES, True),
-        ("two programs on a holder, fences, renewals", ["WORK0=2", "WORK1=1", "WORK2=2", "RENEWS=1", "INVALIDATES=1"], STATES, True),
+        ("two programs on a holder, fences, renewals", ["WORK0=2", "WORK1=1", "WORK2=1", "RENEWS=1", "INVALIDATES=1"], STATES, True),
         ("sessions end, holders die", ["WORK0=2", "WORK1=1", "CUTS=2", "DEATHS=1"], STATES, True),
         ("passes and last closes", ["OPENED", "WORK0=1", "WORK1=1", "PASSES=2", "DROPS=2", "CUTS=1"], STATES, True),
         ("passes, last closes and deaths", ["OPENED", "WORK0=1", "WORK1=1", "PASSES=1", "DROPS=1", "CUTS=1", "DEATHS=1"], STATES, True),
