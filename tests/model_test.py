@@ -40,6 +40,28 @@ CHECKS = {
             "NO_HANDSHAKE", "LOOK_BEFORE_WORD", "TRUST_STALE_AWAKE", "NO_STARVED_BIT", "NO_LOOK_AT_CREDITS", "RING_OVERTAKES",
             "FORGETFUL_BELL")),
     ],
+    "token": [
+        ("leases run out", ["WORK0=2", "WORK1=2"], STATES, True),
+        ("leases are renewed in time", ["PROMPT", "WORK0=2", "WORK1=2", "WORK2=1"], STATES, True),
+        ("two programs on a holder, fences, renewals", ["WORK0=2", "WORK1=1", "WORK2=1", "RENEWS=1", "INVALIDATES=1"], STATES, True),
+        ("sessions end, holders die", ["WORK0=2", "WORK1=1", "CUTS=2", "DEATHS=1"], STATES, True),
+        ("passes and last closes", ["OPENED", "WORK0=1", "WORK1=1", "PASSES=2", "DROPS=2", "CUTS=1"], STATES, True),
+        ("passes, last closes and deaths", ["OPENED", "WORK0=1", "WORK1=1", "PASSES=1", "DROPS=1", "CUTS=1", "DEATHS=1"], STATES, True),
+        ("three holders, sessions end", ["HOLDERS=3", "WORK0=1", "WORK1=1", "WORK2=1", "CUTS=1"], STATES, True),
+        ("three holders, deaths", ["HOLDERS=3", "WORK0=1", "WORK1=1", "WORK2=1", "DEATHS=1"], STATES, True),
+        ("three holders, passes", ["HOLDERS=3", "OPENED", "WORK0=1", "WORK1=1", "PASSES=1", "DROPS=1"], STATES, True),
+        ("comes to rest", ["WORK0=1", "WORK1=1", "RENEWS=1", "CUTS=1"], CYCLES, True),
+        *((f"without: {m}", [m, "WORK0=2", "WORK1=1"], STATES, False) for m in (
+            "NO_REFUSAL", "RETURN_BEFORE_LAST_OPERATION", "GRANT_WITHOUT_LEASE", "LOOK_BEFORE_USE", "LEASE_FROM_RECEIPT",
+            "EXPIRE_AT_HOME_FIRST", "GIVE_UP_UNDER_WAY", "SILENT_LOSS", "END_WHEN_FENCED")),
+        *((f"without: {m}", [m, "WORK0=2", "WORK1=1", "WORK2=2", "RENEWS=1", "INVALIDATES=1"], STATES, False) for m in (
+            "NO_GRANT_NUMBER", "GRANT_WHILE_FENCED", "NO_FENCE", "RENEWED_OVERTAKES", "TWO_AT_A_TIME")),
+        *((f"without: {m}", [m, "PROMPT", "WORK0=2", "WORK1=1", "WORK2=2"], STATES, False) for m in (
+            "RETURN_AFTER_ALL_OPERATIONS", "GRANT_WHILE_WAITING", "GRANT_WHILE_OWN_WAITS")),
+        *((f"without: {m}", [m, "WORK0=2", "WORK1=1", "CUTS=1", "DROPS=2"], STATES, False) for m in (
+            "GRANT_TO_THE_GONE", "NO_LEASE_WAIT", "CLOSE_UNDER_WAY", "NO_HOLDER_BIT", "DROP_WITHOUT_OFFSET")),
+        ("without: DROP_BEFORE_HELD", ["DROP_BEFORE_HELD", "OPENED", "WORK0=1", "WORK1=1", "PASSES=1", "DROPS=1"], STATES, False),
+    ],
 }
 
 
@@ -57,7 +79,7 @@ def check(model, definitions, how):
     with tempfile.TemporaryDirectory() as folder:
         status, out = run(["spin", "-a", *(f"-D{d}" for d in definitions), str(model)], folder)
         if status == 0:
-            status, out = run(["cc", "-w", "-O1", "-DCOLLAPSE", "-DVECTORSZ=256", *compile_options, "-o", "pan", "pan.c"], folder)
+            status, out = run(["cc", "-w", "-O1", "-DCOLLAPSE", "-DVECTORSZ=512", *compile_options, "-o", "pan", "pan.c"], folder)
         if status != 0:
             return out, "-"
         status, out = run(["./pan", "-m3000000", *run_options], folder)
