@@ -202,15 +202,16 @@ void Holder::take_token(Remote& remote, u64 grant, u64 offset, Time asked) {
   remote.grant = grant;
   remote.offset = offset;
   pair.lease.extend(asked);
-  if (pair.tokens++ == 0) pair.renew_at = asked + renew_interval;
+  ++pair.tokens;
+  if (pair.renew_at == Time::never()) pair.renew_at = asked + renew_interval;
   ++counters_.tokens;
 }
 
 void Holder::lose_token(Remote& remote) {
   if (remote.grant == 0) return;
   remote.grant = 0;
-  Pair& pair = pairs_[remote.home.value];
-  if (--pair.tokens == 0) pair.renew_at = Time::never();
+  // The last one's lease is renewed once more: a fence ends when it is told.
+  --pairs_[remote.home.value].tokens;
 }
 
 void Holder::renew(KernelId peer, Time now) {
@@ -221,9 +222,12 @@ void Holder::renew(KernelId peer, Time now) {
         Pair& there = pairs_[peer.value];
         if (there.link_generation != session) return;
         there.renewing = false;
-        if (renewed.is_error()) return;  // look() will see to it
+        if (renewed.is_error()) {  // it waits for a recall's answer, or look() will see to it
+          there.renew_at = clock_.now() + renew_interval;
+          return;
+        }
         there.lease.extend(now);
-        if (there.tokens > 0) there.renew_at = now + renew_interval;
+        there.renew_at = there.tokens > 0 ? now + renew_interval : Time::never();
         if (!renewed.value().fenced) return;
         ++counters_.fenced;
         std::vector<u32> slots;

@@ -102,6 +102,8 @@ class Holder {
     u64 grant = 0;
     i64 distance = 0;
     int whence = 0;
+    i64 ask_distance = 0;  // the same as it is asked: by token SEEK_CUR is a SEEK_SET
+    int ask_whence = 0;
     u32 bytes = 0;
     std::span<const std::byte> from;
     Time asked{};

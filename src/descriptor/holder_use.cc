@@ -54,6 +54,8 @@ void Holder::begin(std::unique_ptr<Use> use) {
   look(remote.home);
   if (remote.lost) return end(std::move(use), Error::of(ESTALE, "the home has ended"), {});
   use->asked = clock_.now();
+  use->ask_distance = use->distance;
+  use->ask_whence = use->whence;
   if (use->at.has_value()) {
     use->where = Where::position;
     use->position = *use->at;
@@ -71,15 +73,15 @@ void Holder::begin(std::unique_ptr<Use> use) {
       i64 there = 0;
       if (__builtin_add_overflow(static_cast<i64>(remote.offset), use->distance, &there))
         return end(std::move(use), Error::of(EOVERFLOW, "offset"), {});
-      use->distance = there;
-      use->whence = SEEK_SET;
+      use->ask_distance = there;
+      use->ask_whence = SEEK_SET;
     }
-    if (use->whence == SEEK_SET) {
-      if (use->distance < 0) return end(std::move(use), Error::of(EINVAL, "offset"), {});
+    if (use->ask_whence == SEEK_SET) {
+      if (use->ask_distance < 0) return end(std::move(use), Error::of(EINVAL, "offset"), {});
       // Without a good lease the home must say that it still believes in the token.
       if (pairs_[remote.home.value].lease.good(use->asked)) {
         ++counters_.moved_alone;
-        remote.offset = static_cast<u64>(use->distance);
+        remote.offset = static_cast<u64>(use->ask_distance);
         return end(std::move(use), remote.offset, {});
       }
     }
@@ -134,9 +136,9 @@ Result<message::RequestId> Holder::send(Use& use) {
     case UseKind::seek:
       return messenger_.request<Seek, Sought>(remote.home,
                                               Seek{.handle = handle,
-                                                   .distance = use.distance,
+                                                   .distance = use.ask_distance,
                                                    .grant = use.grant,
-                                                   .whence = static_cast<u32>(use.whence),
+                                                   .whence = static_cast<u32>(use.ask_whence),
                                                    .where = use.where,
                                                    .reserved_a = 0,
                                                    .reserved_b = 0},

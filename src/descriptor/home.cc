@@ -167,6 +167,7 @@ void Home::want_back(u32 slot) {
   Entry& entry = entries_[slot];
   if (entry.place == Place::resting) {
     set_place(slot, Place::recalling);
+    entry.recalled = clock_.now();
     entry.recall_due = true;
   }
   if (entry.place != Place::recalling || !entry.recall_due) return;
@@ -253,7 +254,8 @@ void Home::poll(Time now) {
     if (entry.place == Place::orphaned) {
       if (now >= entry.over && entry.offset_under_way == 0) lose(slot);
     } else if (entry.place == Place::recalling) {
-      if (now >= pairs_[entry.at].lease.over()) {
+      // Slow storage is not the holder's fault.
+      if (now >= pairs_[entry.at].lease.over() && entry.offset_under_way == 0) {
         fence(KernelId(entry.at));
       } else {
         want_back(slot);

@@ -85,6 +85,7 @@ class Home {
     u64 grant = 0;             // the latest
     u64 reported = 0;          // where the offset was when last heard of
     Time over{};               // when its holder, who is gone, believes in it no more
+    Time recalled{};           // or, if later, when an operation of the holder's ended
   };
   struct Pair {
     u32 link_generation = 0;  // of the session known; 0: none

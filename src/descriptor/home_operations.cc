@@ -156,8 +156,16 @@ Result<Dropped> Home::on_drop(KernelId from, const Drop& m) {
 
 Result<Renewed> Home::on_renew(KernelId from) {
   Pair& pair = look(from);
+  const Time now = clock_.now();
+  // Who renews and does not give back would hold the others up for ever.
+  for (const u32 slot : away_) {
+    const Entry& entry = entries_[slot];
+    if (entry.place == Place::recalling && entry.at == from.value && entry.offset_under_way == 0 &&
+        now >= entry.recalled + lease_time)
+      return Error::of(EBUSY, "a recall is not answered");
+  }
   const bool fenced = std::exchange(pair.fenced, false);
-  pair.lease.extend(clock_.now());
+  pair.lease.extend(now);
   return Renewed{.fenced = fenced};
 }
 
@@ -264,6 +272,7 @@ void Home::finish(std::unique_ptr<Operation> op, Result<u64> moved) {
     }
     if (op->by_token() && entry.grant == op->grant) entry.reported = offset;
   }
+  if (op->by_token() && entry.place == Place::recalling) entry.recalled = clock_.now();
   if (op->at_offset() && entry.traits.has_offset) {
     entry.streak = entry.last_user == op->asker.value ? entry.streak + 1 : 1;
     entry.last_user = op->asker.value;
