@@ -26,7 +26,8 @@ struct ObjectTraits {
 class Object {
  public:
   // Bytes moved, or where the offset is now. Called once, from within the call if that needed no
-  // waiting. An operation is never cancelled; its buffer stays until then.
+  // waiting; the call of the last one may end the object. An operation is never cancelled; its
+  // buffer stays until then.
   using Done = std::move_only_function<void(Result<u64>)>;
 
   Object() = default;

@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <vector>
@@ -89,17 +90,13 @@ class Tape final : public Object {
   }
   Result<u64> offset() override { return offset_; }
 
-  // Ends what is due.
+  // Ends what is due; the last of it may end the tape.
   void poll() {
-    for (std::size_t i = 0; i < late_.size();) {
-      if (late_[i].due > clock_.now()) {
-        ++i;
-        continue;
-      }
-      Late one = std::move(late_[i]);
-      late_.erase(late_.begin() + static_cast<std::ptrdiff_t>(i));
-      one.done(one.work());
-    }
+    const auto waits = [this](const Late& one) { return one.due > clock_.now(); };
+    const auto due = std::stable_partition(late_.begin(), late_.end(), waits);
+    std::vector<Late> ready(std::make_move_iterator(due), std::make_move_iterator(late_.end()));
+    late_.erase(due, late_.end());
+    for (Late& one : ready) one.done(one.work());
   }
   void set_slowness(Duration most) { slowness_ = most; }
 
