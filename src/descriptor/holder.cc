@@ -231,6 +231,7 @@ void Holder::renew(KernelId peer, Time now) {
         if (!renewed.value().fenced) return;
         ++counters_.fenced;
         std::vector<u32> slots;
+        slots.reserve(there.slots.size());
         for (const auto& [name, slot] : there.slots) slots.push_back(slot);
         for (const u32 slot : slots) {
           lose_token(remotes_[slot]);
@@ -243,11 +244,11 @@ void Holder::renew(KernelId peer, Time now) {
 // ---- The loop.
 
 void Holder::poll(Time now) {
-  for (u16 i = 0; i < pairs_.size(); ++i) {
+  for (std::size_t i = 0; i < pairs_.size(); ++i) {
     if (pairs_[i].link_generation == 0) continue;
-    const Pair& pair = look(KernelId(i));
-    if (pair.link_generation != 0 && !pair.renewing && now >= pair.renew_at)
-      renew(KernelId(i), now);
+    const KernelId peer(static_cast<u16>(i));
+    const Pair& pair = look(peer);
+    if (pair.link_generation != 0 && !pair.renewing && now >= pair.renew_at) renew(peer, now);
   }
   for (std::size_t n = unsent_.size(); n > 0; --n) {
     auto use = std::move(unsent_.front());

@@ -152,7 +152,7 @@ class Holder {
   Result<message::RequestId> send(Use& use);
   std::unique_ptr<Use> landed(Use& use);
   template <typename Reply>
-  void answered(std::unique_ptr<Use> use, Result<Reply> reply, message::Incoming& in);
+  void answered(std::unique_ptr<Use> use, const Result<Reply>& reply, message::Incoming& in);
   void end(std::unique_ptr<Use> use, Result<u64> moved, ReadData data);
   void go_on(u32 slot);
   void take_token(Remote& remote, u64 grant, u64 offset, Time asked);

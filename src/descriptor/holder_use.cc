@@ -110,7 +110,7 @@ Result<message::RequestId> Holder::send(Use& use) {
                .reserved_a = 0,
                .reserved_b = 0},
           Time::never(), [this, kept](Result<ReadReply> reply, Incoming& in) {
-            answered(landed(*kept), std::move(reply), in);
+            answered(landed(*kept), reply, in);
           });
     case UseKind::write: {
       message::Buffer room;
@@ -130,22 +130,21 @@ Result<message::RequestId> Holder::send(Use& use) {
                                                       .reserved_b = 0},
                                                 with, Time::never(),
                                                 [this, kept](Result<Written> reply, Incoming& in) {
-                                                  answered(landed(*kept), std::move(reply), in);
+                                                  answered(landed(*kept), reply, in);
                                                 });
     }
     case UseKind::seek:
-      return messenger_.request<Seek, Sought>(remote.home,
-                                              Seek{.handle = handle,
-                                                   .distance = use.ask_distance,
-                                                   .grant = use.grant,
-                                                   .whence = static_cast<u32>(use.ask_whence),
-                                                   .where = use.where,
-                                                   .reserved_a = 0,
-                                                   .reserved_b = 0},
-                                              Time::never(),
-                                              [this, kept](Result<Sought> reply, Incoming& in) {
-                                                answered(landed(*kept), std::move(reply), in);
-                                              });
+      return messenger_.request<Seek, Sought>(
+          remote.home,
+          Seek{.handle = handle,
+               .distance = use.ask_distance,
+               .grant = use.grant,
+               .whence = static_cast<u32>(use.ask_whence),
+               .where = use.where,
+               .reserved_a = 0,
+               .reserved_b = 0},
+          Time::never(),
+          [this, kept](Result<Sought> reply, Incoming& in) { answered(landed(*kept), reply, in); });
   }
   __builtin_unreachable();
 }
@@ -189,7 +188,7 @@ static u64 moved_by(const Written& reply) { return reply.bytes; }
 static u64 moved_by(const Sought& reply) { return reply.offset; }
 
 template <typename Reply>
-void Holder::answered(std::unique_ptr<Use> use, Result<Reply> reply, Incoming& in) {
+void Holder::answered(std::unique_ptr<Use> use, const Result<Reply>& reply, Incoming& in) {
   const u32 slot = use->ref.slot;
   Remote& remote = remotes_[slot];
   const bool by_token = use->by_token();

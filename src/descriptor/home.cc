@@ -11,8 +11,6 @@
 
 namespace cob::descriptor {
 
-using message::ReplyToken;
-
 Home::Home(message::Messenger& messenger, const Clock& clock, u32 epoch)
     : messenger_(messenger),
       clock_(clock),
@@ -245,8 +243,8 @@ void Home::fence(KernelId peer) {
 // ---- The loop.
 
 void Home::poll(Time now) {
-  for (u16 peer = 0; peer < pairs_.size(); ++peer)
-    if (pairs_[peer].link_generation != 0) look(KernelId(peer));
+  for (std::size_t peer = 0; peer < pairs_.size(); ++peer)
+    if (pairs_[peer].link_generation != 0) look(KernelId(static_cast<u16>(peer)));
   if (!unsent_.empty()) send_unsent();
   if (away_.empty()) return;
   for (const u32 slot : std::vector<u32>(away_)) {

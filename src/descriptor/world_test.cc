@@ -574,7 +574,7 @@ TEST(Descriptions, KeepOneOffsetUnderEverySeed) {
   log_configure(Level::error, "");
   const u64 only = environment("COB_SIM_SEED", 0);
   const u64 first = only != 0 ? only : 1;
-  const u64 last = only != 0 ? only : environment("COB_SIM_SEEDS", 200);
+  const u64 last = only != 0 ? only : environment("COB_SIM_SEEDS", 80);
   u64 operations = 0, losses = 0, compared = 0, by_token = 0, alone = 0;
   Home::Counters homes;
   for (u64 seed = first; seed <= last; ++seed) {
