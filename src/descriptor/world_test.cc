@@ -26,6 +26,7 @@ using test::word;
 
 constexpr u16 kernels = 4;  // the first is every file's home
 constexpr KernelId home_kernel{0};
+constexpr u64 most_words = u64{3} * max_tail_bytes / word;  // of one read: also what is lent
 
 struct OpenTape {
   static constexpr MessageType type{144};
@@ -384,7 +385,7 @@ void World::read_shared(u32 number) {
   Description::User* u = any_user(d);
   if (u == nullptr || u->busy > 4) return;
   const u32 bytes = static_cast<u32>(
-      word * (1 + random_.below(random_.below(8) == 0 ? 3 * max_tail_bytes / word : 64)));
+      word * (1 + random_.below(random_.below(8) == 0 ? most_words : 64)));
   ++operations;
   kernels_[u->kernel]->holder->read(
       u->ref, std::nullopt, bytes,
