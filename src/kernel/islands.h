@@ -28,6 +28,13 @@ class IslandMap {
     return kernel.value < island_.size() ? island_[kernel.value] : 0;
   }
   bool together(KernelId a, KernelId b) const { return of(a) == of(b); }
+  // Those of a cob's kernels that are on other islands than `kernel`.
+  message::KernelSet apart_from(KernelId kernel, u16 kernels) const {
+    message::KernelSet apart;
+    for (u16 k = 0; k < kernels; ++k)
+      if (!together(KernelId(k), kernel)) apart.add(KernelId(k));
+    return apart;
+  }
 
  private:
   std::array<u8, message::most_kernels> island_{};

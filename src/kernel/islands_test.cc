@@ -188,10 +188,9 @@ TEST_F(BySocket, AKernelWithoutItsSocketOrAPeersAddressDoesNotStart) {
 std::vector<std::byte> share_bytes(message::ShareNotice notice, std::string_view path) {
   notice.kind = static_cast<u32>(message::ControlKind::share);
   notice.path_bytes = static_cast<u16>(path.size());
-  const auto head = std::as_bytes(std::span(&notice, 1));
-  const auto tail = std::as_bytes(std::span(path));
-  std::vector<std::byte> bytes(head.begin(), head.end());
-  bytes.insert(bytes.end(), tail.begin(), tail.end());
+  std::vector<std::byte> bytes(sizeof notice + path.size());
+  std::memcpy(bytes.data(), &notice, sizeof notice);
+  if (!path.empty()) std::memcpy(bytes.data() + sizeof notice, path.data(), path.size());
   return bytes;
 }
 

@@ -66,6 +66,7 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
       lose_peer(peer);
     }
   });
+  directory_.set_out_of_reach(islands_.apart_from(KernelId(config_.kernel), config_.kernels));
   directory_.attach(*messenger_);
   device_ =
       std::make_unique<net::SnapBean>(messenger_->links(), std::move(uplink.device), uplink.proxy);
