@@ -574,7 +574,7 @@ class RunTest(CliTest):
         program = self.shared.start("sleep", "60", kernel=1)
         row = wait_until(lambda: [p for p in self.shared.ps() if p["pid"] == program.pid])[0]
         self.assertEqual((row["kernel"], row["core"]), (1, self.shared.kernels()[1]["core"]))
-        self.assertRegex(self.shared.named("ps").stdout, rf"PID +KERNEL +CORE(.*\n)* *{program.pid} +1 ")
+        self.assertRegex(self.shared.named("ps").stdout, rf"PID +KERNEL +ISLAND +CORE(.*\n)* *{program.pid} +1 ")
 
     # ---- what cannot run ----
 

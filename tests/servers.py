@@ -56,7 +56,8 @@ def end_nginx(root):
     harness.wait_until(lambda: not harness.is_alive(pid), what="nginx's end")
 
 
-def nginx(cob, port=8080, kernel=1, workers=1, server="", listen=None, daemon="off"):
+def nginx(cob, port=8080, kernel=1, workers=1, server="", listen=None, daemon="off", probe=0):
+    """`probe`: the kernel whose program finds out that it accepts."""
     root = pathlib.Path(cob.directory) / f"nginx-{port}"
     (root / "www").mkdir(parents=True)
     root.chmod(0o755)
@@ -88,18 +89,18 @@ http {{
     cob.endings.append(lambda: end_nginx(root))
     harness.wait_until(lambda: (root / "nginx.pid").exists() and (root / "nginx.pid").read_text().strip(),
                        what="nginx's pid file")
-    wait_for_port(cob, port)
+    wait_for_port(cob, port, probe)
     return process
 
 
-def redis(cob, port=6379, kernel=1, *words):
+def redis(cob, port=6379, kernel=1, *words, probe=0):
     root = pathlib.Path(cob.directory) / f"redis-{port}"
     root.mkdir()
     with open(root / "out", "w") as out:
         process = cob.start("redis-server", "--port", port, "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", root, *words,
                             kernel=kernel, stdout=out, stderr=out)
     process.root = root
-    wait_for_port(cob, port)
+    wait_for_port(cob, port, probe)
     return process
 
 

@@ -86,10 +86,10 @@ class StatsTest(harness.CobTest):
 
     def test_table(self):
         lines = self.busy_cob().named("stats").stdout.splitlines()
-        self.assertRegex(lines[0], r"^KERNEL +PEER +LINK +EPOCH +MSGS OUT .* P50 US +P99 US +P99\.9 US$")
+        self.assertRegex(lines[0], r"^KERNEL +PEER +ISLAND +LINK +EPOCH +MSGS OUT .* P50 US +P99 US +P99\.9 US$")
         self.assertEqual(len(lines), 3)
         for kernel in (0, 1):
-            self.assertRegex(lines[1 + kernel], rf"^ +{kernel} +{1 - kernel} +coherent +1 ")
+            self.assertRegex(lines[1 + kernel], rf"^ +{kernel} +{1 - kernel} +a +coherent +1 ")
 
     def test_selection(self):
         cob = self.cob(kernels=3)

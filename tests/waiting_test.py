@@ -85,6 +85,17 @@ class Idle(harness.CobTest):
         self.assertEqual(server.stdout.readline(), "accepted\n")
         self.check(cob, "kernels with a connection between them")
 
+    def test_between_islands(self):
+        """Heartbeats and leases wake a kernel some times a second, which costs more than the bound of others."""
+        self.bound = 0.003
+        for link in ("window", "socket"):
+            with self.subTest(link=link):
+                cob = self.cob(up=False)
+                cob.up("--island", "a:1", "--island", "b:1", "--link", link)
+                wait_until(lambda: all(peer["up"] for k in cob.kernels() for peer in k.get("links", [])), 10, "the link")
+                self.check(cob, f"kernels of islands joined by a {link}")
+                cob.down()
+
 
 @unittest.skipUnless(len(harness.usable_cores()) >= 2, "two cores are needed")
 class Stopped(harness.CobTest):

@@ -20,10 +20,8 @@ std::optional<u32> parse_number(std::string_view text, u32 max) {
   return value;
 }
 
-}  // namespace
-
-std::string checked_name(std::string_view text) {
-  if (text.empty()) fail(exit_usage, "a cob's name cannot be empty");
+std::string checked_as(std::string_view whose, std::string_view text) {
+  if (text.empty()) fail(exit_usage, "{} name cannot be empty", whose);
   if (text.size() > max_name_bytes) {
     fail(exit_usage, "the name '{}...' is too long: {} characters, at most {}",
          text.substr(0, max_name_bytes), text.size(), max_name_bytes);
@@ -39,13 +37,18 @@ std::string checked_name(std::string_view text) {
   return std::string(text);
 }
 
-std::vector<int> parse_cores(std::string_view text) {
+}  // namespace
+
+std::string checked_name(std::string_view text) { return checked_as("a cob's", text); }
+
+std::string checked_island(std::string_view text) { return checked_as("an island's", text); }
+
+std::vector<int> parse_cores(std::string_view text, std::string_view option) {
   std::vector<int> cores;
   const std::string_view whole = text;
   auto bad = [&](std::string_view part) {
-    fail(exit_usage,
-         "--cores {}: '{}' is not a core or a range of cores (examples: 0   0,1   2-5,8)", whole,
-         part);
+    fail(exit_usage, "{} {}: '{}' is not a core or a range of cores (examples: 0   0,1   2-5,8)",
+         option, whole, part);
   };
   while (true) {
     const std::size_t comma = text.find(',');
@@ -58,7 +61,7 @@ std::vector<int> parse_cores(std::string_view text) {
     if (!first || !last || *last < *first) bad(part);
     for (u32 core = *first; core <= *last; ++core) cores.push_back(static_cast<int>(core));
     if (cores.size() > max_kernels)
-      fail(exit_usage, "--cores {}: more than {} kernels", whole, max_kernels);
+      fail(exit_usage, "{} {}: more than {} kernels", option, whole, max_kernels);
     if (comma == std::string_view::npos) return cores;
     text.remove_prefix(comma + 1);
   }
@@ -73,6 +76,17 @@ std::vector<int> usable_cores() {
     if (CPU_ISSET(static_cast<std::size_t>(core), &set)) cores.push_back(core);
   }
   return cores;
+}
+
+void check_usable(const std::vector<int>& cores) {
+  const std::vector<int> usable = usable_cores();
+  for (const int core : cores) {
+    if (!std::ranges::binary_search(usable, core)) {
+      fail(exit_usage,
+           "core {} does not exist or is not ours to use: this process may use cores {}", core,
+           format_cores(usable));
+    }
+  }
 }
 
 std::string format_cores(const std::vector<int>& cores) {
@@ -92,13 +106,7 @@ std::vector<int> plan_cores(int kernels, std::string_view cores_text) {
   std::vector<int> plan = usable;
   if (!cores_text.empty()) {
     plan = parse_cores(cores_text);
-    for (const int core : plan) {
-      if (!std::ranges::binary_search(usable, core)) {
-        fail(exit_usage,
-             "core {} does not exist or is not ours to use: this process may use cores {}", core,
-             format_cores(usable));
-      }
-    }
+    check_usable(plan);
   }
   const std::size_t wanted =
       kernels > 0 ? static_cast<std::size_t>(kernels) : std::min(plan.size(), max_kernels);

@@ -18,12 +18,17 @@ inline constexpr char default_address[] = "10.77.0.1/24";
 
 // 1 to 32 of [a-zA-Z0-9._-], not "." or "..": a name is also a directory.
 std::string checked_name(std::string_view text);
+// The same of an island's name.
+std::string checked_island(std::string_view text);
 
 // "0,2-5" in the order given; a core may be named twice (two kernels then share it).
-std::vector<int> parse_cores(std::string_view text);
+// `option`: what a refusal names.
+std::vector<int> parse_cores(std::string_view text, std::string_view option = "--cores");
 
 // Cores that this process may run on, ascending.
 std::vector<int> usable_cores();
+// That each of them is one.
+void check_usable(const std::vector<int>& cores);
 std::string format_cores(const std::vector<int>& cores);  // "0-1,4"
 
 // One core a kernel. kernels 0 and cores empty mean "not given"; see `cob up --help` for the rules.

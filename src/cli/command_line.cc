@@ -12,7 +12,8 @@
 namespace cob::cli {
 namespace {
 
-constexpr std::array<std::string_view, 4> run_options_with_value{"-k", "--kernel", "-n", "--name"};
+constexpr std::array<std::string_view, 5> run_options_with_value{"-k", "--kernel", "-n", "--name",
+                                                                 "--island"};
 
 void print_failure(const Failure& failure, bool json) {
   if (json) return print_json({{"error", failure.text}, {"exit", failure.exit_code}});

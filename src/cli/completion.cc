@@ -48,6 +48,8 @@ _cob() {{
     --output|-o) COMPREPLY=( $(compgen -f -- "$current") ); return ;;
     state|exclude) COMPREPLY=( $(compgen -W "all connected synchronized established syn-sent syn-recv fin-wait-1 fin-wait-2 time-wait closed close-wait last-ack listening closing" -- "$current") ); return ;;
     --only) COMPREPLY=( $(compgen -W "{3}" -- "$current") ); return ;;
+    --share) COMPREPLY=( $(compgen -d -- "$current") ); return ;;
+    --link) COMPREPLY=( $(compgen -W "window socket" -- "$current") ); return ;;
     --cable) COMPREPLY=( $(compgen -f -- "$current") ); return ;;
     --json) [[ ${{COMP_WORDS[1]}} == bench ]] && COMPREPLY=( $(compgen -f -- "$current") ) && return ;;
   esac
@@ -55,7 +57,7 @@ _cob() {{
     # From the program's name on, complete as if it stood alone.
     for (( i = 2; i <= COMP_CWORD; i++ )); do
       case ${{COMP_WORDS[i]}} in
-        -k|--kernel|-n|--name) (( i++ )) ;;
+        -k|--kernel|-n|--name|--island) (( i++ )) ;;
         --) (( i++ )); break ;;
         -*) ;;
         *) break ;;
@@ -107,10 +109,13 @@ std::string zsh_script(const CLI::App& app) {
         const char* action = name == "name"     ? ":cob:_cob_names"
                              : name == "cable"  ? ":file:_files"
                              : name == "output" ? ":file:_files"
+                             : name == "share"  ? ":directory:_files -/"
+                             : name == "link"   ? ":kind:(window socket)"
                              : takes_value      ? ":value:"
                                                 : "";
-        cases += fmt::format(" \\\n      '--{}[{}]{}'", name, zsh_quoted(option->get_description()),
-                             action);
+        const bool repeats = option->get_items_expected_max() > 1;
+        cases += fmt::format(" \\\n      '{}--{}[{}]{}'", repeats ? "*" : "", name,
+                             zsh_quoted(option->get_description()), action);
       }
     }
     if (command->get_name() == "run") cases += " \\\n      '*::program:_normal'";

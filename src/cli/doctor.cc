@@ -25,6 +25,7 @@
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/install.h"
+#include "message/socket/stream_socket.h"
 #include "net/snap_bean/xdp_program.h"
 
 #ifndef F_SEAL_FUTURE_WRITE
@@ -215,6 +216,14 @@ Finding check_tun() {
   return {"tap device", "ok", "can be made, with a queue a kernel", ""};
 }
 
+Finding check_loopback() {
+  const auto address = message::SocketAddress::ip("127.0.0.1:0");
+  const auto socket = message::listen_socket(address.value());
+  if (!socket.is_error()) return {"loopback", "ok", "sockets can listen there", ""};
+  return {"loopback", "note", std::strerror(socket.error().code),
+          "needed only for `cob up --link socket`: ip link set lo up"};
+}
+
 Finding check_xdp() {
   const auto program = net::XdpProgram::create({}, 1);
   const Fd socket(::socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
@@ -271,6 +280,7 @@ void doctor(Context& context) {
                                       check_user_namespaces(),
                                       check_tun(),
                                       check_xdp(),
+                                      check_loopback(),
                                       check_ptrace(),
                                       check_hugepages()};
   nlohmann::json list = nlohmann::json::array();

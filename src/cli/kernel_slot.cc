@@ -113,6 +113,8 @@ Result<void> KernelSlot::start_process(Time now, std::span<const FdRef> more) {
   std::vector<FdRef> descriptors = plan_.descriptors;
   descriptors.insert(descriptors.end(), more.begin(), more.end());
   TRY(send_struct(ours.ref(), plan_.config, descriptors));
+  for (const ShareGrant& share : plan_.shares)
+    TRY(send_datagram(ours.ref(), share.bytes, {&share.root, share.root.valid() ? 1u : 0u}));
   const pid_t supervisor = ::getpid();
   const pid_t child = ::fork();
   if (child < 0) return Error::from_errno("fork");

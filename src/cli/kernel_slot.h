@@ -22,11 +22,18 @@ namespace cob::cli {
 enum class KernelState { waiting, starting, running, stopping, ended };
 const char* to_string(KernelState state);
 
+// A share as one kernel is told of it.
+struct ShareGrant {
+  std::vector<std::byte> bytes;  // message::ShareNotice and the path
+  FdRef root;                    // if it is of the kernel's island
+};
+
 struct KernelPlan {
   message::Config config;  // epoch is filled in by spawn
   std::string executable;
   FdRef log;                       // the kernel's stdout and stderr
   std::vector<FdRef> descriptors;  // go with the configuration of each life
+  std::vector<ShareGrant> shares;  // follow it
 };
 
 class KernelSlot {
@@ -78,6 +85,7 @@ class KernelSlot {
   u16 id() const { return plan_.config.kernel; }
   u32 epoch() const { return plan_.config.epoch; }
   int core() const { return plan_.config.core; }
+  u16 island() const { return plan_.config.island[id()]; }
   u32 address() const { return plan_.config.address; }  // the cob's, host byte order
   pid_t pid() const { return pid_; }
   Time running_since() const { return running_since_; }

@@ -90,7 +90,8 @@ void Supervisor::on_hello(KernelSlot& kernel, Datagram& datagram) {
   log(fmt::format("kernel {} runs: pid {}, core {}, epoch {}", kernel.id(), kernel.pid(),
                   kernel.core(), kernel.epoch()));
   for (KernelSlot& other : kernels_) {
-    if (other.id() != kernel.id() && other.running()) introduce(kernel, other);
+    if (other.id() != kernel.id() && other.running() && is_introduced(kernel, other))
+      introduce(kernel, other);
   }
   uplink_->kernel_up(kernel.id());
   tell_steered();
@@ -145,6 +146,7 @@ void Supervisor::on_link(KernelSlot& kernel, const message::LinkNotice& link, Da
     return broken_protocol(kernel, "a malformed link");
   }
   KernelSlot& peer = kernels_[link.peer];
+  if (!is_introduced(kernel, peer)) return broken_protocol(kernel, "memory for another island");
   if (!peer.running() || peer.epoch() != link.peer_epoch || kernel.epoch() != link.own_epoch)
     return;
   message::LinkNotice up{};
@@ -167,6 +169,8 @@ void Supervisor::on_peer_faulted(KernelSlot& accuser, const message::Simple& rep
   if (report.value >= kernels_.size() || report.value == accuser.id())
     return broken_protocol(accuser, "a complaint about no peer");
   KernelSlot& accused = kernels_[report.value];
+  if (!together(accuser, accused))
+    return broken_protocol(accuser, "a complaint about another island");
   if (!accused.running() || accused.epoch() != report.epoch) return;  // it is over already
   log(fmt::format("kernel {} cut kernel {} (epoch {}) off: it broke the message protocol",
                   accuser.id(), accused.id(), report.epoch));
@@ -216,7 +220,8 @@ void Supervisor::on_process_end(KernelSlot& kernel) {
   }
   if (was_running) {
     for (KernelSlot& other : kernels_) {
-      if (!other.running()) continue;
+      // Other islands find out by themselves: nobody tells them between machines.
+      if (!other.running() || !together(kernel, other)) continue;
       if (other.send(simple(ControlKind::peer_down, kernel.id(), epoch)).is_error()) {
         broken_protocol(other, "nothing for its peers' messages: its queue is full");
       }

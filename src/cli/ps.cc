@@ -21,6 +21,7 @@ void ps(const Context& context) {
       if (program.pid == 0) continue;
       programs.push_back({{"pid", program.pid},
                           {"kernel", kernel.info.value("kernel", 0)},
+                          {"island", kernel.info.value("island", "")},
                           {"core", kernel.info.value("core", -1)},
                           {"threads", program.threads},
                           {"sockets", program.sockets},
@@ -30,9 +31,10 @@ void ps(const Context& context) {
   std::ranges::sort(programs, {},
                     [](const nlohmann::json& program) { return program["pid"].get<u32>(); });
   if (context.json) return print_json(programs);
-  Table table({"PID", "KERNEL", "CORE", "THREADS", "SOCKETS", "COMMAND"});
+  Table table({"PID", "KERNEL", "ISLAND", "CORE", "THREADS", "SOCKETS", "COMMAND"});
   for (const auto& program : programs) {
-    table.add({program["pid"].dump(), program["kernel"].dump(), program["core"].dump(),
+    table.add({program["pid"].dump(), program["kernel"].dump(),
+               program["island"].get<std::string>(), program["core"].dump(),
                program["threads"].dump(), program["sockets"].dump(),
                program["command"].get<std::string>()});
   }

@@ -1,6 +1,7 @@
 // What the supervisor answers to the CLI: one JSON request a datagram on the control socket, one
 // JSON reply (+ descriptors).
-//   {"do":"attach","kernel":K or -1}  -> {"ok":true,"kernel","core","address","epoch"} + {liveness
+//   {"do":"attach","kernel":K or -1,"island":NAME if K is -1 and not any will do}
+//                                     -> {"ok":true,"kernel","core","address","epoch"} + {liveness
 //   socket, attach right}
 //   {"do":"status"}                   -> {"ok":true,"name",...,"kernels":[...]} + {board of each
 //   running kernel, in order}
@@ -81,7 +82,8 @@ void Supervisor::on_client(u32 index) {
                     ? Reply{refusal("the request is not JSON"), {}, {}}
                     : answer(request, peer.pid, std::move(received.value().descriptors));
   for (const Fd& fd : reply.owned) reply.descriptors.push_back(fd.ref());
-  const std::string body = reply.body.dump();
+  const std::string body =
+      reply.body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   const auto sent =
       send_datagram(client.socket.ref(), std::as_bytes(std::span(body)), reply.descriptors);
   if (sent.is_error()) clients_.erase(index);  // it asks and does not read
@@ -114,6 +116,7 @@ nlohmann::json Supervisor::describe() const {
   for (const KernelSlot& kernel : kernels_) {
     kernels.push_back(
         {{"kernel", kernel.id()},
+         {"island", island_of(kernel)},
          {"state", to_string(kernel.state())},
          {"pid", kernel.pid()},
          {"core", kernel.core()},
@@ -128,6 +131,7 @@ nlohmann::json Supervisor::describe() const {
                      {"log", directory_.path() + "/log"},
                      {"cable", cable_->describe()},
                      {"kernels", std::move(kernels)}};
+  describe_islands(all);
   if (uplink_->is_device()) {
     all["uplink"] = options_.uplink.text;
     all["steering"] = uplink_->steering();
@@ -143,6 +147,11 @@ Supervisor::Reply Supervisor::answer_cable(const nlohmann::json& request,
   if (uplink_->is_device())
     return {refusal(fmt::format("cob '{}' has an uplink: {}; a cable beside it is not supported",
                                 options_.name, options_.uplink.text)),
+            {},
+            {}};
+  if (options_.islands.size() > 1)
+    return {refusal(fmt::format("cob '{}' has several islands; a cable's frames do not cross them",
+                                options_.name)),
             {},
             {}};
   const auto done = plug(std::move(descriptors[0]),
@@ -190,11 +199,11 @@ Supervisor::Reply Supervisor::answer_view(const nlohmann::json& request) {
 }
 
 // The running kernel with the fewest programs; among equals the one chosen longest ago.
-KernelSlot* Supervisor::least_used() {
+KernelSlot* Supervisor::least_used(int island) {
   KernelSlot* best = nullptr;
   u64 best_programs = 0;
   for (KernelSlot& kernel : kernels_) {
-    if (!kernel.running()) continue;
+    if (!kernel.running() || (island >= 0 && kernel.island() != island)) continue;
     const u64 programs = programs_on(kernel);
     const bool better =
         best == nullptr || programs < best_programs ||
@@ -217,7 +226,18 @@ Supervisor::Reply Supervisor::answer_attach(const nlohmann::json& request, pid_t
             {},
             {}};
   }
-  KernelSlot* kernel = number < 0 ? least_used() : &kernels_[static_cast<std::size_t>(number)];
+  int island = -1;
+  if (const auto name = request.find("island"); name != request.end() && name->is_string()) {
+    island = find_island(name->get<std::string>());
+    if (island < 0) {
+      return {refusal(fmt::format("there is no island '{}'; '{}' has {}", name->get<std::string>(),
+                                  options_.name, island_names())),
+              {},
+              {}};
+    }
+  }
+  KernelSlot* kernel =
+      number < 0 ? least_used(island) : &kernels_[static_cast<std::size_t>(number)];
   if (kernel == nullptr || !kernel->running()) {
     Reply reply{refusal(kernel == nullptr
                             ? "no kernel runs just now"

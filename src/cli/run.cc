@@ -95,7 +95,12 @@ class RunFormatter : public CLI::Formatter {
   }
 };
 
-void run(int kernel, const Context& context) {
+struct RunOptions {
+  int kernel = -1;     // -1: any
+  std::string island;  // empty: any
+};
+
+void run(const RunOptions& options, const Context& context) {
   const std::string name = checked_name(context.name);
   if (context.program.empty())
     fail(exit_usage, "run what? For example: cob run -- nginx (see: cob run --help)");
@@ -103,7 +108,9 @@ void run(int kernel, const Context& context) {
   const std::string path = find_program(context.program.front());
   check_program(path);
   const std::string shim = shim_library();
-  ControlReply reply = client.ask({{"do", "attach"}, {"kernel", kernel}});
+  nlohmann::json request{{"do", "attach"}, {"kernel", options.kernel}};
+  if (!options.island.empty()) request["island"] = checked_island(options.island);
+  ControlReply reply = client.ask(request);
   if (reply.descriptors.size() != 2)
     fail(exit_state, "the supervisor sent {} descriptors, not 2", reply.descriptors.size());
   move_to_core(reply.body.value("core", -1));
@@ -124,12 +131,14 @@ void run(int kernel, const Context& context) {
 
 void add_run(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("run", "Run a program on a kernel of the cob");
-  auto kernel = std::make_shared<int>(-1);
-  command
-      ->add_option("-k,--kernel", *kernel,
-                   "The kernel to run on. Default: the one with the fewest programs")
-      ->type_name("K")
-      ->check(CLI::Range(0, static_cast<int>(max_kernels) - 1).description(""));
+  auto options = std::make_shared<RunOptions>();
+  CLI::Option* kernel =
+      command->add_option("-k,--kernel", options->kernel,
+                          "The kernel to run on. Default: the one with the fewest programs");
+  kernel->type_name("K")->check(CLI::Range(0, static_cast<int>(max_kernels) - 1).description(""));
+  command->add_option("--island", options->island, "The one with the fewest of this island")
+      ->type_name("NAME")
+      ->excludes(kernel);
   add_name_option(*command, context);
   add_json_option(*command, context);
   command->formatter(std::make_shared<RunFormatter>());
@@ -144,8 +153,8 @@ void add_run(CLI::App& app, Context& context) {
       "Programs must be dynamically linked with glibc; static, Go and setuid programs are "
       "refused.\n"
       "Exit status: 127 no such program, 126 it cannot run, 1 the cob is not up or has no such "
-      "kernel.");
-  command->callback([kernel, &context] { run(*kernel, context); });
+      "kernel or island.");
+  command->callback([options, &context] { run(*options, context); });
 }
 
 }  // namespace cob::cli

@@ -135,8 +135,9 @@ nlohmann::json describe_interval(const PeerStats& counted, double seconds) {
       {"seconds", seconds}, {"per_second", std::move(rates)}, {"round_trip_ns", std::move(trips)}};
 }
 
-// `before`: null, or the same kernel some time ago.
-nlohmann::json describe(const Sample* before, const Sample& now, const StatsOptions& options) {
+// `before`: null, or the same kernel some time ago. `islands`: of each kernel.
+nlohmann::json describe(const Sample* before, const Sample& now, const StatsOptions& options,
+                        const std::vector<std::string>& islands) {
   nlohmann::json kernel = now.info;
   if (!now.stats) return kernel;
   const bool comparable =
@@ -145,9 +146,11 @@ nlohmann::json describe(const Sample* before, const Sample& now, const StatsOpti
   for (std::size_t k = 0; k < now.stats->peer.size(); ++k) {
     const PeerStats& peer = now.stats->peer[k];
     const int number = static_cast<int>(k);
-    if (!of_interest(peer, number, options, kernel.value("kernel", 0))) continue;
+    if (k >= islands.size() || !of_interest(peer, number, options, kernel.value("kernel", 0)))
+      continue;
     nlohmann::json& entry = kernel["peers"].emplace_back();
     entry = {{"peer", number},
+             {"island", islands.at(k)},
              {"transport", name_of(static_cast<message::TransportKind>(peer.transport.get()))},
              {"connected", peer.connected != 0},
              {"epoch", peer.epoch.get()},
@@ -172,7 +175,7 @@ std::string format_us(const nlohmann::json& trips, const char* percentile) {
 }
 
 void print_text(const nlohmann::json& kernels, bool rates) {
-  std::vector<std::string> headings{"KERNEL", "PEER", "LINK", "EPOCH"};
+  std::vector<std::string> headings{"KERNEL", "PEER", "ISLAND", "LINK", "EPOCH"};
   constexpr std::array counted{"messages_out",    "messages_in", "bytes_out",     "bytes_in",
                                "requests_out",    "failed",      "messages_full", "doorbells_rung",
                                "doorbells_heard", "frames_out",  "frames_in",     "refused"};
@@ -183,15 +186,15 @@ void print_text(const nlohmann::json& kernels, bool rates) {
   Table table(std::move(headings));
   for (const auto& kernel : kernels) {
     if (!kernel.contains("peers")) {
-      table.add({kernel["kernel"].dump(), "-", kernel.value("state", "")});
+      table.add({kernel["kernel"].dump(), "-", "-", kernel.value("state", "")});
       continue;
     }
     for (const auto& peer : kernel["peers"]) {
-      std::vector<std::string> row{kernel["kernel"].dump(), peer["peer"].dump(),
-                                   peer["connected"].get<bool>()
-                                       ? peer.value("transport", "")
-                                       : peer.value("transport", "") + ", down",
-                                   peer["epoch"].dump()};
+      std::vector<std::string> row{
+          kernel["kernel"].dump(), peer["peer"].dump(), peer.value("island", ""),
+          peer["connected"].get<bool>() ? peer.value("transport", "")
+                                        : peer.value("transport", "") + ", down",
+          peer["epoch"].dump()};
       if (rates && !peer.contains("interval")) {  // the kernel has begun anew meanwhile
         table.add(std::move(row));
         continue;
@@ -213,9 +216,12 @@ void stats(const Context& context, const StatsOptions& options) {
                         const std::vector<Sample>& now) {
     nlohmann::json all = view.info;
     all["kernels"] = nlohmann::json::array();
+    std::vector<std::string> islands;
+    for (const KernelView& kernel : view.kernels)
+      islands.push_back(kernel.info.value("island", ""));
     for (std::size_t i = 0; i < now.size(); ++i)
       all["kernels"].push_back(
-          describe(before == nullptr ? nullptr : &(*before)[i], now[i], options));
+          describe(before == nullptr ? nullptr : &(*before)[i], now[i], options, islands));
     if (!context.json) return print_text(all["kernels"], before != nullptr);
     if (before == nullptr) return print_json(all);
     fmt::print("{}\n", all.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
@@ -268,6 +274,7 @@ void add_stats(CLI::App& app, Context& context) {
       "and "
       "summed\n"
       "\n"
+      "ISLAND      the peer's\n"
       "LINK        what carries the messages; down: not connected now\n"
       "EPOCH       which life of the peer the link is to\n"
       "MSGS        messages of all kinds and both priorities; BYTES: in them, without heads\n"

@@ -16,6 +16,7 @@
 #include "cli/control_client.h"
 #include "cli/socket_text.h"
 #include "message/link_layout.h"
+#include "message/stats.h"
 
 namespace cob::cli {
 namespace {
@@ -92,6 +93,21 @@ nlohmann::json queues_of(const kernel::Board& board) {
   return {{"listeners", std::move(listeners)},
           {"programs", std::move(programs)},
           {"peers", std::move(peers)}};
+}
+
+// What joins it to each of the others. `kernels`: all, in the supervisor's words.
+nlohmann::json links_of(const kernel::Board& board, const std::vector<KernelView>& kernels) {
+  nlohmann::json links = nlohmann::json::array();
+  for (const KernelView& other : kernels) {
+    const auto k = other.info.value("kernel", 0u);
+    if (k == board.kernel || k >= kernel::board_peers) continue;
+    const kernel::BoardPeer& peer = board.peer[k];
+    links.push_back({{"kernel", k},
+                     {"island", other.info.value("island", "")},
+                     {"transport", name_of(static_cast<message::TransportKind>(peer.transport))},
+                     {"up", peer.connected != 0}});
+  }
+  return links;
 }
 
 nlohmann::json describe(const nlohmann::json& info, const Sample& before, const Sample& after) {
@@ -247,17 +263,47 @@ void print_cable(const nlohmann::json& cable, const nlohmann::json& kernels) {
   fmt::print("{}", table.text());
 }
 
+// Of islands, and what lies between them.
+void print_islands(const nlohmann::json& status) {
+  if (status["islands"].size() < 2) return;
+  Table table({"LINK OF KERNEL", "ISLAND", "TO", "ISLAND", "BY", "STATE"});
+  for (const auto& kernel : status["kernels"]) {
+    if (!kernel.contains("links")) continue;
+    for (const auto& link : kernel["links"]) {
+      if (link["island"] == kernel["island"]) continue;
+      table.add({kernel["kernel"].dump(), kernel.value("island", ""), link["kernel"].dump(),
+                 link.value("island", ""), link.value("transport", ""),
+                 link["up"].get<bool>() ? "up" : "down"});
+    }
+  }
+  fmt::print("\n{}", table.text());
+}
+
+void print_shares(const nlohmann::json& shares) {
+  if (shares.empty()) return;
+  Table table({"SHARE", "ISLAND", "MODE", "DIRECTORY"});
+  for (const auto& share : shares) {
+    table.add({share["number"].dump(), share.value("island", ""),
+               share["read_only"].get<bool>() ? "ro" : "rw", share.value("path", "")});
+  }
+  fmt::print("\n{}", table.text());
+}
+
 void print_text(const nlohmann::json& status) {
   fmt::print("cob '{}' at {}, supervisor pid {}, up {}\n\n", status.value("name", ""),
              status.value("address", ""), status.value("pid", 0),
              format_uptime(status.value("uptime_ms", i64{0})));
-  Table table({"KERNEL", "STATE", "PID", "CORE", "EPOCH", "UPTIME", "PROGRAMS", "CONNS", "MEMORY",
-               "OPENS/S", "CALLS/S", "MSGS/S", "FRAMES/S", "MB/S", "CONTESTED", "DROPPED", "FULL"});
+  Table table({"KERNEL", "ISLAND", "STATE", "PID", "CORE", "EPOCH", "UPTIME", "PROGRAMS", "CONNS",
+               "MEMORY", "OPENS/S", "CALLS/S", "MSGS/S", "FRAMES/S", "MB/S", "CONTESTED", "DROPPED",
+               "FULL"});
   for (const auto& kernel : status["kernels"]) {
-    std::vector<std::string> row{
-        kernel["kernel"].dump(), kernel.value("state", ""),
-        kernel["pid"].dump(),    kernel["core"].dump(),
-        kernel["epoch"].dump(),  format_uptime(kernel.value("uptime_ms", i64{0}))};
+    std::vector<std::string> row{kernel["kernel"].dump(),
+                                 kernel.value("island", ""),
+                                 kernel.value("state", ""),
+                                 kernel["pid"].dump(),
+                                 kernel["core"].dump(),
+                                 kernel["epoch"].dump(),
+                                 format_uptime(kernel.value("uptime_ms", i64{0}))};
     if (kernel.contains("now")) {
       const auto &now = kernel["now"], &rate = kernel["per_second"], &total = kernel["since_start"];
       auto sum = [&rate](const char* in, const char* out) {
@@ -279,6 +325,8 @@ void print_text(const nlohmann::json& status) {
     table.add(std::move(row));
   }
   fmt::print("{}", table.text());
+  print_islands(status);
+  print_shares(status["shares"]);
   print_uplink(status);
   print_cable(status.value("cable", nlohmann::json()), status["kernels"]);
   print_queues(status["kernels"]);
@@ -293,7 +341,9 @@ void status(const Context& context) {
   nlohmann::json status = view.info;
   status["kernels"] = nlohmann::json::array();
   for (std::size_t i = 0; i < view.kernels.size(); ++i) {
-    status["kernels"].push_back(describe(view.kernels[i].info, before[i], after[i]));
+    auto& kernel =
+        status["kernels"].emplace_back(describe(view.kernels[i].info, before[i], after[i]));
+    if (after[i].board) kernel["links"] = links_of(*after[i].board, view.kernels);
   }
   if (context.json) return print_json(status);
   print_text(status);
@@ -322,6 +372,10 @@ void add_status(CLI::App& app, Context& context) {
       "kernel's start\n"
       "FULL       times a message to another kernel found the ring full and had to wait\n"
       "\n"
+      "With several islands:\n"
+      "LINK       what joins kernels of different islands: a window or a socket; up, or down: the\n"
+      "           other kernel is not there, or was not heard of for 2 s\n"
+      "With shares (cob up --share): whose directories the whole cob shall see\n"
       "With an uplink, since the kernel's start:\n"
       "DROPPED    frames malformed, or without room on this side or the other\n"
       "HANDED ON  frames given to the kernel that has their connection; LOST: that found no room\n"

@@ -60,7 +60,7 @@ Result<std::unique_ptr<Supervisor>> Supervisor::create(SupervisorOptions options
   const auto prepared = supervisor->prepare();
   if (prepared.is_error()) {
     supervisor->directory_.remove();
-    problem = supervisor->uplink_problem_;
+    problem = supervisor->problem_;
     return prepared.error();
   }
   return supervisor;
@@ -96,7 +96,8 @@ Result<void> Supervisor::prepare() {
 
   message::Config config{};
   config.kind = std::to_underlying(ControlKind::config);
-  config.kernels = static_cast<u16>(options_.cores.size());
+  const std::vector<int> cores = all_cores();
+  config.kernels = static_cast<u16>(cores.size());
   config.address = options_.address.address;
   config.prefix_bits = options_.address.prefix_bits;
   config.congestion = std::to_underlying(options_.congestion);
@@ -108,22 +109,25 @@ Result<void> Supervisor::prepare() {
   const std::array<u8, 6> mac{
       0x02, 0xc0, 0xb0, static_cast<u8>(a >> 16), static_cast<u8>(a >> 8), static_cast<u8>(a)};
   std::ranges::copy(mac, config.mac);
-  uplink_.emplace(
-      TRY(Uplink::open(options_.uplink, config.kernels, options_.address, uplink_problem_)));
+  uplink_.emplace(TRY(Uplink::open(options_.uplink, config.kernels, options_.address, problem_)));
   config.gateway = options_.uplink.gateway;
   if (uplink_->is_device())
     log(fmt::format("uplink {}, steered by {}", options_.uplink.text, uplink_->steering()));
   std::memcpy(config.cob_name, options_.name.data(),
               std::min(options_.name.size(), sizeof(config.cob_name) - 1));
-  kernels_.reserve(options_.cores.size());
-  last_attach_.resize(options_.cores.size());
-  standing_.resize(options_.cores.size());
-  for (std::size_t i = 0; i < options_.cores.size(); ++i) {
+  TRY(prepare_islands(config));
+  kernels_.reserve(cores.size());
+  last_attach_.resize(cores.size());
+  standing_.resize(cores.size());
+  for (std::size_t i = 0; i < cores.size(); ++i) {
     config.kernel = static_cast<u16>(i);
-    config.core = options_.cores[i];
+    config.core = cores[i];
     uplink_->describe(config);
+    std::vector<FdRef> descriptors = uplink_->descriptors(config.kernel);
+    if (link_listeners_[i].valid())
+      descriptors.insert(descriptors.begin(), link_listeners_[i].ref());
     kernels_.emplace_back(KernelPlan{config, options_.kernel_executable, directory_.log(),
-                                     uplink_->descriptors(config.kernel)});
+                                     std::move(descriptors), shares_for(config.island[i])});
   }
   return prepare_cable();
 }

@@ -21,6 +21,7 @@
 #include "cli/arguments.h"
 #include "cli/cable_end.h"
 #include "cli/cable_place.h"
+#include "cli/island_plan.h"
 #include "cli/kernel_slot.h"
 #include "cli/run_directory.h"
 #include "cli/uplink.h"
@@ -31,7 +32,9 @@ namespace cob::cli {
 struct SupervisorOptions {
   std::string name;
   CobAddress address;
-  std::vector<int> cores;         // one a kernel
+  std::vector<IslandPlan> islands;
+  message::IslandLink link = message::IslandLink::window;
+  std::vector<SharePlan> shares;
   std::string kernel_executable;  // absolute path of cob-kernel
   std::string cable_place;        // absolute path where to meet another cob; empty: nowhere
   UplinkPlan uplink;
@@ -101,6 +104,25 @@ class Supervisor {
   void on_process_end(KernelSlot& kernel);
   void on_attach_again();
 
+  // islanding.cc
+  Result<void> prepare_islands(message::Config& config);
+  std::vector<int> all_cores() const;
+  std::vector<ShareGrant> shares_for(u16 island) const;
+  void describe_islands(nlohmann::json& all) const;
+  const std::string& island_of(const KernelSlot& kernel) const {
+    return options_.islands[kernel.island()].name;
+  }
+  std::string island_names() const;
+  // An index; -1: there is none.
+  int find_island(std::string_view name) const;
+  static bool together(const KernelSlot& a, const KernelSlot& b) {
+    return a.island() == b.island();
+  }
+  // Whether the supervisor introduces them: by sockets kernels find each other.
+  bool is_introduced(const KernelSlot& a, const KernelSlot& b) const {
+    return together(a, b) || options_.link == message::IslandLink::window;
+  }
+
   // cabling.cc
   Result<void> prepare_cable();
   Result<void> plug(Fd socket, CableEnd::Role role);
@@ -126,7 +148,8 @@ class Supervisor {
   Reply answer_cable(const nlohmann::json& request, std::vector<Fd> descriptors);
   Reply answer_status() const;
   Reply answer_view(const nlohmann::json& request);
-  KernelSlot* least_used();
+  // `island` -1: of all.
+  KernelSlot* least_used(int island);
 
   void begin_shutdown(const std::string& problem);
   bool all_ended() const;
@@ -143,7 +166,9 @@ class Supervisor {
   Fd epoll_, signals_, listener_;
   Fd attach_right_inlet_, attach_right_;  // what programs hold; our end
   std::optional<Uplink> uplink_;
-  std::string uplink_problem_;  // why it could not be opened, for the user
+  std::string problem_;             // why the uplink or a share could not be opened, for the user
+  std::vector<Fd> link_listeners_;  // by kernel, where lower ones of other islands call
+  std::vector<Fd> share_roots_;     // O_PATH, by number
   std::vector<KernelSlot> kernels_;
   std::vector<Time> last_attach_;  // a kernel: for choosing among equals
   struct Standing {                // a kernel's, over all its lives

@@ -23,12 +23,32 @@ namespace {
 struct UpOptions {
   int kernels = 0;
   std::string cores;
+  std::vector<std::string> islands, shares;
+  std::string link;
   std::string address = default_address;
   std::string cable;
   std::string uplink, gateway;
   std::string congestion = "cubic", ecn = "asked";
   bool foreground = false;
 };
+
+// ", islands a (0,1) and b (2), joined by windows"; nothing of one.
+std::string islands_of(const nlohmann::json& report) {
+  const auto& islands = report["islands"];
+  if (islands.size() < 2) return "";
+  std::string text = ", islands";
+  for (std::size_t i = 0; i < islands.size(); ++i) {
+    std::string kernels;
+    for (const auto& kernel : islands[i]["kernels"])
+      kernels += (kernels.empty() ? "" : ",") + kernel.dump();
+    text += fmt::format("{} {} ({})",
+                        i == 0                    ? ""
+                        : i + 1 == islands.size() ? " and"
+                                                  : ",",
+                        islands[i]["island"].get<std::string>(), kernels);
+  }
+  return text + fmt::format(", joined by {}s", report.value("link", ""));
+}
 
 void print_report(nlohmann::json report, bool json) {
   if (!report["ok"].get<bool>()) {
@@ -45,9 +65,9 @@ void print_report(nlohmann::json report, bool json) {
   for (const auto& kernel : report["kernels"])
     cores += fmt::format("{}{}", cores.empty() ? "" : ",", kernel["core"].get<int>());
   const std::size_t kernels = report["kernels"].size();
-  fmt::print("cob '{}' is up: {} kernel{} on core{} {}, address {}\n", report.value("name", ""),
+  fmt::print("cob '{}' is up: {} kernel{} on core{} {}, address {}{}\n", report.value("name", ""),
              kernels, kernels == 1 ? "" : "s", kernels == 1 ? "" : "s", cores,
-             report.value("address", ""));
+             report.value("address", ""), islands_of(report));
 }
 
 // A daemon keeps nothing of its caller's but the session: the host's scheduler groups processes by
@@ -137,11 +157,19 @@ int run_foreground(SupervisorOptions options, RunDirectory directory, bool json)
   return exit_code;
 }
 
+message::IslandLink parse_link(const UpOptions& asked) {
+  if (!asked.link.empty() && asked.islands.size() < 2)
+    fail(exit_usage, "--link {}: what joins islands, and there is one; see --island", asked.link);
+  return asked.link == "socket" ? message::IslandLink::socket : message::IslandLink::window;
+}
+
 void up(const UpOptions& asked, Context& context) {
   SupervisorOptions options;
   options.name = checked_name(context.name);
   options.address = parse_address(asked.address);
-  options.cores = plan_cores(asked.kernels, asked.cores);
+  options.link = parse_link(asked);
+  options.islands = plan_islands(asked.islands, asked.kernels, asked.cores);
+  options.shares = plan_shares(asked.shares, options.islands);
   options.uplink = parse_uplink(asked.uplink, asked.gateway, options.address);
   options.congestion =
       asked.congestion == "reno" ? net::CongestionControl::new_reno : net::CongestionControl::cubic;
@@ -151,6 +179,10 @@ void up(const UpOptions& asked, Context& context) {
   options.kernel_executable = kernel_executable();
   if (!asked.cable.empty() && !asked.uplink.empty())
     fail(exit_usage, "--cable beside --uplink: a cob has one way out");
+  if (options.islands.size() > 1 && !(asked.cable.empty() && asked.uplink.empty())) {
+    fail(exit_usage, "--{} with several islands: frames of a way out do not cross between islands",
+         asked.cable.empty() ? "uplink" : "cable");
+  }
   // A daemon's directory is another.
   if (!asked.cable.empty()) options.cable_place = std::filesystem::absolute(asked.cable).string();
   RunDirectory directory = RunDirectory::take(options.name);
@@ -176,6 +208,25 @@ void add_up(CLI::App& app, Context& context) {
                    "The cores to take, kernel 0 first: 0,2-5. A core named twice\n"
                    "is shared by two kernels, which costs both much of their speed")
       ->type_name("LIST");
+  command
+      ->add_option("--island", options->islands,
+                   "An island of so many kernels, on these cores or on those that\n"
+                   "are left. Several: islands share nothing but their link, as if\n"
+                   "each were another machine. Kernels are numbered through")
+      ->type_name("NAME:KERNELS[:CORES]")
+      ->allow_extra_args(false);
+  command
+      ->add_option("--link", options->link,
+                   "What joins islands: window, memory that each side writes for\n"
+                   "the other; or socket, TLS 1.3 over loopback. Default: window")
+      ->type_name("KIND")
+      ->check(CLI::IsMember({"window", "socket"}).description(""));
+  command
+      ->add_option("--share", options->shares,
+                   "A directory of an island, the first unless one is named, that\n"
+                   "the whole cob shall see; ro: to read only")
+      ->type_name("DIR[:ro][@ISLAND]")
+      ->allow_extra_args(false);
   command->add_option("--ip", options->address, "The cob's one IPv4 address and its network")
       ->type_name("ADDR/LEN")
       ->capture_default_str();
@@ -222,6 +273,7 @@ void add_up(CLI::App& app, Context& context) {
       "  cob up                            one kernel on every core, named 'default'\n"
       "  cob up --kernels 2                two kernels on the first two cores\n"
       "  cob up --cores 2,3 --name web     two kernels on cores 2 and 3, beside other cobs\n"
+      "  cob up --island a:1 --island b:1  two islands of a kernel, joined by a window\n"
       "  cob up --uplink tap:cob0,host=10.7.0.1 --ip 10.7.0.2/24\n"
       "                                    reached from this machine at 10.7.0.2 (as root)\n"
       "  cob up --uplink xdp:eth0 --ip 192.168.1.9/24 --gateway 192.168.1.1\n"

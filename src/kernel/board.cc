@@ -86,6 +86,13 @@ void Kernel::update_board(Time now) {
   update_tables();
 }
 
+message::TransportKind Kernel::transport_to(KernelId peer) const {
+  using message::TransportKind;
+  if (islands_.together(peer, KernelId(config_.kernel))) return TransportKind::coherent;
+  return config_.link == message::IslandLink::socket ? TransportKind::socket
+                                                     : TransportKind::window;
+}
+
 void Kernel::update_tables() {
   Board& b = *board_;
   publish(b.tables_sequence, b.tables_sequence + 1);
@@ -119,10 +126,12 @@ void Kernel::update_tables() {
   for (u16 k = 0; k < config_.kernels && k < board_peers; ++k) {
     const message::Link& link = *messenger_->links().find(KernelId(k));
     b.peer[k] = {};
-    if (!link.connected || k == config_.kernel) continue;
-    b.peer[k] = {.connected = 1,
-                 .message_lines = link.normal.out.unread(),
-                 .frames = link.frames_out.unread()};
+    if (k == config_.kernel) continue;
+    b.peer[k].transport = static_cast<u32>(transport_to(KernelId(k)));
+    if (!link.connected) continue;
+    b.peer[k].connected = 1;
+    b.peer[k].message_lines = link.normal.out.unread();
+    b.peer[k].frames = link.frames_out.unread();
     // That changes without a turn of this kernel.
     if (b.peer[k].message_lines != 0 || b.peer[k].frames != 0) board_behind_ = true;
   }

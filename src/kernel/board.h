@@ -39,7 +39,7 @@ struct BoardPeer {
   u32 connected = 0;
   u32 message_lines = 0;  // of message::message_slots
   u32 frames = 0;         // of message::frame_entries
-  u32 reserved = 0;
+  u32 transport = 0;      // message::TransportKind; also while it is not connected
 };
 
 // The cable to another cob, since it was first plugged in; net/snap_bean/cable.h.
@@ -51,7 +51,7 @@ struct BoardCable {
 
 struct Board {
   u32 magic = 0x626f6172;
-  u32 version = 5;
+  u32 version = 6;
   u32 pid = 0;
   u32 epoch = 0;
   u16 kernel = 0;

@@ -47,15 +47,20 @@ bool Sockets::goes_out(net::Ipv4Address address) const {
   return !options_.gateway.is_any() && address.value >> 28 < 14;
 }
 
-// Starts the handshake. ECONNREFUSED: nobody listens there. EHOSTUNREACH: neither an address of
-// this cob nor one that its uplink reaches.
+// Starts the handshake. ECONNREFUSED: nobody listens there. ENETUNREACH: only on other islands,
+// which frames do not reach. EHOSTUNREACH: neither an address of this cob nor one that its uplink
+// reaches.
 Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::Endpoint local,
                                     bool fast_open) {
   if (remote.address.is_any()) remote.address = options_.address;
   net::Route route = net::Route::uplink();
   if (ours(remote.address)) {
     const auto kernel = directory_.find_listener(remote);
-    if (!kernel) return Error::of(ECONNREFUSED, "connect: no listener");
+    if (!kernel) {
+      if (directory_.listens_out_of_reach(remote))
+        return Error::of(ENETUNREACH, "connect: a listener of another island");
+      return Error::of(ECONNREFUSED, "connect: no listener");
+    }
     route = net::Route::inside(*kernel);
   } else if (!goes_out(remote.address)) {
     return Error::of(EHOSTUNREACH, "connect: no uplink");

@@ -24,14 +24,34 @@ Result<void> Kernel::say_hello() {
 }
 
 Result<void> Kernel::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell) {
-  TRY(watch(doorbell.bell.ref(), event_peer_doorbell | peer.value));
-  const Fd outbound = TRY(messenger_->open_link(peer, peer_epoch, std::move(doorbell)));
+  Fd outbound;
+  if (islands_.together(peer, KernelId(config_.kernel))) {
+    TRY(watch(doorbell.bell.ref(), event_peer_doorbell | peer.value));
+    outbound = TRY(messenger_->open_link(peer, peer_epoch, std::move(doorbell)));
+  } else {
+    outbound = TRY(island_links_->open(peer, peer_epoch, std::move(doorbell)));
+    lose_peer(peer);  // its former life, if the lease has not run out yet
+  }
   const LinkNotice link{.kind = static_cast<u32>(ControlKind::link),
                         .peer = peer.value,
                         .peer_epoch = peer_epoch,
                         .own_epoch = config_.epoch};
   const FdRef fds[] = {outbound.ref()};
   return send_struct(supervisor_.ref(), link, fds, Blocking::never);
+}
+
+// Of another island: on_session() tells when it is there.
+Result<void> Kernel::peer_up(KernelId peer, u32 peer_epoch, Fd memory) {
+  if (!islands_.together(peer, KernelId(config_.kernel)))
+    return island_links_->peer_up(peer, peer_epoch, memory.ref());
+  const auto done = messenger_->peer_up(peer, peer_epoch, std::move(memory));
+  if (messenger_->connected(peer)) greet_peer(peer);
+  return done;
+}
+
+void Kernel::greet_peer(KernelId peer) {
+  directory_.peer_up(peer);
+  flows_->peer_up(peer);
 }
 
 // What the peer had here goes: its ports and listeners, and the connections to it.
@@ -96,12 +116,7 @@ void Kernel::on_supervisor() {
         LinkNotice link;
         if (got < sizeof link || fds.size() != 1) break;
         std::memcpy(&link, bytes, sizeof link);
-        const KernelId peer(link.peer);
-        done = messenger_->peer_up(peer, link.peer_epoch, std::move(fds[0]));
-        if (messenger_->connected(peer)) {
-          directory_.peer_up(peer);
-          flows_->peer_up(peer);
-        }
+        done = peer_up(KernelId(link.peer), link.peer_epoch, std::move(fds[0]));
         break;
       }
       case ControlKind::peer_down:

@@ -293,7 +293,7 @@ void Sockets::send_datagram(Description& d, net::UdpSend& send,
                                      u64{send.local.address.value} << 32 | send.local.port.value,
                                      send.remote.port.value);
     const auto known = directory_.find_datagram(send.remote, hash);
-    send.route = net::Route::inside(known ? *known : directory_.home_of(send.remote.port));
+    send.route = net::Route::inside(known ? *known : directory_.refuser_of(send.remote.port));
     const auto sent = stack_->udp_send(send, pieces);
     error = sent.is_error() ? sent.error().code : 0;
   }

@@ -266,16 +266,17 @@ void Directory::forget_owed(KernelId peer) {
 }
 
 void Directory::note_reached(const Reached& reached, KernelId kernel) {
-  auto& entries = listeners_[key_of(reached.local.port, reached.transport)];
+  auto& entries = table_of(kernel)[key_of(reached.local.port, reached.transport)];
   const ListenerEntry entry{reached.local.address, kernel, reached.reuse_port};
   if (std::find(entries.begin(), entries.end(), entry) == entries.end()) entries.push_back(entry);
 }
 
 void Directory::drop_reached(const Reached& reached, KernelId kernel) {
-  const auto found = listeners_.find(key_of(reached.local.port, reached.transport));
-  if (found == listeners_.end()) return;
+  Table& table = table_of(kernel);
+  const auto found = table.find(key_of(reached.local.port, reached.transport));
+  if (found == table.end()) return;
   std::erase(found->second, ListenerEntry{reached.local.address, kernel, reached.reuse_port});
-  if (found->second.empty()) listeners_.erase(found);
+  if (found->second.empty()) table.erase(found);
 }
 
 void Directory::add(const Reached& reached) {
@@ -329,6 +330,13 @@ std::optional<KernelId> Directory::find_listener(net::Endpoint destination) {
     if (wanted-- == 0) return e.kernel;
   }
   return std::nullopt;
+}
+
+bool Directory::listens_out_of_reach(net::Endpoint destination) const {
+  const auto found = elsewhere_.find(key_of(destination.port, Transport::stream));
+  return found != elsewhere_.end() && std::ranges::any_of(found->second, [&](const auto& e) {
+           return e.address.overlaps(destination.address);
+         });
 }
 
 std::optional<KernelId> Directory::find_datagram(net::Endpoint destination, u32 hash) const {
@@ -412,9 +420,10 @@ void Directory::peer_down(KernelId peer) {
     std::erase_if(it->second, [&](const PortClaim& c) { return c.owner == peer; });
     it = it->second.empty() ? claims_.erase(it) : std::next(it);
   }
-  for (auto it = listeners_.begin(); it != listeners_.end();) {
+  Table& table = table_of(peer);
+  for (auto it = table.begin(); it != table.end();) {
     std::erase_if(it->second, [&](const ListenerEntry& e) { return e.kernel == peer; });
-    it = it->second.empty() ? listeners_.erase(it) : std::next(it);
+    it = it->second.empty() ? table.erase(it) : std::next(it);
   }
 }
 

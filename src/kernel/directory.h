@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "message/kernel_set.h"
 #include "net/wire/address.h"
 
 namespace cob::message {
@@ -64,6 +65,10 @@ class Directory {
   // Registers the message handlers. `messenger` outlives the directory.
   void attach(message::Messenger& messenger);
 
+  // Frames of this kernel do not reach `kernels`: who is reached there is offered to nobody here.
+  // Claims are cob-wide all the same. REQUIRES: nothing has been told yet.
+  void set_out_of_reach(const message::KernelSet& kernels) { out_of_reach_ = kernels; }
+
   KernelId home_of(Port port) const { return KernelId(static_cast<u16>(port.value % kernels_)); }
 
   // Claims (or, with the same owner and handle, changes) a port. `done` is called once: at once if
@@ -94,6 +99,12 @@ class Directory {
   void remove_listener(net::Endpoint local) { remove({.local = local}); }
   // A kernel that listens on `destination`: this one if it does, else any, in turn.
   std::optional<KernelId> find_listener(net::Endpoint destination);
+  // Whether some kernel out of reach listens there.
+  bool listens_out_of_reach(net::Endpoint destination) const;
+  // Whose stack tells the sender of a datagram that nobody has the port.
+  KernelId refuser_of(Port port) const {
+    return out_of_reach_.contains(home_of(port)) ? self_ : home_of(port);
+  }
   // The kernel whose socket a datagram is for: a bound address before 0.0.0.0, that before a :: for
   // both families; of several that all reuse the port one by `hash`, else the latest.
   std::optional<KernelId> find_datagram(net::Endpoint destination, u32 hash) const;
@@ -135,6 +146,11 @@ class Directory {
     u32 name = 0;  // claim: which of waiting_; claim_again, unclaim: the handle
   };
 
+  using Table = std::unordered_map<u32, std::vector<ListenerEntry>>;  // by key_of
+
+  Table& table_of(KernelId kernel) {
+    return out_of_reach_.contains(kernel) ? elsewhere_ : listeners_;
+  }
   i32 decide(const PortClaim& claim);
   static u32 key_of(Port port, Transport transport) {
     return port.value | static_cast<u32>(transport) << 16;
@@ -165,8 +181,9 @@ class Directory {
   std::vector<std::deque<Owed>> owed_;  // by peer, in order
   std::size_t owed_total_ = 0;
   Lost lost_;
-  std::unordered_map<u32, std::vector<ListenerEntry>> listeners_;  // by key_of
-  std::map<Reached, u32> own_;                                     // how many sockets
+  message::KernelSet out_of_reach_;
+  Table listeners_, elsewhere_;  // of kernels in reach, and of the others
+  std::map<Reached, u32> own_;   // how many sockets
   Listening listening_;
   u32 turn_ = 0;
 };

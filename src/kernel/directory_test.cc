@@ -125,6 +125,41 @@ TEST(Directory, ADatagramIsForTheSocketOfItsOwnFamilyBeforeADualOne) {
   EXPECT_EQ(b.directory.find_datagram({net::ipv6_loopback, Port(80)}, 0), KernelId(0));
 }
 
+TEST(Directory, AListenerOutOfReachIsKnownAndOfferedToNobody) {
+  Peer a(0), b(1);
+  a.directory.set_out_of_reach({KernelId(1)});
+  b.directory.set_out_of_reach({KernelId(0)});
+  connect(a, b);
+  const net::Endpoint port{net::Ipv4Address{0x0a4d0001}, Port(80)};
+  b.directory.add_listener(port);
+  b.directory.add({port, Transport::datagram});
+  b.poll(start);
+  a.poll(start);
+  EXPECT_FALSE(a.directory.find_listener(port));
+  EXPECT_FALSE(a.directory.listener_for(port, KernelId(1), 0));
+  EXPECT_FALSE(a.directory.find_datagram(port, 0));
+  EXPECT_TRUE(a.directory.listens_out_of_reach(port));
+  EXPECT_FALSE(a.directory.listens_out_of_reach({port.address, Port(81)}));
+  EXPECT_EQ(a.directory.refuser_of(Port(81)), KernelId(0));
+  EXPECT_EQ(b.directory.find_listener(port), KernelId(1));
+
+  Answer answer;  // claims cross all the same
+  a.directory.claim(claim_of(a, 81, 5), start, answer.done());
+  for (Peer* peer : {&a, &b, &a}) peer->poll(start);
+  EXPECT_EQ(answer.result, 0);
+  EXPECT_TRUE(b.directory.claimed_here(Port(81)));
+
+  b.directory.remove_listener(port);
+  b.poll(start);
+  a.poll(start);
+  EXPECT_FALSE(a.directory.listens_out_of_reach(port));
+  b.directory.add_listener(port);
+  b.poll(start);
+  a.poll(start);
+  disconnect(a, b);
+  EXPECT_FALSE(a.directory.listens_out_of_reach(port));
+}
+
 TEST(Directory, AHomeThatIsDownGrantsAtOnceAndIsToldWhenItIsBack) {
   Peer a(0), b(1);
   Answer granted, refused;

@@ -32,15 +32,16 @@ u32 most_relays() {
 }  // namespace
 
 Result<std::unique_ptr<Kernel>> Kernel::create(const message::Config& config, Fd supervisor,
-                                               Uplink uplink) {
+                                               Uplink uplink, IslandSetup islands) {
   if (config.kernels == 0 || config.kernel >= config.kernels)
     return Error::of(EINVAL, "kernel number of the configuration");
   std::unique_ptr<Kernel> kernel(new Kernel(config, std::move(supervisor)));
-  TRY(kernel->start(std::move(uplink)));
+  kernel->shares_ = std::move(islands.shares);
+  TRY(kernel->start(std::move(uplink), std::move(islands.listener)));
   return kernel;
 }
 
-Result<void> Kernel::start(Uplink uplink) {
+Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
   if (config_.core >= 0) {
     cpu_set_t cores;
     CPU_ZERO(&cores);
@@ -57,6 +58,15 @@ Result<void> Kernel::start(Uplink uplink) {
   messenger_ =
       TRY(message::Messenger::create(KernelId(config_.kernel), config_.epoch, config_.kernels,
                                      board_memory_.mapping.bytes().subspan(stats_offset)));
+  TRY(messenger_->watch(events_.ref()));
+  messenger_->on_session([this](KernelId peer, bool begun) {
+    if (begun) {
+      greet_peer(peer);
+    } else {
+      lose_peer(peer);
+    }
+  });
+  directory_.set_out_of_reach(islands_.apart_from(KernelId(config_.kernel), config_.kernels));
   directory_.attach(*messenger_);
   device_ =
       std::make_unique<net::SnapBean>(messenger_->links(), std::move(uplink.device), uplink.proxy);
@@ -98,6 +108,7 @@ Result<void> Kernel::start(Uplink uplink) {
   relays_ = std::make_unique<Relays>(*sockets_, events_.ref(), most_relays());
   spare_arena_ = TRY(Arena::create());
   spare_arena_->populate();
+  island_links_ = TRY(IslandLinks::create(config_, std::move(link_listener), *messenger_));
   return say_hello();
 }
 
@@ -173,7 +184,8 @@ void Kernel::flush() {
     COB_LOG(warn, "kernel {}: peer {} broke the protocol and was cut off", config_.kernel,
             peer->value);
     lose_peer(*peer);
-    report_peer(*peer);
+    // Of another island: the link's next session shows whether it has mended its ways.
+    if (islands_.together(*peer, KernelId(config_.kernel))) report_peer(*peer);
   }
   if (cable_ != nullptr) report_cut_wires();
   __atomic_thread_fence(__ATOMIC_SEQ_CST);

@@ -11,6 +11,7 @@
 #include "kernel/board.h"
 #include "kernel/directory.h"
 #include "kernel/flows.h"
+#include "kernel/islands.h"
 #include "kernel/program.h"
 #include "kernel/relay.h"
 #include "kernel/rest.h"
@@ -27,9 +28,9 @@ namespace cob::kernel {
 class Kernel final : private Sockets::Programs, private net::FrameSink {
  public:
   // `supervisor`: the SOCK_SEQPACKET pair on which the Config came. `uplink`: this kernel's share
-  // of the cob's way out, if it has one.
+  // of the cob's way out, if it has one. `islands`: what it has of a cob of several.
   static Result<std::unique_ptr<Kernel>> create(const message::Config& config, Fd supervisor,
-                                                Uplink uplink = {});
+                                                Uplink uplink = {}, IslandSetup islands = {});
   ~Kernel() override = default;
 
   // Until the supervisor says shutdown or goes.
@@ -38,6 +39,10 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   bool turn(Time now);
   // When a turn has work at the latest, unless a message, frame or call comes before.
   Time next_deadline() const;
+
+  const IslandMap& islands() const { return islands_; }
+  // The cob's shares, by number.
+  std::span<const Share> shares() const { return shares_; }
 
  private:
   static constexpr u64 event_doorbell = u64{1} << 32,                             // a program's
@@ -51,8 +56,9 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Kernel(const message::Config& config, Fd supervisor)
       : config_(config),
         supervisor_(std::move(supervisor)),
+        islands_(config),
         directory_(KernelId(config.kernel), config.kernels) {}
-  Result<void> start(Uplink uplink);
+  Result<void> start(Uplink uplink, Fd link_listener);
 
   // loop.cc
   bool poll(Time now);
@@ -73,6 +79,8 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   void on_supervisor();
   Result<void> say_hello();
   Result<void> open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell);
+  Result<void> peer_up(KernelId peer, u32 peer_epoch, Fd memory);
+  void greet_peer(KernelId peer);
   void lose_peer(KernelId peer);
   void report_peer(KernelId peer);
   u32 add_program(u32 pid, Fd liveness);
@@ -138,13 +146,17 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Result<void> create_board();
   void update_board(Time now);
   void update_tables();
+  message::TransportKind transport_to(KernelId peer) const;
 
   message::Config config_;
   Fd supervisor_;
+  IslandMap islands_;
+  std::vector<Share> shares_;
   Directory directory_;
   SharedMemory board_memory_;  // before the messenger, which counts in it
   Board* board_ = nullptr;
   std::unique_ptr<message::Messenger> messenger_;
+  std::unique_ptr<IslandLinks> island_links_;
   std::unique_ptr<net::SnapBean> device_;
   HostClock clock_;  // captures': frames of one turn have times of their own
   net::FrameTap tap_{clock_};

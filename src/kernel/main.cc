@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <array>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -22,7 +23,22 @@ constexpr int supervisor_fd = 3;
 struct Start {
   cob::message::Config config;
   std::vector<cob::Fd> descriptors;
+  cob::kernel::IslandSetup islands;
 };
+
+// They were sent before this process began.
+cob::Result<void> read_shares(Start& start) {
+  alignas(8)
+      std::array<std::byte, sizeof(cob::message::ShareNotice) + cob::message::most_path_bytes>
+          bytes;
+  for (unsigned i = 0; i < start.config.shares; ++i) {
+    auto got = TRY(cob::receive_datagram(cob::FdRef(supervisor_fd), bytes));
+    if (got.truncated) return cob::Error::of(EPROTO, "a share's path is too long");
+    start.islands.shares.push_back(TRY(
+        cob::kernel::read_share(std::span(bytes).first(got.bytes), std::move(got.descriptors))));
+  }
+  return {};
+}
 
 cob::Result<Start> read_config() {
   Start start;
@@ -34,7 +50,14 @@ cob::Result<Start> read_config() {
       start.config.kind != static_cast<cob::u32>(cob::message::ControlKind::config))
     return cob::Error::of(EPROTO, "no configuration on descriptor 3");
   start.config.cob_name[sizeof start.config.cob_name - 1] = 0;
-  start.descriptors = std::move(got.value().descriptors);
+  auto& descriptors = start.descriptors = std::move(got.value().descriptors);
+  const cob::message::Config& config = start.config;
+  if (config.kernel < config.link_port.size() && config.link_port[config.kernel] != 0) {
+    if (descriptors.empty()) return cob::Error::of(EPROTO, "no socket for links to other islands");
+    start.islands.listener = std::move(descriptors.front());
+    descriptors.erase(descriptors.begin());
+  }
+  TRY(read_shares(start));
   return start;
 }
 
@@ -72,8 +95,8 @@ cob::Result<cob::kernel::Uplink> open_uplink(Start& start) {
 cob::Result<void> serve() {
   auto start = TRY(read_config());
   auto uplink = TRY(open_uplink(start));
-  auto kernel =
-      TRY(cob::kernel::Kernel::create(start.config, cob::Fd(supervisor_fd), std::move(uplink)));
+  auto kernel = TRY(cob::kernel::Kernel::create(start.config, cob::Fd(supervisor_fd),
+                                                std::move(uplink), std::move(start.islands)));
   return kernel->run();
 }
 

@@ -5,6 +5,8 @@
 // makes, whom both trust. Sent and read by the supervisor's and each kernel's single thread.
 #pragma once
 
+#include <array>
+
 #include "base/types.h"
 
 namespace cob::message {
@@ -19,7 +21,8 @@ enum class ControlKind : u32 {
                   // liveness socket}
   shutdown,       // supervisor -> kernel: Simple: end orderly
   peer_appeared,  // supervisor -> kernel: Simple, value = peer, epoch = the peer's. + {button that
-                  // rings the peer, bell that the peer rings} (base/doorbell.h): answer with `link`
+                  // rings the peer, bell that the peer rings} (base/doorbell.h): answer with
+                  // `link`. Of another island: only where a window joins them
   peer_faulted,   // kernel -> supervisor: Simple, value = peer, epoch = the peer's: it broke the
                   // message protocol and was cut off (or the sender lies: the supervisor's policy)
   viewer,         // supervisor -> kernel: Simple. + {socket of a command that will ask what
@@ -35,14 +38,24 @@ enum class ControlKind : u32 {
   wire_down,        // supervisor -> kernel: Simple, value = peer, epoch = the dead one's
   wire_cut,         // kernel -> supervisor: Simple, value = peer, epoch = the peer's: it broke the
                     // cable's protocol and is heard no more
+  share,  // supervisor -> kernel, Config::shares of them right behind it: ShareNotice and its path.
+          // + {the directory, O_PATH}, if this kernel's island has it
 };
+
+inline constexpr u16 most_kernels = 64;  // that a supervisor starts
+inline constexpr u16 most_shares = 16;
+inline constexpr std::size_t most_path_bytes = 1'023;  // of a share
+
+// What joins kernels of different islands; within one it is coherent memory.
+enum class IslandLink : u8 { window, socket };
 
 // How a cob's frames leave it.
 enum class UplinkKind : u16 { none, tap, cable, xdp };
 
 // Beside it, with an uplink: {steering tables, count of their changes}, both to read, and what the
 // uplink's kind needs: tap: {this kernel's queue}; xdp: of each queue of this kernel's {AF_XDP
-// socket, its memory}, or nothing: it sends by `uplink_proxy`.
+// socket, its memory}, or nothing: it sends by `uplink_proxy`. Before all of them, if link_port of
+// this kernel is not 0: {TCP socket that listens there}.
 struct Config {
   u32 kind = 0;
   u16 kernel = 0;
@@ -62,6 +75,11 @@ struct Config {
   u16 uplink_gathers = 0;  // xdp: 1: new connections come to a few kernels, not spread over all
   u8 congestion = 0;       // net::CongestionControl, of new connections
   u8 ecn = 1;              // net::Ecn
+  u8 shares = 0;           // so many messages `share` follow
+  IslandLink link = IslandLink::window;
+  std::array<u8, most_kernels> island{};      // of each kernel; all 0: there is one
+  std::array<u16, most_kernels> link_port{};  // socket: where each is called by the lower ones
+  std::array<u8, 32> link_key{};              // socket: known to this cob's kernels alone
   char cob_name[64] = {};
 };
 
@@ -71,6 +89,15 @@ struct LinkNotice {
   u16 reserved = 0;
   u32 peer_epoch = 0;  // epoch of the other kernel that this memory is for (link) or from (peer_up)
   u32 own_epoch = 0;   // epoch of the kernel that sends (link) or receives (peer_up)
+};
+
+// A directory of one island that the whole cob shall see; its path follows.
+struct ShareNotice {
+  u32 kind = 0;
+  u16 number = 0;
+  u16 island = 0;  // whose it is
+  u16 read_only = 0;
+  u16 path_bytes = 0;
 };
 
 struct Simple {

@@ -185,6 +185,7 @@ void Links::connect(Link& link, const LinkEnds& ends) {
 void Links::disconnect(Link& link, const Error& why) {
   std::erase(active_, &link);
   std::erase(touched_, &link);
+  std::erase(begun_, &link);
   if (link.out != nullptr) ++link.counters.sessions_ended;
   link.counters.connected = 0;
   link.connected = link.faulted = link.starved = false;
@@ -221,6 +222,7 @@ Link* Links::drive_all(Time now) {
     }
     link->session = transport.session();
     connect(*link, *ends);
+    begun_.push_back(link);
   }
   return nullptr;
 }

@@ -124,6 +124,14 @@ class Links {
   // Lets the transports work that need it. A link whose session has ended is returned, one at a
   // time, to be disconnected; nullptr when there is none.
   Link* drive(Time now) { return driven_.empty() ? nullptr : drive_all(now); }
+  bool any_driven() const { return !driven_.empty(); }
+  // One that has connected in drive() and still is, each once; nullptr: no more.
+  Link* take_begun() {
+    if (begun_.empty()) return nullptr;
+    Link* link = begun_.back();
+    begun_.pop_back();
+    return link;
+  }
   Time next_deadline() const;
   // Puts what wakes a sleeper into `epoll`, for all transports added before and after. Not the
   // bells of open_link(), which are the caller's to watch.
@@ -166,6 +174,7 @@ class Links {
   std::vector<Link*> active_;
   std::vector<Link*> touched_;
   std::vector<Link*> driven_;  // those with a transport that works by itself
+  std::vector<Link*> begun_;   // of those: for take_begun()
 };
 
 }  // namespace cob::message

@@ -268,10 +268,19 @@ bool Messenger::is_cancelled(const Link& link, u32 tag) {
          link.cancelled.begin() + static_cast<i64>(n);
 }
 
+void Messenger::drive(Time now) {
+  while (Link* ended = links_->drive(now)) [[unlikely]] {
+    drop(*ended, ended->transport->why_down());
+    if (session_changed_) session_changed_(KernelId(ended->peer), false);
+  }
+  while (const Link* begun = links_->take_begun()) [[unlikely]] {
+    if (session_changed_) session_changed_(KernelId(begun->peer), true);
+  }
+}
+
 std::size_t Messenger::poll(Time now, std::size_t budget) {
   VERIFY(!polling_);
-  while (Link* ended = links_->drive(now)) [[unlikely]]
-    drop(*ended, ended->transport->why_down());
+  if (links_->any_driven()) drive(now);
   links_->publish();
   polling_ = true;
   turn_ = now_ == Time::never() ? Duration{} : now - now_;

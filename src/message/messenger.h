@@ -112,6 +112,11 @@ class Messenger {
   }
   // Takes it away again, for another: the session ends as by peer_down(). ENOENT if there is none.
   Result<void> remove_transport(KernelId peer);
+  // Who hears in poll(), before anything is delivered, that a session of such a peer has begun or
+  // has ended; it may send and request.
+  void on_session(std::move_only_function<void(KernelId peer, bool begun)> changed) {
+    session_changed_ = std::move(changed);
+  }
   // Outstanding requests fail with ECONNRESET, unsent and unread messages are discarded. An `epoch`
   // other than the present one is ignored.
   void peer_down(KernelId peer, u32 epoch);
@@ -395,11 +400,13 @@ class Messenger {
   void expire(Time now);
   void drop(Link& link, Error why);
   void collect_faulted();
+  void drive(Time now);
 
   std::unique_ptr<Links> links_;
   Requests requests_;
   std::array<Handler, message_types> handlers_;
   std::vector<KernelId> faulted_;
+  std::move_only_function<void(KernelId, bool)> session_changed_;
   std::size_t first_ = 0;  // where the next poll starts among the active links
   bool polling_ = false;
   Refusal why_broken_{};      // set with each false of deliver()

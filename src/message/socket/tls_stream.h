@@ -112,13 +112,13 @@ class TlsAcceptor final : public StreamAcceptor {
  public:
   static Result<std::unique_ptr<TlsAcceptor>> listen(std::shared_ptr<TlsContext> context,
                                                      const SocketAddress& at);
+  // `listening`: a socket that does, and does not block.
+  TlsAcceptor(std::shared_ptr<TlsContext> context, Fd listening)
+      : context_(std::move(context)), fd_(std::move(listening)) {}
   std::unique_ptr<ByteStream> accept() override;
   FdRef descriptor() const override { return fd_.ref(); }
 
  private:
-  TlsAcceptor(std::shared_ptr<TlsContext> context, Fd fd)
-      : context_(std::move(context)), fd_(std::move(fd)) {}
-
   std::shared_ptr<TlsContext> context_;
   Fd fd_;
 };
