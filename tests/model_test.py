@@ -37,8 +37,9 @@ CHECKS = {
         ("comes to rest", ["WORK0=1", "WAKES0=0"], CYCLES, True),
         ("without: NO_REST_RULE", ["NO_REST_RULE", "WORK0=1", "WAKES0=0"], CYCLES, False),
         *((f"without: {m}", [m, "WORK0=2", "WAKES0=1"], STATES, False) for m in (
-            "NO_HANDSHAKE", "LOOK_BEFORE_WORD", "TRUST_STALE_AWAKE", "NO_STARVED_BIT", "NO_LOOK_AT_CREDITS", "RING_OVERTAKES",
-            "FORGETFUL_BELL")),
+            "NO_HANDSHAKE", "LOOK_BEFORE_WORD", "TRUST_STALE_AWAKE", "NO_LOOK_AT_CREDITS", "RING_OVERTAKES", "FORGETFUL_BELL",
+            "SENDS_UNDER_ODD")),
+        ("without: NO_STARVED_BIT", ["NO_STARVED_BIT", "WORK0=3", "WAKES0=0"], STATES, False),
     ],
     "token": [
         ("leases run out", ["WORK0=2", "WORK1=2"], STATES, True),

@@ -68,7 +68,7 @@ void ask(message::Messenger& messenger, const Request& request, Time now, Time d
          auto&& take) {
   bool answered = false;
   const auto sent = messenger.request<Request, Reply>(answerer_kernel, request, deadline,
-                                                      [&](Result<Reply> reply) {
+                                                      [&](const Result<Reply>& reply) {
                                                         VERIFY(reply);
                                                         take(reply.value());
                                                         answered = true;

@@ -7,11 +7,13 @@
  *  2. Each side posts one 8-byte word into the other's memory, {own, starved, heard}: `heard` is the last `own` of the other that
  *     it has read. It posts anew whenever one of the three changes (once a turn; while about to sleep, at once). It never rings
  *     for this word.
- *  3. Before it sleeps: tell credits, flush, ++own (odd), post. Then look, in this order, at: the other's word; the ring; if
- *     starved, the credits. Something there: ++own (even), go on. Nothing there, and the word says `heard` = own (the other knows
+ *  3. Before it sleeps: tell credits, flush, make own odd, post. Then look, in this order, at: the other's word; the ring; if
+ *     starved, the credits. Something there: go on. Nothing there, and the word says `heard` = own (the other knows
  *     that I sleep) or an odd number (the other sleeps, and knows from its own waking that it must ring): sleep until rung.
  *     Else it may only nap: sleep with a bound, then look again.
- *  4. Rung: look again as in 3; a ring alone is no reason to wake up. Woken by anything else, ++own (even).
+ *  4. Rung: look again as in 3; a ring alone is no reason to wake up. Waking up does not change the number by itself: it becomes
+ *     even when something has been posted, before it is asked whether to ring, or after a while awake. Who goes to sleep again
+ *     with the odd number it had needs no new one unless `starved` has changed, and then takes the next odd one.
  *  5. Flush: after posting messages ring, unless the last word read is even and its `heard` = own: a side knows of the other that
  *     it is awake only once that has heard of its own last waking.
  *  6. After posting credits ring by the same rule; and if `heard` = own and the word is odd, only if it says starved.
@@ -21,7 +23,8 @@
  * writes arrive whole.
  * Checked: when nothing can move, all that was sent is taken and nobody wants for room (watcher); and it comes to that, without
  * endless naps (ltl settles). With any one of these defined a check must fail:
- *   NO_HANDSHAKE LOOK_BEFORE_WORD TRUST_STALE_AWAKE NO_REST_RULE NO_STARVED_BIT NO_LOOK_AT_CREDITS RING_OVERTAKES FORGETFUL_BELL */
+ *   NO_HANDSHAKE LOOK_BEFORE_WORD TRUST_STALE_AWAKE NO_REST_RULE NO_STARVED_BIT NO_LOOK_AT_CREDITS RING_OVERTAKES FORGETFUL_BELL
+ *   SENDS_UNDER_ODD */
 #ifndef LIMIT
 #define LIMIT 1 /* messages in flight at most */
 #endif
@@ -61,6 +64,7 @@ bit bell[2]; /* by who sleeps on it */
 /* What each kernel knows by itself. */
 byte in_flight[2], untold[2];
 bit starved[2];
+bit said_starved[2]; /* when it last took an odd number */
 byte own[2];
 byte theirs[2], acknowledged[2]; /* the other's word as read last: its `own` and its `heard` */
 bit they_starve[2];
@@ -91,7 +95,7 @@ inline post_word() {
 #ifdef NO_STARVED_BIT
   wire[me]!state_word(own[me], 0, theirs[me])
 #else
-  wire[me]!state_word(own[me], starved[me], theirs[me])
+  wire[me]!state_word(own[me], said_starved[me], theirs[me])
 #endif
 }
 
@@ -107,7 +111,12 @@ inline publish_credits() {
   touched_credits = 1
 }
 
+inline wake_up() { own[me]++; post_word() }
+
 inline flush() {
+#ifndef SENDS_UNDER_ODD
+  if :: (touched_data || touched_credits) && odd(own[me]) -> wake_up() :: else fi;
+#endif
   if
   :: (touched_data && !known_awake) || (touched_credits && !known_awake && !known_asleep_with_room) ->
 #ifdef RING_OVERTAKES
@@ -129,7 +138,14 @@ inline look() {
 #endif
 }
 
-inline wake_up() { own[me]++; post_word() }
+inline go_to_sleep() {
+  if
+  :: !odd(own[me]) -> own[me]++; said_starved[me] = starved[me]; post_word()
+  :: odd(own[me]) && said_starved[me] != starved[me] ->
+    own[me] = own[me] + 2; said_starved[me] = starved[me]; post_word()
+  :: else
+  fi
+}
 
 /* An atomic step reads one kind of word, or what only grows; the writes that it posts are delivered one by one. */
 proctype kernel(byte me) {
@@ -138,6 +154,7 @@ proctype kernel(byte me) {
   do
   :: atomic {
       read_word();
+      if :: odd(own[me]) -> wake_up() :: true fi; /* awake for long enough */
       if :: room_came(me) -> starved[me] = 0; worked = 1 :: else fi;
       if :: bell[me] = 0 :: true fi /* heard while awake */
     }
@@ -176,8 +193,7 @@ proctype kernel(byte me) {
       atomic {
         if :: untold[me] > 0 -> publish_credits() :: else fi;
         flush();
-        own[me]++;
-        post_word()
+        go_to_sleep()
       }
       do
 #ifdef LOOK_BEFORE_WORD
@@ -188,15 +204,15 @@ proctype kernel(byte me) {
         atomic { look() }
 #endif
         if
-        :: atomic { pending -> pending = 0; wake_up() } break
+        :: atomic { pending -> pending = 0 } break
         :: atomic { !pending && may_sleep -> asleep[me] = 1 }
 end_asleep:
           if
           :: atomic { bell[me] -> bell[me] = 0; asleep[me] = 0 }
-          :: atomic { wakes[me] > 0 -> wakes[me]--; asleep[me] = 0; wake_up() } break
+          :: atomic { wakes[me] > 0 -> wakes[me]--; asleep[me] = 0 } break
           fi
         :: atomic { !pending && !may_sleep -> bell[me] = 0 } /* a nap: ended by its bound or by the bell */
-        :: atomic { !pending && !may_sleep && wakes[me] > 0 -> wakes[me]--; wake_up() } break
+        :: atomic { !pending && !may_sleep && wakes[me] > 0 -> wakes[me]-- } break
         fi
       od
     fi
@@ -242,7 +258,7 @@ end_watching:
   timeout -> assert(settled)
 }
 
-inline up_to(count, most) { if :: count = 0 :: most > 0 -> count = 1 :: most > 1 -> count = 2 fi }
+inline up_to(count, most) { if :: count = 0 :: most > 0 -> count = 1 :: most > 1 -> count = 2 :: most > 2 -> count = 3 fi }
 
 init {
   atomic {

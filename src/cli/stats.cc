@@ -70,6 +70,7 @@ std::vector<Sample> take_samples(const CobView& view, const StatsOptions& option
 
 bool of_interest(const PeerStats& peer, int number, const StatsOptions& options, int kernel) {
   if (options.peer >= 0) return number == options.peer;
+  if (peer.connections_refused != 0) return true;
   return number == kernel ? peer.messages_out != 0 : peer.sessions_begun != 0;
 }
 
@@ -116,6 +117,8 @@ nlohmann::json describe_counters(const PeerStats& peer) {
   json["messages_in"] = by_priority(peer.messages_in);
   json["failed"] = by_name(peer.failed);
   json["refused"] = by_name(peer.refused);
+  json["connections_refused"] = by_name(peer.connections_refused);
+  json["stream_breached"] = by_name(peer.stream_breached);
   json["round_trip_ns"] = describe(peer.round_trips);
   return json;
 }
@@ -129,6 +132,8 @@ nlohmann::json describe_interval(const PeerStats& counted, double seconds) {
   rates["messages_in"] = rate(counted.messages_in);
   rates["failed"] = rate(counted.failed);
   rates["refused"] = rate(counted.refused);
+  rates["connections_refused"] = rate(counted.connections_refused);
+  rates["stream_breached"] = rate(counted.stream_breached);
   nlohmann::json trips = describe(counted.round_trips);
   trips.erase("max");  // it is known since the start only
   return {
@@ -174,11 +179,17 @@ std::string format_us(const nlohmann::json& trips, const char* percentile) {
   return fmt::format("{:.1f}", trips[percentile].get<double>() / 1e3);
 }
 
+// Of memories, messages, connections, and what broke a stream.
+double refusals_in(const nlohmann::json& counters) {
+  return total(counters["refused"]) + total(counters["connections_refused"]) +
+         total(counters["stream_breached"]);
+}
+
 void print_text(const nlohmann::json& kernels, bool rates) {
   std::vector<std::string> headings{"KERNEL", "PEER", "ISLAND", "LINK", "EPOCH"};
   constexpr std::array counted{"messages_out",    "messages_in", "bytes_out",     "bytes_in",
                                "requests_out",    "failed",      "messages_full", "doorbells_rung",
-                               "doorbells_heard", "frames_out",  "frames_in",     "refused"};
+                               "doorbells_heard", "frames_out",  "frames_in"};
   for (const char* heading : {"MSGS OUT", "IN", "BYTES OUT", "IN", "REQUESTS", "FAILED", "FULL",
                               "RUNG", "HEARD", "FRAMES OUT", "IN", "REFUSED"})
     headings.emplace_back(rates ? fmt::format("{}/S", heading) : heading);
@@ -200,8 +211,9 @@ void print_text(const nlohmann::json& kernels, bool rates) {
         continue;
       }
       const auto& shown = rates ? peer["interval"] : peer["since_start"];
-      for (const char* name : counted)
-        row.push_back(format_count(total(rates ? shown["per_second"][name] : shown[name])));
+      const auto& counters = rates ? shown["per_second"] : shown;
+      for (const char* name : counted) row.push_back(format_count(total(counters[name])));
+      row.push_back(format_count(refusals_in(counters)));
       for (const char* percentile : {"p50", "p99", "p99_9"})
         row.push_back(format_us(shown["round_trip_ns"], percentile));
       table.add(std::move(row));

@@ -33,6 +33,22 @@ struct Answer {
   le<u64> number;
   Bytes<304> bytes;
 };
+struct Alarm {
+  static constexpr MessageType type{6};
+  static constexpr Priority priority = Priority::urgent;
+  le<u64> number;
+};
+struct Alert {  // asks for an Answer
+  static constexpr MessageType type{7};
+  static constexpr Priority priority = Priority::urgent;
+  le<u64> number;
+};
+struct Parcel {  // each byte of what is lent with it is the low one of `number`
+  static constexpr MessageType type{8};
+  static constexpr std::size_t max_tail = 64;
+  static constexpr bool may_lend = true;
+  le<u64> number;
+};
 struct Private {  // not known to the liar
   static constexpr MessageType type{5};
   le<u64> number;
@@ -67,6 +83,9 @@ std::unique_ptr<Messenger> make(KernelId id, u32 epoch) {
   made->know<Page>();
   made->know<Ask>();
   made->know<Answer>();
+  made->know<Alarm>();
+  made->know<Alert>();
+  made->know<Parcel>();
   return made;
 }
 
@@ -105,6 +124,23 @@ class World {
         token.answer(Answer{m.number, filled<304>(m.number)});
       }
     });
+    victim_->on<Alarm>([this](KernelId from, const Alarm& m) {
+      VERIFY(from == liar_id || m.number == alarms_taken_++);
+    });
+    victim_->on<Alert, Answer>([](KernelId, const Alert& m) -> Result<Answer> {
+      return Answer{m.number, filled<304>(m.number)};
+    });
+    victim_->on<Parcel>([this](Incoming& incoming, const Parcel& m) {
+      const auto lent = incoming.loan.bytes();
+      bool right = true;  // all of it can be read
+      for (const std::byte byte : lent) right &= byte == static_cast<std::byte>(m.number.get());
+      VERIFY(incoming.from == liar_id || (right && !lent.empty()));
+      if (held_.size() < 16 && m.number % 2 == 0) held_.push_back(std::move(incoming.loan));
+      take(incoming.from, m.number);
+    });
+    friend_->on<Alert, Answer>([](KernelId, const Alert& m) -> Result<Answer> {
+      return Answer{m.number, filled<304>(m.number)};
+    });
     friend_->on<Note>([this](KernelId, const Note& m) { VERIFY(m.number == to_friend_taken_++); });
     friend_->on<Ask, Answer>([](KernelId, const Ask& m) -> Result<Answer> {
       return Answer{m.number, filled<304>(m.number)};
@@ -129,7 +165,7 @@ class World {
 
  private:
   void step(Input& input) {
-    switch (const u8 choice = input.byte(); choice % 22) {
+    switch (const u8 choice = input.byte(); choice % 28) {
       case 0:
       case 1:
         return from_liar(input);
@@ -166,6 +202,7 @@ class World {
       case 14:
         return restart_liar();
       case 15:
+        held_.clear();
         return kept_.clear();
       case 16:
         return flip(true, input);
@@ -173,6 +210,20 @@ class World {
         return flip(false, input);
       case 18:
         return splice(input.byte());
+      case 22:
+        return urgent_from_liar(input.byte());
+      case 23:
+        return alert(choice >= 128 ? liar_id : friend_id, input.byte());
+      case 24:
+        return lend_from_friend();
+      case 25:
+        return cancel(input.byte());
+      case 26:
+        (void)lend(*liar_, victim_id, input.byte());
+        return;
+      case 27:
+        (void)lend(*victim_, liar_id, choice);
+        return;
       default:
         return forge(input);
     }
@@ -183,6 +234,7 @@ class World {
     const u8 what = input.byte();
     for (u32 i = 0; i <= what / 4U % 16U; ++i) {
       const u64 number = input.ended() ? 7 : input.byte();
+      if (what >= 224) (void)lend(*liar_, victim_id, number);
       if (what % 4 == 0) (void)liar_->send(victim_id, Page{number, filled<1000>(number)});
       if (what % 4 == 1) (void)liar_->send(victim_id, Note{number});
       if (what % 4 >= 2) {
@@ -201,6 +253,43 @@ class World {
     }
     if (what >= 128) victim_->flush();
   }
+  void urgent_from_liar(u8 what) {
+    for (u32 i = 0; i <= what / 2U % 8U; ++i) {
+      if (what % 2 == 0) {
+        (void)liar_->send(victim_id, Alarm{what});
+      } else {
+        (void)liar_->request<Alert, Answer>(victim_id, Alert{what}, Time::never(),
+                                            [](Result<Answer>) {});
+      }
+    }
+  }
+  // Also to the friend, whose alarms come in order among themselves.
+  void alert(KernelId whom, u8 what) {
+    ask<Alert>(whom, what);
+    if (friend_->send(victim_id, Alarm{alarms_sent_})) ++alarms_sent_;
+    friend_->flush();
+  }
+  static bool lend(Messenger& from, KernelId to, u64 number) {
+    auto buffer = from.allocate(to, 1 + number * 97 % 9'000);
+    if (!buffer) return false;
+    std::ranges::fill(buffer.value().bytes(), static_cast<std::byte>(number));
+    const std::array<std::byte, 3> tail{};
+    return bool(from.send(to, Parcel{number}, {.tail = tail, .lend = &buffer.value()}));
+  }
+  void lend_from_friend() {
+    if (lend(*friend_, victim_id, from_friend_sent_)) ++from_friend_sent_;
+    friend_->flush();
+  }
+  // One of the victim's latest requests.
+  void cancel(u8 which) {
+    if (ids_.empty()) return;
+    const auto& [id, index] =
+        ids_[ids_.size() - 1 - which % std::min<std::size_t>(ids_.size(), 16)];
+    const u8 before = asked_[index];
+    const bool waited = victim_->cancel(id);
+    VERIFY(asked_[index] == before + (waited ? 1 : 0));
+  }
+  template <typename Request = Ask>
   void ask(KernelId whom, u8 what) {
     const std::size_t index = asked_.size();
     const Time deadline =
@@ -210,13 +299,19 @@ class World {
       VERIFY(asked_[index] == 1);
       if (!reply) {
         const int code = reply.error().code;
-        VERIFY(code > 0 && code < 65'536 && (whom != friend_id || code == ETIMEDOUT));
+        VERIFY(code > 0 && code < 65'536 &&
+               (whom != friend_id || code == ETIMEDOUT || code == ECANCELED));
       } else if (whom == friend_id) {
         VERIFY(reply.value().number == index && reply.value().bytes == filled<304>(index));
       }
     };
     asked_.push_back(0);
-    if (!victim_->request<Ask, Answer>(whom, Ask{index}, deadline, done)) asked_.back() = 1;
+    const auto sent = victim_->request<Request, Answer>(whom, Request{index}, deadline, done);
+    if (sent) {
+      ids_.push_back({sent.value(), index});
+    } else {
+      asked_.back() = 1;
+    }
   }
   void from_friend(u8 what) {
     const u64 number = from_friend_sent_;
@@ -232,7 +327,10 @@ class World {
     friend_->flush();
     if (from_friend_sent_ != from_friend_taken_) VERIFY(victim_->anything_pending());
   }
-  void poll_victim(u8 budget) { VERIFY(victim_->poll(now_, budget) <= budget); }
+  void poll_victim(u8 budget) {
+    constexpr std::size_t urgent = 16 * kernels;  // whatever the budget
+    VERIFY(victim_->poll(now_, budget) <= std::max<std::size_t>(budget, urgent));
+  }
   void take(KernelId from, u64 number) {
     VERIFY(from == friend_id || from == liar_id);
     if (from == friend_id) VERIFY(number == from_friend_taken_++);
@@ -317,8 +415,8 @@ class World {
   void finish() {
     victim_->set_armed(false);
     for (int round = 0; round < 1'000; ++round) {
-      const bool all =
-          from_friend_taken_ == from_friend_sent_ && to_friend_taken_ == to_friend_sent_;
+      const bool all = from_friend_taken_ == from_friend_sent_ &&
+                       to_friend_taken_ == to_friend_sent_ && alarms_taken_ == alarms_sent_;
       if (all && round > 2) break;
       VERIFY(round < 999);
       friend_->poll(now_, 1'000);
@@ -337,14 +435,25 @@ class World {
     VERIFY(victim_->outstanding_requests() == 0);
     for (const u8 times : asked_) VERIFY(times == 1);
     asked_.clear();
+    ids_.clear();
     kept_.clear();  // answers to the dead go nowhere
+    held_.clear();
+    victim_->flush();
+    VERIFY(friend_->allocate(victim_id, Links::default_bulk_bytes));  // every loan has come back
   }
 
   Time now_;
   std::deque<u8> asked_;  // by request: how often it ended
   u64 from_friend_sent_ = 0, from_friend_taken_ = 0, to_friend_sent_ = 0, to_friend_taken_ = 0;
+  u64 alarms_sent_ = 0, alarms_taken_ = 0;
   std::unique_ptr<Messenger> victim_, friend_, liar_;
   std::vector<ReplyToken<Answer>> kept_;  // after victim_: ends before it
+  std::vector<Loan> held_;                // likewise
+  struct Asked {
+    RequestId id;
+    std::size_t index = 0;
+  };
+  std::vector<Asked> ids_;
   u32 liar_epoch_ = 0, lives_ = 0;
   std::span<std::byte> memory_;  // what the liar writes for the victim
   std::vector<std::byte> fresh_, told_before_;

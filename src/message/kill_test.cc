@@ -210,7 +210,17 @@ struct KilledSender : testing::Test {
   static u64 place(pid_t pid) {
     return static_cast<u64>(::ptrace(PTRACE_PEEKUSER, pid, offsetof(user, regs.rip), nullptr));
   }
+  // The shortest of three: what was read again (a clock that ticked) is not in every run.
   void learn_path(Call which) {
+    std::vector<Place> shortest;
+    for (int i = 0; i < 3; ++i) {
+      walk_path(which);
+      if (skip) return;
+      if (shortest.empty() || path.size() < shortest.size()) shortest = path;
+    }
+    path = std::move(shortest);
+  }
+  void walk_path(Call which) {
     path.clear();
     const pid_t pid = start(which);
     skip = pid == 0;

@@ -24,14 +24,14 @@ inline constexpr u32 max_loans = 1'024;  // lent and not returned, a direction; 
 //   +--------+--------+----+----+--+--+----+---------------------------------+
 //   |sequence|  tag   |type|len |k |fl|detl|  payload, first 48 bytes        |
 //   +--------+--------+----+----+--+--+----+---------------------------------+
-//   |sequence|  payload, 60 bytes more in every further line of the run      |
-//   +--------+---------------------------------------------------------------+
-// The line at ring index i (counted from 0, modulo 2^32) is published by sequence = i + 1. At
-// creation it holds i + 1 - slots, so that a line is at any time either published, or exactly one
-// lap old, or forged.
+//   |  payload, 64 bytes more in every further line of the run               |
+//   +------------------------------------------------------------------------+
+// The run that begins with the line at ring index i (counted from 0, modulo 2^32) is published by
+// sequence = i + 1. Before that the line holds i + 1 - slots, so that where a run may begin there
+// is at any time either one, or exactly one lap's age, or a forgery.
 struct alignas(cache_line_bytes) Slot {
   static constexpr std::size_t first_payload = 48;
-  static constexpr std::size_t more_payload = 60;
+  static constexpr std::size_t more_payload = 64;
 
   le<u32> sequence;
   le<u32> tag;  // of a request and what answers it; chosen by the requester
@@ -63,6 +63,13 @@ constexpr u32 lines_for(std::size_t length) {
   return 1 + static_cast<u32>((length - Slot::first_payload + Slot::more_payload - 1) /
                               Slot::more_payload);
 }
+// Bytes of payload, of a run that begins at place `at`, that lie before the ring's end; the rest
+// goes on at its beginning.
+template <u32 slots>
+constexpr std::size_t payload_before_end(u32 at) {
+  return std::size_t{slots - at} * sizeof(Slot) - offsetof(Slot, payload);
+}
+
 // With tail and loan.
 inline constexpr std::size_t max_payload_bytes = max_message_bytes + sizeof(LoanReference);
 inline constexpr u32 max_lines = lines_for(max_payload_bytes);
@@ -84,7 +91,7 @@ inline constexpr u32 frame_outward = 8;  // the receiver shall send it by its up
 
 struct LinkHeader {
   static constexpr u32 magic_value = 0x6c626f63;  // "cobl"
-  static constexpr u32 layout_version = 2;
+  static constexpr u32 layout_version = 3;
 
   le<u32> magic;
   le<u32> version;

@@ -103,6 +103,7 @@ Result<void> Links::add_transport(KernelId peer, std::unique_ptr<Transport> tran
   if (link == nullptr || peer == self_) return Error::of(EINVAL, "no such peer kernel");
   if (link->transport != nullptr) return Error::of(EEXIST, "the link has a transport");
   if (epoll_.valid()) TRY(transport->watch(epoll_));
+  transport->count_in(link->counters, links_[self_.value]->counters);
   transport->start(header_for(peer));
   link->transport = std::move(transport);
   link->publishes = true;
@@ -157,10 +158,13 @@ void Links::connect(Link& link, const LinkEnds& ends) {
   link.in = ends.in;
   LinkState& ours = ends.out->state;
   const LinkState& theirs = ends.in->state;
-  link.normal = {.out = MessageWriter(ends.out->slot, &theirs.normal_consumed, ends.out_start),
-                 .in = MessageReader(ends.in->slot, &ours.normal_consumed, ends.in_start)};
-  link.urgent = {.out = UrgentWriter(ends.out->urgent, &theirs.urgent_consumed, ends.out_start),
-                 .in = UrgentReader(ends.in->urgent, &ours.urgent_consumed, ends.in_start)};
+  const Stores stores = link.publishes ? Stores::words : Stores::any;
+  link.normal = {
+      .out = MessageWriter(ends.out->slot, &theirs.normal_consumed, ends.out_start, stores),
+      .in = MessageReader(ends.in->slot, &ours.normal_consumed, ends.in_start)};
+  link.urgent = {
+      .out = UrgentWriter(ends.out->urgent, &theirs.urgent_consumed, ends.out_start, stores),
+      .in = UrgentReader(ends.in->urgent, &ours.urgent_consumed, ends.in_start)};
   if (link.publishes) {  // frames are for kernels that share pages
     link.frames_out = FrameWriter();
     link.frames_in = FrameReader();

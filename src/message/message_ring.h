@@ -1,4 +1,4 @@
-// A message ring's two ends: runs of 64-byte lines with a sequence each, a run's first line last.
+// A message ring's two ends: runs of 64-byte lines, the first with a sequence, written last.
 // Model: SPSC, the line says whether it is full (FastForward); of what is written at once the first
 // line comes last, so that the reader does not fetch lines from under the writer; credits every
 // quarter ring. Why it is safe: docs/messaging.md, 3.
@@ -7,6 +7,7 @@
 
 #include <span>
 
+#include "message/line_set.h"
 #include "message/link_layout.h"
 #include "message/shared_word.h"
 
@@ -29,14 +30,25 @@ struct MessageHead {
   }
 };
 
-// Writes only, and only single words of at most 8 bytes, so the lines may lie behind a bus.
+// How a ring may be written.
+enum class Stores : u8 {
+  words,  // in single aligned words of at most 8 bytes: it may lie behind a bus
+  any,    // as is fastest
+};
+
+// Writes only.
 template <u32 slots>
 class RingWriter {
  public:
   RingWriter() = default;
   // `consumed`: the reader's credit word, at `start` too. The lines are prepared by prepare().
-  RingWriter(Slot* lines, const le<u32>* consumed, u32 start = 0)
-      : lines_(lines), consumed_(consumed), next_(start), credited_(start), held_(start) {}
+  RingWriter(Slot* lines, const le<u32>* consumed, u32 start = 0, Stores stores = Stores::words)
+      : lines_(lines),
+        consumed_(consumed),
+        stores_(stores),
+        next_(start),
+        credited_(start),
+        held_(start) {}
 
   // Gives every line of fresh memory its sequence of "one lap ago", for indices from `start`.
   static void prepare(std::span<Slot, slots> lines, u32 start = 0) {
@@ -62,8 +74,8 @@ class RingWriter {
   }
   bool credits_changed() const { return load_acquire(*consumed_) != credited_; }
 
-  // REQUIRES: room for lines_for(bytes.size()). The reader sees it after publish(), at the latest
-  // when `hold` lines more are written.
+  // REQUIRES: room for lines_for(bytes.size()). The reader sees it after publish(), or as soon as
+  // `hold` lines are written.
   template <std::size_t extent>  // constant where the caller's is, so that the copy is unrolled
   [[gnu::always_inline]] inline void write(MessageHead head,
                                            std::span<const std::byte, extent> bytes) {
@@ -72,18 +84,19 @@ class RingWriter {
     auto* line = reinterpret_cast<std::byte*>(&first);
     store_relaxed(*reinterpret_cast<le<u64>*>(line + offsetof(Slot, type)),
                   head.word(bytes.size()));
+    store_relaxed(first.tag, head.tag);
     u32 lines = 1;
     if (bytes.size() <= Slot::first_payload) {
       store_words(first.payload, bytes.data(), bytes.size());
     } else {
-      store_words(first.payload, bytes.data(), Slot::first_payload);
-      lines = write_more(std::span<const std::byte>(bytes).subspan(Slot::first_payload));
+      lines = write_long(bytes);
     }
-    store_relaxed(first.tag, head.tag);
-    if (next_ - held_ >= hold) [[unlikely]]
-      publish();
+    if (overwritten_.has(next_ + lines)) [[unlikely]]
+      restore(next_ + lines);
     if (next_ != held_) store_release(first.sequence, next_ + 1);
     next_ += lines;
+    if (next_ - held_ >= hold) [[unlikely]]
+      publish();
   }
 
   void write(MessageHead head, std::span<const std::byte> bytes) {
@@ -101,35 +114,45 @@ class RingWriter {
   // Lines between the one that is written and one that the reader has long done with, and which
   // is fetched meanwhile.
   static constexpr u32 ahead = 32;
-  // Lines held back at most.
+  // Lines held back at most, but for one long run.
   static constexpr u32 hold = 64;
 
-  // The further lines of a run; they hide behind the head, which is published after them.
-  u32 write_more(std::span<const std::byte> rest) {
-    constexpr std::size_t word = sizeof(u32);  // before the part that is aligned to 8
-    u32 lines = 1;
-    while (!rest.empty()) {
-      const u32 index = next_ + lines;
-      Slot& slot = lines_[index & mask];
-      expect_write(&lines_[(index + ahead) & mask]);
-      const std::size_t n = rest.size() < Slot::more_payload ? rest.size() : Slot::more_payload;
-      u32 start = 0;
-      std::memcpy(&start, rest.data(), n < word ? n : word);
-      __atomic_store_n(reinterpret_cast<u32*>(&slot) + 1, start, __ATOMIC_RELAXED);
-      if (n > word)
-        store_words(reinterpret_cast<std::byte*>(&slot) + 2 * word, rest.data() + word, n - word);
-      store_release(slot.sequence, index + 1);
-      rest = rest.subspan(n);
-      ++lines;
+  // The payload of a run of several lines, from the head's on; returns how many they are.
+  template <std::size_t extent>
+  [[gnu::always_inline]] inline u32 write_long(std::span<const std::byte, extent> bytes) {
+    const u32 lines = lines_for(bytes.size());
+    Slot& first = lines_[next_ & mask];
+    const std::size_t before_end = payload_before_end<slots>(next_ & mask);
+    if (bytes.size() <= before_end) [[likely]] {
+      copy(first.payload, bytes.data(), bytes.size());
+    } else {
+      copy(first.payload, bytes.data(), before_end);
+      copy(lines_, bytes.data() + before_end, bytes.size() - before_end);
     }
+    overwritten_.add(next_ + 1, lines - 1);
     return lines;
+  }
+  [[gnu::always_inline]] inline void copy(void* to, const std::byte* from, std::size_t bytes) {
+    if (stores_ == Stores::any) [[likely]] {
+      std::memcpy(to, from, bytes);
+    } else {
+      store_words(to, from, bytes);
+    }
+  }
+  // A run may begin at `index`, where a further line was: it holds payload in its sequence's place.
+  // That lap's run is consumed, whole, as there is room up to `index`.
+  void restore(u32 index) {
+    store_relaxed(lines_[index & mask].sequence, index + 1 - slots);
+    overwritten_.remove(index);
   }
 
   Slot* lines_ = nullptr;
   const le<u32>* consumed_ = nullptr;
-  u32 next_ = 0;      // index of the next line to write
-  u32 credited_ = 0;  // what the reader is known to have consumed; at most next_
-  u32 held_ = 0;      // the first line written and not shown; next_: none
+  Stores stores_ = Stores::words;
+  u32 next_ = 0;                // index of the next line to write
+  u32 credited_ = 0;            // what the reader is known to have consumed; at most next_
+  u32 held_ = 0;                // the first line written and not shown; next_: none
+  LineSet<slots> overwritten_;  // written last as further lines: their sequences are gone
 };
 
 enum class Taken { nothing, one, fault };
@@ -160,8 +183,8 @@ class RingReader {
       return Taken::fault;
     u32 lines = 1;
     if (head.length > Slot::first_payload) {
-      lines = take_more(head, scratch);
-      if (lines == 0) return Taken::fault;
+      lines = lines_for(head.length);
+      take_long(head.length, scratch);
     }
     next_ += lines;
     if (uncredited() >= credit_every) publish_credits();
@@ -179,25 +202,13 @@ class RingReader {
 
  private:
   static constexpr u32 mask = slots - 1;
-  // Returns the lines of the whole run, 0 if a further line is not there: an honest writer
-  // published it before the head.
-  u32 take_more(const Slot& head, std::byte* scratch) {
-    const u32 whole = lines_for(head.length);  // all there: the head was published last
-    for (u32 i = 1; i < whole; ++i) __builtin_prefetch(&lines_[(next_ + i) & mask]);
-    std::memcpy(scratch, head.payload, Slot::first_payload);
-    std::size_t done = Slot::first_payload;
-    u32 lines = 1;
-    while (done < head.length) {
-      const u32 index = next_ + lines;
-      const Slot& slot = lines_[index & mask];
-      if (load_acquire(slot.sequence) != index + 1) return 0;
-      const std::size_t left = head.length - done;
-      const std::size_t n = left < Slot::more_payload ? left : Slot::more_payload;
-      copy_once(scratch + done, reinterpret_cast<const std::byte*>(&slot) + sizeof(u32), n);
-      done += n;
-      ++lines;
-    }
-    return lines;
+  // The payload of a run of several lines, all of which were written before its head was shown.
+  void take_long(std::size_t length, std::byte* scratch) {
+    const Slot& first = lines_[next_ & mask];
+    const std::size_t before_end = payload_before_end<slots>(next_ & mask);
+    const std::size_t n = length < before_end ? length : before_end;
+    copy_once(scratch, first.payload, n);
+    if (n < length) copy_once(scratch + n, lines_, length - n);
   }
 
   const Slot* lines_ = nullptr;

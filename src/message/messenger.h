@@ -213,7 +213,8 @@ class Messenger {
   Result<Buffer> allocate(KernelId to, u64 bytes);
 
   // --- The loop.
-  // Delivers at most `budget` messages, fairly between peers, and fires the deadlines up to `now`;
+  // Delivers at most `budget` messages, fairly between peers, but up to 16 urgent ones of each peer
+  // whatever the budget, and fires the deadlines up to `now`;
   // returns how many messages it delivered.
   std::size_t poll(Time now, std::size_t budget);
   Time next_deadline() const {

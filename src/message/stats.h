@@ -82,11 +82,48 @@ enum class Refusal : u8 {
 };
 inline constexpr std::size_t refusals = 18;
 
+// Why a connection of the socket transport was turned away or cut.
+enum class StreamRefusal : u8 {
+  none = 0,
+  wrong_key,
+  wrong_magic,
+  wrong_version,
+  wrong_cob,
+  wrong_kernel,  // not for us, not known here, or not the one that the key was for
+  second_peer,   // claims the number of a kernel that is another, or a later one
+  old_attempt,   // a connection older than the one we have, or a copy of it
+  bad_length,    // truncated or oversized
+  unknown_record,
+  bad_record,  // an index, offset, count or credit that cannot be
+  too_late,    // did not authenticate in time
+  too_many,    // waited longest among too many that have not authenticated
+  too_large,   // its bulk area
+  by_peer,     // we were turned away
+};
+inline constexpr std::size_t stream_refusals = 15;
+
+// How a peer can break the rules of a stream. It is reset with EPROTO; the link goes on, since
+// nobody else is harmed.
+enum class StreamBreach : u8 {
+  opened_twice,   // a second open of one that is still open
+  bad_window,     // outside the bounds
+  too_early,      // before the answer to open
+  not_its_own,    // another stream's number as its sender
+  beyond_window,  // more bytes than were credited
+  after_end,      // bytes, or another end
+  bad_loan,       // too short, or with a tail
+  bad_credit,     // for what was not sent
+  bad_reason,     // of a reset: no errno
+};
+inline constexpr std::size_t stream_breaches = 9;
+
 enum class TransportKind : u8 { none, self, coherent, window, socket, simulated, other };
 
 const char* name_of(Failure failure);
 const char* name_of(Refusal refusal);
 const char* name_of(TransportKind kind);
+const char* name_of(StreamRefusal refusal);
+const char* name_of(StreamBreach breach);
 
 // Requests that were answered, by the time from request() to the answer's delivery, as far as the
 // loop's own clock tells: from the `now` of the last poll() before the request to the `now` of the
@@ -154,7 +191,22 @@ struct alignas(cache_line_bytes) PeerStats {
   Counter loans_in;        // lent by the peer
   Counter loan_bytes_in;
   CounterOf<Refusal, refusals> refused;
-  Counter reserved_too[6];
+  // Connections of the socket transport. Those of strangers: at the kernel's own PeerStats.
+  CounterOf<StreamRefusal, stream_refusals> connections_refused;
+  // Streams.
+  Counter streams_opened;
+  Counter streams_accepted;
+  Counter streams_refused;  // by us
+  Counter stream_resets_in;
+  Counter stream_resets_out;
+  Counter stream_strays;  // messages for streams that are no more, or never were
+  Counter stream_bytes_in;
+  Counter stream_bytes_out;
+  Counter stream_loans_out;
+  Counter stream_window_full;  // writes cut short
+  Counter stream_ring_full;    // likewise
+  CounterOf<StreamBreach, stream_breaches> stream_breached;
+  Counter reserved_too[3];
   RoundTrips round_trips;  // of requests to the peer
 
   // True the first time: worth a line in the log.
@@ -163,9 +215,9 @@ struct alignas(cache_line_bytes) PeerStats {
     return refused[why] == 1;
   }
 };
-static_assert(sizeof(PeerStats) == 5 * 64 + 3 * 64 + 64 + 128 * 8);
+static_assert(sizeof(PeerStats) == 12 * 64 + 64 + 128 * 8);
 
-// What only counts up, by name; beside it there are the counters by priority, failure and refusal.
+// What only counts up, by name; beside it there are the counters by priority and by cause.
 struct StatsField {
   const char* name;
   Counter PeerStats::* counter;
@@ -195,11 +247,22 @@ inline constexpr auto stats_fields = std::to_array<StatsField>({
     {"loans_returned", &PeerStats::loans_returned},
     {"loans_in", &PeerStats::loans_in},
     {"loan_bytes_in", &PeerStats::loan_bytes_in},
+    {"streams_opened", &PeerStats::streams_opened},
+    {"streams_accepted", &PeerStats::streams_accepted},
+    {"streams_refused", &PeerStats::streams_refused},
+    {"stream_resets_in", &PeerStats::stream_resets_in},
+    {"stream_resets_out", &PeerStats::stream_resets_out},
+    {"stream_strays", &PeerStats::stream_strays},
+    {"stream_bytes_in", &PeerStats::stream_bytes_in},
+    {"stream_bytes_out", &PeerStats::stream_bytes_out},
+    {"stream_loans_out", &PeerStats::stream_loans_out},
+    {"stream_window_full", &PeerStats::stream_window_full},
+    {"stream_ring_full", &PeerStats::stream_ring_full},
 });
 
 struct alignas(cache_line_bytes) StatsHeader {
   static constexpr u32 magic_value = 0x73626f63;  // "cobs", and the byte order
-  static constexpr u32 layout_version = 1;
+  static constexpr u32 layout_version = 2;
 
   u32 magic = 0;  // stored last
   u32 version = layout_version;

@@ -38,6 +38,23 @@ const char* name_of(Refusal refusal) {
   return names[static_cast<std::size_t>(refusal)];
 }
 
+const char* name_of(StreamRefusal refusal) {
+  constexpr std::array names{"none",       "wrong_key",      "wrong_magic", "wrong_version",
+                             "wrong_cob",  "wrong_kernel",   "second_peer", "old_attempt",
+                             "bad_length", "unknown_record", "bad_record",  "too_late",
+                             "too_many",   "too_large",      "by_peer"};
+  static_assert(names.size() == stream_refusals);
+  return names[static_cast<std::size_t>(refusal)];
+}
+
+const char* name_of(StreamBreach breach) {
+  constexpr std::array names{"opened_twice", "bad_window",    "too_early",
+                             "not_its_own",  "beyond_window", "after_end",
+                             "bad_loan",     "bad_credit",    "bad_reason"};
+  static_assert(names.size() == stream_breaches);
+  return names[static_cast<std::size_t>(breach)];
+}
+
 const char* name_of(TransportKind kind) {
   constexpr std::array names{"none", "self", "coherent", "window", "socket", "simulated", "other"};
   const auto index = static_cast<std::size_t>(kind);

@@ -38,8 +38,11 @@ class Transport {
 
   // What statistics call it.
   virtual TransportKind kind() const { return TransportKind::other; }
-  // Called once, before all others. `mine` is the header of each session's `out`; its to_epoch is
-  // the transport's to fill in.
+  // Called before start(), if somebody counts. Refused connections are counted in `peer`, or where
+  // it is not known that they are the peer's, in `own`. Both outlive the transport.
+  virtual void count_in(PeerStats& /*peer*/, PeerStats& /*own*/) {}
+  // Called once, before all others but count_in(). `mine` is the header of each session's `out`;
+  // its to_epoch is the transport's to fill in.
   virtual void start(const LinkHeader& mine) = 0;
   // Receives, sends what could not leave before, keeps heartbeat and lease, opens sessions.
   virtual void poll(Time now) = 0;

@@ -441,7 +441,7 @@ struct OldStatus {
 struct NewStatus {
   static constexpr MessageType type{159};
   le<u64> number;
-  Bytes<4'000> more;
+  Bytes<4'160> more;
 };
 
 TEST(Versions, AReplyThatHasOutgrownTheUrgentRingIsRefusedNotWaitedFor) {

@@ -22,12 +22,11 @@ constexpr u64 bulk_bytes = 65'536;
 
 struct Word {
   static constexpr MessageType type{1};
+  static constexpr bool may_lend = true;  // bytes of the value `place`
   le<u32> from_epoch;
   le<u32> to_epoch;
   le<u64> session;  // of the sender, its own in all the run
   le<u64> place;    // in that session
-  le<u64> lent;     // bytes of bulk, all of the value `place`; 0: none
-  le<u64> offset;
 };
 struct Call {
   static constexpr MessageType type{2};
@@ -55,7 +54,6 @@ struct Peer {
   u32 generation = 0;
   u64 session = 0;  // that we send in
   u64 next = 0;
-  u64 bulk_used = 0;
   u64 in_session = 0;  // that we receive from
   u64 in_next = 0;
   std::set<u64> seen;  // sessions
@@ -70,6 +68,7 @@ struct Kernel {
   std::array<StreamTransport*, kernels> transports{};
   std::array<Peer, kernels> peers;
   std::vector<u8> ended;  // of each request, how often
+  std::vector<Loan> held;
   Time stopped_until{};
 
   Kernel(World& world, u16 id, u32 own_epoch);
@@ -99,6 +98,7 @@ class World {
   void talk(Kernel& kernel);
   void talk_to(Kernel& kernel, u16 to);
   void step(bool talking);
+  bool all_returned();
 
   u64 seed_;
   Random random_;
@@ -114,16 +114,18 @@ class World {
 
 Kernel::Kernel(World& world, u16 id, u32 own_epoch) : number(id), epoch(own_epoch) {
   messenger = Messenger::create(KernelId(id), own_epoch, kernels).release_value();
-  messenger->on<Word>([this, &world](KernelId from, const Word& word) {
+  messenger->on<Word>([this, &world](Incoming& incoming, const Word& word) {
     EXPECT_EQ(word.to_epoch, epoch) << "seed " << world.seed_;
-    EXPECT_EQ(word.from_epoch, messenger->peer_epoch(from)) << "seed " << world.seed_;
-    expect_next(from, word.session, word.place);
+    EXPECT_EQ(word.from_epoch, messenger->peer_epoch(incoming.from)) << "seed " << world.seed_;
+    expect_next(incoming.from, word.session, word.place);
     ++world.words;
-    if (word.lent == 0) return;
-    world.bulk += word.lent;
-    const std::byte* in = messenger->links().find(from)->in->bulk() + word.offset;
-    for (u64 i = 0; i < word.lent; ++i)
-      ASSERT_EQ(in[i], static_cast<std::byte>(word.place.get())) << "seed " << world.seed_;
+    if (!incoming.loan.valid()) return;
+    const auto lent = incoming.loan.bytes();
+    world.bulk += lent.size();
+    for (const std::byte byte : lent)
+      ASSERT_EQ(byte, static_cast<std::byte>(word.place.get())) << "seed " << world.seed_;
+    if (world.random_.below(2) == 0) held.push_back(std::move(incoming.loan));
+    if (held.size() > world.random_.below(6)) held.erase(held.begin());
   });
   messenger->on<Long>([this](KernelId from, const Long& message) {
     EXPECT_EQ(message.bytes[699], static_cast<u8>(message.place));
@@ -212,15 +214,12 @@ void World::talk_to(Kernel& kernel, u16 to) {
   if (peer.generation != link.generation) {
     peer.generation = link.generation;
     peer.session = ++sessions_;
-    peer.next = peer.bulk_used = 0;
+    peer.next = 0;
   }
   Word word{.from_epoch = kernel.epoch,
             .to_epoch = kernel.messenger->peer_epoch(KernelId(to)),
             .session = peer.session,
-            .place = peer.next,
-            .lent = 0,
-            .offset = 0};
-  const u64 lent = random_.below(4'000);
+            .place = peer.next};
   switch (random_.below(8)) {
     case 0: {
       Long message{.session = peer.session, .place = peer.next, .bytes = {}};
@@ -243,14 +242,13 @@ void World::talk_to(Kernel& kernel, u16 to) {
       if (asked) kernel.ended.push_back(0);
       return;
     }
-    case 2:
-      if (peer.bulk_used + lent > bulk_bytes) break;
-      std::fill_n(link.ends.bulk + peer.bulk_used, lent, static_cast<std::byte>(peer.next));
-      word.lent = lent;
-      word.offset = peer.bulk_used;
-      peer.bulk_used += lent;
-      kernel.transports[to]->lend(word.offset, lent);
-      break;
+    case 2: {
+      auto buffer = kernel.messenger->allocate(KernelId(to), 1 + random_.below(9'000));
+      if (!buffer) break;  // all is lent
+      std::ranges::fill(buffer.value().bytes(), static_cast<std::byte>(peer.next));
+      peer.next += bool(kernel.messenger->send(KernelId(to), word, {.lend = &buffer.value()}));
+      return;
+    }
     default:
       break;
   }
@@ -273,6 +271,18 @@ void World::step(bool talking) {
     if (talking) talk(*kernel);
     kernel->messenger->flush();
   }
+}
+
+// The whole of each bulk area can be had again.
+bool World::all_returned() {
+  for (const auto& kernel : kernels_) kernel->held.clear();
+  for (const auto& kernel : kernels_) {
+    for (u16 to = 0; to < kernels; ++to) {
+      if (to != kernel->number && !kernel->messenger->allocate(KernelId(to), bulk_bytes))
+        return false;
+    }
+  }
+  return true;
 }
 
 void World::run() {
@@ -300,8 +310,11 @@ void World::run() {
     }
     return true;
   };
+  for (const auto& kernel : kernels_) kernel->held.clear();
   for (int i = 0; i < 5'000 && !quiet(); ++i) step(false);
   EXPECT_TRUE(quiet()) << "not all is there after all is healed";
+  for (int i = 0; i < 5'000 && !all_returned(); ++i) step(false);
+  EXPECT_TRUE(all_returned()) << "a loan has not come back";
   for (const auto& kernel : kernels_) {
     for (const u8 times : kernel->ended) EXPECT_EQ(times, 1);
     for (const StreamTransport* transport : kernel->transports) {

@@ -146,7 +146,7 @@ bool StreamTransport::step_greeting() {
 
 void StreamTransport::on_bye(std::span<const std::byte> body) {
   const auto bye = read_as<Bye>(body);
-  const u32 refusal = bye.refusal < refusal_count ? u32{bye.refusal} : 0;
+  const u32 refusal = bye.refusal < stream_refusals ? u32{bye.refusal} : 0;
   if (refusal != 0)
     refusals_.count(StreamRefusal::by_peer, name_of(static_cast<StreamRefusal>(refusal)),
                     header_.to);

@@ -6,28 +6,6 @@
 
 namespace cob::message {
 
-const char* name_of(StreamRefusal refusal) {
-  constexpr std::array<const char*, refusal_count> names = {
-      "none",
-      "wrong key",
-      "no stream of cob's",
-      "another version of the stream's format",
-      "another cob",
-      "not the kernel it should be",
-      "a second peer with a kernel's number",
-      "an older connection, or a copy",
-      "truncated or oversized",
-      "unknown record",
-      "impossible record",
-      "did not authenticate in time",
-      "too many that have not authenticated",
-      "bulk area too large",
-      "refused by the peer",
-  };
-  const auto index = static_cast<std::size_t>(refusal);
-  return index < names.size() ? names[index] : "unknown";
-}
-
 StreamRefusal check_head(const RecordHead& head, bool greeting) {
   const u32 bytes = head.bytes;
   const auto exactly = [&](std::size_t n) {

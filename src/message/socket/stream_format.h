@@ -8,6 +8,7 @@
 #include <span>
 
 #include "message/link_layout.h"
+#include "message/stats.h"
 
 namespace cob::message {
 
@@ -93,27 +94,6 @@ struct Bye {
 struct Piece {
   le<u64> offset;  // into the bulk area
 };
-
-// Why a connection was turned away or cut.
-enum class StreamRefusal : u8 {
-  none = 0,
-  wrong_key,
-  wrong_magic,
-  wrong_version,
-  wrong_cob,
-  wrong_kernel,  // not for us, not known here, or not the one that the key was for
-  second_peer,   // claims the number of a kernel that is another, or a later one
-  old_attempt,   // a connection older than the one we have, or a copy of it
-  bad_length,    // truncated or oversized
-  unknown_record,
-  bad_record,  // an index, offset, count or credit that cannot be
-  too_late,    // did not authenticate in time
-  too_many,    // waited longest among too many that have not authenticated
-  too_large,   // its bulk area
-  by_peer,     // we were turned away
-};
-inline constexpr std::size_t refusal_count = 15;
-const char* name_of(StreamRefusal refusal);
 
 // The head of a record that may follow; `greeting`: hello, open and bye alone, else all but the
 // first two.

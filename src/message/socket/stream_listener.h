@@ -36,6 +36,8 @@ class StreamListener {
   void serve(KernelId peer, StreamHost& host);
   void forget(KernelId peer);
 
+  // What is refused is counted in `stats` too, which outlives the listener.
+  void count_in(PeerStats& stats) { refusals_.count_in(stats); }
   // Called by each host's poll(); works once for each `now`.
   void poll(Time now);
   Time next_deadline() const;

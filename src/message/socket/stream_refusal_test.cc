@@ -78,8 +78,14 @@ class Strangers : public ::testing::TestWithParam<Kind> {
   Pair pair{GetParam()};
   std::unique_ptr<StreamDialer> dialer = pair.dialer();
   void SetUp() override { pair.end[0].reset(); }  // the true one says nothing
+  // What is not known to be the peer's is counted at the kernel itself.
   u64 refused(StreamRefusal refusal) const {
-    return pair.listener->refusals()[refusal] + pair.transport(1).refusals()[refusal];
+    const u64 strangers = pair.listener->refusals()[refusal];
+    const u64 of_peer = pair.transport(1).refusals()[refusal];
+    const Messenger& messenger = *pair.end[1]->messenger;
+    EXPECT_EQ(messenger.counters(KernelId(1)).connections_refused[refusal], strangers);
+    EXPECT_EQ(messenger.counters(KernelId(0)).connections_refused[refusal], of_peer);
+    return strangers + of_peer;
   }
   // A session's peer that says this is cut off with EPROTO.
   void expect_fault(StreamRefusal refusal, RecordKind kind, u8 ring, u16 count,

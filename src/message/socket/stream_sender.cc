@@ -153,17 +153,12 @@ void StreamSender::compose_lines(RingName ring, Cursor<slots>& cursor, Allowed a
       ++count;
       continue;
     }
-    to += Slot::first_payload;
-    const u32 lines = lines_for(length);
-    std::size_t left = length - Slot::first_payload;
-    for (u32 i = 1; i < lines; ++i) {
-      const std::size_t n = std::min(left, Slot::more_payload);
-      const Slot& more = cursor.lines[(cursor.next + i) % slots];
-      std::memcpy(to, reinterpret_cast<const std::byte*>(&more) + sizeof more.sequence, n);
-      to += n;
-      left -= n;
-    }
-    cursor.next += lines;
+    const u32 at = cursor.next % slots;
+    const std::size_t n = std::min(length, payload_before_end<slots>(at));
+    std::memcpy(to, head.payload, n);
+    std::memcpy(to + n, cursor.lines, length - n);
+    to += length;
+    cursor.next += lines_for(length);
     ++count;
   }
   if (count > 0) end_record(RecordKind::lines, ring, count, static_cast<std::size_t>(to - body));

@@ -30,6 +30,11 @@ StreamTransport::~StreamTransport() {
   if (listener_ != nullptr) listener_->forget(KernelId(header_.to));
 }
 
+void StreamTransport::count_in(PeerStats& peer, PeerStats& own) {
+  refusals_.count_in(peer);
+  if (listener_ != nullptr) listener_->count_in(own);
+}
+
 void StreamTransport::start(const LinkHeader& mine) {
   header_ = mine;
   VERIFY(dials() == (header_.from < header_.to));

@@ -30,6 +30,7 @@ class StreamTransport final : public Transport, private StreamHost {
   StreamTransport(const StreamTransportOptions& options, std::shared_ptr<StreamListener> listener);
   ~StreamTransport() override;
 
+  void count_in(PeerStats& peer, PeerStats& own) override;
   void start(const LinkHeader& mine) override;
   void poll(Time now) override;
   Time next_deadline() const override;

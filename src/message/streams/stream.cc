@@ -118,7 +118,7 @@ void Streams::finish_open(StreamId id, const Result<StreamOpened>& reply) {
     stream->remote = StreamId(reply.value().stream);
     stream->window_out = reply.value().window;
     stream->phase = Phase::open;
-    ++counters_.opened;
+    ++stats(stream->peer).streams_opened;
     if (stream->wants_write) set_ready(*stream);
     opened(id);
     return;
@@ -165,7 +165,7 @@ void Streams::take_open(KernelId from, const StreamOpen& open, ReplyToken<Stream
     }
   }
   if (refused != 0) {
-    ++counters_.refused;
+    ++stats(from).streams_refused;
     token.fail(refused);
     return;
   }
@@ -180,11 +180,11 @@ void Streams::take_open(KernelId from, const StreamOpen& open, ReplyToken<Stream
     fail(*stream, ECONNRESET);
     remove_if_over(*stream);
   } else if (taken.is_error() || !stream->held) {
-    ++counters_.refused;
+    ++stats(from).streams_refused;
     remove(*stream);
     token.fail(taken.is_error() ? taken.error().code : ECONNABORTED);
   } else {
-    ++counters_.accepted;
+    ++stats(from).streams_accepted;
     stream->phase = Phase::open;
     token.answer({.stream = stream->id.value, .window = options_.window_bytes});
     if (stream->wants_write) set_ready(*stream);
@@ -237,7 +237,7 @@ void Streams::end_with(StreamState& stream, int reason, int error) {
   fail(stream, error);
   stream.owes = Farewell::reset;
   stream.reason = reason;
-  ++counters_.resets_out;
+  ++stats(stream.peer).stream_resets_out;
   owe(stream);
 }
 
@@ -261,15 +261,33 @@ void Streams::fail(StreamState& stream, int error) {
   }
 }
 
+StreamCounters Streams::counters() const {
+  StreamCounters sum;
+  for (const PeerStreams& peer : peers_) {
+    const PeerStats& stats = this->stats(peer.peer);
+    sum.opened += stats.streams_opened;
+    sum.accepted += stats.streams_accepted;
+    sum.refused += stats.streams_refused;
+    sum.resets_in += stats.stream_resets_in;
+    sum.resets_out += stats.stream_resets_out;
+    sum.strays += stats.stream_strays;
+    sum.bytes_in += stats.stream_bytes_in;
+    sum.bytes_out += stats.stream_bytes_out;
+    sum.loans_out += stats.stream_loans_out;
+    sum.window_full += stats.stream_window_full;
+    sum.ring_full += stats.stream_ring_full;
+    for (std::size_t i = 0; i < stream_breaches; ++i)
+      sum.breaches.counter[i] += stats.stream_breached.counter[i];
+  }
+  return sum;
+}
+
 void Streams::count(KernelId peer, StreamBreach breach) {
-  static constexpr std::array<const char*, stream_breaches> text = {
-      "opened twice",          "impossible window", "too early",
-      "not its own",           "beyond its window", "after its end",
-      "loan out of the rules", "impossible credit", "reset without a reason"};
-  if (counters_.breaches[breach] == 0)
-    COB_LOG(warn, "kernel {}: broke a stream of kernel {}: {}", messenger_.links().self().value,
-            peer.value, text[static_cast<std::size_t>(breach)]);
-  ++counters_.breaches[breach];
+  Counter& counter = stats(peer).stream_breached[breach];
+  if (counter == 0)
+    COB_LOG(warn, "kernel {}: kernel {} broke a stream: {}", messenger_.links().self().value,
+            peer.value, name_of(breach));
+  ++counter;
 }
 
 void Streams::break_off(StreamState& stream, StreamBreach breach) {
@@ -291,13 +309,13 @@ void Streams::take_reset(KernelId from, const StreamReset& reset) {
       if (stream->accepted && stream->remote.value == reset.from && stream->phase == Phase::open)
         break;
     }
-    if (stream == nullptr) ++counters_.strays;
+    if (stream == nullptr) ++stats(from).stream_strays;
   } else {
     stream = addressed(from, reset.to, reset.from);
   }
   if (stream == nullptr) return;
   if (!is_errno(reset.reason)) return break_off(*stream, StreamBreach::bad_reason);
-  ++counters_.resets_in;
+  ++stats(from).stream_resets_in;
   fail(*stream, static_cast<int>(reset.reason));
   remove_if_over(*stream);
 }

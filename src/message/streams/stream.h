@@ -18,21 +18,7 @@ struct StreamOptions {
   u32 lend_from_bytes = min_stream_loan;  // a write of at least so much goes by loan if it can
 };
 
-// How a peer can break the rules of a stream. It is reset with EPROTO; the link goes on, since
-// nobody else is harmed.
-enum class StreamBreach : u8 {
-  opened_twice,   // a second open of one that is still open
-  bad_window,     // outside the bounds
-  too_early,      // before the answer to open
-  not_its_own,    // another stream's number as its sender
-  beyond_window,  // more bytes than were credited
-  after_end,      // bytes, or another end
-  bad_loan,       // too short, or with a tail
-  bad_credit,     // for what was not sent
-  bad_reason,     // of a reset: no errno
-};
-inline constexpr std::size_t stream_breaches = 9;
-
+// Of all peers together, as their PeerStats say.
 struct StreamCounters {
   u64 opened = 0, accepted = 0, refused = 0;  // refused: by us
   u64 resets_in = 0, resets_out = 0;
@@ -97,7 +83,7 @@ class Streams {
   // Whether there is one: a kernel with any does not sleep.
   bool any_ready() const { return !ready_.empty(); }
 
-  const StreamCounters& counters() const { return counters_; }
+  StreamCounters counters() const;
   // Places taken, those of closed streams whose peers have not ended included.
   std::size_t size() const { return slots_.size() - free_.size(); }
 
@@ -134,6 +120,7 @@ class Streams {
   void fail(StreamState& stream, int error);
   void end_with(StreamState& stream, int reason, int error);
   void break_off(StreamState& stream, StreamBreach breach);
+  PeerStats& stats(KernelId peer) const { return messenger_.links().find(peer)->counters; }
   void count(KernelId peer, StreamBreach breach);
   void set_ready(StreamState& stream);
 
@@ -147,7 +134,6 @@ class Streams {
   std::vector<PeerStreams> peers_;
   List<PeerStreams, &PeerStreams::active> active_;  // those with streams
   u64 round_ = 1;
-  StreamCounters counters_;
 };
 
 }  // namespace cob::message

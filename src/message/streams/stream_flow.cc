@@ -32,7 +32,7 @@ Result<std::size_t> Streams::write(StreamId id, std::span<const std::byte> bytes
   while (done < bytes.size() && stream.phase == Phase::open) {
     const std::size_t room = stream.room();
     if (room == 0) {
-      ++counters_.window_full;
+      ++stats(stream.peer).stream_window_full;
       break;
     }
     const auto n =
@@ -45,7 +45,7 @@ Result<std::size_t> Streams::write(StreamId id, std::span<const std::byte> bytes
     }
     stream.sent += static_cast<u32>(n.value());
     peer.in_flight += n.value();
-    counters_.bytes_out += n.value();
+    stats(stream.peer).stream_bytes_out += n.value();
     done += n.value();
   }
   stream.wants_write = done < bytes.size();
@@ -63,7 +63,7 @@ Result<std::size_t> Streams::write_some(PeerStreams& peer, StreamState& stream,
     if (auto buffer = messenger_.allocate(stream.peer, lent)) {
       std::memcpy(buffer.value().bytes().data(), bytes.data(), lent);
       TRY(messenger_.send(stream.peer, data, {.lend = &buffer.value()}));
-      ++counters_.loans_out;
+      ++link.counters.stream_loans_out;
       return lent;
     }
   }
@@ -99,7 +99,7 @@ bool Streams::may_use(PeerStreams& peer, StreamState& stream, Link& link, u32 li
     }
     link.starved = true;
   }
-  ++counters_.ring_full;
+  ++link.counters.stream_ring_full;
   peer.waiting.push(stream);
   return false;
 }
@@ -162,7 +162,7 @@ StreamState* Streams::addressed(KernelId from, u32 to, u32 sender) {
   look_at(from);
   StreamState* stream = find(StreamId(to));
   if (stream == nullptr || stream->peer != from) {
-    ++counters_.strays;
+    ++stats(from).stream_strays;
     return nullptr;
   }
   if (stream->phase == Phase::failed) return nullptr;  // crossed with its reset
@@ -175,12 +175,12 @@ StreamState* Streams::addressed(KernelId from, u32 to, u32 sender) {
 }
 
 void Streams::take_data(Incoming& in, const StreamData& data) {
-  const u64 strays = counters_.strays;
+  const u64 strays = stats(in.from).stream_strays;
   StreamState* stream = addressed(in.from, data.to, data.from);
   if (stream == nullptr) {
     // Only by a reset can a stream have gone before its peer ended it: told again, if there is
     // room, so that nobody is left with half of one. Nothing ever answers a reset.
-    if (counters_.strays != strays)
+    if (stats(in.from).stream_strays != strays)
       (void)messenger_.send(in.from,
                             StreamReset{.to = data.from, .from = data.to, .reason = ECONNRESET});
     return;
@@ -199,7 +199,7 @@ void Streams::take_data(Incoming& in, const StreamData& data) {
     return;
   }
   if (!stream->held) return end_with(*stream, ECONNRESET, ECONNRESET);
-  counters_.bytes_in += bytes;
+  stats(in.from).stream_bytes_in += bytes;
   stream->received += static_cast<u32>(bytes);
   if (in.loan.valid()) {
     stream->queue.append(std::move(in.loan), pool_);

@@ -12,42 +12,6 @@ namespace {
 
 using namespace test;
 
-// One direction of one stream in a random transfer.
-struct Flow {
-  Side* writer;
-  Side* reader;
-  StreamId out, in;
-  u32 seed;
-  u64 total;
-  u64 written = 0, read = 0;
-  bool shut = false, ended = false;
-
-  void write_some(std::mt19937& random, std::size_t most) {
-    if (shut) return;
-    const auto bytes = piece(seed, written, std::min<u64>(random() % most, total - written));
-    const i64 n = writer->write(out, bytes);
-    if (n > 0) written += static_cast<u64>(n);
-    EXPECT_TRUE(n >= 0 || n == -EAGAIN) << n;
-    if (written < total) return;
-    EXPECT_TRUE(writer->streams.shutdown_write(out));
-    EXPECT_EQ(writer->write(out, piece(seed, 0, 1)), -EPIPE);
-    shut = true;
-  }
-  void read_some(std::mt19937& random, std::size_t most) {
-    if (ended) return;
-    std::vector<std::byte> got(1 + random() % most);
-    const i64 n = reader->read(in, got);
-    if (n < 0) {
-      EXPECT_EQ(n, -EAGAIN);
-      return;
-    }
-    got.resize(static_cast<std::size_t>(n));
-    ASSERT_EQ(got, piece(seed, read, got.size())) << "at " << read;
-    read += got.size();
-    ended = n == 0;
-  }
-};
-
 TEST_F(StreamsTest, EveryByteArrivesOnceAndInOrderOnManyStreamsBothWays) {
   for (const u32 window : {4 * kib, 20'001u, 256 * kib}) {
     for (u32 seed = 1; seed <= 4; ++seed) {
@@ -82,6 +46,13 @@ TEST_F(StreamsTest, EveryByteArrivesOnceAndInOrderOnManyStreamsBothWays) {
         EXPECT_TRUE(b->streams.close(flows[i].in));
       }
       EXPECT_EQ(a->streams.counters().strays + b->streams.counters().strays, 0u);
+      const PeerStats& at_a = a->end->counters(b->end.id);
+      const PeerStats& at_b = b->end->counters(a->end.id);
+      EXPECT_EQ(at_a.streams_opened, flows.size() / 2);
+      EXPECT_EQ(at_b.streams_accepted, flows.size() / 2);
+      EXPECT_EQ(at_a.stream_bytes_out, at_b.stream_bytes_in);
+      EXPECT_EQ(at_b.stream_bytes_out, at_a.stream_bytes_in);
+      EXPECT_EQ(at_a.stream_bytes_out, a->streams.counters().bytes_out);
       expect_nothing_left();
     }
   }

@@ -69,6 +69,42 @@ struct Side {
   }
 };
 
+// One direction of one stream in a random transfer.
+struct Flow {
+  Side* writer;
+  Side* reader;
+  StreamId out, in;
+  u32 seed;
+  u64 total;
+  u64 written = 0, read = 0;
+  bool shut = false, ended = false;
+
+  void write_some(std::mt19937& random, std::size_t most) {
+    if (shut) return;
+    const auto bytes = piece(seed, written, std::min<u64>(random() % most, total - written));
+    const i64 n = writer->write(out, bytes);
+    if (n > 0) written += static_cast<u64>(n);
+    EXPECT_TRUE(n >= 0 || n == -EAGAIN) << n;
+    if (written < total) return;
+    EXPECT_TRUE(writer->streams.shutdown_write(out));
+    EXPECT_EQ(writer->write(out, piece(seed, 0, 1)), -EPIPE);
+    shut = true;
+  }
+  void read_some(std::mt19937& random, std::size_t most) {
+    if (ended) return;
+    std::vector<std::byte> got(1 + random() % most);
+    const i64 n = reader->read(in, got);
+    if (n < 0) {
+      EXPECT_EQ(n, -EAGAIN);
+      return;
+    }
+    got.resize(static_cast<std::size_t>(n));
+    ASSERT_EQ(got, piece(seed, read, got.size())) << "at " << read;
+    read += got.size();
+    ended = n == 0;
+  }
+};
+
 struct StreamsTest : testing::Test {
   StreamOptions options{.window_bytes = 64 * kib};
   std::unique_ptr<Side> a, b;
