@@ -25,6 +25,7 @@
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/install.h"
+#include "fs/ring.h"
 #include "message/socket/stream_socket.h"
 #include "net/snap_bean/xdp_program.h"
 
@@ -177,14 +178,16 @@ Finding check_scheduler_groups() {
 
 Finding check_io_uring() {
   const std::string disabled = first_line("/proc/sys/kernel/io_uring_disabled");
-  const long answer =
-      ::syscall(SYS_io_uring_setup, 0, nullptr);  // refused for its arguments where it exists
-  if (answer < 0 && (errno == ENOSYS || errno == EPERM)) {
-    return {"io_uring", "warning",
-            disabled.empty() || disabled == "0" ? "not available" : "disabled",
-            "kernels will need it for files of other islands: sysctl kernel.io_uring_disabled=0"};
-  }
-  return {"io_uring", "ok", "available", ""};
+  const auto ring = fs::Ring::create({.capacity = 8});
+  if (!ring.is_error()) return {"io_uring", "ok", "can be made", ""};
+  const int code = ring.error().code;
+  const char* const remedy =
+      code == ENOSYS  ? "a Linux with CONFIG_IO_URING"
+      : code != EPERM ? "io_uring takes locked memory and descriptors: ulimit -l, ulimit -n"
+      : disabled.empty() || disabled == "0" ? "io_uring_setup must be allowed (seccomp profile?)"
+                                            : "sysctl kernel.io_uring_disabled=0";
+  return {"io_uring", "warning", fmt::format("{}: {}", ring.error().what, std::strerror(code)),
+          fmt::format("shares with other islands need it: {}", remedy)};
 }
 
 Finding check_user_namespaces() {

@@ -1,0 +1,110 @@
+// Opening. Everything is opened with O_NONBLOCK at first, so that no FIFO, device or lease holds
+// anybody up. open(2), fifo(7), fcntl(2) "Leases".
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "fs/open_flags.h"
+#include "fs/proc_path.h"
+#include "fs/share_calls.h"
+
+namespace cob::fs {
+namespace {
+
+u32 type_of(FdRef fd) {
+  struct stat status{};
+  return ::fstat(fd.get(), &status) == 0 ? status.st_mode & S_IFMT : 0;
+}
+
+Resolver::How how_of(const OpenWanted& wanted, bool cached) {
+  const int asked = *host_flags(wanted.flags);
+  if ((asked & O_PATH) != 0)
+    return {.flags = asked & (O_PATH | O_DIRECTORY | O_NOFOLLOW), .mode = 0, .cached = cached};
+  const bool makes = (asked & O_CREAT) != 0 || (asked & O_TMPFILE) == O_TMPFILE;
+  return {.flags = asked | O_NONBLOCK | O_NOCTTY,
+          .mode = makes ? wanted.mode & 07777 : 0,
+          .cached = cached};
+}
+
+// What the same filesystem mounted read-only would say, where it matters. 0: go on, with O_CREAT
+// off. As on the host a device or FIFO may be written.
+int refusal_of_read_only(const OpenWanted& wanted, Resolver& resolver, Resolver::How& how) {
+  if ((how.flags & O_PATH) != 0) return 0;
+  if ((how.flags & O_TMPFILE) == O_TMPFILE) return EROFS;
+  const bool makes = (how.flags & O_CREAT) != 0;
+  const bool writes = (how.flags & O_ACCMODE) != O_RDONLY || (how.flags & O_TRUNC) != 0;
+  if (!makes && !writes) return 0;
+  const bool exclusive = makes && (how.flags & O_EXCL) != 0;
+  const auto there = resolver.open(
+      wanted.path, {.flags = O_PATH | (exclusive ? O_NOFOLLOW : how.flags & O_NOFOLLOW),
+                    .mode = 0,
+                    .cached = how.cached});
+  if (there.is_error()) return makes && there.error().code == ENOENT ? EROFS : there.error().code;
+  if (exclusive) return EEXIST;
+  const u32 type = type_of(there.value().ref());
+  if (writes && type == S_IFREG) return EROFS;
+  how.flags &= ~O_CREAT;
+  how.mode = 0;
+  return 0;
+}
+
+// Its lease, the home's own or another program's, is being given up: wait for that. Only a regular
+// file, and the same one, is opened without O_NONBLOCK.
+Result<Fd> open_behind_lease(const OpenWanted& wanted, Resolver& resolver, Resolver::How how) {
+  const Fd there = TRY(resolver.open(wanted.path, {.flags = O_PATH}));
+  if (type_of(there.ref()) != S_IFREG) return Error::of(EAGAIN, "it would wait");
+  const int drop = O_NONBLOCK | O_CREAT | O_EXCL | O_NOFOLLOW;
+  const int fd = ::open(ProcPath(there.ref()).c_str(), (how.flags & ~drop) | O_CLOEXEC);
+  if (fd < 0) return Error::from_errno("open");
+  return Fd(fd);
+}
+
+bool is_fifo(const OpenWanted& wanted, Resolver& resolver) {
+  const auto there = resolver.open(wanted.path, {.flags = O_PATH});
+  return !there.is_error() && type_of(there.value().ref()) == S_IFIFO;
+}
+
+Result<Fd> open_wanted(const OpenWanted& wanted, Resolver& resolver, bool cached) {
+  Resolver::How how = how_of(wanted, cached);
+  if (wanted.start.share->read_only) {
+    const int code = refusal_of_read_only(wanted, resolver, how);
+    if (code != 0) return Error::of(code, "the share is read only");
+  }
+  Result<Fd> opened = resolver.open(wanted.path, how);
+  const bool waits = (wanted.flags & open_flag::nonblock) == 0;
+  if (opened.is_error() && cached && waits && opened.error().code == ENXIO)
+    return Error::of(EAGAIN, "a FIFO without a reader, perhaps");
+  const bool may_wait = waits && !cached;
+  if (opened.is_error() && may_wait && opened.error().code == EAGAIN)
+    opened = open_behind_lease(wanted, resolver, how);
+  // A writer waits for a reader.
+  if (opened.is_error() && may_wait && opened.error().code == ENXIO && is_fifo(wanted, resolver))
+    return Error::of(EAGAIN, "no reader yet");
+  if (opened.is_error()) return opened;
+  if ((how.flags & O_PATH) == 0 && (wanted.flags & open_flag::nonblock) == 0) {
+    const int fd = opened.value().get();
+    if (::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK) != 0)
+      return Error::from_errno("F_SETFL");
+  }
+  return opened;
+}
+
+}  // namespace
+
+OpenOutcome open_in_share(const OpenWanted& wanted, bool cached) {
+  OpenOutcome outcome;
+  Resolver resolver = wanted.start.resolver();
+  outcome.fd = open_wanted(wanted, resolver, cached);
+  if (outcome.fd.is_error()) {
+    outcome.outside = resolver.outside();
+    return outcome;
+  }
+  const auto status = status_of(outcome.fd.value().ref());
+  if (status.is_error()) {
+    outcome.fd = status.error();
+  } else {
+    outcome.status = status.value();
+  }
+  return outcome;
+}
+
+}  // namespace cob::fs
