@@ -48,6 +48,7 @@ void TcpStack::poll(Time now) {
   if (now < quiet_until_ && output_list_.empty() && blocked_.empty()) [[likely]]
     return;
   set_now(now);
+  table_.settle_idle(now_ms_);
   wheel_.advance(static_cast<u64>(now_.ns) / wheel_tick_ns, [this](u32 slot) { on_timer(slot); });
   poll_soft_acks();
   poll_arp();

@@ -167,6 +167,7 @@ struct TcbLimits {
   }
 };
 
+  bool operator==(const TcbLimits&) const = default;
 // What a connection waits for, of what tcp(7) and ss(8) name.
 enum class WaitKind : u8 { nothing, retransmit, persist, cork, keep_alive, fin_wait_2 };
 enum class CongestionState : u8 { open, recovery, loss };  // RFC 6582; after a timeout
