@@ -55,7 +55,7 @@ void TcpStack::poll(Time now) {
   if (!lowered_.empty()) [[unlikely]]
     raise_segments();
   if (!fragments_.empty()) [[unlikely]]
-    fragments_.expire(now_ms_);
+    expire_fragments();
   flush_output();
   if (time_wait_.size() > 0) time_wait_.expire(now_ms_);
   quiet_until_ = next_event();
