@@ -2,13 +2,17 @@
 import os
 import pathlib
 import sys
+import time
 
 import harness
 from servers import ADDRESS
 
 MIB = 1 << 20
 IDLE_KERNEL = 32 * MIB     # bytes resident, programs or none
-IDLE_CONNECTION = 2048     # bytes resident that an established connection adds to a kernel
+IDLE_CONNECTION = 720      # bytes resident that an established connection adds to a kernel
+MANY = 200_000             # connections at once, of PAIRS pairs of programs: a program has 32,767 sockets, a half of them accepted
+PAIRS = 16
+MANY_SECONDS = 240         # the longest that making them takes, on two busy cores
 
 # Both hold CONNECTIONS connections; for each line that they are given they move that many bytes each way on every one.
 COMMON = """
@@ -28,14 +32,14 @@ def serve(step):
 held = []
 """
 SERVER = COMMON + """
-listener = socket.create_server(("0.0.0.0", 7000), backlog=4096)
+listener = socket.create_server(("0.0.0.0", int(sys.argv[2])), backlog=4096)
 print("listening", flush=True)
 while len(held) < int(sys.argv[1]): held.append(listener.accept()[0])
 def step(s, size): receive(s, size); s.sendall(b"s" * size)
 serve(step)
 """
 CLIENT = COMMON + f"""
-while len(held) < int(sys.argv[1]): held.append(socket.create_connection(("{ADDRESS}", 7000)))
+while len(held) < int(sys.argv[1]): held.append(socket.create_connection(("{ADDRESS}", int(sys.argv[2]))))
 def step(s, size): s.sendall(b"c" * size); receive(s, size)
 serve(step)
 """
@@ -48,12 +52,11 @@ def resident(pid):
 class Connections:
     """`count` established connections from a program on kernel 0 to one on kernel 1."""
 
-    def __init__(self, test, cob, count):
+    def __init__(self, test, cob, count, port=7000):
         self.test = test
-        self.count = count
-        self.server = cob.start(sys.executable, "-c", SERVER, count, kernel=1, stdin=-1, stderr=None)
+        self.server = cob.start(sys.executable, "-c", SERVER, count, port, kernel=1, stdin=-1, stderr=None)
         self.expect(self.server, "listening")
-        self.client = cob.start(sys.executable, "-c", CLIENT, count, kernel=0, stdin=-1, stderr=None)
+        self.client = cob.start(sys.executable, "-c", CLIENT, count, port, kernel=0, stdin=-1, stderr=None)
         for program in (self.server, self.client):
             self.expect(program, "held")
 
@@ -113,6 +116,27 @@ class Memory(harness.CobTest):
 
     def test_ten_thousand_idle_connections(self):
         self.assert_each_connection(10_000, 0, "idle")
+
+    def test_two_hundred_thousand_idle_connections(self):
+        """They all stay, each costs no more than one of few, and any of them still works."""
+        each = MANY // PAIRS
+        few = Connections(self, self.the_cob, 16, port=6999)
+        before = self.settled()
+        begun = time.monotonic()
+        pairs = [Connections(self, self.the_cob, each, port=7000 + i) for i in range(PAIRS)]
+        took = time.monotonic() - begun
+        after = self.settled()
+        print(f"{each * PAIRS} connections in {took:.0f} s")
+        self.assertLess(took, MANY_SECONDS)
+        for kernel, (less, more) in enumerate(zip(before, after)):
+            cost = (more - less) / (each * PAIRS)
+            print(f"of {each * PAIRS}: kernel {kernel} holds {cost:.0f} bytes a connection")
+            self.assertLessEqual(cost, IDLE_CONNECTION)
+            self.assertLess(cost * 1_000_000, 1 << 30)
+        for pair in (pairs[0], pairs[-1]):
+            pair.move(10)
+        for pair in pairs + [few]:
+            pair.end()
 
     def test_idle_connections_that_carried_data(self):
         self.assert_each_connection(3_000, 256 * 1024, "idle after 256 KiB each way")

@@ -133,6 +133,9 @@ enum class DatagramConnect : u32 {
 enum DatagramFlag : u16 {
   datagram_listed = 1,   // more chunks than the slot has room for
   datagram_no_loop = 2,  // IP_MULTICAST_LOOP is off
+  // IP_MTU_DISCOVER, ip(7):
+  datagram_whole = 4,           // longer than its path carries: EMSGSIZE, not fragments
+  datagram_cut_by_routers = 8,  // without DF
 };
 enum class InfoKind : u32 { tcp = 1, queue = 2 };
 

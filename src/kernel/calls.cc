@@ -140,8 +140,9 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
       sockets_->send_to(program, number, call);
       return true;
     case Op::remember:
-      if (d->memory == nullptr) d->memory = std::make_unique<std::array<u64, 6>>();
-      std::copy_n(call.a, 6, d->memory->begin());
+      if (d->shared->memory == nullptr)
+        d->shared.make().memory = std::make_unique<std::array<u64, 6>>();
+      std::copy_n(call.a, 6, d->shared->memory->begin());
       return true;
     default:
       return false;
@@ -238,15 +239,15 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       drop_unadopted(program);
       break;
     case Op::recall:
-      result = d->memory == nullptr ? -ENOENT : 1;
-      if (result == 1) std::copy_n(d->memory->begin(), 6, values);
+      result = d->shared->memory == nullptr ? -ENOENT : 1;
+      if (result == 1) std::copy_n(d->shared->memory->begin(), 6, values);
       break;
     case Op::info:
       if (call.a[0] == static_cast<u64>(call::InfoKind::tcp)) {
         result = sockets_->tcp_info(program, number, call.a[1], values);
       } else {
         values[0] = d->send_buffered;
-        values[1] = d->kept_bytes();
+        values[1] = d->kept.size();
       }
       break;
     case Op::relay:

@@ -75,7 +75,7 @@ Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::E
                                .remote = remote,
                                .route = route,
                                .cookie = to_cookie(d),
-                               .max_segment_bytes = d.max_segment_bytes,
+                               .max_segment_bytes = d.settings->max_segment_bytes,
                                .fast_open = fast_open}));
   // What waits for its first bytes takes them as a connection does.
   d.state =

@@ -253,7 +253,9 @@ void Sockets::send_to(Program& program, u32 number, const call::CallSlot& call) 
                       .remote = {net::Ipv4Address{static_cast<u32>(call.a[1])},
                                  Port(static_cast<u16>(call.a[1] >> 32))},
                       .type_of_service = static_cast<u8>(call.a[0] >> 48),
-                      .time_to_live = static_cast<u8>(call.a[0] >> 56)};
+                      .time_to_live = static_cast<u8>(call.a[0] >> 56),
+                      .whole = (flags & call::datagram_whole) != 0,
+                      .cut_by_routers = (flags & call::datagram_cut_by_routers) != 0};
     if (send.remote.port.value == 0) send.remote = d.remote;
     const net::Ipv4Address from{static_cast<u32>(call.a[2])};
     if (ours(from) && from.families() == send.remote.address.families()) send.local.address = from;
@@ -328,14 +330,14 @@ void Sockets::on_datagram(u64 cookie, const net::UdpReceived& from,
   counters_.bytes_in += payload.size();
   // As Linux's udp: a queue that is not full yet takes one more, however long.
   if (d.seat < 0) {
-    if (d.kept_bytes() >= d.receive_limit) {
+    if (d.kept.size() >= d.receive_limit) {
       ++d.datagram->dropped;
       ++counters_.datagrams_dropped;
       return;
     }
     const auto head = bytes_of(header);
-    d.kept.insert(d.kept.end(), head.begin(), head.end());
-    d.kept.insert(d.kept.end(), payload.begin(), payload.end());
+    d.kept.append(head);
+    d.kept.append(payload);
     return write_flags(d);
   }
   const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
@@ -374,14 +376,13 @@ i32 Sockets::receive_datagram(Program& program, u32 number, bool peek, u64* firs
     write_flags(d);
     return -error;
   }
-  if (d.kept_bytes() == 0) return (d.flags & call::flag_peer_closed) != 0 ? 0 : -EAGAIN;
+  if (d.kept.size() == 0) return (d.flags & call::flag_peer_closed) != 0 ? 0 : -EAGAIN;
   // A program that had the seat may have lied about what it took: then this is no header.
   DatagramHeader header{};
-  if (d.kept_bytes() >= header_bytes)
-    std::memcpy(&header, d.kept.data() + d.kept_taken, header_bytes);
+  if (d.kept.size() >= header_bytes) std::memcpy(&header, d.kept.bytes().data(), header_bytes);
   const std::size_t bytes = header_bytes + header.bytes;
-  if (header.bytes > call::max_datagram || bytes > d.kept_bytes()) {
-    d.clear_kept();
+  if (header.bytes > call::max_datagram || bytes > d.kept.size()) {
+    d.kept.clear();
     write_flags(d);
     return -EAGAIN;
   }
@@ -397,14 +398,14 @@ i32 Sockets::receive_datagram(Program& program, u32 number, bool peek, u64* firs
   }
   for (u32 i = 0; i < wanted; ++i) {
     const std::size_t at = std::size_t{i} * room;
-    std::memcpy(arena.chunk_payload(chunks[i]), d.kept.data() + d.kept_taken + at,
+    std::memcpy(arena.chunk_payload(chunks[i]), d.kept.bytes().data() + at,
                 std::min<std::size_t>(bytes - at, room));
     publish(arena.chunk_header(chunks[i]).next, i + 1 < wanted ? chunks[i + 1] : call::no_chunk);
     program.lend_chunk(chunks[i]);
   }
   *first_chunk = chunks[0];
   if (!peek) {
-    d.drop_kept(bytes);
+    d.kept.drop(bytes);
     write_flags(d);
   }
   return static_cast<i32>(bytes);

@@ -188,7 +188,7 @@ TEST_F(Datagrams, AQueueLeftWithinADatagramIsDropped) {
   ASSERT_TRUE(sockets_.claim_seat(d));
   u64 chunk = 0;
   EXPECT_EQ(sockets_.receive_datagram(b, 2, false, &chunk), -EAGAIN);
-  EXPECT_EQ(d.kept_bytes(), 0u);
+  EXPECT_EQ(d.kept.size(), 0u);
   send_to(a, 1, "next", 5'000);
   step(10);
   EXPECT_EQ(sockets_.receive_datagram(b, 2, false, &chunk), 16 + 4);

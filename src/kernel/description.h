@@ -11,22 +11,14 @@
 
 #include "call/layout.h"
 #include "kernel/arena.h"
+#include "kernel/byte_queue.h"
+#include "kernel/holders.h"
+#include "kernel/on_demand.h"
 #include "net/stack/stack.h"
 
 namespace cob::kernel {
 
-class Program;
 struct Description;
-
-struct Holder {
-  Program* program = nullptr;
-  u32 slot = 0;
-  bool wants_accept = false;  // listener: connections may be offered here
-  u32 settled = 0;            // listener: offers up to here were seen taken or taken back
-  u32 offered = 0;            // listener: offers made
-  u32 offer_ring = 0;         // 0: none yet
-  u32 settled_at_check = 0, offered_at_check = 0;  // when the holder's patience was last looked at
-};
 
 // Bytes of the send buffer: a part of a send chunk of an arena, or without one of the kernel's own
 // (own_chunks.h).
@@ -37,6 +29,12 @@ struct SendPiece {
   u16 end = 0;
 };
 
+// A send buffer that is not empty. Sockets keeps a few of them for who sends next.
+struct SendQueue {
+  std::vector<SendPiece> pieces;
+  std::size_t taken = 0;  // pieces before this index have left
+};
+
 // A call that waits until its description's seat was taken from another program.
 struct ParkedCall {
   u32 program = 0;  // id
@@ -44,10 +42,16 @@ struct ParkedCall {
   call::CallSlot slot;
 };
 
-// A listener's connections that no program was offered yet (front: oldest), and who comes next.
+// A listener's part: connections that no program was offered yet (front: oldest), and who comes
+// next.
 struct ListenQueue {
+  struct Deferred {
+    Description* connection;
+    Time until;
+  };
+  net::ListenerId listener;
   std::deque<Description*> pending;
-  std::deque<Description*> deferred;  // TCP_DEFER_ACCEPT: without data yet
+  std::deque<Deferred> deferred;  // TCP_DEFER_ACCEPT: without data yet
   u32 next_holder = 0;
   u32 backlog = 0;
 };
@@ -60,96 +64,83 @@ struct Datagram {
   u64 dropped = 0;                       // datagrams that found its queue full
 };
 
+// What descriptions have that are, or were, held by several, or travelled.
+struct SharedPart {
+  u64 token = 0;  // names it in descriptor tables once published
+  std::vector<ParkedCall> parked;
+  // Relays to programs that cannot be attached, each a reference (relay.h). The last one is given
+  // what is received. While there is one the kernel has the seat.
+  std::vector<u32> relays;
+  u32 relay_unread = 0;  // bytes given to it that its program has not read, as far as is known
+  bool stirred = false;  // a relay must look at it
+  std::unique_ptr<std::array<u64, 6>> memory;  // Op::remember; the programs' own
+};
+
+// Options that few set.
+struct SettingsPart {
+  u32 keep_alive_idle_s = 7200, keep_alive_interval_s = 75, keep_alive_probes = 9;
+  net::TcbLimits limits;
+  call::CongestionName congestion{};  // none: the cob's
+  u32 defer_accept_s = 0;             // a listener's
+  u32 fast_open_queue = 0;            // a listener's; 0: no Fast Open
+  u16 max_segment_bytes = 0;          // 0: the route's
+  bool operator==(const SettingsPart&) const = default;
+};
+
 struct Description {
   u32 handle = 0;  // slot and generation, never 0 while open
   call::SocketState state = call::SocketState::undecided;
   u8 flags = 0;        // call::flag_* but flag_shared
   u16 error = 0;       // pending SO_ERROR
   u32 references = 0;  // holders, tickets, tokens in flight and relays
-  u64 token = 0;       // names it in descriptor tables once published
 
   net::TcbId tcb;
-  net::ListenerId listener;
   net::Endpoint local, remote;
-  std::unique_ptr<Datagram> datagram;  // none: a stream socket
-  bool bound = false;                  // local port was claimed
-  bool claiming = false;               // bind or listen waits for the port's home kernel
-  bool port_given = false;             // bind(2) named it: it stays when listening ends
-  bool listened = false;               // its holders' lines count offers, or did
-  bool deferred = false;               // in its listener's `deferred`, until the peer sends
-  Time deferred_until;
-  bool accept_counted =
-      false;  // an unaccepted connection: the stack still counts it against the backlog
-
-  std::vector<Holder> holders;
-  i32 seat = -1;        // index into holders of the program that has the seat; -1: the kernel
-  bool taking = false;  // waiting for `released` of the seat's holder
-  std::vector<ParkedCall> parked;
-
-  // Relays to programs that cannot be attached, each a reference (relay.h). The last one is given
-  // what is received. While there is one the kernel has the seat.
-  std::vector<u32> relays;
-  u32 relay_unread = 0;  // bytes given to it that its program has not read, as far as is known
-  bool stirred = false;  // a relay must look at it
+  bool bound : 1 = false;           // local port was claimed
+  bool claiming : 1 = false;        // bind or listen waits for the port's home kernel
+  bool port_given : 1 = false;      // bind(2) named it: it stays when listening ends
+  bool listened : 1 = false;        // its holders' lines count offers, or did
+  bool deferred : 1 = false;        // in its listener's `deferred`, until the peer sends
+  bool accept_counted : 1 = false;  // unaccepted: the stack still counts it against the backlog
+  bool taking : 1 = false;          // waiting for `released` of the seat's holder
+  bool receive_fixed : 1 = false;   // SO_RCVBUF, SO_SNDBUF: they do not grow
+  bool send_fixed : 1 = false;
+  bool no_delay : 1 = false;
+  bool cork : 1 = false;
+  bool keep_alive : 1 = false;
+  bool linger_reset : 1 = false;
+  bool reuse_address : 1 = false;
+  bool reuse_port : 1 = false;
+  u16 last_fill = 0;  // bytes used in last_chunk
+  i32 seat = -1;      // index into holders of the program that has the seat; -1: the kernel
+  Holders holders;
 
   // Received, in the seat holder's arena: chunks first..last; positions are the slot's.
   u32 first_chunk = call::no_chunk, last_chunk = call::no_chunk;
-  u32 last_fill = 0;       // bytes used in last_chunk
   u32 chunks_held = 0;     // of them
   u32 window_limit = 0;    // receive buffer as last told to the stack; 0: receive_limit
   u64 first_position = 0;  // of first_chunk's first byte
   u64 consumed = 0;        // as last told to the stack
-  // Received, while the kernel has the seat.
-  std::vector<std::byte> kept;
-  std::size_t kept_taken = 0;  // consumed from the front of `kept`
+  ByteQueue kept;          // received, while the kernel has the seat
 
-  std::vector<SendPiece> pieces;
-  std::size_t pieces_taken = 0;  // pieces before this index have left
-  u64 send_buffered = 0;         // bytes in pieces
-
-  std::unique_ptr<ListenQueue> queue;  // a listener's
-  Description* queue_of = nullptr;  // a connection that waits in a listener's queue: the listener
-  u32 offered_by = 0;               // a connection offered, not accepted: its listener's handle
-
-  std::unique_ptr<std::array<u64, 6>> memory;  // Op::remember; the programs' own
+  std::unique_ptr<SendQueue> sends;  // none: nothing is buffered
+  u64 send_buffered = 0;             // bytes in it
 
   u32 receive_limit = 0, send_limit = 0;
-  bool receive_fixed = false, send_fixed = false;  // SO_RCVBUF, SO_SNDBUF: they do not grow
-  u32 send_limit_shown = 0;  // the largest that any holder ever saw: what it may have posted
-  bool no_delay = false, cork = false, keep_alive = false, linger_reset = false;
-  u32 keep_alive_idle_s = 7200, keep_alive_interval_s = 75, keep_alive_probes = 9;
-  net::TcbLimits limits;
-  u16 max_segment_bytes = 0;          // 0: the route's
-  call::CongestionName congestion{};  // none: the cob's
-  u32 defer_accept_s = 0;             // a listener's
-  u32 fast_open_queue = 0;            // a listener's; 0: no Fast Open
-  bool reuse_address = false, reuse_port = false;
+  u32 send_limit_shown = 0;         // the largest that any holder ever saw: what it may have posted
+  u32 offered_by = 0;               // a connection offered, not accepted: its listener's handle
+  Description* queue_of = nullptr;  // a connection that waits in a listener's queue: the listener
 
-  std::size_t kept_bytes() const { return kept.size() - kept_taken; }
-  // What was taken leaves memory in bulk, also when `kept` never runs empty.
-  void drop_kept(std::size_t bytes) {
-    kept_taken += bytes;
-    if (kept_taken == kept.size()) {
-      clear_kept();
-    } else if (kept_taken >= std::size_t{64} * 1024 && kept_taken >= kept.size() / 2) {
-      kept.erase(kept.begin(), kept.begin() + static_cast<std::ptrdiff_t>(kept_taken));
-      kept_taken = 0;
-    }
-  }
-  bool only_relayed() const { return !relays.empty() && references == relays.size(); }
+  std::unique_ptr<ListenQueue> queue;  // a listener's
+  std::unique_ptr<Datagram> datagram;  // none: a stream socket
+  OnDemand<SharedPart> shared;
+  OnDemand<SettingsPart> settings;
 
-  // Empty them. What one large transfer needed is not held for the rest of an idle connection's
-  // life; a few pieces are, so that small ones allocate nothing.
-  void clear_kept() {
-    std::vector<std::byte>().swap(kept);
-    kept_taken = 0;
+  bool only_relayed() const {
+    return !shared->relays.empty() && references == shared->relays.size();
   }
-  void clear_pieces() {
-    if (pieces.capacity() > pieces_held_idle) std::vector<SendPiece>().swap(pieces);
-    pieces.clear();
-    pieces_taken = 0;
-  }
-  static constexpr std::size_t pieces_held_idle = 16;
 };
+// There is one for each idle connection.
+static_assert(sizeof(Description) <= 184);
 
 }  // namespace cob::kernel

@@ -91,6 +91,7 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
   stack.prefix_bits = static_cast<u8>(config_.prefix_bits);
   stack.gateway = options.gateway;
   std::memcpy(stack.mac.bytes.data(), config_.mac, sizeof config_.mac);
+  stack.max_connections = options.max_descriptions;
   stack.receive_window_bytes = options.receive_limit;
   if (config_.congestion > 1 || config_.ecn > 2) return Error::of(EPROTO, "TCP's configuration");
   stack.congestion = static_cast<net::CongestionControl>(config_.congestion);

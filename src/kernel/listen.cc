@@ -22,6 +22,11 @@ bool waits(const Holder& holder) {
   return load(line.ready_ring) != 0 || load(line.read_waiter) != 0 || load(line.write_waiter) != 0;
 }
 
+bool takes_offers(const Holder& holder) {
+  return holder.wants_accept &&
+         holder.program->offers(holder.offer_ring).outstanding() < max_outstanding_offers;
+}
+
 Holder* holder_of(Description& d, const Program& program, u32 number) {
   for (Holder& h : d.holders)
     if (h.program == &program && h.slot == number) return &h;
@@ -36,7 +41,7 @@ void Sockets::listen(Program& program, u32 number, u32 backlog, net::Ipv4Address
   backlog = std::clamp<u32>(backlog, 1, 4096);  // as net.core.somaxconn
   if (d.state == SocketState::listening) {
     d.queue->backlog = backlog;
-    stack_->set_backlog(d.listener, backlog);
+    stack_->set_backlog(d.queue->listener, backlog);
     return answer(origin, 0);
   }
   if (d.state != SocketState::undecided || d.datagram != nullptr) return answer(origin, -EINVAL);
@@ -76,12 +81,13 @@ i32 Sockets::finish_listen(u32 handle, net::Endpoint local, u32 backlog, i32 res
     listener->bound = true;  // whatever follows, its end gives the port back
     if (listener->state != SocketState::undecided) result = -EINVAL;
   }
+  net::ListenerId id;
   if (result == 0) {
-    const auto id = join_listener(*listener, backlog);
-    if (id.is_error()) {
-      result = -id.error().code;
+    const auto joined = join_listener(*listener, backlog);
+    if (joined.is_error()) {
+      result = -joined.error().code;
     } else {
-      listener->listener = id.value();
+      id = joined.value();
     }
   }
   if (result != 0) {
@@ -91,10 +97,11 @@ i32 Sockets::finish_listen(u32 handle, net::Endpoint local, u32 backlog, i32 res
   listener->listened = true;
   listener->state = SocketState::listening;
   listener->seat = -1;
-  stack_->set_max_segment(listener->listener, listener->max_segment_bytes);
-  if (listener->fast_open_queue != 0)
-    stack_->set_fast_open(listener->listener, listener->fast_open_queue);
+  stack_->set_max_segment(id, listener->settings->max_segment_bytes);
+  if (listener->settings->fast_open_queue != 0)
+    stack_->set_fast_open(id, listener->settings->fast_open_queue);
   listener->queue = std::make_unique<ListenQueue>();
+  listener->queue->listener = id;
   listener->queue->backlog = backlog;
   directory_.add_listener(listener->local);
   write_names(*listener);
@@ -104,7 +111,8 @@ i32 Sockets::finish_listen(u32 handle, net::Endpoint local, u32 backlog, i32 res
 
 // A program that has none left cannot accept from one more listener.
 bool Sockets::take_offer_ring(Holder& holder) {
-  if (holder.offer_ring == 0) holder.offer_ring = holder.program->take_offer_ring();
+  if (holder.offer_ring == 0)
+    holder.offer_ring = static_cast<u16>(holder.program->take_offer_ring());
   return holder.offer_ring != 0;
 }
 
@@ -127,12 +135,12 @@ Result<net::ListenerId> Sockets::join_listener(Description& d, u32 backlog) {
 }
 
 void Sockets::leave_listener(Description& d) {
-  const auto group = by_listener_.find(d.listener.value);
+  const auto group = by_listener_.find(d.queue->listener.value);
   VERIFY(group != by_listener_.end());
   std::erase(group->second.members, &d);
   if (!group->second.members.empty()) return;
   by_listener_.erase(group);
-  stack_->close_listener(d.listener);
+  stack_->close_listener(d.queue->listener);
 }
 
 // Nobody listens on it any more: connections that nobody accepted are reset.
@@ -141,7 +149,7 @@ void Sockets::end_queue(Description& d) {
   for (Holder& h : d.holders) take_offers_back(d, h);
   std::erase(busy_listeners_, &d);
   auto pending = std::move(d.queue->pending);
-  pending.insert(pending.end(), d.queue->deferred.begin(), d.queue->deferred.end());
+  for (const auto& one : d.queue->deferred) pending.push_back(one.connection);
   d.queue->deferred.clear();
   for (Description* waiting : pending) {
     waiting->queue_of = nullptr;
@@ -207,13 +215,27 @@ void Sockets::want_accept(Program& program, u32 number) {
       return;
     }
     h.wants_accept = true;
-    h.offered = h.settled = static_cast<u32>(line.received);
-    program.arena().ours().offer_head[h.offer_ring].head = h.offered;
+    Offers& offers = program.offers(h.offer_ring);
+    offers.made = offers.settled = static_cast<u32>(line.received);
+    program.arena().ours().offer_head[h.offer_ring].head = offers.made;
     publish(line.offer_ring, h.offer_ring);
   }
   // What another program was offered while it was alone may be wanted here now.
   if (d.holders.size() > 1) offers_check_ = std::min(offers_check_, now_ + offer_patience);
   offer(d);
+}
+
+// The rest is a listener's own.
+void Sockets::inherit_settings(Description& d, const SettingsPart& from) {
+  SettingsPart only{.keep_alive_idle_s = from.keep_alive_idle_s,
+                    .keep_alive_interval_s = from.keep_alive_interval_s,
+                    .keep_alive_probes = from.keep_alive_probes,
+                    .limits = from.limits,
+                    .congestion = from.congestion,
+                    .defer_accept_s = 0,
+                    .fast_open_queue = 0,
+                    .max_segment_bytes = 0};
+  if (only != SettingsPart{}) d.settings.make() = only;
 }
 
 void Sockets::on_incoming(net::ListenerId listener, net::TcbId tcb) {
@@ -238,19 +260,15 @@ void Sockets::on_incoming(net::ListenerId listener, net::TcbId tcb) {
   d.no_delay = parent.no_delay;
   d.cork = parent.cork;
   d.keep_alive = parent.keep_alive;
-  d.keep_alive_idle_s = parent.keep_alive_idle_s;
-  d.keep_alive_interval_s = parent.keep_alive_interval_s;
-  d.keep_alive_probes = parent.keep_alive_probes;
-  d.limits = parent.limits;
-  d.congestion = parent.congestion;
   d.receive_limit = parent.receive_limit;
   d.send_limit = parent.send_limit;
   d.receive_fixed = parent.receive_fixed;
   d.send_fixed = parent.send_fixed;
+  if (parent.settings.made()) inherit_settings(d, *parent.settings);
   d.references = 1;  // the queue's
   stack_->set_cookie(tcb, to_cookie(d));
   apply_options(d);
-  if (parent.defer_accept_s != 0) return defer(d, parent);
+  if (parent.settings->defer_accept_s != 0) return defer(d, parent);
   parent.queue->pending.push_back(&d);
   mark_busy(parent);
 }
@@ -259,15 +277,16 @@ void Sockets::on_incoming(net::ListenerId listener, net::TcbId tcb) {
 // is over. It counts against the backlog meanwhile.
 void Sockets::defer(Description& connection, Description& listener) {
   connection.deferred = true;
-  connection.deferred_until = now_ + Duration::seconds(listener.defer_accept_s);
-  listener.queue->deferred.push_back(&connection);
-  deferred_check_ = std::min(deferred_check_, connection.deferred_until);
+  const Time until = now_ + Duration::seconds(listener.settings->defer_accept_s);
+  listener.queue->deferred.push_back({&connection, until});
+  deferred_check_ = std::min(deferred_check_, until);
 }
 
 void Sockets::undefer(Description& connection) {
   Description& listener = *connection.queue_of;
   connection.deferred = false;
-  std::erase(listener.queue->deferred, &connection);
+  std::erase_if(listener.queue->deferred,
+                [&](const ListenQueue::Deferred& one) { return one.connection == &connection; });
   listener.queue->pending.push_back(&connection);
   mark_busy(listener);
 }
@@ -278,10 +297,10 @@ void Sockets::check_deferred() {
     for (Description* listener : group.members) {
       auto& deferred = listener->queue->deferred;
       for (std::size_t i = 0; i < deferred.size();) {
-        if (deferred[i]->deferred_until <= now_) {
-          undefer(*deferred[i]);
+        if (deferred[i].until <= now_) {
+          undefer(*deferred[i].connection);
         } else {
-          deferred_check_ = std::min(deferred_check_, deferred[i++]->deferred_until);
+          deferred_check_ = std::min(deferred_check_, deferred[i++].until);
         }
       }
     }
@@ -297,12 +316,12 @@ void Sockets::mark_busy(Description& listener) {
 void Sockets::settle(Description&, Holder& holder) {
   if (!holder.wants_accept) return;
   Program& program = *holder.program;
+  Offers& offers = program.offers(holder.offer_ring);
   const u32 seen = static_cast<u32>(load(program.theirs(holder.slot).consumed));
-  if (seen - holder.settled > holder.offered - holder.settled)
-    return;  // a lie; only the liar waits
+  if (seen - offers.settled > offers.made - offers.settled) return;  // a lie; only the liar waits
   const auto& ring = program.arena().ours().offers[holder.offer_ring];
-  for (; holder.settled != seen; ++holder.settled) {
-    const u32 number = ring.socket[holder.settled % call::offer_slots];
+  for (; offers.settled != seen; ++offers.settled) {
+    const u32 number = ring.socket[offers.settled % call::offer_slots];
     if (!program.slot_open(number)) continue;
     Description& d = *program.slot(number).description;
     if (!d.accept_counted) continue;
@@ -330,9 +349,10 @@ bool Sockets::offer_to(Description& listener, Holder& holder, Description& conne
   release(connection);  // the queue's reference: the holder has one now
   publish(program.theirs(number).seat, static_cast<u32>(call::seat_offered));
   auto& ring = program.arena().ours();
-  ring.offers[holder.offer_ring].socket[holder.offered % call::offer_slots] = number;
-  ++holder.offered;
-  publish(ring.offer_head[holder.offer_ring].head, holder.offered);
+  Offers& offers = program.offers(holder.offer_ring);
+  ring.offers[holder.offer_ring].socket[offers.made % call::offer_slots] = number;
+  ++offers.made;
+  publish(ring.offer_head[holder.offer_ring].head, offers.made);
   call::KernelSocket& line = program.ours(holder.slot);
   publish(line.received, line.received + 1);
   ++line.change;
@@ -353,7 +373,7 @@ void Sockets::offer(Description& listener) {
     Holder* chosen = nullptr;
     for (u32 i = 0; i < listener.holders.size() && chosen == nullptr; ++i) {
       Holder& h = listener.holders[(queue.next_holder + i) % listener.holders.size()];
-      if (!h.wants_accept || h.offered - h.settled >= max_outstanding_offers) continue;
+      if (!takes_offers(h)) continue;
       if (waits(h) || listener.holders.size() == 1) {
         chosen = &h;
         queue.next_holder += i + 1;
@@ -361,7 +381,7 @@ void Sockets::offer(Description& listener) {
     }
     for (Holder& h : listener.holders) {
       if (chosen != nullptr) break;
-      if (h.wants_accept && h.offered - h.settled < max_outstanding_offers) chosen = &h;
+      if (takes_offers(h)) chosen = &h;
     }
     if (chosen == nullptr) {
       for (const Holder& h : listener.holders)
@@ -384,7 +404,8 @@ void Sockets::take_offers_back(Description& listener, Holder& holder) {
   settle(listener, holder);
   Program& program = *holder.program;
   auto& entries = program.arena().ours().offers[holder.offer_ring];
-  for (u32 at = holder.offered; at != holder.settled; --at) {
+  const Offers offers = program.offers(holder.offer_ring);
+  for (u32 at = offers.made; at != offers.settled; --at) {
     const u32 number = entries.socket[(at - 1) % call::offer_slots];
     if (!program.slot_open(number)) continue;
     u32 expected = call::seat_offered;
@@ -403,8 +424,8 @@ void Sockets::take_offers_back(Description& listener, Holder& holder) {
     }
     retain(d);  // the queue's again
     d.offered_by = 0;
-    const bool counted =
-        std::exchange(d.accept_counted, false);  // not accepted: merely gone from here
+    const bool counted = d.accept_counted;
+    d.accept_counted = false;  // not accepted: merely gone from here
     if (d.seat >= 0) take_unread(d);
     let_go(program, number, false);
     d.accept_counted = counted;
@@ -447,10 +468,12 @@ void Sockets::check_patience(Description& listener) {
   for (Holder& h : listener.holders) {
     settle(listener, h);
     if (!h.wants_accept) continue;
-    if (h.offered != h.settled) {
-      if (h.settled_at_check == h.settled && h.offered_at_check != h.settled) slow = &h;
-      h.settled_at_check = h.settled;
-      h.offered_at_check = h.offered;
+    Offers& offers = h.program->offers(h.offer_ring);
+    if (offers.outstanding() != 0) {
+      if (offers.settled_at_check == offers.settled && offers.made_at_check != offers.settled)
+        slow = &h;
+      offers.settled_at_check = offers.settled;
+      offers.made_at_check = offers.made;
       offers_check_ = now_ + offer_patience;
     } else {
       another_waits |= waits(h);

@@ -70,7 +70,7 @@ SocketRow connection_row(const net::TcbInfo& info) {
 
 // As unread_bytes(), but what the holder has consumed meanwhile stays to be told to the stack.
 u64 Sockets::peek_unread(const Description& d) const {
-  if (d.seat < 0) return d.kept_bytes();
+  if (d.seat < 0) return d.kept.size();
   const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
   const u64 received = h.program->ours(h.slot).received;
   const u64 told = load(h.program->theirs(h.slot).consumed);
@@ -109,14 +109,14 @@ std::size_t Sockets::list_listeners(u32& cursor, u32 places, std::span<SocketRow
   const u32 end = static_cast<u32>(descriptions_.size());
   for (u32 looked = 0; place < end && looked < places; ++looked, ++place) {
     Description& d = descriptions_[place];
-    if (d.handle == 0 || d.state != call::SocketState::listening || d.listener.value == 0) continue;
+    if (d.handle == 0 || d.state != call::SocketState::listening || d.queue == nullptr) continue;
     if (count == rows.size()) break;
     SocketRow& row = rows[count++] = {.state = state_listening};
     set_names(row, d.local, {}, net::Route::inside(KernelId(0)));
     set_description(row, d);
     for (Holder& h : d.holders) settle(d, h);  // what was accepted meanwhile has left the queue
-    const net::ListenerInfo info = stack_->info(d.listener);
-    const auto group = by_listener_.find(d.listener.value);
+    const net::ListenerInfo info = stack_->info(d.queue->listener);
+    const auto group = by_listener_.find(d.queue->listener.value);
     const bool alone = group != by_listener_.end() && group->second.members.size() == 1;
     row.receive_queue = alone ? info.accept_queue : waiting_at(d);
     row.send_queue = info.backlog;
@@ -150,7 +150,8 @@ std::size_t Sockets::list_datagrams(u32& cursor, u32 places, std::span<SocketRow
 // A member of a SO_REUSEPORT group: its own part of the group's queue.
 u32 Sockets::waiting_at(const Description& d) const {
   std::size_t waiting = d.queue == nullptr ? 0 : d.queue->pending.size() + d.queue->deferred.size();
-  for (const Holder& h : d.holders) waiting += h.offered - h.settled;
+  for (const Holder& h : d.holders)
+    if (h.wants_accept) waiting += h.program->offers(h.offer_ring).outstanding();
   return static_cast<u32>(waiting);
 }
 

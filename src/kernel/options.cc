@@ -12,15 +12,16 @@ void Sockets::apply_options(Description& d) {
   if (d.no_delay) stack_->set_no_delay(d.tcb, true);
   if (d.cork) stack_->set_cork(d.tcb, true);
   if (d.keep_alive)
-    stack_->set_keep_alive(d.tcb, true, Duration::seconds(d.keep_alive_idle_s),
-                           Duration::seconds(d.keep_alive_interval_s), d.keep_alive_probes);
-  if (d.limits.any()) stack_->set_limits(d.tcb, d.limits);
-  if (d.congestion != call::CongestionName::none) set_congestion(d);
+    stack_->set_keep_alive(d.tcb, true, Duration::seconds(d.settings->keep_alive_idle_s),
+                           Duration::seconds(d.settings->keep_alive_interval_s),
+                           d.settings->keep_alive_probes);
+  if (d.settings->limits.any()) stack_->set_limits(d.tcb, d.settings->limits);
+  if (d.settings->congestion != call::CongestionName::none) set_congestion(d);
   if (d.receive_limit != options_.receive_limit) stack_->set_receive_buffer(d.tcb, d.receive_limit);
 }
 
 void Sockets::set_congestion(Description& d) {
-  stack_->set_congestion_control(d.tcb, d.congestion == call::CongestionName::reno
+  stack_->set_congestion_control(d.tcb, d.settings->congestion == call::CongestionName::reno
                                             ? net::CongestionControl::new_reno
                                             : net::CongestionControl::cubic);
 }
@@ -41,12 +42,14 @@ void Sockets::set_option(Program& program, u32 number, const call::CallSlot& cal
     case call::SocketOption::keep_alive:  // value: on; a[2]: idle s | interval s << 32; a[3]:
                                           // probes
       d.keep_alive = value != 0;
-      d.keep_alive_idle_s = std::clamp<u32>(static_cast<u32>(call.a[2]), 1, 32'767);
-      d.keep_alive_interval_s = std::clamp<u32>(static_cast<u32>(call.a[2] >> 32), 1, 32'767);
-      d.keep_alive_probes = std::clamp<u32>(static_cast<u32>(call.a[3]), 1, 127);
+      d.settings.make().keep_alive_idle_s = std::clamp<u32>(static_cast<u32>(call.a[2]), 1, 32'767);
+      d.settings.make().keep_alive_interval_s =
+          std::clamp<u32>(static_cast<u32>(call.a[2] >> 32), 1, 32'767);
+      d.settings.make().keep_alive_probes = std::clamp<u32>(static_cast<u32>(call.a[3]), 1, 127);
       if (live)
-        stack_->set_keep_alive(d.tcb, d.keep_alive, Duration::seconds(d.keep_alive_idle_s),
-                               Duration::seconds(d.keep_alive_interval_s), d.keep_alive_probes);
+        stack_->set_keep_alive(
+            d.tcb, d.keep_alive, Duration::seconds(d.settings->keep_alive_idle_s),
+            Duration::seconds(d.settings->keep_alive_interval_s), d.settings->keep_alive_probes);
       break;
     case call::SocketOption::receive_buffer:
       d.receive_limit = std::clamp<u32>(value, 4 * 1024, 8 * 1024 * 1024);
@@ -63,32 +66,35 @@ void Sockets::set_option(Program& program, u32 number, const call::CallSlot& cal
       d.linger_reset = value != 0 && call.a[2] == 0;
       break;
     case call::SocketOption::user_timeout:  // ms
-      d.limits.user_timeout = Duration::milliseconds(std::min<u32>(value, INT32_MAX));
-      if (live) stack_->set_limits(d.tcb, d.limits);
+      d.settings.make().limits.user_timeout =
+          Duration::milliseconds(std::min<u32>(value, INT32_MAX));
+      if (live) stack_->set_limits(d.tcb, d.settings->limits);
       break;
     case call::SocketOption::syn_count:
-      d.limits.syn_retries = static_cast<u8>(std::min(value, 127u));
-      if (live) stack_->set_limits(d.tcb, d.limits);
+      d.settings.make().limits.syn_retries = static_cast<u8>(std::min(value, 127u));
+      if (live) stack_->set_limits(d.tcb, d.settings->limits);
       break;
     case call::SocketOption::linger2:  // seconds; negative: no FIN_WAIT_2
-      d.limits.no_fin_wait_2 = static_cast<i32>(value) < 0;
-      d.limits.fin_wait_2_s = static_cast<u8>(std::min(value, 120u));
-      if (live) stack_->set_limits(d.tcb, d.limits);
+      d.settings.make().limits.no_fin_wait_2 = static_cast<i32>(value) < 0;
+      d.settings.make().limits.fin_wait_2_s = static_cast<u8>(std::min(value, 120u));
+      if (live) stack_->set_limits(d.tcb, d.settings->limits);
       break;
     case call::SocketOption::max_segment:  // of connections that begin later
-      d.max_segment_bytes = static_cast<u16>(std::min(value, 32'767u));
+      d.settings.make().max_segment_bytes = static_cast<u16>(std::min(value, 32'767u));
       if (d.state == SocketState::listening)
-        stack_->set_max_segment(d.listener, d.max_segment_bytes);
+        stack_->set_max_segment(d.queue->listener, d.settings->max_segment_bytes);
       break;
     case call::SocketOption::defer_accept:  // seconds
-      d.defer_accept_s = std::min(value, 3'600u);
+      d.settings.make().defer_accept_s = std::min(value, 3'600u);
       break;
     case call::SocketOption::fast_open:  // connections whose handshake has not ended
-      d.fast_open_queue = std::min(value, 65'535u);
-      if (d.state == SocketState::listening) stack_->set_fast_open(d.listener, d.fast_open_queue);
+      d.settings.make().fast_open_queue = std::min(value, 65'535u);
+      if (d.state == SocketState::listening)
+        stack_->set_fast_open(d.queue->listener, d.settings->fast_open_queue);
       break;
     case call::SocketOption::congestion:
-      d.congestion = value == 2 ? call::CongestionName::reno : call::CongestionName::cubic;
+      d.settings.make().congestion =
+          value == 2 ? call::CongestionName::reno : call::CongestionName::cubic;
       if (live) set_congestion(d);
       break;
     case call::SocketOption::error_taken:

@@ -68,7 +68,9 @@ u32 Program::take_offer_ring() {
     free_offer_rings_.pop_back();
     return ring;
   }
-  return unused_offer_ring_ < call::max_listeners ? unused_offer_ring_++ : 0;
+  if (unused_offer_ring_ >= call::max_listeners) return 0;
+  offers_.resize(unused_offer_ring_ + 1);
+  return unused_offer_ring_++;
 }
 
 bool Program::return_chunk(u32 chunk) {

@@ -85,6 +85,8 @@ class Program {
   // An offer ring for a listener; 0: none is left.
   u32 take_offer_ring();
   void give_offer_ring(u32 ring) { free_offer_rings_.push_back(ring); }
+  // What lies in it. REQUIRES: the ring was taken.
+  Offers& offers(u32 ring) { return offers_[ring]; }
 
   // Receive chunks lent by a reply until the program gives them back; false: it was not lent.
   void lend_chunk(u32 chunk) { lent_.push_back(chunk); }
@@ -128,7 +130,8 @@ class Program {
   std::vector<u32> touched_;
   std::vector<u32> lent_;
   std::vector<u32> free_offer_rings_;
-  u32 unused_offer_ring_ = 1;  // from here on never taken; ring 0 is nobody's
+  std::vector<Offers> offers_;  // of every ring ever taken
+  u32 unused_offer_ring_ = 1;   // from here on never taken; ring 0 is nobody's
   u32 open_slots_ = 0;
   bool thread_to_wake_ = false;
   bool freed_told_ = false;  // send chunks came back in this turn

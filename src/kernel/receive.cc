@@ -23,7 +23,7 @@ u64 Sockets::take_consumed(Description& d) {
 }
 
 u64 Sockets::unread_bytes(Description& d) {
-  if (d.seat < 0) return d.kept_bytes();
+  if (d.seat < 0) return d.kept.size();
   take_consumed(d);
   const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
   return h.program->ours(h.slot).received - d.consumed;
@@ -90,7 +90,7 @@ std::size_t Sockets::copy_to_arena(Description& d, std::span<const std::byte> pa
     }
     const std::size_t part = std::min<std::size_t>(chunk_room - d.last_fill, payload.size() - done);
     std::memcpy(arena.chunk_payload(d.last_chunk) + d.last_fill, payload.data() + done, part);
-    d.last_fill += static_cast<u32>(part);
+    d.last_fill = static_cast<u16>(d.last_fill + part);
     received += part;
     done += part;
   }
@@ -128,10 +128,9 @@ std::size_t Sockets::on_data(net::TcbId tcb, u64 cookie, std::span<const std::by
   if (d.deferred) undefer(d);
   if (d.seat < 0) {
     const std::size_t room =
-        d.receive_limit - std::min<std::size_t>(d.receive_limit, d.kept_bytes());
+        d.receive_limit - std::min<std::size_t>(d.receive_limit, d.kept.size());
     const std::size_t taken = std::min(room, payload.size());
-    d.kept.insert(d.kept.end(), payload.begin(),
-                  payload.begin() + static_cast<std::ptrdiff_t>(taken));
+    d.kept.append(payload.first(taken));
     write_flags(d);
     return taken;
   }
@@ -175,7 +174,7 @@ void Sockets::consumed(Program& program, u32 number) {
 i32 Sockets::receive_shared(Program& program, u32 number, u64 max_bytes, bool peek, u64* chunks,
                             bool keep_error) {
   Description& d = *program.slot(number).description;
-  if (d.kept_bytes() == 0) {
+  if (d.kept.size() == 0) {
     // EPIPE: reset after the peer's FIN; reading gives the end all the same.
     if (d.error != 0 && d.error != EPIPE) {
       if (keep_error) return 0;
@@ -188,7 +187,7 @@ i32 Sockets::receive_shared(Program& program, u32 number, u64 max_bytes, bool pe
     return d.state == call::SocketState::connected ? -EAGAIN : -ENOTCONN;
   }
   // Twelve chunk numbers fit a reply.
-  u64 left = std::min<u64>({max_bytes, d.kept_bytes(), u64{12} * chunk_room});
+  u64 left = std::min<u64>({max_bytes, d.kept.size(), u64{12} * chunk_room});
   Arena& arena = program.arena();
   u64 done = 0;
   u32 used = 0;
@@ -196,7 +195,7 @@ i32 Sockets::receive_shared(Program& program, u32 number, u64 max_bytes, bool pe
     const u32 chunk = arena.take_chunk();
     if (chunk == call::no_chunk) break;
     const u64 part = std::min<u64>(left, chunk_room);
-    std::memcpy(arena.chunk_payload(chunk), d.kept.data() + d.kept_taken + done, part);
+    std::memcpy(arena.chunk_payload(chunk), d.kept.bytes().data() + done, part);
     chunks[used / 2] |= u64{chunk} << (used % 2 == 0 ? 0 : 32);
     program.lend_chunk(chunk);
     ++used;
@@ -205,7 +204,7 @@ i32 Sockets::receive_shared(Program& program, u32 number, u64 max_bytes, bool pe
   }
   if (done == 0) return -ENOMEM;
   if (!peek) {
-    d.drop_kept(done);
+    d.kept.drop(done);
     if (d.tcb != net::no_tcb) stack_->receive_consumed(d.tcb, done);
     write_flags(d);
   }

@@ -55,8 +55,9 @@ Result<Relays::Relay*> Relays::make(Description& d) {
   if (::epoll_ctl(events_.get(), EPOLL_CTL_ADD, ends[0], &event) != 0)
     return Error::from_errno("epoll_ctl of a relay");
   sockets_.retain(d);
-  d.relays.push_back(relay->id);
-  d.relay_unread = 0;
+  SharedPart& shared = d.shared.make();
+  shared.relays.push_back(relay->id);
+  shared.relay_unread = 0;
   return relays_.emplace(relay->id, std::move(relay)).first->second.get();
 }
 
@@ -64,7 +65,7 @@ Result<Relays::Lent> Relays::lend(Description& d) {
   if (d.state == call::SocketState::undecided || d.state == call::SocketState::listening ||
       d.datagram != nullptr)
     return Error::of(EOPNOTSUPP, "relay of a socket that is no connection");
-  Relay* relay = d.relays.empty() ? nullptr : find(d.relays.back());
+  Relay* relay = d.shared->relays.empty() ? nullptr : find(d.shared->relays.back());
   if (relay == nullptr || !relay->theirs.valid()) relay = TRY(make(d));
   ++relay->users;
   sockets_.stir(d);
@@ -83,10 +84,10 @@ void Relays::end(Relay& r) {
   Description& d = *r.description;
   const bool left_bytes = r.left_bytes;
   const u32 events = sockets_.shared_events(d);
-  std::erase(d.relays, r.id);
-  d.relay_unread = 0;
+  std::erase(d.shared.make().relays, r.id);
+  d.shared.make().relay_unread = 0;
   relays_.erase(r.id);
-  if (d.references > 1 && (d.relays.empty() || sockets_.shared_events(d) != events))
+  if (d.references > 1 && (d.shared->relays.empty() || sockets_.shared_events(d) != events))
     sockets_.write_flags(d);
   sockets_.release(d, left_bytes);
 }
@@ -118,8 +119,8 @@ bool Relays::poll() {
   for (const u32 handle : sockets_.take_stirred()) {
     Description* d = sockets_.at_handle(handle);
     if (d == nullptr) continue;
-    d->stirred = false;
-    for (const u32 id : d->relays)
+    d->shared.make().stirred = false;
+    for (const u32 id : d->shared->relays)
       if (Relay* relay = find(id)) heat(*relay);
   }
   bool work = false;
@@ -149,15 +150,15 @@ bool Relays::pump(u32 id) {
   if (!over) moved |= to_program(*r);
   // After a reset the program is given what came before it, no more.
   const bool reset = (d.flags & call::flag_reset) != 0;
-  if (reset && (d.kept_bytes() == 0 || r->deaf || d.relays.back() != id)) over = true;
+  if (reset && (d.kept.size() == 0 || r->deaf || d.shared->relays.back() != id)) over = true;
   if (over) {
     end(*r);
     return true;
   }
-  if (r->theirs.valid() && d.relays.back() == id) {
-    d.relay_unread = unread_at(r->theirs.ref());
-  } else if (d.relays.back() == id) {
-    d.relay_unread = 0;
+  if (r->theirs.valid() && d.shared->relays.back() == id) {
+    d.shared.make().relay_unread = unread_at(r->theirs.ref());
+  } else if (d.shared->relays.back() == id) {
+    d.shared.make().relay_unread = 0;
   }
   if (sockets_.shared_events(d) != events) sockets_.write_flags(d);
   if (moved) heat(*r);
@@ -166,11 +167,11 @@ bool Relays::pump(u32 id) {
 
 bool Relays::to_program(Relay& r) {
   Description& d = *r.description;
-  if (d.relays.back() != r.id) return false;
+  if (d.shared->relays.back() != r.id) return false;
   std::size_t left = budget;
   bool moved = false;
-  while (r.writable && !r.deaf && left > 0 && d.kept_bytes() > 0) {
-    const auto bytes = sockets_.kept(d).first(std::min(left, d.kept_bytes()));
+  while (r.writable && !r.deaf && left > 0 && d.kept.size() > 0) {
+    const auto bytes = sockets_.kept(d).first(std::min(left, d.kept.size()));
     const ssize_t sent =
         ::send(r.ours.get(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent >= 0) {
@@ -185,10 +186,10 @@ bool Relays::to_program(Relay& r) {
     }
   }
   // Who shut its receiving side only reads nothing, and must not stop its peer.
-  if (r.deaf && d.only_relayed() && !hung_up(r.ours.ref())) sockets_.take_kept(d, d.kept_bytes());
+  if (r.deaf && d.only_relayed() && !hung_up(r.ours.ref())) sockets_.take_kept(d, d.kept.size());
   // What is taken back cannot be given again behind the end: while it can be, the end waits.
   const bool all_given =
-      d.kept_bytes() == 0 && (!r.theirs.valid() || unread_at(r.theirs.ref()) == 0);
+      d.kept.size() == 0 && (!r.theirs.valid() || unread_at(r.theirs.ref()) == 0);
   if (all_given && !r.told_end && (d.flags & call::flag_peer_closed) != 0) {
     r.told_end = true;
     ::shutdown(r.ours.get(), SHUT_WR);
@@ -252,13 +253,13 @@ void Relays::take_back(Relay& r) {
     bytes.insert(bytes.end(), scratch_.begin(), scratch_.begin() + got);
   }
   if (!bytes.empty()) sockets_.put_back_kept(*r.description, bytes);
-  r.description->relay_unread = 0;
+  r.description->shared.make().relay_unread = 0;
   r.writable = true;
 }
 
 void Relays::before_call(Description& d, bool reads) {
   if (d.seat >= 0) return;  // no relay has begun
-  for (const u32 id : std::vector<u32>(d.relays)) {
+  for (const u32 id : std::vector<u32>(d.shared->relays)) {
     Relay* r = find(id);
     if (r == nullptr) continue;
     bool over = false;

@@ -15,7 +15,6 @@ void Sockets::take_unread(Description& d) {
   u64 left = h.program->ours(h.slot).received - d.consumed;
   u64 skip = d.consumed - d.first_position;
   d.kept.clear();
-  d.kept_taken = 0;
   d.kept.reserve(left);
   for (u32 chunk = d.first_chunk; left > 0; chunk = arena.chunk_header(chunk).next) {
     if (skip >= call::receive_chunk_payload) {
@@ -24,7 +23,7 @@ void Sockets::take_unread(Description& d) {
     }
     const u64 part = std::min<u64>(left, call::receive_chunk_payload - skip);
     const std::byte* from = arena.chunk_payload(chunk) + skip;
-    d.kept.insert(d.kept.end(), from, from + part);
+    d.kept.append({from, part});
     left -= part;
     skip = 0;
   }
@@ -39,8 +38,8 @@ void Sockets::seat_taken(Description& d) {
   d.taking = false;
   ++counters_.seats_taken;
   write_flags(d);
-  auto parked = std::move(d.parked);
-  d.parked.clear();
+  if (d.shared->parked.empty()) return;
+  const auto parked = std::exchange(d.shared.make().parked, {});
   for (const ParkedCall& call : parked) {
     Program* program = programs_.find(call.program);
     if (program != nullptr && program->attached())
@@ -90,10 +89,11 @@ bool Sockets::take_seat(Description& d, Program& caller, u32 number, u32 thread,
   const u32 handle = d.handle;
   if (!claim_seat(d)) {
     // A thread waits for one call at a time.
-    std::erase_if(d.parked, [&](const ParkedCall& parked) {
+    auto& waiting = d.shared.make().parked;
+    std::erase_if(waiting, [&](const ParkedCall& parked) {
       return parked.program == caller.id() && parked.thread == thread;
     });
-    d.parked.push_back({.program = caller.id(), .thread = thread, .slot = call});
+    waiting.push_back({.program = caller.id(), .thread = thread, .slot = call});
     return false;
   }
   return at_handle(handle) != nullptr;
@@ -126,7 +126,7 @@ void Sockets::released(Program& program, u32 number) {
 }
 
 bool Sockets::give_seat_back(Description& d) {
-  if (d.seat >= 0 || d.taking || d.holders.size() != 1 || !d.relays.empty() ||
+  if (d.seat >= 0 || d.taking || d.holders.size() != 1 || !d.shared->relays.empty() ||
       d.state == call::SocketState::listening || d.state == call::SocketState::undecided)
     return false;
   const Holder& h = d.holders[0];

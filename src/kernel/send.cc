@@ -39,19 +39,39 @@ bool Sockets::take_pieces(Program& program, Description& d, const call::CallSlot
     while (i > 0) arena.unclaim_send_chunk(chunk_at(--i));
     return false;
   }
+  if (total == 0) return true;
+  auto& pieces = send_queue(d).pieces;
   for (u32 i = 0; *taken < total; ++i) {
     const u32 chunk = chunk_at(i);
     const u64 part = std::min<u64>(total - *taken, call::chunk_bytes);
-    if (d.pieces_taken > 0 && d.pieces_taken == d.pieces.size()) {
-      d.pieces.clear();
-      d.pieces_taken = 0;
-    }
-    d.pieces.push_back(
-        {.arena = &arena, .chunk = chunk, .begin = 0, .end = static_cast<u16>(part)});
+    pieces.push_back({.arena = &arena, .chunk = chunk, .begin = 0, .end = static_cast<u16>(part)});
     d.send_buffered += part;
     *taken += part;
   }
   return true;
+}
+
+SendQueue& Sockets::send_queue(Description& d) {
+  if (d.sends != nullptr) return *d.sends;
+  if (spare_sends_.empty()) {
+    d.sends = std::make_unique<SendQueue>();
+  } else {
+    d.sends = std::move(spare_sends_.back());
+    spare_sends_.pop_back();
+  }
+  return *d.sends;
+}
+
+// What one large transfer needed is not kept; a few pieces are, so that small ones allocate
+// nothing.
+void Sockets::end_send_queue(Description& d) {
+  d.sends->pieces.clear();
+  d.sends->taken = 0;
+  if (d.sends->pieces.capacity() <= spare_pieces && spare_sends_.size() < spare_sends) {
+    spare_sends_.push_back(std::move(d.sends));
+  } else {
+    d.sends.reset();
+  }
 }
 
 void Sockets::show_send_limit(Description& d, u32 limit) {
@@ -79,9 +99,11 @@ void Sockets::drop_pieces(Description& d, u64 bytes) {
       send_cursor_.offset -= bytes;
     }
   }
+  if (d.sends == nullptr) return;
   d.send_buffered -= bytes;
+  auto& [pieces, first] = *d.sends;
   while (bytes > 0) {
-    SendPiece& piece = d.pieces[d.pieces_taken];
+    SendPiece& piece = pieces[first];
     const u64 held = static_cast<u64>(piece.end - piece.begin);
     if (bytes < held) {
       piece.begin = static_cast<u16>(piece.begin + bytes);
@@ -89,15 +111,14 @@ void Sockets::drop_pieces(Description& d, u64 bytes) {
     }
     bytes -= held;
     give_piece(piece);
-    ++d.pieces_taken;
+    ++first;
   }
-  if (d.pieces_taken == d.pieces.size()) {
-    d.clear_pieces();
-  } else if (d.pieces_taken > 64 && d.pieces_taken * 2 > d.pieces.size()) {
-    d.pieces.erase(d.pieces.begin(),
-                   d.pieces.begin() + static_cast<std::ptrdiff_t>(d.pieces_taken));
-    if (send_cursor_.handle == d.handle) send_cursor_.piece -= d.pieces_taken;
-    d.pieces_taken = 0;
+  if (first == pieces.size()) {
+    end_send_queue(d);
+  } else if (first > 64 && first * 2 > pieces.size()) {
+    pieces.erase(pieces.begin(), pieces.begin() + static_cast<std::ptrdiff_t>(first));
+    if (send_cursor_.handle == d.handle) send_cursor_.piece -= first;
+    first = 0;
   }
 }
 
@@ -120,11 +141,12 @@ void Sockets::send(Program& program, u32 number, const call::CallSlot& call) {
     // The connection ended while the post was under way: the bytes go nowhere.
     SendPiece tail;
     while (d.send_buffered > before) {
-      tail = d.pieces.back();
-      d.pieces.pop_back();
+      tail = d.sends->pieces.back();
+      d.sends->pieces.pop_back();
       d.send_buffered -= static_cast<u64>(tail.end - tail.begin);
       give_piece(tail);
     }
+    if (d.sends != nullptr && d.send_buffered == 0) end_send_queue(d);
     program.ours(number).acknowledged += taken;
     return;
   }
@@ -195,7 +217,8 @@ void Sockets::read_send_buffer(net::TcbId, u64 cookie, std::size_t offset,
   Description& d = from_cookie(cookie);
   constexpr std::size_t far = std::size_t{64} * 1024;
   const bool is_far = offset >= far;
-  std::size_t i = d.pieces_taken;
+  const auto& pieces = d.sends->pieces;
+  std::size_t i = d.sends->taken;
   std::size_t begin = 0;  // of piece i
   if (is_far && send_cursor_.handle == d.handle && send_cursor_.offset <= offset) {
     i = send_cursor_.piece;
@@ -204,8 +227,8 @@ void Sockets::read_send_buffer(net::TcbId, u64 cookie, std::size_t offset,
   }
   std::size_t done = 0;
   while (done < out.size()) {
-    VERIFY(i < d.pieces.size());
-    const SendPiece& piece = d.pieces[i++];
+    VERIFY(i < pieces.size());
+    const SendPiece& piece = pieces[i++];
     const std::size_t held = static_cast<std::size_t>(piece.end - piece.begin);
     if (offset >= held) {
       offset -= held;

@@ -48,17 +48,10 @@ void Sockets::free_description(Description& d) {
   } else if (d.bound) {
     directory_.unclaim(d.local, d.handle);
   }
-  if (d.token != 0) tokens_.erase(d.token);
+  if (d.shared->token != 0) tokens_.erase(d.shared->token);
   const u32 handle = d.handle;
-  // The vectors keep their few elements' memory for the next socket that lives here.
-  auto holders = std::move(d.holders);
-  d.clear_pieces();
-  auto pieces = std::move(d.pieces);
-  holders.clear();
   d = Description{};
   d.handle = handle;
-  d.holders = std::move(holders);
-  d.pieces = std::move(pieces);
   free_.push_back((handle & index_mask) - 1);
   --open_count_;
 }
@@ -76,8 +69,8 @@ void Sockets::close_now(Description& d, bool reset) {
     free_description(d);
     return;
   }
-  const bool unread = d.kept_bytes() > 0;
-  d.clear_kept();
+  const bool unread = d.kept.size() > 0;
+  d.kept.clear();
   if (d.tcb == net::no_tcb) {
     free_description(d);
     return;
@@ -116,7 +109,7 @@ void Sockets::hold(Program& program, u32 number, Description& d, u32 generation)
   line.error = d.error;
   line.events = 0;
   line.offer_ring = 0;
-  if (d.holders.size() == 1 && d.relays.empty() && d.state != SocketState::listening) {
+  if (d.holders.size() == 1 && d.shared->relays.empty() && d.state != SocketState::listening) {
     d.seat = 0;
     d.first_chunk = d.last_chunk = call::no_chunk;
     d.first_position = d.consumed = consumed;
@@ -135,9 +128,10 @@ void Sockets::hold(Program& program, u32 number, Description& d, u32 generation)
 }
 
 void Sockets::publish_token(Description& d, u64 token) {
-  if (d.token == token) return;
-  if (d.token != 0) tokens_.erase(d.token);
-  d.token = token;
+  u64& known = d.shared.make().token;
+  if (known == token) return;
+  if (known != 0) tokens_.erase(known);
+  known = token;
   tokens_[token] = d.handle;
 }
 
@@ -149,7 +143,7 @@ Description* Sockets::at_token(u64 token) {
 // Bytes kept here go into the arena of the program that now has the seat. False: no chunks for
 // them.
 bool Sockets::take_in_kept(Description& d) {
-  const auto kept = std::span(d.kept).subspan(d.kept_taken);
+  const auto kept = d.kept.bytes();
   if (!kept.empty() && append_to_arena(d, kept) != kept.size()) {
     const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
     free_receive_chunks(d);
@@ -159,7 +153,7 @@ bool Sockets::take_in_kept(Description& d) {
     d.seat = -1;
     return false;
   }
-  d.clear_kept();
+  d.kept.clear();
   return true;
 }
 
@@ -170,7 +164,7 @@ void Sockets::leave_holder(Description& d, std::size_t index) {
   } else if (d.seat > static_cast<i32>(index)) {
     --d.seat;
   }
-  d.holders.erase(d.holders.begin() + static_cast<std::ptrdiff_t>(index));
+  d.holders.erase(index);
 }
 
 void Sockets::let_go(Program& program, u32 number, bool reset) {
@@ -237,7 +231,7 @@ u32 Sockets::shared_events(const Description& d) const {
   const bool reset = (d.flags & call::flag_reset) != 0;
   const bool peer_closed = (d.flags & call::flag_peer_closed) != 0;
   const bool send_closed = (d.flags & call::flag_send_closed) != 0;
-  if (d.kept_bytes() + d.relay_unread > 0 || peer_closed || reset) events |= call::ready_in;
+  if (d.kept.size() + d.shared->relay_unread > 0 || peer_closed || reset) events |= call::ready_in;
   if (peer_closed || reset) events |= call::ready_read_hangup;
   const bool room = d.send_limit - std::min<u64>(d.send_limit, d.send_buffered) >= d.send_limit / 3;
   if (reset || send_closed || d.state == SocketState::datagram ||
@@ -255,7 +249,8 @@ void Sockets::fail(Description& d, int error) {
   if (d.queue_of != nullptr) {
     // Nobody was offered it: it leaves the queue unseen.
     std::erase(d.queue_of->queue->pending, &d);
-    std::erase(d.queue_of->queue->deferred, &d);
+    std::erase_if(d.queue_of->queue->deferred,
+                  [&](const ListenQueue::Deferred& one) { return one.connection == &d; });
     d.queue_of = nullptr;
     d.references = 0;
     free_description(d);

@@ -11,6 +11,7 @@
 #include "kernel/directory.h"
 #include "kernel/own_chunks.h"
 #include "kernel/program.h"
+#include "kernel/slab.h"
 #include "net/snap_bean/steering.h"
 
 namespace cob::kernel {
@@ -139,9 +140,7 @@ class Sockets final : public net::SocketLayer {
   // REQUIRES: bytes fit in send_room().
   void append_send(Description& d, std::span<const std::byte> bytes);
   void finish_send(Description& d);  // a FIN follows
-  std::span<const std::byte> kept(const Description& d) const {
-    return std::span(d.kept).subspan(d.kept_taken);
-  }
+  std::span<const std::byte> kept(const Description& d) const { return d.kept.bytes(); }
   void take_kept(Description& d, std::size_t bytes);
   void put_back_kept(Description& d, std::span<const std::byte> bytes);  // in front
   u32 shared_events(const Description& d) const;
@@ -253,6 +252,8 @@ class Sockets final : public net::SocketLayer {
   bool take_pieces(Program& program, Description& d, const call::CallSlot& call, u64 limit,
                    u64* taken);
   void drop_pieces(Description& d, u64 bytes);
+  SendQueue& send_queue(Description& d);
+  void end_send_queue(Description& d);
   void fit_send_limit(Description& d);
   void show_send_limit(Description& d, u32 limit);
   void give_piece(const SendPiece& piece);
@@ -268,6 +269,7 @@ class Sockets final : public net::SocketLayer {
   void defer(Description& connection, Description& listener);
   void undefer(Description& connection);
   void check_deferred();
+  static void inherit_settings(Description& d, const SettingsPart& from);
   Result<net::ListenerId> join_listener(Description& d, u32 backlog);
   void leave_listener(Description& d);
   i32 finish_listen(u32 handle, net::Endpoint local, u32 backlog, i32 result);
@@ -288,7 +290,7 @@ class Sockets final : public net::SocketLayer {
   Programs& programs_;
   net::Stack* stack_ = nullptr;
   const net::SteeringReader* tables_ = nullptr;
-  std::deque<Description> descriptions_;  // stable addresses; handle - 1 = index | generation << 20
+  Slab<Description> descriptions_;  // stable addresses; handle - 1 = index | generation << 20
   std::vector<u32> free_;
   u32 open_count_ = 0;
   // A listener of the stack and the descriptions behind it: several with SO_REUSEPORT, served in
@@ -301,6 +303,8 @@ class Sockets final : public net::SocketLayer {
   std::vector<Description*> busy_listeners_;
   std::vector<std::unique_ptr<Arena>> orphans_;
   OwnChunks own_chunks_;
+  std::vector<std::unique_ptr<SendQueue>> spare_sends_;  // at most spare_sends
+  static constexpr std::size_t spare_sends = 256, spare_pieces = 16;
   std::shared_ptr<BufferMemory> memory_ = std::make_shared<BufferMemory>();
   // Where in a long send buffer the last piece read begins, so that the next need not look for it.
   struct SendCursor {

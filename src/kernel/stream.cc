@@ -17,16 +17,14 @@ std::size_t Sockets::send_room(const Description& d, std::size_t limit) const {
 }
 
 void Sockets::append_send(Description& d, std::span<const std::byte> bytes) {
-  if (d.pieces_taken > 0 && d.pieces_taken == d.pieces.size()) {
-    d.pieces.clear();
-    d.pieces_taken = 0;
-  }
+  if (bytes.empty()) return;
+  auto& pieces = send_queue(d).pieces;
   std::size_t done = 0;
   while (done < bytes.size()) {
-    const bool fits = !d.pieces.empty() && d.pieces.back().arena == nullptr &&
-                      d.pieces.back().end < own_chunk_bytes;
-    if (!fits) d.pieces.push_back({.chunk = own_chunks_.take()});
-    SendPiece& tail = d.pieces.back();
+    const bool fits =
+        !pieces.empty() && pieces.back().arena == nullptr && pieces.back().end < own_chunk_bytes;
+    if (!fits) pieces.push_back({.chunk = own_chunks_.take()});
+    SendPiece& tail = pieces.back();
     const std::size_t part = std::min(bytes.size() - done, own_chunk_bytes - tail.end);
     std::memcpy(own_chunks_.at(tail.chunk) + tail.end, bytes.data() + done, part);
     tail.end = static_cast<u16>(tail.end + part);
@@ -45,19 +43,17 @@ void Sockets::finish_send(Description& d) {
 }
 
 void Sockets::take_kept(Description& d, std::size_t bytes) {
-  d.drop_kept(bytes);
+  d.kept.drop(bytes);
   if (d.tcb != net::no_tcb) stack_->receive_consumed(d.tcb, bytes);
 }
 
 void Sockets::put_back_kept(Description& d, std::span<const std::byte> bytes) {
-  d.kept.erase(d.kept.begin(), d.kept.begin() + static_cast<std::ptrdiff_t>(d.kept_taken));
-  d.kept_taken = 0;
-  d.kept.insert(d.kept.begin(), bytes.begin(), bytes.end());
+  d.kept.put_front(bytes);
 }
 
 void Sockets::stir(Description& d) {
-  if (d.relays.empty() || d.stirred) return;
-  d.stirred = true;
+  if (d.shared->relays.empty() || d.shared->stirred) return;
+  d.shared.make().stirred = true;
   stirred_.push_back(d.handle);
 }
 

@@ -139,6 +139,15 @@ bool take_datagram_chunks(Arena* arena, u32 wanted, Chosen& chosen) {
   return false;
 }
 
+// What becomes of one that is longer than its path carries, or than a later router's.
+u16 cutting_of(u8 mtu_discover) {
+  const bool whole = mtu_discover == IP_PMTUDISC_DO || mtu_discover == IP_PMTUDISC_PROBE ||
+                     mtu_discover == IP_PMTUDISC_INTERFACE;
+  const bool cut = mtu_discover == IP_PMTUDISC_DONT || mtu_discover == IP_PMTUDISC_INTERFACE ||
+                   mtu_discover == IP_PMTUDISC_OMIT;
+  return static_cast<u16>((whole ? datagram_whole : 0) | (cut ? datagram_cut_by_routers : 0));
+}
+
 // REQUIRES: the lock, a live slot. 0 or an errno.
 int post_datagram(Socket* socket, const DatagramOut& out, u32 bytes, Ipv4Endpoint remote,
                   const Extras& extras) {
@@ -170,7 +179,8 @@ int post_datagram(Socket* socket, const DatagramOut& out, u32 bytes, Ipv4Endpoin
                      : towards_ipv6     ? socket->traffic_class
                                         : socket->type_of_service;
   const u16 flags = static_cast<u16>((listed ? datagram_listed : 0) |
-                                     (group && socket->group_loop_off ? datagram_no_loop : 0));
+                                     (group && socket->group_loop_off ? datagram_no_loop : 0) |
+                                     cutting_of(socket->mtu_discover));
   Call c{.op = Op::send_to};
   c.a[0] = bytes | static_cast<u64>(flags) << 32 | static_cast<u64>(service) << 48 |
            static_cast<u64>(time_to_live) << 56;

@@ -99,6 +99,10 @@ int set_datagram_option(Socket* socket, int level, int name, const void* value, 
       if (number >= 1 && number <= 255) socket->time_to_live = static_cast<u8>(number);
       if (number == -1) socket->time_to_live = 64;
       break;
+    case IP_MTU_DISCOVER:
+      if (number >= IP_PMTUDISC_DONT && number <= IP_PMTUDISC_OMIT)
+        socket->mtu_discover = static_cast<u8>(number);
+      break;
     default:
       break;
   }

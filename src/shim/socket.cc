@@ -2,6 +2,7 @@
 
 #include "shim/socket.h"
 
+#include <netinet/in.h>
 #include <poll.h>
 
 #include "shim/datagram.h"
@@ -96,6 +97,7 @@ Socket* new_socket() {
   socket->keep_probes = 9;
   socket->time_to_live = 64;
   socket->group_time_to_live = 1;
+  socket->mtu_discover = IP_PMTUDISC_WANT;
   socket->hop_limit = 64;
   store(socket->references, 1U);
   return socket;

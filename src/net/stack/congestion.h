@@ -15,9 +15,9 @@ inline constexpr u32 max_window = 1u << 30;
 // RFC 6928: min(10 MSS, max(2 MSS, 14600)).
 inline u32 initial_window(u32 mss) { return std::min(10 * mss, std::max(2 * mss, 14'600u)); }
 
-inline void start(Tcb& t) {
+inline void start(Tcb& t, TcbCold& cold) {
   t.congestion_window = initial_window(t.mss);
-  t.slow_start_threshold = max_window;
+  cold.slow_start_threshold = max_window;
 }
 
 // What was in flight before the loss is acted on. What arrived behind a hole is so by the sequence
@@ -34,20 +34,20 @@ inline void lower_threshold(Tcb& t, TcbCold& cold, u32 window) {
   } else {
     window /= 2;
   }
-  t.slow_start_threshold = std::max(window, 2u * t.mss);
+  cold.slow_start_threshold = std::max(window, 2u * t.mss);
 }
 
 // The window before a loss or mark that recovery does not act on: a probe repaired it (RFC 8985
 // section 7.4), or it was CE (RFC 3168 section 6.1.2).
 inline void reduce_at_once(Tcb& t, TcbCold& cold) {
   lower_threshold(t, cold, t.congestion_window);
-  t.congestion_window = std::min(t.congestion_window, t.slow_start_threshold);
+  t.congestion_window = std::min(t.congestion_window, cold.slow_start_threshold);
 }
 
 // RFC 5681 section 3.1: slow start below the threshold, one MSS a round trip above. A window that
 // did not limit the sender does not grow (RFC 7661 explains why).
 inline void grow(Tcb& t, TcbCold& cold, u32 acked, u32 flight_before, u32 now_ms) {
-  const bool slow_start = t.congestion_window < t.slow_start_threshold;
+  const bool slow_start = t.congestion_window < cold.slow_start_threshold;
   const bool used =
       t.has(flag_congestion_limited) || (slow_start && t.congestion_window / 2 < flight_before);
   if (!used || t.congestion_window >= max_window) return;
@@ -71,14 +71,14 @@ inline void grow(Tcb& t, TcbCold& cold, u32 acked, u32 flight_before, u32 now_ms
 // RFC 6582 section 3.2 step 2, RFC 6675 section 5 (4.2): fast recovery begins.
 inline void enter_recovery(Tcb& t, TcbCold& cold) {
   // RFC 4015 section 3.2 step 0; below the threshold slow start had not found the limit yet.
-  cold.undo_threshold = std::max(t.in_flight(), t.slow_start_threshold);
+  cold.undo_threshold = std::max(t.in_flight(), cold.slow_start_threshold);
   if (t.has(flag_ecn) && t.send_unacknowledged < cold.ecn_recover) {
-    t.slow_start_threshold = std::max<u32>(t.congestion_window, 2u * t.mss);  // CE did it
+    cold.slow_start_threshold = std::max<u32>(t.congestion_window, 2u * t.mss);  // CE did it
   } else {
     lower_threshold(t, cold, flight_size(t));
   }
   cold.recover = t.send_max;
-  t.congestion_window = t.slow_start_threshold;
+  t.congestion_window = cold.slow_start_threshold;
   t.set(flag_in_recovery);
 }
 
@@ -89,11 +89,11 @@ inline void partial_ack(Tcb& t, u32 acked) {
 }
 
 // Step 3, full acknowledgment, option (1): no burst after recovery.
-inline void leave_recovery(Tcb& t) {
-  t.congestion_window = t.slow_start_threshold;  // PRR has led there (RFC 9937)
+inline void leave_recovery(Tcb& t, const TcbCold& cold) {
+  t.congestion_window = cold.slow_start_threshold;  // PRR has led there (RFC 9937)
   if (!t.has(flag_scoreboard))
     t.congestion_window =
-        std::min(t.slow_start_threshold, std::max<u32>(t.in_flight(), t.mss) + t.mss);
+        std::min(cold.slow_start_threshold, std::max<u32>(t.in_flight(), t.mss) + t.mss);
   t.clear(flag_in_recovery);
 }
 
@@ -101,7 +101,7 @@ inline void leave_recovery(Tcb& t) {
 // back to where the window was, without a burst.
 inline void undo_recovery(Tcb& t, TcbCold& cold, u32 acked) {
   t.congestion_window = t.in_flight() + std::min(acked, initial_window(t.mss));
-  t.slow_start_threshold = cold.undo_threshold;
+  cold.slow_start_threshold = cold.undo_threshold;
   cold.cubic.window_max = std::max(cold.cubic.window_max, cold.cubic.window_prior);
   cold.recover = t.send_unacknowledged;
   t.duplicate_acks = 0;

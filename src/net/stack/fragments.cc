@@ -44,8 +44,24 @@ void Fragments::expire(u32 now_ms) {
   while (!datagrams_.empty() && static_cast<i32>(now_ms - datagrams_.front().deadline_ms) >= 0) {
     ++counters_.timed_out;
     ++counters_.failed;
+    note_lost(datagrams_.front());
     datagrams_.erase(datagrams_.begin());
   }
+}
+
+void Fragments::note_lost(const Datagram& d) {
+  if (d.first_bytes < sizeof(Lost::payload) || lost_.size() == max_datagrams) return;
+  Lost& lost = lost_.emplace_back();
+  lost.ip = emit_ipv4({.source = d.source,
+                       .destination = d.destination,
+                       .protocol = d.protocol,
+                       .payload_bytes = d.first_bytes,
+                       .type_of_service = d.type_of_service,
+                       .time_to_live = d.time_to_live,
+                       .identification = d.identification,
+                       .flags_and_offset = ip_more_fragments},
+                      true);
+  std::memcpy(lost.payload.data(), d.payload.data(), sizeof lost.payload);
 }
 
 std::vector<Fragments::Datagram>::iterator Fragments::find(const Ipv4Packet& fragment) {
@@ -98,6 +114,7 @@ Fragments::Put Fragments::put(Datagram& d, const Ipv4Packet& fragment) {
   if (begin == 0) {
     d.type_of_service = fragment.type_of_service;
     d.time_to_live = fragment.time_to_live;
+    d.first_bytes = static_cast<u16>(bytes);
   }
   return Put::taken;
 }

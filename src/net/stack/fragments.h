@@ -1,11 +1,14 @@
 // Fragments: datagrams that come in pieces, until they are whole. RFC 791 section 3.2; RFC 815,
 // with a bit for each eight bytes in place of a list of holes; RFC 1122 section 3.3.2. Model: 64
-// datagrams under way in a stack, 16 from one address, 30 s each; a newer one takes the place of
-// the oldest. Pieces that overlap end their datagram, as RFC 5722 has it for IPv6: nobody makes
-// them but to deceive. One that came already is ignored. Owned by the Stack's loop.
+// datagrams under way in a stack, 16 from one address, 30 s each; then their senders may be told,
+// if the first piece came. A newer one takes the place of the oldest. Pieces that overlap end their
+// datagram, as RFC 5722 has it for IPv6: nobody makes them but to deceive. One that came already is
+// ignored. Owned by the Stack's loop.
 #pragma once
 
+#include <array>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "net/wire/ipv4.h"
@@ -27,6 +30,15 @@ class Fragments {
   std::span<const std::byte> add(std::span<const std::byte> ethernet, const Ipv4Packet& fragment,
                                  u32 now_ms);
   void expire(u32 now_ms);
+
+  // What a datagram whose time was over began with, for its sender (RFC 792, time exceeded).
+  struct Lost {
+    Ipv4Header ip;  // of its first piece
+    std::array<std::byte, 8> payload;
+  };
+  std::vector<Lost> take_lost() { return std::exchange(lost_, {}); }
+  bool has_lost() const { return !lost_.empty(); }
+
   bool empty() const { return datagrams_.empty(); }
   u32 next_deadline_ms() const { return datagrams_.front().deadline_ms; }  // REQUIRES: !empty()
   const Counters& counters() const { return counters_; }
@@ -37,6 +49,7 @@ class Fragments {
     u16 identification = 0;
     u8 protocol = 0;
     u8 type_of_service = 0, time_to_live = 0;  // of the first fragment
+    u16 first_bytes = 0;                       // of it; 0: it did not come
     bool congested = false;                    // a fragment was marked
     u32 deadline_ms = 0;
     std::size_t total = 0, received = 0;  // bytes of payload; total 0: the end is not here yet
@@ -48,10 +61,12 @@ class Fragments {
   std::vector<Datagram>::iterator find(const Ipv4Packet& fragment);
   std::vector<Datagram>::iterator begin(const Ipv4Packet& fragment, u32 now_ms);
   static Put put(Datagram& d, const Ipv4Packet& fragment);
+  void note_lost(const Datagram& d);
   std::span<const std::byte> finish(std::span<const std::byte> ethernet, const Datagram& d);
 
   std::vector<Datagram> datagrams_;  // oldest first
   std::vector<std::byte> frame_;
+  std::vector<Lost> lost_;  // no more than max_datagrams
   Counters counters_;
 };
 

@@ -10,8 +10,10 @@
 #include <string>
 
 #include "net/stack/script.h"
+#include "net/wire/arp.h"
 #include "net/wire/checksum.h"
 #include "net/wire/ethernet.h"
+#include "net/wire/icmp.h"
 #include "net/wire/udp.h"
 
 namespace cob::net {
@@ -245,6 +247,49 @@ TEST_F(FragmentedDatagram, IsForgottenByThePollThatIsDue) {
   clock.advance(Duration::milliseconds(30'001));
   stack->poll(clock.now());
   EXPECT_EQ(stack->counters().reassembly_timed_out, 1u);
+
+  // RFC 792: its sender is told, once it is known where that is.
+  struct Arp {
+    EthernetHeader ethernet;
+    ArpHeader arp;
+  } answer{{{{2, 0, 0, 0, 0, 1}}, {{2, 0, 0, 0, 0, 9}}, ethernet_type_arp},
+           emit_arp({true, {{2, 0, 0, 0, 0, 9}}, source, {{2, 0, 0, 0, 0, 1}}, us})};
+  ASSERT_FALSE(device.frames.empty());
+  device.frames.clear();  // a question
+  stack->on_frame(std::as_bytes(std::span(&answer, 1)), Route::uplink(), {}, clock.now());
+  ASSERT_EQ(device.frames.size(), 2u);  // one says that nobody has the port of the whole one
+  const auto told = std::ranges::find_if(device.frames, [](const auto& one) {
+    return read_once<IcmpHeader>(std::span(one).subspan(34), 0).type == icmp_time_exceeded;
+  });
+  ASSERT_NE(told, device.frames.end());
+  Ipv4Packet packet;
+  ASSERT_EQ(parse_ipv4(std::span(*told).subspan(14), true, packet), Ipv4Verdict::good);
+  EXPECT_EQ(packet.destination, source);
+  EXPECT_EQ(packet.protocol, ip_protocol_icmp);
+  EXPECT_EQ(checksum_fold(checksum_add(0, packet.payload)), 0);
+  const auto icmp = read_once<IcmpHeader>(packet.payload, 0);
+  EXPECT_EQ(icmp.type, icmp_time_exceeded);
+  EXPECT_EQ(icmp.code, icmp_code_reassembly);
+  ASSERT_EQ(packet.payload.size(), sizeof(IcmpHeader) + sizeof(Ipv4Header) + 8);
+  const auto quoted = read_once<Ipv4Header>(packet.payload, sizeof(IcmpHeader));
+  EXPECT_EQ(quoted.source.get(), source.value);
+  EXPECT_EQ(quoted.flags_and_offset.get(), ip_more_fragments);
+}
+
+TEST(Fragments, OnlyWhoseFirstPieceCameIsTold) {
+  const auto all = numbered(32);
+  Fragments fragments;
+  fragments.add(ethernet, piece(all, 8, 8, 1), 0);
+  fragments.expire(30'000);
+  EXPECT_FALSE(fragments.has_lost());
+  for (u16 i = 0; i < 16; ++i) fragments.add(ethernet, piece(all, 0, 16, i), 40'000);
+  fragments.expire(70'000);
+  const auto lost = fragments.take_lost();
+  ASSERT_EQ(lost.size(), 16u);
+  EXPECT_EQ(lost[5].ip.identification.get(), 5);
+  EXPECT_EQ(lost[5].ip.total_length.get(), 36);
+  EXPECT_EQ(std::memcmp(lost[5].payload.data(), all.data(), 8), 0);
+  EXPECT_FALSE(fragments.has_lost());
 }
 
 }  // namespace

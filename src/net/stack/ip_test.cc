@@ -415,14 +415,15 @@ TEST_F(Ip, CodesMeanWhatTheyMeanToLinux) {
   }
 }
 
-TEST_F(Ip, Rfc1191_ADatagramLongerThanThePathIsRefused) {
+TEST_F(Ip, Rfc1191_ADatagramLongerThanThePathIsCutOrRefused) {
   arp(false, neighbour, our_ip);
   const Endpoint local{our_ip, Port(5'000)}, remote{neighbour, Port(80)};
   const UdpId socket = stack->udp_open(local, false, 7).release_value();
   const std::vector<std::byte> payload(1'400);
   const UdpPiece piece = payload;
   const auto send = [&] {
-    const auto sent = stack->udp_send({.local = local, .remote = remote}, std::span(&piece, 1));
+    const auto sent =
+        stack->udp_send({.local = local, .remote = remote, .whole = true}, std::span(&piece, 1));
     return sent.is_error() ? sent.error().code : 0;
   };
   const auto too_big = [&](u16 mtu) {
@@ -449,6 +450,10 @@ TEST_F(Ip, Rfc1191_ADatagramLongerThanThePathIsRefused) {
   too_big(1'000);
   EXPECT_EQ(layer.datagram_errors, (std::deque<std::pair<u64, int>>{{7, EMSGSIZE}}));
   EXPECT_EQ(send(), EMSGSIZE);
+  const std::size_t before = device.frames.size();
+  EXPECT_FALSE(
+      stack->udp_send({.local = local, .remote = remote}, std::span(&piece, 1)).is_error());
+  EXPECT_EQ(device.frames.size(), before + 2);
   device.frames.clear();
 }
 

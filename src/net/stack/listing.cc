@@ -54,7 +54,7 @@ TcbInfo TcpStack::describe(const Tcb& t) const {
                .syn_data = (cold.fast_open & fast_open_data_taken) != 0,
                .mss = t.mss,
                .congestion_window_bytes = t.congestion_window,
-               .slow_start_threshold_bytes = t.slow_start_threshold,
+               .slow_start_threshold_bytes = cold.slow_start_threshold,
                .smoothed_rtt_us = cold.smoothed_rtt_us,
                .rtt_variance_us = cold.rtt_variance_us,
                .retransmit_timeout_us = retransmit_interval_ms(t) * 1'000,

@@ -48,13 +48,14 @@ void TcpStack::poll(Time now) {
   if (now < quiet_until_ && output_list_.empty() && blocked_.empty()) [[likely]]
     return;
   set_now(now);
+  table_.settle_idle(now_ms_);
   wheel_.advance(static_cast<u64>(now_.ns) / wheel_tick_ns, [this](u32 slot) { on_timer(slot); });
   poll_soft_acks();
   poll_arp();
   if (!lowered_.empty()) [[unlikely]]
     raise_segments();
   if (!fragments_.empty()) [[unlikely]]
-    fragments_.expire(now_ms_);
+    expire_fragments();
   flush_output();
   if (time_wait_.size() > 0) time_wait_.expire(now_ms_);
   quiet_until_ = next_event();

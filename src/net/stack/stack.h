@@ -49,6 +49,8 @@ struct UdpSend {
   Route route{};
   u8 type_of_service = 0;
   u8 time_to_live = 64;
+  bool whole = false;           // longer than the path carries: EMSGSIZE, not fragments
+  bool cut_by_routers = false;  // without DF
 };
 using UdpPiece = std::span<const std::byte>;  // may be written by others meanwhile: read once
 
@@ -165,6 +167,7 @@ struct TcbLimits {
   bool any() const {
     return user_timeout.ns != 0 || syn_retries != 0 || fin_wait_2_s != 0 || no_fin_wait_2;
   }
+  bool operator==(const TcbLimits&) const = default;
 };
 
 // What a connection waits for, of what tcp(7) and ss(8) name.
@@ -317,8 +320,9 @@ class Stack {
   virtual Result<void> udp_join(UdpId id, Ipv4Address group) = 0;
   virtual Result<void> udp_leave(UdpId id, Ipv4Address group) = 0;
   virtual bool udp_port_in_use(Port port) const = 0;
-  // One frame out of the pieces; dropped and counted when the device has no room. EMSGSIZE: longer
-  // than the route carries. ENETUNREACH: no next hop.
+  // One frame out of the pieces, or several, each a fragment; dropped and counted when the device
+  // has no room. EMSGSIZE: longer than the path carries, and it shall stay whole, or than a
+  // datagram can be. ENETUNREACH: no next hop.
   virtual Result<void> udp_send(const UdpSend& send, std::span<const UdpPiece> pieces) = 0;
 
   // The kernel behind an inside route is gone: its connections fail with ECONNRESET (on_error),

@@ -2,6 +2,7 @@
 // TIME_WAIT table, reassembly, ARP.
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <map>
 #include <random>
 #include <set>
@@ -108,10 +109,105 @@ TEST(TcbTable, HoldsItsCapacityAndNoMore) {
   EXPECT_NE(table.allocate({9, 9, 9, 9}), nullptr);
 }
 
-TEST(TcbTable, AnIdleConnectionCostsAtMost384Bytes) {
-  constexpr std::size_t timer_node = 24,
+TEST(TcbTable, AnIdleConnectionCostsAtMost256Bytes) {
+  constexpr std::size_t timer_node = 16,
                         index_entries = 4 * 8;  // the index is a quarter full at worst
-  EXPECT_LE(sizeof(Tcb) + sizeof(TcbCold) + timer_node + index_entries + sizeof(u32) * 2, 384u);
+  EXPECT_LE(sizeof(Tcb) + sizeof(TcbIdle) + timer_node + index_entries + sizeof(u32) * 3, 256u);
+}
+
+Tcb* established(TcbTable& table, u16 port) {
+  Tcb* t = table.allocate({1, 2, port, 80});
+  t->state = TcpState::established;
+  t->send_unacknowledged = t->send_next = t->send_max = t->send_end = {1'000u + port};
+  TcbCold& cold = table.cold(*t);
+  cold.reassembly_head = cold.listener = no_slot;
+  cold.retransmit_timeout_ms = first_rto_ms;
+  cold.bytes_sent = port;
+  return t;
+}
+
+TEST(TcbTable, IdleConnectionsLeaveTheirTcbColdToOthers) {
+  TcbTable table(16'384, {1, 2});
+  std::vector<Tcb*> all;
+  for (u16 i = 0; i < 10'000; ++i) {
+    all.push_back(established(table, i));
+    if (i % 16 == 0) table.settle_idle(i + 1u);
+  }
+  EXPECT_LE(table.colds_touched(), 1'100u);
+  EXPECT_TRUE(table.is_idle(*all[0]));
+  const TcbTable& watcher = table;
+  for (u16 i = 0; i < 10'000; ++i) ASSERT_EQ(watcher.cold(*all[i]).bytes_sent, i);
+  EXPECT_TRUE(table.is_idle(*all[0]));
+  for (u16 i = 0; i < 10'000; ++i) ASSERT_EQ(table.cold(*all[i]).bytes_sent, i);
+  EXPECT_FALSE(table.is_idle(*all[0]));
+  for (u16 i = 0; i < 10'000; ++i) table.release(*all[i]);
+}
+
+// Each of them makes a connection not idle.
+TEST(TcbTable, WhatIsUnderWayKeepsItsTcbCold) {
+  using Change = void (*)(Tcb&, TcbCold&);
+  const Change changes[] = {
+      [](Tcb& t, TcbCold&) { t.state = TcpState::close_wait; },
+      [](Tcb& t, TcbCold&) { t.send_end = t.send_end + 1; },
+      [](Tcb& t, TcbCold&) { t.send_max = t.send_end = t.send_end + 1; },
+      [](Tcb& t, TcbCold&) { t.set(flag_scoreboard); },
+      [](Tcb& t, TcbCold&) { t.set(flag_peer_fin_known); },
+      [](Tcb&, TcbCold& c) { c.reassembly_head = 0; },
+      [](Tcb&, TcbCold& c) { c.listener = 0; },
+      [](Tcb&, TcbCold& c) { c.user_timeout_ms = 1; },
+      [](Tcb&, TcbCold& c) { c.keep_alive_sent = 1; },
+      [](Tcb& t, TcbCold& c) { t.set(flag_keep_alive), c.keep_alive_idle_ms = 1'001; },
+      [](Tcb&, TcbCold& c) { c.probe = Probe::again; },
+      [](Tcb&, TcbCold& c) { c.reorder_persist = 1; },
+      [](Tcb&, TcbCold& c) { c.retransmit_timeout_ms = 3'000; },
+      [](Tcb&, TcbCold& c) { c.cubic.epoch_ms = 1, c.last_send_ms = 9'500; },
+      [](Tcb&, TcbCold& c) { c.last_answer_ms = 9'900; },
+  };
+  TcbTable table(64, {1, 2});
+  TcbIdle idle;
+  for (std::size_t i = 0; i < std::size(changes); ++i) {
+    Tcb& t = *established(table, static_cast<u16>(i));
+    EXPECT_TRUE(pack_idle(t, table.cold(t), 10'000, idle));
+    changes[i](t, table.cold(t));
+    EXPECT_FALSE(pack_idle(t, table.cold(t), 10'000, idle)) << i;
+  }
+}
+
+TEST(TcbTable, AnIdleConnectionIsFoundAsItWas) {
+  TcbTable table(64, {1, 2});
+  Tcb& t = *established(table, 7);
+  t.set(flag_keep_alive);
+  TcbCold& cold = table.cold(t);
+  cold.bytes_sent = u64{1} << 40;
+  cold.bytes_received = 5;
+  cold.slow_start_threshold = 77;
+  cold.initial_send = t.send_unacknowledged - 1;
+  cold.recover = cold.rtt_sequence = cold.ecn_recover = t.send_unacknowledged;
+  cold.smoothed_rtt_us = 90'000;
+  cold.rtt_variance_us = 80'000;
+  cold.retransmit_timeout_ms = retransmit_timeout_ms(90'000, 80'000);
+  EXPECT_EQ(cold.retransmit_timeout_ms, 410u);
+  cold.retransmits = 3;
+  cold.window_growth = 11;
+  cold.timestamp_recent_ms = 12;
+  cold.last_receive_ms = 13;
+  cold.last_send_ms = 14;
+  cold.keep_alive_idle_ms = 7'200'000;
+  cold.keep_alive_interval_ms = 75'000;
+  cold.keep_alive_probes = 127;
+  cold.fin_wait_2_s = no_fin_wait_2;
+  cold.advertised_mss = 65'495;
+  cold.soft_error = 113;
+  cold.min_rtt_us = 80'000;
+  cold.cubic = {.window_max = 1, .window_prior = 2, .epoch_ms = 0, .rise_ms = 0, .reno_window = 0};
+  cold.congestion = CongestionControl::new_reno;
+  cold.reordering_seen = 1;
+  cold.fast_open = fast_open_data_taken;
+  TcbIdle idle;
+  ASSERT_TRUE(pack_idle(t, cold, 20'000, idle));
+  TcbCold found;
+  unpack_idle(t, idle, found);
+  EXPECT_EQ(std::memcmp(&found, &cold, sizeof cold), 0);
 }
 
 TEST(TimeWait, ExpiresInOrderAndRestarts) {

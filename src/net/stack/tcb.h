@@ -103,7 +103,7 @@ struct alignas(cache_line_bytes) Tcb {
   u32 send_window;                       // SND.WND, scaled
   u32 send_window_max;
   u32 congestion_window;
-  u32 slow_start_threshold;
+  u32 cold_place;           // the TcbTable's, of its TcbCold; 0: it is idle
   u32 retransmit_deadline;  // 0: off
   u32 ack_deadline;         // 0: off
   u32 idle_deadline;        // keep-alive or FIN_WAIT_2; 0: off
@@ -151,6 +151,7 @@ struct alignas(cache_line_bytes) TcbCold {
   u32 rtt_variance_us;
   u32 retransmit_timeout_ms;  // without backoff
   u32 retransmits;
+  u32 slow_start_threshold;
   u32 undo_threshold;       // RFC 4015 pipe_prev: the threshold if recovery was not needed
   u32 undo_timestamp;       // TSval at recovery's start: an older echo is of what was sent before
   u32 window_growth;        // bytes acknowledged towards the next congestion avoidance step

@@ -84,7 +84,7 @@ void TcpStack::on_new_ack(Tcb& t, const TcpSegment& s) {
     if (t.has(flag_may_undo) && timestamp_before(s.timestamp_echo, cold.undo_timestamp)) {
       congestion::undo_recovery(t, cold, acked);
     } else if (ack >= cold.recover) {
-      congestion::leave_recovery(t);
+      congestion::leave_recovery(t, cold);
       t.duplicate_acks = 0;
     } else {
       congestion::partial_ack(t, acked);

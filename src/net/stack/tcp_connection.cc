@@ -20,7 +20,7 @@ Tcb* TcpStack::create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes
   TcbCold& cold = table_.cold(*t);
   t->route = route;
   t->receive_buffer = options_.receive_window_bytes;
-  cold.retransmit_timeout_ms = 1'000;  // RFC 6298 (2.1)
+  cold.retransmit_timeout_ms = first_rto_ms;
   cold.reassembly_head = no_slot;
   cold.listener = no_slot;
   cold.advertised_mss = own_mss(route, max_segment_bytes);

@@ -157,7 +157,7 @@ void TcpStack::negotiate(Tcb& t, const TcpSegment& syn) {
   t.send_window = t.send_window_max = syn.window;
   t.receive_mss = std::min<u16>(536, cold.advertised_mss);
   t.quick_acks = quick_ack_count;
-  congestion::start(t);
+  congestion::start(t, cold);
   cold.ecn_recover = cold.initial_send;
 }
 

@@ -89,7 +89,7 @@ bool TcpStack::process_sack(Tcb& t, const TcpSegment& s) {
         timestamp_before(s.timestamp_echo, cold.undo_timestamp)) {
       congestion::undo_recovery(t, cold, acked);
     } else if (ack >= cold.recover) {
-      congestion::leave_recovery(t);
+      congestion::leave_recovery(t, cold);
       if (cold.reorder_persist > 0) {
         --cold.reorder_persist;
         if (cold.reorder_persist == 0) cold.reorder_multiplier = 1;
@@ -123,10 +123,11 @@ bool TcpStack::process_sack(Tcb& t, const TcpSegment& s) {
 
 // By HyStart++ (RFC 9406 section 4.2), which is for a connection's first slow start.
 u32 TcpStack::slow_start_growth(Tcb& t, u32 acked, u32 rtt_us) {
-  if (t.slow_start_threshold != congestion::max_window) return acked;
+  TcbCold& cold = table_.cold(t);
+  if (cold.slow_start_threshold != congestion::max_window) return acked;
   HyStart& hystart = board(t).hystart;
   const u32 growth = hystart.on_ack(t.send_unacknowledged, t.send_max, rtt_us, acked);
-  if (hystart.over()) t.slow_start_threshold = t.congestion_window;
+  if (hystart.over()) cold.slow_start_threshold = t.congestion_window;
   return growth;
 }
 
@@ -188,16 +189,17 @@ void TcpStack::detect_losses(Tcb& t) {
 void TcpStack::apply_prr(Tcb& t, u32 delivered, bool safe) {
   Scoreboard& b = board(t);
   const u32 pipe = b.pipe();
+  const u32 threshold = table_.cold(t).slow_start_threshold;
   b.prr_delivered += delivered;
   u32 send = 0;
-  if (pipe > t.slow_start_threshold) {
-    const u64 share = u64{b.prr_delivered} * t.slow_start_threshold;
+  if (pipe > threshold) {
+    const u64 share = u64{b.prr_delivered} * threshold;
     const u64 due = (share + b.recover_flight - 1) / b.recover_flight;
     send = due > b.prr_out ? static_cast<u32>(due - b.prr_out) : 0;
   } else {
     const u32 owed = b.prr_delivered > b.prr_out ? b.prr_delivered - b.prr_out : 0;
     send = std::max(owed, delivered) + (safe ? t.mss : 0u);
-    send = std::min(send, t.slow_start_threshold - pipe);
+    send = std::min(send, threshold - pipe);
   }
   if (b.prr_out == 0) send = std::max<u32>(send, t.mss);  // the first goes at once
   t.congestion_window = pipe + send;

@@ -129,7 +129,14 @@ class TcpStack final : public Stack {
   bool hand_on_opening(const FlowKey& key);
   bool hand_on_datagram(Endpoint local, Endpoint remote, Route from);
 
+  // ip_fragments.cc
+  void expire_fragments();
+  u16 next_identification();
+  Result<void> send_fragments(const UdpSend& send, std::span<const UdpPiece> pieces,
+                              std::size_t payload_bytes, std::size_t mtu);
+
   // udp.cc
+  bool may_refuse();
   void on_udp(const Ipv4Packet& packet, Route from, bool verify_checksum);
   void refuse_datagram(const Ipv4Packet& packet, Route from, Port source_port);
   void on_datagram_refused(const IcmpError& error, Route from);
@@ -356,7 +363,9 @@ class TcpStack final : public Stack {
   Time cookies_end_;
   u32 challenge_tokens_ = 0;
   u32 challenge_second_ = 0;
-  u32 refusals_ = 0;  // in refusal_second_
+  std::vector<std::byte> whole_datagram_;  // what send_fragments() cuts
+  u16 next_identification_ = 0;            // 0: none was chosen yet
+  u32 refusals_ = 0;                       // in refusal_second_
   u32 refusal_second_ = 0;
   u64 random_ = 0;
 };

@@ -11,13 +11,11 @@
 namespace cob::net {
 namespace {
 
-constexpr u32 min_rto_ms = 200;      // Linux TCP_RTO_MIN
-constexpr u32 max_rto_ms = 120'000;  // Linux TCP_RTO_MAX
-constexpr u32 cork_ms = 200;         // tcp(7), TCP_CORK
-constexpr u8 syn_retries = 6;        // Linux tcp_syn_retries
-constexpr u8 syn_ack_retries = 5;    // Linux tcp_synack_retries
-constexpr u8 data_retries = 15;      // Linux tcp_retries2
-constexpr u8 orphan_retries = 8;     // Linux tcp_orphan_retries of a closed socket
+constexpr u32 cork_ms = 200;       // tcp(7), TCP_CORK
+constexpr u8 syn_retries = 6;      // Linux tcp_syn_retries
+constexpr u8 syn_ack_retries = 5;  // Linux tcp_synack_retries
+constexpr u8 data_retries = 15;    // Linux tcp_retries2
+constexpr u8 orphan_retries = 8;   // Linux tcp_orphan_retries of a closed socket
 
 }  // namespace
 
@@ -181,9 +179,7 @@ void TcpStack::measure_rtt(Tcb& t, u32 rtt_us) {
     cold.rtt_variance_us = (3 * cold.rtt_variance_us + difference) / 4;
     cold.smoothed_rtt_us = std::max((7 * cold.smoothed_rtt_us + rtt_us) / 8, 1u);
   }
-  cold.retransmit_timeout_ms = std::min(
-      (cold.smoothed_rtt_us + std::max(4 * cold.rtt_variance_us, min_rto_ms * 1000) + 999) / 1000,
-      max_rto_ms);
+  cold.retransmit_timeout_ms = retransmit_timeout_ms(cold.smoothed_rtt_us, cold.rtt_variance_us);
 }
 
 }  // namespace cob::net

@@ -23,7 +23,7 @@ class TimerWheel {
 
   bool armed(u32 slot) const { return nodes_[slot].bucket_plus_one != 0; }
   // The tick at which the slot will fire. REQUIRES: armed(slot).
-  u64 due(u32 slot) const { return nodes_[slot].tick; }
+  u64 due(u32 slot) const { return now_ + static_cast<u32>(nodes_[slot].tick - now_); }
 
   // Fires no earlier than `tick`, and at the first advance() from then on. Replaces an earlier
   // arm().
@@ -88,11 +88,11 @@ class TimerWheel {
   static constexpr u32 levels = 4, buckets = 256;
 
   struct Node {
-    u64 tick = 0;
+    u32 tick = 0;  // modulo 2^32: it lies less than that ahead
     u32 next = 0, previous = 0;
     u16 bucket_plus_one = 0;  // 0: not armed
   };
-  static_assert(sizeof(Node) == 24);
+  static_assert(sizeof(Node) == 16);
 
   void link(u32 slot, u64 tick) {
     if (tick <= now_) tick = now_ + 1;
@@ -104,7 +104,7 @@ class TimerWheel {
     const u32 index = static_cast<u32>(tick / span % buckets);
     Node& n = nodes_[slot];
     u32& head = heads_[level][index];
-    n = {tick, head, none, static_cast<u16>(level * buckets + index + 1)};
+    n = {static_cast<u32>(tick), head, none, static_cast<u16>(level * buckets + index + 1)};
     if (head != none) nodes_[head].previous = slot;
     head = slot;
     bits_[level][index / 64] |= 1ull << index % 64;
@@ -134,7 +134,7 @@ class TimerWheel {
       u32 slot = heads_[level][index];
       while (slot != none) {
         const u32 next = nodes_[slot].next;
-        const u64 tick = nodes_[slot].tick;
+        const u64 tick = due(slot);
         disarm(slot);
         link_due(slot, tick);
         slot = next;
@@ -146,7 +146,7 @@ class TimerWheel {
     if (tick > now_) return link(slot, tick);
     const u32 index = static_cast<u32>(now_ % buckets);
     u32& head = heads_[0][index];
-    nodes_[slot] = {tick, head, none, static_cast<u16>(index + 1)};
+    nodes_[slot] = {static_cast<u32>(tick), head, none, static_cast<u16>(index + 1)};
     if (head != none) nodes_[head].previous = slot;
     head = slot;
     bits_[0][index / 64] |= 1ull << index % 64;

@@ -172,10 +172,13 @@ Result<void> TcpStack::udp_send(const UdpSend& send, std::span<const UdpPiece> p
   if (send.route.is_uplink())
     if (const u16 mtu = path_mtu_.find(send.remote.address, now_ms_))
       most = std::min(most, sizeof(EthernetHeader) + mtu);
-  if (payload_bytes > max_udp_payload || sizeof(Headers) + payload_bytes > most)
+  const bool fits = sizeof(Headers) + payload_bytes <= most;
+  if (payload_bytes > max_udp_payload || (!fits && send.whole))
     return Error::of(EMSGSIZE, "a datagram longer than a frame of its route");
   if (send.route.is_uplink() && !next_hop(send.remote.address))
     return Error::of(ENETUNREACH, "no route for a datagram");
+  if (!fits) [[unlikely]]
+    return send_fragments(send, pieces, payload_bytes, most - sizeof(EthernetHeader));
   const OutgoingFrame out =
       open_frame(send.route, send.remote.address, sizeof(Headers) + payload_bytes, no_tcb);
   if (out.bytes.empty()) {
@@ -189,7 +192,9 @@ Result<void> TcpStack::udp_send(const UdpSend& send, std::span<const UdpPiece> p
                              .protocol = ip_protocol_udp,
                              .payload_bytes = udp_bytes,
                              .type_of_service = send.type_of_service,
-                             .time_to_live = send.time_to_live},
+                             .time_to_live = send.time_to_live,
+                             .identification = send.cut_by_routers ? next_identification() : u16{0},
+                             .flags_and_offset = send.cut_by_routers ? u16{0} : ip_dont_fragment},
                             out.checksums),
             .udp = {.source_port = send.local.port.value,
                     .destination_port = send.remote.port.value,
@@ -243,19 +248,21 @@ void TcpStack::on_udp(const Ipv4Packet& packet, Route from, bool verify_checksum
   refuse_datagram(packet, from, datagram.source_port);
 }
 
+bool TcpStack::may_refuse() {
+  const u32 second = now_ms_ / 1'000;
+  if (second != refusal_second_) {
+    refusal_second_ = second;
+    refusals_ = 0;
+  }
+  return refusals_++ < refusals_a_second;
+}
+
 // Destination unreachable, port: RFC 1122 section 4.1.3.1; quotes header and 64 bits (RFC 792).
 // Through the uplink not more than refusals_a_second, so that a scan costs little (RFC 1812 section
 // 4.3.2.8).
 void TcpStack::refuse_datagram(const Ipv4Packet& packet, Route from, Port source_port) {
   if (source_port.value == 0) return;
-  if (from.is_uplink()) {
-    const u32 second = now_ms_ / 1'000;
-    if (second != refusal_second_) {
-      refusal_second_ = second;
-      refusals_ = 0;
-    }
-    if (refusals_++ >= refusals_a_second) return;
-  }
+  if (from.is_uplink() && !may_refuse()) return;
   struct Quote {
     IcmpHeader icmp;
     Ipv4Header ip;

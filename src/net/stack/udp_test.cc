@@ -6,6 +6,7 @@
 
 #include <set>
 
+#include "net/stack/fragments.h"
 #include "net/stack/script.h"
 #include "net/stack/udp.h"
 #include "net/wire/icmp.h"
@@ -70,6 +71,7 @@ class Udp : public Script {
     VERIFY(parse_ipv4(std::span(left).subspan(14), true, packet) == Ipv4Verdict::good);
     return packet;
   }
+  bool whole = false, cut_by_routers = false;  // UdpSend's, of send()
   Result<void> send(Endpoint local, Endpoint remote, std::initializer_list<std::string> parts) {
     std::vector<UdpPiece> pieces;
     for (const std::string& part : parts) pieces.push_back(std::as_bytes(std::span(part)));
@@ -77,8 +79,22 @@ class Udp : public Script {
                             .remote = remote,
                             .route = peer_route,
                             .type_of_service = 0x10,
-                            .time_to_live = 3},
+                            .time_to_live = 3,
+                            .whole = whole,
+                            .cut_by_routers = cut_by_routers},
                            pieces);
+  }
+  // The datagram that the frames that left are fragments of, put together; none: it is not whole.
+  std::vector<std::byte> joined() {
+    Fragments fragments;
+    std::span<const std::byte> made;
+    for (const auto& frame : device.frames) {
+      Ipv4Packet packet;
+      EXPECT_EQ(parse_ipv4(std::span(frame).subspan(14), true, packet), Ipv4Verdict::fragment);
+      EXPECT_LE(frame.size(), device.frame_bytes);
+      made = fragments.add(std::span(frame).first(14), packet, 0);
+    }
+    return {made.begin(), made.end()};
   }
 };
 
@@ -239,7 +255,68 @@ TEST_F(Udp, WhatLeavesIsWhole) {
   EXPECT_TRUE(datagram.payload.empty());
 }
 
-TEST_F(Udp, TooLongForItsRouteIsEmsgsize) {
+TEST_F(Udp, Rfc791_3_2_TooLongForAFrameLeavesInFragments) {
+  std::string text(65'507, 'x');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i % 26 + i / 999);
+  for (const std::size_t bytes : {1'473u, 2'952u, 2'953u, 9'000u, 65'507u}) {
+    const std::size_t first = bytes / 3;
+    ASSERT_FALSE(
+        send({us, Port(53)}, peer, {text.substr(0, first), text.substr(first, bytes - first)})
+            .is_error());
+    EXPECT_EQ(device.frames.size(), (bytes + 8 + 1'479) / 1'480);
+    const auto frame = joined();
+    ASSERT_EQ(frame.size(), 42 + bytes);
+    Ipv4Packet packet;
+    ASSERT_EQ(parse_ipv4(std::span(frame).subspan(14), true, packet), Ipv4Verdict::good);
+    EXPECT_EQ(packet.time_to_live, 3);
+    EXPECT_EQ(packet.type_of_service, 0x10);
+    UdpDatagram datagram;
+    ASSERT_EQ(parse_udp(packet, true, datagram), UdpVerdict::good);
+    EXPECT_EQ(std::memcmp(datagram.payload.data(), text.data(), bytes), 0);
+    device.frames.clear();
+  }
+  EXPECT_EQ(stack->counters().datagrams_out, 5u);
+}
+
+TEST_F(Udp, Rfc6864_FragmentsOfTwoDatagramsAreToldApart) {
+  ASSERT_FALSE(send({us, Port(53)}, peer, {std::string(2'000, 'a')}).is_error());
+  ASSERT_FALSE(send({us, Port(53)}, peer, {std::string(2'000, 'b')}).is_error());
+  std::set<u16> identifications;
+  for (const auto& frame : device.frames) {
+    Ipv4Packet packet;
+    parse_ipv4(std::span(frame).subspan(14), true, packet);
+    identifications.insert(packet.identification);
+  }
+  EXPECT_EQ(identifications.size(), 2u);
+  std::swap(device.frames[1], device.frames[2]);
+  EXPECT_FALSE(joined().empty());
+  device.frames.clear();
+}
+
+TEST_F(Udp, ADeviceThatFillsUpEndsADatagram) {
+  device.full = true;
+  EXPECT_FALSE(send({us, Port(53)}, peer, {std::string(2'000, 'a')}).is_error());
+  EXPECT_EQ(stack->counters().datagrams_dropped_out, 1u);
+  EXPECT_EQ(stack->counters().datagrams_out, 0u);
+}
+
+// ip(7), IP_MTU_DISCOVER: IP_PMTUDISC_WANT as IP_PMTUDISC_DO set DF of what fits; IP_PMTUDISC_DONT
+// does not.
+TEST_F(Udp, DfSaysWhetherRoutersMayCut) {
+  const auto flags = [&] {
+    const auto frame = std::move(device.frames.front());
+    device.frames.pop_front();
+    return read_once<Ipv4Header>(frame, 14).flags_and_offset.get();
+  };
+  EXPECT_FALSE(send({us, Port(53)}, peer, {"x"}).is_error());
+  EXPECT_EQ(flags(), ip_dont_fragment);
+  cut_by_routers = true;
+  EXPECT_FALSE(send({us, Port(53)}, peer, {"x"}).is_error());
+  EXPECT_EQ(flags(), 0);
+}
+
+TEST_F(Udp, TooLongForItsRouteIsEmsgsizeIfItShallStayWhole) {
+  whole = true;
   EXPECT_FALSE(send({us, Port(53)}, peer, {std::string(1'472, 'x')}).is_error());
   device.frames.clear();
   EXPECT_EQ(send({us, Port(53)}, peer, {std::string(1'473, 'x')}).error().code, EMSGSIZE);

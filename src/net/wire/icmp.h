@@ -37,6 +37,7 @@ inline constexpr u8 icmp_parameter_problem = 12;
 inline constexpr u8 icmp_code_protocol = 2;
 inline constexpr u8 icmp_code_port = 3;
 inline constexpr u8 icmp_code_fragmentation_needed = 4;
+inline constexpr u8 icmp_code_reassembly = 1;  // of time exceeded
 
 struct IcmpError {
   u8 type = 0;  // unreachable, time exceeded or parameter problem

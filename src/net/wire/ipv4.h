@@ -74,6 +74,8 @@ struct Ipv4Fields {
   u8 ecn = 0;
   u8 type_of_service = 0;  // `ecn` comes into it
   u8 time_to_live = default_time_to_live;
+  u16 identification = 0;
+  u16 flags_and_offset = ip_dont_fragment;
 };
 
 // A header without options, DF set, identification 0 (RFC 6864 section 4.1).
