@@ -31,6 +31,7 @@ namespace cob::cli {
 struct SupervisorOptions {
   std::string name;
   CobAddress address;
+  CobIpv6 ipv6;
   std::vector<int> cores;         // one a kernel
   std::string kernel_executable;  // absolute path of cob-kernel
   std::string cable_place;        // absolute path where to meet another cob; empty: nowhere
@@ -86,6 +87,7 @@ class Supervisor {
 
   Supervisor(SupervisorOptions options, RunDirectory directory, OnReady on_ready);
   Result<void> prepare();
+  void describe_ipv6(message::Config& config) const;
   void spawn(KernelSlot& kernel);
   void loop();
   void dispatch(Source source, u32 index, u32 events);

@@ -62,6 +62,11 @@ struct Config {
   u16 uplink_gathers = 0;  // xdp: 1: new connections come to a few kernels, not spread over all
   u8 congestion = 0;       // net::CongestionControl, of new connections
   u8 ecn = 1;              // net::Ecn
+  u8 ipv6_on = 0, ipv6_auto = 0;  // net::Ipv6Options
+  u8 ipv6_prefix_bits = 0;        // of `ipv6`; 0: none but those of routers
+  u8 ipv6[16] = {}, ipv6_gateway[16] = {};
+  u8 ipv6_link_local = 1;
+  u32 uplink_index = 0;  // the uplink's interface on the host; 0: none
   char cob_name[64] = {};
 };
 
