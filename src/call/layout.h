@@ -17,7 +17,7 @@ using u64 = __u64;
 using i32 = __s32;
 using i64 = __s64;
 
-inline constexpr u32 protocol_version = 5;
+inline constexpr u32 protocol_version = 6;
 inline constexpr u32 arena_magic = 0x31626f63;  // "cob1"
 
 // Capacities of an arena; all of it is virtual until touched.
@@ -42,16 +42,20 @@ inline constexpr u32 no_chunk = 0xffff'ffff;
 // ---- calls
 // -----------------------------------------------------------------------------------------------------------
 
-// Addresses are IPv4's, in host byte order. These stand for IPv6's (docs/calls.md, "IPv6"):
+// Addresses are IPv4's, in host byte order, or stand for IPv6's (docs/calls.md, "IPv6"): a call has
+// ipv6_elsewhere and the 16 bytes in the words it names; a kernel shows the cob's own as
+// ipv6_own + place, whose bytes stand in ArenaHeader.
 inline constexpr u32 ipv6_loopback = 1;  // ::1
 inline constexpr u32 ipv6_any = 2;       // bound to ::, IPV6_V6ONLY
 inline constexpr u32 dual_any = 3;       // bound to ::, for IPv4 too
+inline constexpr u32 ipv6_elsewhere = 4;
+inline constexpr u32 ipv6_own = 8, most_ipv6_own = 8;
 
 enum class Op : u16 {
   none = 0,
   // One-way posts: no reply; errors show in the socket's line.
   connect,  // socket; a[0] = remote address, a[1] = remote port, a[2] = local address | port << 32
-            // (0: any), a[3] = 1: TCP Fast Open
+            // (0: any), a[3] = 1: TCP Fast Open, a[4..5] = remote bytes
   send,     // socket; a[0] = total bytes | flags << 32; at most 10 chunk ids, u32 pairs in a[1..5],
             // all full but the last
   consumed,  // socket: the shim took everything (chunks may be freed) or
@@ -68,12 +72,13 @@ enum class Op : u16 {
   send_to,       // socket; a[0] = bytes | DatagramFlag << 32 | type of service << 48 | time to live
                  // << 56; a[1] = remote address | port << 32 (0: the connected one); a[2] = local
                  // address (0: as bound); chunk ids, all full but the last: at most 6 in a[3..5],
-                 // or with `listed` the one in a[3] holds them
+                 // or with `listed` the one in a[3] holds them; to ipv6_elsewhere at most 2, in
+                 // a[3], and a[4..5] = remote bytes
   // Synchronous calls: answered in ThreadReply. result is >= 0 or -errno.
   open,    // socket: make the kernel know an undecided socket -> value[0] = handle
   bind,    // socket; a[0] = address, a[1] = port, a[2] = reuse_address | reuse_port << 1 | datagram
-           // << 2
-           // -> value[0] = port bound
+           // << 2, a[3..4] = bytes
+           // -> value[0] = port bound, value[1] = address bound
   listen,  // socket; a[0] = backlog, a[1] = where, of one that is not bound: 0, ipv6_any, dual_any
            // -> value[0] = offer ring index
   connect_local,  // as connect, to an address that may belong to the host: ECONNREFUSED |
@@ -85,8 +90,8 @@ enum class Op : u16 {
                    // that has bytes already, an error stays pending -> result = bytes; value[0..5]
                    // = chunk ids (u32 pairs)
   connect_datagram,  // socket; a[0] = address, a[1] = port, a[2] = DatagramConnect, a[3] = to what
-                     // it is bound if it is not, as of `listen`. -EHOSTUNREACH: not a cob address
-                     // (an undecided one: the shim makes it a host socket)
+                     // it is bound if it is not, as of `listen`, a[4..5] = bytes. -EHOSTUNREACH:
+                     // not a cob address (an undecided one: the shim makes it a host socket)
   receive_datagram,  // socket whose seat is away; a[0] bit 0: peek -> result = bytes of the oldest
                      // datagram and its DatagramHeader; value[0] = first chunk of a list; each is
                      // the program's until `free_receive`
@@ -221,18 +226,20 @@ struct DatagramHeader {
   u32 remote_address, local_address;  // host byte order: from, and to which of ours
   u16 remote_port;
   u8 type_of_service, time_to_live;
+  u8 remote_ipv6[16];  // with ipv6_elsewhere
 };
-static_assert(sizeof(DatagramHeader) == 16);
+static_assert(sizeof(DatagramHeader) == 32);
 inline constexpr u32 max_datagram = 65'507;  // what one IPv4 packet holds
-inline constexpr u32 chunks_in_send_to = 6;
+inline constexpr u32 chunks_in_send_to = 6, chunks_in_send_to_ipv6 = 2;
 inline constexpr u32 max_datagram_chunks = (max_datagram + chunk_bytes - 1) / chunk_bytes;
 
 struct SocketNames {                  // kernel-written, cold
   u32 local_address, remote_address;  // host byte order
   u16 local_port, remote_port;
   u32 reserved;
+  u8 remote_ipv6[16];  // with ipv6_elsewhere
 };
-static_assert(sizeof(SocketNames) == 16);
+static_assert(sizeof(SocketNames) == 32);
 
 struct ChunkHeader {  // first bytes of every receive chunk
   u32 next;           // chunk that follows, written before `received` passes this chunk's end
@@ -279,6 +286,9 @@ struct alignas(4096) ArenaHeader {  // kernel-written
   u32 default_send_limit;
   u32 way_out;             // 1: there is an uplink, or a cable is plugged in, now
   u32 default_congestion;  // CongestionName
+  u32 ipv6;                // 1: the cob has IPv6 addresses, or may get some
+  u32 uplink_index;        // the uplink's interface on the host: scope of link-local addresses
+  u8 own_ipv6[most_ipv6_own][16];  // zeros: none
   char cob_name[64];
 };
 

@@ -146,6 +146,40 @@ CobAddress parse_address(std::string_view text) {
   return address;
 }
 
+std::string format_ipv6(const std::array<u8, 16>& address) {
+  char text[INET6_ADDRSTRLEN];
+  return ::inet_ntop(AF_INET6, address.data(), text, sizeof text);
+}
+
+CobIpv6 parse_ipv6(std::string_view text, std::string_view gateway) {
+  CobIpv6 ipv6;
+  if (text.empty()) {
+    if (!gateway.empty()) fail(exit_usage, "--gateway6 needs an --ip6 to reach it from");
+    return ipv6;
+  }
+  ipv6.on = true;
+  ipv6.automatic = text == "auto";
+  const auto read = [](const std::string& host, std::array<u8, 16>& out) {
+    return ::inet_pton(AF_INET6, host.c_str(), out.data()) == 1 && out[0] != 0xff &&
+           (out[0] | out[1] | out[2] | out[3]) != 0;  // no group, ::1, ::ffff:a.b.c.d or the like
+  };
+  if (!ipv6.automatic) {
+    const std::size_t slash = text.find('/');
+    const u32 bits =
+        slash == std::string_view::npos ? 0 : parse_number(text.substr(slash + 1), 128).value_or(0);
+    const bool link_local = text.starts_with("fe80:");
+    if (!read(std::string(text.substr(0, slash)), ipv6.address) || bits < 16 || link_local)
+      fail(exit_usage,
+           "--ip6 {}: neither 'auto' nor a host's IPv6 address with its prefix length of 16 to 128 "
+           "(example: fd00::2/64)",
+           text);
+    ipv6.prefix_bits = bits;
+  }
+  if (!gateway.empty() && !read(std::string(gateway), ipv6.gateway))
+    fail(exit_usage, "--gateway6 {}: not a host's IPv6 address", gateway);
+  return ipv6;
+}
+
 std::string format_address(CobAddress a) {
   return fmt::format("{}.{}.{}.{}/{}", a.address >> 24, (a.address >> 16) & 255,
                      (a.address >> 8) & 255, a.address & 255, a.prefix_bits);

@@ -3,6 +3,7 @@
 // wrong and what would be right. Values; no owner.
 #pragma once
 
+#include <array>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,6 +40,17 @@ struct CobAddress {
   u32 prefix_bits = 0;
 };
 CobAddress parse_address(std::string_view text);  // "10.77.0.1/24"
+
+struct CobIpv6 {
+  bool on = false;
+  bool automatic = false;        // from router advertisements
+  std::array<u8, 16> address{};  // of prefix_bits; 0: none
+  u32 prefix_bits = 0;
+  std::array<u8, 16> gateway{};
+};
+// "" (off), "auto" or "fd00::2/64"; `gateway`: "" or an address.
+CobIpv6 parse_ipv6(std::string_view text, std::string_view gateway);
+std::string format_ipv6(const std::array<u8, 16>& address);
 std::string format_address(CobAddress address);
 
 }  // namespace cob::cli

@@ -1,6 +1,7 @@
 // `cob ip`: the cob's address, device, neighbours and routes, in the manner of ip(8). Model: one
 // device, cob0, whose queue pairs are the kernels; what all kernels share is asked of the first
 // that answers, counters and neighbours of each. One thread.
+#include <arpa/inet.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -50,6 +51,30 @@ Cob look_at(const std::string& name) {
     if (!kernel.problem().empty()) problem = kernel.problem();
   }
   throw Failure{exit_state, problem};
+}
+
+// Of the first kernel that tells: all have the same.
+std::vector<kernel::Ipv6Row> read_ipv6(Cob& cob) {
+  std::vector<kernel::Ipv6Row> rows;
+  for (int k = 0; k < static_cast<int>(cob.view.kernels.size()); ++k) {
+    ViewClient kernel(cob.client, k);
+    if (kernel.read(kernel::ViewKind::ipv6, rows)) break;
+    rows.clear();
+  }
+  return rows;
+}
+
+std::string ipv6_text(const u8 (&address)[16]) {
+  char text[INET6_ADDRSTRLEN];
+  return ::inet_ntop(AF_INET6, address, text, sizeof text);
+}
+
+bool is_link_local(const kernel::Ipv6Row& row) {
+  return row.address[0] == 0xfe && (row.address[1] & 0xc0) == 0x80;
+}
+
+std::string lifetime(u32 seconds) {
+  return seconds == 0xffff'ffff ? "forever" : fmt::format("{}sec", seconds);
 }
 
 json statistics_of(const std::map<std::string, u64>& counters) {
@@ -122,9 +147,27 @@ void show_link(Cob& cob, const IpOptions& options, Context& context, bool addres
                                       {"local", address},
                                       {"prefixlen", cob.device.prefix_bits},
                                       {"scope", "global"}}});
+  const auto ipv6 = addresses ? read_ipv6(cob) : std::vector<kernel::Ipv6Row>{};
+  for (const kernel::Ipv6Row& row : ipv6)
+    if (row.is_route == 0)
+      link["addr_info"].push_back({{"family", "inet6"},
+                                   {"local", ipv6_text(row.address)},
+                                   {"prefixlen", row.prefix_bits},
+                                   {"scope", is_link_local(row) ? "link" : "global"},
+                                   {"tentative", row.tentative != 0},
+                                   {"deprecated", row.deprecated != 0},
+                                   {"dynamic", row.automatic != 0},
+                                   {"valid_life_time", row.valid_s},
+                                   {"preferred_life_time", row.preferred_s}});
   if (context.json) return print_json(json::array({link}));
   print_link(link);
   if (addresses) fmt::print("    inet {}/{} scope global cob0\n", address, cob.device.prefix_bits);
+  for (const kernel::Ipv6Row& row : ipv6)
+    if (row.is_route == 0)
+      fmt::print("    inet6 {}/{} scope {}{}{}{}{} cob0\n", ipv6_text(row.address), row.prefix_bits,
+                 is_link_local(row) ? "link" : "global", row.automatic != 0 ? " dynamic" : "",
+                 row.tentative != 0 ? " tentative" : "", row.deprecated != 0 ? " deprecated" : "",
+                 row.automatic != 0 ? " valid " + lifetime(row.valid_s) : "");
   if (options.statistics) print_statistics(link);
 }
 
@@ -138,7 +181,7 @@ void show_neighbours(Cob& cob, const IpOptions& options, Context& context) {
       fmt::print(stderr, "cob: {}; its neighbours are missing\n", kernel.problem());
     }
     for (const kernel::NeighbourRow& row : rows) {
-      json entry = {{"dst", format_host(row.address)},
+      json entry = {{"dst", row.address != 0 ? format_host(row.address) : ipv6_text(row.ipv6)},
                     {"dev", "cob0"},
                     {"state",
                      {row.fresh      ? "REACHABLE"
@@ -160,17 +203,36 @@ void show_neighbours(Cob& cob, const IpOptions& options, Context& context) {
   }
 }
 
-void show_routes(const Cob& cob, const Context& context) {
+void show_routes(Cob& cob, const Context& context) {
   const u32 bits = cob.device.prefix_bits;
   const std::string own = format_host(cob.device.address);
   const std::string net =
       fmt::format("{}/{}", format_host(cob.device.address & mask_of(bits)), bits);
-  const json routes = json::array(
+  json routes = json::array(
       {{{"type", "local"}, {"dst", own}, {"dev", "cob0"}, {"scope", "host"}},
        {{"type", "local"}, {"dst", "127.0.0.0/8"}, {"dev", "cob0"}, {"scope", "host"}},
        {{"type", "unicast"}, {"dst", net}, {"dev", "cob0"}, {"scope", "link"}, {"prefsrc", own}}});
+  for (const kernel::Ipv6Row& row : read_ipv6(cob)) {
+    const bool direct = row.is_route == 0 || row.prefix_bits != 0;
+    json route = {
+        {"type", "unicast"},
+        {"dst", direct ? fmt::format("{}/{}", ipv6_text(row.address), row.prefix_bits) : "default"},
+        {"dev", "cob0"},
+        {"scope", direct ? "link" : "global"},
+        {"expires", lifetime(row.valid_s)}};
+    if (!direct) route["gateway"] = ipv6_text(row.router);
+    if (row.is_route == 0) route["type"] = "local", route["dst"] = ipv6_text(row.address);
+    routes.push_back(std::move(route));
+  }
   if (context.json) return print_json(routes);
   for (const json& r : routes) {
+    if (r.contains("expires")) {
+      fmt::print("{}{}{} dev cob0 expires {}\n", r["type"] == "local" ? "local " : "",
+                 r["dst"].get<std::string>(),
+                 r.contains("gateway") ? " via " + r["gateway"].get<std::string>() : "",
+                 r["expires"].get<std::string>());
+      continue;
+    }
     const bool local = r["type"] == "local";
     fmt::print("{}{} dev cob0 scope {}{}\n", local ? "local " : "", r["dst"].get<std::string>(),
                r["scope"].get<std::string>(), local ? "" : " src " + own);
@@ -210,16 +272,17 @@ void add_ip(CLI::App& app, Context& context) {
                     "What the device counts, by kernel and summed");
   add_name_option(*command, context);
   add_json_option(*command, context);
-  add_examples(*command,
-               "  cob ip                 the address and the device\n"
-               "  cob ip -s link         bytes, frames, errors, drops\n"
-               "  cob ip neigh           who was asked by ARP, and what they answered\n"
-               "  cob ip --json route\n"
-               "\n"
-               "A cob has one address, one MAC and one device, cob0; each kernel has a queue pair "
-               "of it. 'queues' counts them.\n"
-               "Addresses are given at its start: cob up --ip A/BITS. cob stats --net has "
-               "all counters.");
+  add_examples(
+      *command,
+      "  cob ip                 the address and the device\n"
+      "  cob ip -s link         bytes, frames, errors, drops\n"
+      "  cob ip neigh           who was asked by ARP or by IPv6, and what they answered\n"
+      "  cob ip --json route\n"
+      "\n"
+      "A cob has one IPv4 address, one MAC and one device, cob0; each kernel has a queue pair "
+      "of it. 'queues' counts them.\n"
+      "Addresses are given at its start: cob up --ip A/BITS --ip6 A/BITS. cob stats --net has "
+      "all counters.");
   command->callback([options, &context] { ip(context, *options); });
 }
 

@@ -120,8 +120,9 @@ void run(const RunOptions& options, const Context& context) {
   const std::string reach =
       reply.body.contains("reach") ? fmt::format("/{}", reply.body["reach"].get<u32>()) : "";
   ::setenv(call::environment_name,
-           fmt::format("{}:{}:{}:{}{}", right, liveness, reply.body.value("kernel", 0),
-                       reply.body.value("address", 0u), reach)
+           fmt::format("{}:{}:{}:{}{}{}", right, liveness, reply.body.value("kernel", 0),
+                       reply.body.value("address", 0u), reach,
+                       reply.body.value("ipv6", false) ? "+6" : "")
                .c_str(),
            1);
   become(path, context.program);

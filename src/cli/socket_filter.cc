@@ -171,11 +171,36 @@ class SocketFilter::Parser {
     return found->order;
   }
 
+  // "[fd00::1]", with ":PORT" behind it or not.
+  Test host_ipv6(bool source, Order how) {
+    const std::string_view word = peek();
+    const std::size_t end = word.find(']');
+    const std::string address(word.substr(1, end == std::string_view::npos ? end : end - 1));
+    std::array<u8, 16> wanted{};
+    if (end == std::string_view::npos || ::inet_pton(AF_INET6, address.c_str(), wanted.data()) != 1)
+      return fail("'{}' is no IPv6 address in brackets", word);
+    const std::string_view behind = word.substr(end + 1);
+    std::optional<u16> wanted_port;
+    if (!behind.empty() && behind != ":*") {
+      if (behind[0] == ':') wanted_port = number<u16>(behind.substr(1));
+      if (!wanted_port) return fail("'{}' is no port", behind);
+    }
+    ++at_;
+    return [=](const SocketRow& r) {
+      const bool ipv6 = (source ? r.local_address : r.remote_address) == net::ipv6_elsewhere.value;
+      const u16 p = source ? r.local_port : r.remote_port;
+      const bool same = ipv6 && std::ranges::equal(source ? r.local_ipv6 : r.remote_ipv6, wanted) &&
+                        (!wanted_port || *wanted_port == p);
+      return same == (how == Order::equal);
+    };
+  }
+
   Test host(bool source) {
     const Order how = order();
     const std::string_view word = peek();
     if (how != Order::equal && how != Order::not_equal)
       return fail("addresses are compared by = and != only");
+    if (word.starts_with('[')) return host_ipv6(source, how);
     const std::size_t colon = word.find(':');
     const std::string_view before = word.substr(0, colon);
     const std::size_t slash = before.find('/');

@@ -55,7 +55,11 @@ std::span<const u32> shown_pids(const SocketRow& row) {
 
 }  // namespace
 
-std::string format_host(u32 a) {
+std::string format_host(u32 a, std::span<const u8, 16> ipv6) {
+  if (a == net::ipv6_elsewhere.value) {
+    char text[INET6_ADDRSTRLEN];
+    return fmt::format("[{}]", ::inet_ntop(AF_INET6, ipv6.data(), text, sizeof text));
+  }
   if (a == net::ipv6_loopback.value) return "[::1]";
   if (a == net::ipv6_any.value) return "[::]";
   if (a == net::dual_any.value) return "*";  // as ss(8)
@@ -67,8 +71,7 @@ const char* state_name(u8 state) {
   return state < state_names.size() ? state_names[state] : "?";
 }
 
-std::string SocketText::end_point(u32 address, u16 port, bool datagram) const {
-  const std::string host = format_host(address);
+std::string SocketText::end_point(const std::string& host, u16 port, bool datagram) const {
   if (!numeric_) {
     if (const servent* service = ::getservbyport(htons(port), datagram ? "udp" : "tcp");
         service != nullptr)
@@ -78,7 +81,8 @@ std::string SocketText::end_point(u32 address, u16 port, bool datagram) const {
 }
 
 std::string SocketText::local(const SocketRow& row) const {
-  return end_point(row.local_address, row.local_port, has(row, kernel::row_datagram));
+  return end_point(format_host(row.local_address, row.local_ipv6), row.local_port,
+                   has(row, kernel::row_datagram));
 }
 
 std::string SocketText::remote(const SocketRow& row) const {
@@ -86,7 +90,8 @@ std::string SocketText::remote(const SocketRow& row) const {
     if (row.local_address == net::dual_any.value) return "*:*";
     return net::Ipv4Address{row.local_address}.families() == 1 ? "0.0.0.0:*" : "[::]:*";
   }
-  return end_point(row.remote_address, row.remote_port, has(row, kernel::row_datagram));
+  return end_point(format_host(row.remote_address, row.remote_ipv6), row.remote_port,
+                   has(row, kernel::row_datagram));
 }
 
 std::string SocketText::command_of(u32 pid) const {
@@ -170,11 +175,13 @@ nlohmann::json SocketText::json(const SocketRow& row, int kernel) const {
       {"kernel", kernel},
       {"recv_q", row.receive_queue},
       {"send_q", row.send_queue},
-      {"local", {{"address", format_host(row.local_address)}, {"port", row.local_port}}},
+      {"local",
+       {{"address", format_host(row.local_address, row.local_ipv6)}, {"port", row.local_port}}},
       {"processes", std::move(processes)},
       {"holders", row.holders}};
   if (has(row, kernel::row_datagram)) {
-    json["peer"] = {{"address", format_host(row.remote_address)}, {"port", row.remote_port}};
+    json["peer"] = {{"address", format_host(row.remote_address, row.remote_ipv6)},
+                    {"port", row.remote_port}};
     json["dropped"] = row.dropped;
     json["memory"] = {{"receive_limit", row.receive_limit}, {"send_limit", row.send_limit}};
     return json;
@@ -183,7 +190,7 @@ nlohmann::json SocketText::json(const SocketRow& row, int kernel) const {
     json["syn_queue"] = row.syn_queue;
     return json;
   }
-  json["peer"] = {{"address", format_host(row.remote_address)},
+  json["peer"] = {{"address", format_host(row.remote_address, row.remote_ipv6)},
                   {"port", row.remote_port},
                   {"by", peer_name(row)}};
   if (row.wait != 0 || row.state == time_wait)

@@ -2,16 +2,21 @@
 // of who has which pid. Values; one thread.
 #pragma once
 
+#include <array>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 
 #include "kernel/view.h"
 
 namespace cob::cli {
 
-std::string format_host(u32 address);  // net::Ipv4Address::value, those that stand for IPv6's too
-const char* state_name(u8 state);      // "ESTAB"
+inline constexpr std::array<u8, 16> no_ipv6{};
+
+// net::Ipv4Address::value, or what stands for IPv6's; `ipv6`: the bytes of call::ipv6_elsewhere.
+std::string format_host(u32 address, std::span<const u8, 16> ipv6 = no_ipv6);
+const char* state_name(u8 state);  // "ESTAB"
 
 class SocketText {
  public:
@@ -29,7 +34,7 @@ class SocketText {
   nlohmann::json json(const kernel::SocketRow& row, int kernel) const;
 
  private:
-  std::string end_point(u32 address, u16 port, bool datagram = false) const;
+  std::string end_point(const std::string& host, u16 port, bool datagram = false) const;
   std::string command_of(u32 pid) const;
 
   std::map<u32, std::string> commands_;

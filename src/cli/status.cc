@@ -56,7 +56,8 @@ nlohmann::json listeners_of(const kernel::Board& board) {
   nlohmann::json listeners = nlohmann::json::array();
   for (const kernel::BoardListener& listener : board.listener) {
     if (listener.port != 0)
-      listeners.push_back(fmt::format("{}:{}", format_host(listener.address), listener.port));
+      listeners.push_back(
+          fmt::format("{}:{}", format_host(listener.address, listener.ipv6), listener.port));
   }
   return listeners;
 }
@@ -66,7 +67,7 @@ nlohmann::json queues_of(const kernel::Board& board) {
   nlohmann::json listeners = nlohmann::json::array(), programs = listeners, peers = listeners;
   for (const kernel::BoardListener& l : board.listener) {
     if (l.port == 0) continue;
-    listeners.push_back({{"listener", fmt::format("{}:{}", format_host(l.address), l.port)},
+    listeners.push_back({{"listener", fmt::format("{}:{}", format_host(l.address, l.ipv6), l.port)},
                          {"accept_queue", l.accept_queue},
                          {"backlog", l.backlog},
                          {"handshakes", l.syn_queue}});

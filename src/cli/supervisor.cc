@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <net/if.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
@@ -66,6 +67,18 @@ Result<std::unique_ptr<Supervisor>> Supervisor::create(SupervisorOptions options
   return supervisor;
 }
 
+void Supervisor::describe_ipv6(message::Config& config) const {
+  const CobIpv6& ipv6 = options_.ipv6;
+  config.ipv6_on = ipv6.on ? 1 : 0;
+  config.ipv6_auto = ipv6.automatic ? 1 : 0;
+  config.ipv6_prefix_bits = static_cast<u8>(ipv6.prefix_bits);
+  std::ranges::copy(ipv6.address, config.ipv6);
+  std::ranges::copy(ipv6.gateway, config.ipv6_gateway);
+  config.uplink_index = ::if_nametoindex(options_.uplink.name.c_str());
+  // An interface of Linux's, whose MAC is the cob's too, has that link-local address itself.
+  config.ipv6_link_local = uplink_->kind() == message::UplinkKind::xdp ? 0 : 1;
+}
+
 Result<void> Supervisor::prepare() {
   directory_.write_pid(::getpid());
   epoll_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
@@ -109,8 +122,10 @@ Result<void> Supervisor::prepare() {
   const std::array<u8, 6> mac{
       0x02, 0xc0, 0xb0, static_cast<u8>(a >> 16), static_cast<u8>(a >> 8), static_cast<u8>(a)};
   std::ranges::copy(mac, config.mac);
-  uplink_.emplace(TRY(Uplink::open(options_.uplink, config.kernels, options_.address, problem_)));
+  uplink_.emplace(TRY(
+      Uplink::open(options_.uplink, config.kernels, options_.address, options_.ipv6, problem_)));
   config.gateway = options_.uplink.gateway;
+  describe_ipv6(config);
   if (uplink_->is_device())
     log(fmt::format("uplink {}, steered by {}", options_.uplink.text, uplink_->steering()));
   std::memcpy(config.cob_name, options_.name.data(),

@@ -35,6 +35,7 @@ struct SupervisorOptions {
   std::vector<IslandPlan> islands;
   message::IslandLink link = message::IslandLink::window;
   std::vector<SharePlan> shares;
+  CobIpv6 ipv6;
   std::string kernel_executable;  // absolute path of cob-kernel
   std::string cable_place;        // absolute path where to meet another cob; empty: nowhere
   UplinkPlan uplink;
@@ -89,6 +90,7 @@ class Supervisor {
 
   Supervisor(SupervisorOptions options, RunDirectory directory, OnReady on_ready);
   Result<void> prepare();
+  void describe_ipv6(message::Config& config) const;
   void spawn(KernelSlot& kernel);
   void loop();
   void dispatch(Source source, u32 index, u32 events);

@@ -27,7 +27,7 @@ struct UpOptions {
   std::string link;
   std::string address = default_address;
   std::string cable;
-  std::string uplink, gateway;
+  std::string uplink, gateway, ipv6, ipv6_gateway;
   std::string congestion = "cubic", ecn = "asked";
   bool foreground = false;
 };
@@ -170,6 +170,9 @@ void up(const UpOptions& asked, Context& context) {
   options.link = parse_link(asked);
   options.islands = plan_islands(asked.islands, asked.kernels, asked.cores);
   options.shares = plan_shares(asked.shares, options.islands);
+  options.ipv6 = parse_ipv6(asked.ipv6, asked.ipv6_gateway);
+  if (options.ipv6.automatic && (asked.uplink.empty() || asked.uplink.starts_with("xdp:")))
+    fail(exit_usage, "--ip6 auto: only a TAP's routers advertise to the cob; give it an address");
   options.uplink = parse_uplink(asked.uplink, asked.gateway, options.address);
   options.congestion =
       asked.congestion == "reno" ? net::CongestionControl::new_reno : net::CongestionControl::cubic;
@@ -231,6 +234,11 @@ void add_up(CLI::App& app, Context& context) {
       ->type_name("ADDR/LEN")
       ->capture_default_str();
   command
+      ->add_option("--ip6", options->ipv6,
+                   "An IPv6 address of the cob's and its network, or auto: from\n"
+                   "router advertisements on a TAP. Default: ::1 within the cob only")
+      ->type_name("ADDR/LEN|auto");
+  command
       ->add_option("--cable", options->cable,
                    "Meet another cob at this path and join it by a cable: the first\n"
                    "makes a Unix socket there, the second connects. Whoever reaches\n"
@@ -249,6 +257,10 @@ void add_up(CLI::App& app, Context& context) {
       ->add_option("--gateway", options->gateway,
                    "Whom the uplink reaches all other networks by. Without it\n"
                    "programs reach those as before, through Linux")
+      ->type_name("ADDR");
+  command
+      ->add_option("--gateway6", options->ipv6_gateway,
+                   "The same for IPv6. Default: the router that advertises itself")
       ->type_name("ADDR");
   command
       ->add_option("--congestion", options->congestion,

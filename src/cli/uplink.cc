@@ -104,12 +104,12 @@ UplinkPlan parse_uplink(std::string_view text, std::string_view gateway, CobAddr
 }
 
 Result<Uplink> Uplink::open(const UplinkPlan& plan, u16 kernels, CobAddress cob,
-                            std::string& problem) {
+                            const CobIpv6& ipv6, std::string& problem) {
   Uplink uplink(TRY(SteeringKeeper::create(kernels)));
   if (plan.kind == message::UplinkKind::tap)
     TRY(uplink.open_tap(plan, kernels, cob, problem));
   else if (plan.kind == message::UplinkKind::xdp)
-    TRY(uplink.open_xdp(plan, kernels, cob, problem));
+    TRY(uplink.open_xdp(plan, kernels, cob, ipv6, problem));
   return uplink;
 }
 
@@ -142,11 +142,12 @@ Result<void> Uplink::open_tap(const UplinkPlan& plan, u16 kernels, CobAddress co
 }
 
 Result<void> Uplink::open_xdp(const UplinkPlan& plan, u16 kernels, CobAddress cob,
-                              std::string& problem) {
+                              const CobIpv6& ipv6, std::string& problem) {
   net::PortFailure failure;
   auto xdp = net::XdpPort::open({.interface = plan.name,
                                  .kernels = kernels,
                                  .address = {cob.address},
+                                 .ipv6 = {ipv6.address},
                                  .copies = plan.copies,
                                  .generic = plan.generic_xdp},
                                 failure);

@@ -37,7 +37,7 @@ class Uplink {
  public:
   // `problem`: why it failed, for the user.
   static Result<Uplink> open(const UplinkPlan& plan, u16 kernels, CobAddress cob,
-                             std::string& problem);
+                             const CobIpv6& ipv6, std::string& problem);
 
   // What goes beside a kernel's Config, and into it.
   std::vector<FdRef> descriptors(u16 kernel) const;
@@ -63,7 +63,8 @@ class Uplink {
  private:
   explicit Uplink(SteeringKeeper keeper) : keeper_(std::move(keeper)) {}
   Result<void> open_tap(const UplinkPlan& plan, u16 kernels, CobAddress cob, std::string& problem);
-  Result<void> open_xdp(const UplinkPlan& plan, u16 kernels, CobAddress cob, std::string& problem);
+  Result<void> open_xdp(const UplinkPlan& plan, u16 kernels, CobAddress cob, const CobIpv6& ipv6,
+                        std::string& problem);
   void mirror();
 
   bool offload_ = false;

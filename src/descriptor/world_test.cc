@@ -384,8 +384,8 @@ void World::read_shared(u32 number) {
   Description& d = descriptions_[number];
   Description::User* u = any_user(d);
   if (u == nullptr || u->busy > 4) return;
-  const u32 bytes = static_cast<u32>(
-      word * (1 + random_.below(random_.below(8) == 0 ? most_words : 64)));
+  const u32 bytes =
+      static_cast<u32>(word * (1 + random_.below(random_.below(8) == 0 ? most_words : 64)));
   ++operations;
   kernels_[u->kernel]->holder->read(
       u->ref, std::nullopt, bytes,

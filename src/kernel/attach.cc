@@ -113,6 +113,20 @@ void Kernel::add_thread(Program& program, u32 index) {
   (void)send_struct(program.liveness(), reply, {}, Blocking::never);
 }
 
+// Programs are shown what they may bind to, and what stands behind the names of it.
+void Kernel::show_own_addresses(call::ArenaHeader& header) const {
+  for (u32 place = 0; place < call::most_ipv6_own; ++place) {
+    const net::Ipv6Address address = stack_->own_address(place).address;
+    std::memcpy(header.own_ipv6[place], address.bytes.data(), sizeof header.own_ipv6[place]);
+  }
+}
+
+void Kernel::show_own_addresses() {
+  own_addresses_shown_ = stack_->own_addresses_version();
+  directory_.renew_names();
+  for (Program* program : attached_) show_own_addresses(program->arena().ours().header);
+}
+
 Result<void> Kernel::give_arena(Program& program) {
   if (!program.doorbell.valid()) {
     Fd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -138,6 +152,9 @@ Result<void> Kernel::give_arena(Program& program) {
   header.default_send_limit = SocketsOptions{}.send_limit;
   header.way_out = sockets_->has_uplink() ? 1 : 0;
   header.default_congestion = 1u + config_.congestion;
+  header.ipv6 = config_.ipv6_on;
+  header.uplink_index = config_.uplink_index;
+  show_own_addresses(header);
   std::memcpy(header.cob_name, config_.cob_name, sizeof header.cob_name);
   const call::AttachReply reply{.kind = static_cast<u32>(call::Hello::attach), .result = 0};
   const FdRef fds[] = {arena->ours_fd(), arena->theirs_fd(), program.doorbell.ref()};

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernel/kernel.h"
+#include "kernel/wire_address.h"
 
 namespace cob::kernel {
 
@@ -116,11 +117,13 @@ void Kernel::update_tables() {
   u32 l = 0;
   sockets_->for_each_listener([&](net::Endpoint local, const net::ListenerInfo& info) {
     if (l == board_listeners) return;
-    b.listener[l++] = {.address = local.address.value,
-                       .port = local.port.value,
-                       .accept_queue = info.accept_queue,
-                       .syn_queue = info.syn_queue,
-                       .backlog = info.backlog};
+    const WireAddress at = to_wire(&stack_->names(), local.address);
+    b.listener[l] = {.address = at.address,
+                     .port = local.port.value,
+                     .accept_queue = info.accept_queue,
+                     .syn_queue = info.syn_queue,
+                     .backlog = info.backlog};
+    std::memcpy(b.listener[l++].ipv6, at.ipv6, sizeof at.ipv6);
   });
   for (; l < board_listeners && b.listener[l].port != 0; ++l) b.listener[l].port = 0;
   for (u16 k = 0; k < config_.kernels && k < board_peers; ++k) {

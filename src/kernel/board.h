@@ -26,8 +26,9 @@ struct BoardProgram {
 };
 
 struct BoardListener {
-  u32 address = 0;  // host byte order
-  u16 port = 0;     // 0: free
+  u32 address = 0;  // host byte order; with IPv6 as call/layout.h has it
+  u8 ipv6[16] = {};
+  u16 port = 0;  // 0: free
   u16 reserved = 0;
   u32 accept_queue = 0;  // connections that nobody accepted yet
   u32 syn_queue = 0;     // handshakes not ended

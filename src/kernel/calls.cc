@@ -7,6 +7,7 @@
 
 #include "base/passing.h"
 #include "kernel/kernel.h"
+#include "kernel/wire_address.h"
 
 namespace cob::kernel {
 
@@ -86,6 +87,11 @@ void Kernel::run_call(Program& program, u32 thread, const CallSlot& call) {
   }
 }
 
+// An address of a call; its bytes are those of ipv6_elsewhere.
+net::Ipv4Address Kernel::named(u64 address, u64 first, u64 second) {
+  return from_call(stack_->names(), address, first, second);
+}
+
 bool Kernel::run_post(Program& program, const CallSlot& call) {
   if (call.op == Op::free_receive) {
     const u64 count = call.a[0];
@@ -111,11 +117,10 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
   const u32 number = call.socket;
   switch (call.op) {
     case Op::connect:
-      sockets_->connect(
-          program, number,
-          {net::Ipv4Address{static_cast<u32>(call.a[0])}, Port(static_cast<u16>(call.a[1]))},
-          {net::Ipv4Address{static_cast<u32>(call.a[2])}, Port(static_cast<u16>(call.a[2] >> 32))},
-          (call.a[3] & 1) != 0);
+      sockets_->connect(program, number,
+                        {named(call.a[0], call.a[4], call.a[5]), Port(static_cast<u16>(call.a[1]))},
+                        {named(call.a[2], 0, 0), Port(static_cast<u16>(call.a[2] >> 32))},
+                        (call.a[3] & 1) != 0);
       return true;
     case Op::send:
       sockets_->send(program, number, call);
@@ -170,7 +175,7 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       values[0] = d->handle;
       break;
     case Op::bind: {
-      const net::Endpoint local{net::Ipv4Address{static_cast<u32>(call.a[0])},
+      const net::Endpoint local{named(call.a[0], call.a[3], call.a[4]),
                                 Port(static_cast<u16>(call.a[1]))};
       const bool reuse_address = (call.a[2] & 1) != 0, reuse_port = (call.a[2] & 2) != 0;
       if ((call.a[2] & 4) != 0) {
@@ -183,7 +188,7 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
     case Op::connect_datagram:
       result = sockets_->connect_datagram(
           program, number,
-          {net::Ipv4Address{static_cast<u32>(call.a[0])}, Port(static_cast<u16>(call.a[1]))},
+          {named(call.a[0], call.a[4], call.a[5]), Port(static_cast<u16>(call.a[1]))},
           static_cast<call::DatagramConnect>(static_cast<u32>(call.a[2])),
           net::Ipv4Address{static_cast<u32>(call.a[3])});
       break;
@@ -198,9 +203,8 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
     case Op::connect_local:
       result = sockets_->connect_local(
           program, number,
-          {net::Ipv4Address{static_cast<u32>(call.a[0])}, Port(static_cast<u16>(call.a[1]))},
-          {net::Ipv4Address{static_cast<u32>(call.a[2])}, Port(static_cast<u16>(call.a[2] >> 32))},
-          (call.a[3] & 1) != 0);
+          {named(call.a[0], call.a[4], call.a[5]), Port(static_cast<u16>(call.a[1]))},
+          {named(call.a[2], 0, 0), Port(static_cast<u16>(call.a[2] >> 32))}, (call.a[3] & 1) != 0);
       break;
     case Op::use:
     case Op::send_shared:

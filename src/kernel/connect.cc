@@ -3,6 +3,7 @@
 // whose home it is, so that two kernels never pick the same one. connect(2), bind(2), RFC 6056
 // section 3.3.1 (order of ports).
 #include "kernel/sockets.h"
+#include "kernel/wire_address.h"
 
 namespace cob::kernel {
 
@@ -17,7 +18,13 @@ constexpr u32 first_ephemeral_port = 32'768,
 // handed on.
 Result<Port> Sockets::ephemeral_port(net::Endpoint remote, net::Ipv4Address local) {
   if (tables_ != nullptr && goes_out(remote.address)) {
-    const net::ReplyPorts reply(*tables_, net::SteeredProtocol::tcp, local, remote, options_.self);
+    constexpr auto tcp = net::SteeredProtocol::tcp;
+    const net::AddressNames& names = stack_->names();
+    const auto reply =
+        remote.address.is_ipv6()
+            ? net::ReplyPorts(*tables_, tcp, names.address(local).bytes,
+                              names.address(remote.address).bytes, remote.port, options_.self)
+            : net::ReplyPorts(*tables_, tcp, local, remote, options_.self);
     if (const auto port = ephemeral_port(remote, local, &reply); !port.is_error()) return port;
   }
   return ephemeral_port(remote, local, nullptr);
@@ -40,7 +47,9 @@ Result<Port> Sockets::ephemeral_port(net::Endpoint remote, net::Ipv4Address loca
 
 // What the uplink reaches: docs/network.md; the shim decides by the same rule.
 bool Sockets::goes_out(net::Ipv4Address address) const {
-  if (!options_.uplink || ours(address) || address.value >> 24 == 0) return false;
+  if (!options_.uplink || ours(address)) return false;
+  if (address.is_ipv6()) return stack_->reaches_ipv6(address);
+  if (address.value == 0) return false;
   const u32 host_bits = options_.prefix_bits >= 32 ? 0 : ~0u >> options_.prefix_bits;
   if (((address.value ^ options_.address.value) & ~host_bits) == 0)
     return host_bits <= 1 || (address.value & host_bits) != host_bits;  // not its broadcast
@@ -66,7 +75,8 @@ Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::E
     return Error::of(EHOSTUNREACH, "connect: no uplink");
   }
   if (d.bound) local = d.local;
-  if (local.address.is_any()) local.address = route.is_uplink() ? options_.address : remote.address;
+  if (local.address.is_any()) local.address = source_towards(remote.address);
+  if (local.address.is_any()) return Error::of(EADDRNOTAVAIL, "connect: no source address");
   if (local.port.value == 0) local.port = TRY(ephemeral_port(remote, local.address));
   if (d.listened) forget_offers(d);
   d.local = local;
@@ -85,9 +95,7 @@ Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::E
 }
 
 void Sockets::write_names(Description& d) {
-  for (const Holder& h : d.holders)
-    h.program->arena().ours().names[h.slot] = {d.local.address.value, d.remote.address.value,
-                                               d.local.port.value, d.remote.port.value, 0};
+  for (const Holder& h : d.holders) h.program->arena().ours().names[h.slot] = names_of(d);
 }
 
 void Sockets::connect(Program& program, u32 number, net::Endpoint remote, net::Endpoint local,
@@ -164,8 +172,8 @@ void Sockets::bind(Program& program, u32 number, net::Endpoint local, bool reuse
         write_names(*bound);
       }
     }
-    const u64 port = local.port.value;
-    answer(origin, result, &port, 1);
+    const u64 values[] = {local.port.value, local.address.value};
+    answer(origin, result, values, 2);
   });
 }
 

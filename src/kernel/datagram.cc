@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "kernel/sockets.h"
+#include "kernel/wire_address.h"
 #include "net/stack/keyed_hash.h"
 
 namespace cob::kernel {
@@ -120,8 +121,8 @@ void Sockets::bind_datagram(Program& program, u32 number, net::Endpoint local, b
       }
       if (result != 0) directory_.unclaim(local, handle, Transport::datagram);
     }
-    const u64 port = local.port.value;
-    answer(origin, result, &port, 1);
+    const u64 values[] = {local.port.value, local.address.value};
+    answer(origin, result, values, 2);
   });
 }
 
@@ -146,7 +147,7 @@ Result<void> Sockets::bind_itself(Description& d, net::Ipv4Address any) {
 
 // What is bound to no address sends from here.
 net::Ipv4Address Sockets::source_towards(net::Ipv4Address to) const {
-  if (to.is_ipv6_loopback()) return to;
+  if (to.is_ipv6()) return ours(to) ? to : stack_->ipv6_source_for(to);
   return to.is_loopback() ? net::Ipv4Address{INADDR_LOOPBACK} : options_.address;
 }
 
@@ -250,14 +251,14 @@ void Sockets::send_to(Program& program, u32 number, const call::CallSlot& call) 
     }
     const auto flags = static_cast<u16>(call.a[0] >> 32);
     net::UdpSend send{.local = d.local,
-                      .remote = {net::Ipv4Address{static_cast<u32>(call.a[1])},
+                      .remote = {from_call(stack_->names(), call.a[1], call.a[4], call.a[5]),
                                  Port(static_cast<u16>(call.a[1] >> 32))},
                       .type_of_service = static_cast<u8>(call.a[0] >> 48),
                       .time_to_live = static_cast<u8>(call.a[0] >> 56),
                       .whole = (flags & call::datagram_whole) != 0,
                       .cut_by_routers = (flags & call::datagram_cut_by_routers) != 0};
     if (send.remote.port.value == 0) send.remote = d.remote;
-    const net::Ipv4Address from{static_cast<u32>(call.a[2])};
+    const net::Ipv4Address from{static_cast<u32>(call.a[2])};  // an own one, by its name
     if (ours(from) && from.families() == send.remote.address.families()) send.local.address = from;
     if (send.remote.port.value != 0)
       send_datagram(d, send, std::span(pieces).first(count), (flags & call::datagram_no_loop) == 0);
@@ -286,14 +287,16 @@ void Sockets::send_datagram(Description& d, net::UdpSend& send,
   } else if (goes_out(to)) {
     send.route = net::Route::uplink();
     // ip_route_output of Linux: loopback's source is not let out.
-    const auto sent = send.local.address == options_.address
-                          ? stack_->udp_send(send, pieces)
-                          : Result<void>(Error::of(EINVAL, "a source that may not leave"));
+    const auto sent =
+        send.local.address == options_.address || stack_->is_own_ipv6(send.local.address)
+            ? stack_->udp_send(send, pieces)
+            : Result<void>(Error::of(EINVAL, "a source that may not leave"));
     error = sent.is_error() ? sent.error().code : 0;
   } else if (ours(to)) {
-    const u32 hash = net::table_hash({options_.secret[0], 1},
-                                     u64{send.local.address.value} << 32 | send.local.port.value,
-                                     send.remote.port.value);
+    const u32 hash =
+        net::table_hash({options_.secret[0], 1},
+                        stack_->names().word(send.local.address) << 32 | send.local.port.value,
+                        send.remote.port.value);
     const auto known = directory_.find_datagram(send.remote, hash);
     send.route = net::Route::inside(known ? *known : directory_.refuser_of(send.remote.port));
     const auto sent = stack_->udp_send(send, pieces);
@@ -320,12 +323,18 @@ bool Sockets::has_chunks_for(const Description& d, std::size_t bytes) const {
 void Sockets::on_datagram(u64 cookie, const net::UdpReceived& from,
                           std::span<const std::byte> payload) {
   Description& d = from_cookie(cookie);
-  const DatagramHeader header{.bytes = static_cast<u32>(payload.size()),
-                              .remote_address = from.remote.address.value,
-                              .local_address = from.local.address.value,
-                              .remote_port = from.remote.port.value,
-                              .type_of_service = from.type_of_service,
-                              .time_to_live = from.time_to_live};
+  DatagramHeader header{.bytes = static_cast<u32>(payload.size()),
+                        .remote_address = from.remote.address.value,
+                        .local_address = from.local.address.value,
+                        .remote_port = from.remote.port.value,
+                        .type_of_service = from.type_of_service,
+                        .time_to_live = from.time_to_live,
+                        .remote_ipv6 = {}};
+  if (has_bytes(from.remote.address) && !stack_->is_own_ipv6(from.remote.address)) {
+    const WireAddress remote = to_wire(&stack_->names(), from.remote.address);
+    header.remote_address = remote.address;
+    std::memcpy(header.remote_ipv6, remote.ipv6, sizeof header.remote_ipv6);
+  }
   const std::size_t bytes = header_bytes + payload.size();
   counters_.bytes_in += payload.size();
   // As Linux's udp: a queue that is not full yet takes one more, however long.

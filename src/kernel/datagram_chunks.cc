@@ -11,7 +11,9 @@ bool claim_datagram(Arena& arena, const call::CallSlot& call, DatagramChunks& ou
   if (out.bytes > call::max_datagram) return false;
   const u32 chunks = (out.bytes + call::chunk_bytes - 1) / call::chunk_bytes;
   const bool listed = (call.a[0] >> 32 & call::datagram_listed) != 0;
-  if (!listed && chunks > call::chunks_in_send_to) return false;
+  const bool ipv6 = static_cast<u32>(call.a[1]) == call::ipv6_elsewhere;
+  const u32 room = ipv6 ? call::chunks_in_send_to_ipv6 : call::chunks_in_send_to;
+  if (!listed && chunks > room) return false;
   std::array<u32, call::max_datagram_chunks> named;
   const auto list = static_cast<u32>(call.a[3]);
   if (listed) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernel/messages.h"
+#include "kernel/wire_address.h"
 #include "message/messenger.h"
 
 namespace cob::kernel {
@@ -19,9 +20,11 @@ Transport transport_of(u16 flags) {
 }
 u16 flag_of(Transport transport) { return transport == Transport::datagram ? flag_datagram : 0; }
 
-PortClaim from_message(const ClaimMessage& m, KernelId owner) {
+}  // namespace
+
+PortClaim Directory::from_message(const ClaimMessage& m, KernelId owner) const {
   const u16 flags = m.flags;
-  return {.local = {net::Ipv4Address{m.address}, Port(m.port)},
+  return {.local = {from_wire(names_, m.address, m.ipv6_first, m.ipv6_second), Port(m.port)},
           .owner = owner,
           .handle = m.handle,
           .reuse_address = (flags & flag_reuse_address) != 0,
@@ -30,16 +33,18 @@ PortClaim from_message(const ClaimMessage& m, KernelId owner) {
           .transport = transport_of(flags)};
 }
 
-ClaimMessage to_message(const PortClaim& c) {
-  return {.address = c.local.address.value,
+ClaimMessage Directory::to_message(const PortClaim& c) const {
+  const WireAddress a = to_wire(names_, c.local.address);
+  return {.address = a.address,
           .handle = c.handle,
           .port = c.local.port.value,
           .flags = static_cast<u16>((c.reuse_address ? flag_reuse_address : 0) |
                                     (c.reuse_port ? flag_reuse_port : 0) |
-                                    (c.listening ? flag_listening : 0) | flag_of(c.transport))};
+                                    (c.listening ? flag_listening : 0) | flag_of(c.transport)),
+          .reserved = 0,
+          .ipv6_first = a.ipv6[0],
+          .ipv6_second = a.ipv6[1]};
 }
-
-}  // namespace
 
 bool claims_conflict(const PortClaim& a, const PortClaim& b) {
   if (a.owner == b.owner && a.handle == b.handle) return false;
@@ -56,13 +61,15 @@ void Directory::attach(message::Messenger& messenger) {
         return ClaimReply{.result = decide(from_message(m, from))};
       });
   messenger.on<UnclaimMessage>([this](KernelId from, const UnclaimMessage& m) {
-    forget({net::Ipv4Address{m.address}, Port(m.port)}, transport_of(m.flags), from, m.handle);
+    forget({from_wire(names_, m.address, m.ipv6_first, m.ipv6_second), Port(m.port)},
+           transport_of(m.flags), from, m.handle);
   });
   messenger.on<ListenerMessage>([this](KernelId from, const ListenerMessage& m) {
     const u16 flags = m.flags;
-    const Reached reached{.local = {net::Ipv4Address{m.address}, Port(m.port)},
-                          .transport = transport_of(flags),
-                          .reuse_port = (flags & flag_reuse_port) != 0};
+    const Reached reached{
+        .local = {from_wire(names_, m.address, m.ipv6_first, m.ipv6_second), Port(m.port)},
+        .transport = transport_of(flags),
+        .reuse_port = (flags & flag_reuse_port) != 0};
     if ((flags & flag_added) != 0) {
       note_reached(reached, from);
     } else {
@@ -177,6 +184,7 @@ void Directory::tell_all(const Owed& what) {
 // False: no room in the peer's ring.
 bool Directory::try_tell(KernelId peer, const Owed& what, Time now) {
   Result<void> sent;
+  const WireAddress a = to_wire(names_, what.local.address);
   switch (what.notice) {
     case Notice::claim: {
       const auto found = waiting_.find(what.name);
@@ -189,20 +197,25 @@ bool Directory::try_tell(KernelId peer, const Owed& what, Time now) {
     case Notice::claim_again:
       return send_claim_again(peer, what.name);
     case Notice::unclaim:
-      sent = messenger_->send(peer, UnclaimMessage{.address = what.local.address.value,
+      sent = messenger_->send(peer, UnclaimMessage{.address = a.address,
                                                    .handle = what.name,
                                                    .port = what.local.port.value,
-                                                   .flags = flag_of(what.transport)});
+                                                   .flags = flag_of(what.transport),
+                                                   .reserved = 0,
+                                                   .ipv6_first = a.ipv6[0],
+                                                   .ipv6_second = a.ipv6[1]});
       break;
     case Notice::listener_added:
     case Notice::listener_removed:
       sent = messenger_->send(
           peer,
-          ListenerMessage{.address = what.local.address.value,
+          ListenerMessage{.address = a.address,
                           .port = what.local.port.value,
                           .flags = static_cast<u16>(
                               (what.notice == Notice::listener_added ? flag_added : 0) |
-                              (what.reuse_port ? flag_reuse_port : 0) | flag_of(what.transport))});
+                              (what.reuse_port ? flag_reuse_port : 0) | flag_of(what.transport)),
+                          .ipv6_first = a.ipv6[0],
+                          .ipv6_second = a.ipv6[1]});
       break;
   }
   return !sent.is_error() || sent.error().code != EAGAIN;
@@ -290,10 +303,36 @@ void Directory::add(const Reached& reached) {
     listening_(reached.local.port, true);
 }
 
-bool Directory::by_uplink(const Reached& reached) {
+bool Directory::by_uplink(const Reached& reached) const {
   const net::Ipv4Address address = reached.local.address;
   return reached.transport == Transport::stream && !address.is_loopback() &&
-         (address.families() & 1) != 0;
+         ((address.families() & 1) != 0 || names_ != nullptr);
+}
+
+void Directory::mark_names(net::AddressNames& names) const {
+  for (const auto& [key, claims] : claims_)
+    for (const PortClaim& c : claims) names.mark(c.local.address);
+  for (const auto& [handle, c] : own_claims_) names.mark(c.local.address);
+  for (const auto& [name, waiting] : waiting_) names.mark(waiting.claim.local.address);
+  for (const auto& [key, entries] : listeners_)
+    for (const ListenerEntry& e : entries) names.mark(e.address);
+  for (const auto& [reached, count] : own_) names.mark(reached.local.address);
+  for (const std::deque<Owed>& owed : owed_)
+    for (const Owed& what : owed) names.mark(what.local.address);
+}
+
+// Only what others have told can have come before this kernel knew the address for the cob's.
+void Directory::renew_names() {
+  if (names_ == nullptr) return;
+  const auto renew = [this](net::Ipv4Address& a) {
+    if (has_bytes(a)) a = names_->name(names_->address(a));
+  };
+  for (auto& [key, claims] : claims_)
+    for (PortClaim& c : claims)
+      if (c.owner != self_) renew(c.local.address);
+  for (auto& [key, entries] : listeners_)
+    for (ListenerEntry& e : entries)
+      if (e.kernel != self_) renew(e.address);
 }
 
 u32 Directory::reachable_listeners(Port port) const {

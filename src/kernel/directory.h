@@ -22,6 +22,9 @@
 namespace cob::message {
 class Messenger;
 }
+namespace cob::net {
+class AddressNames;
+}
 
 namespace cob::kernel {
 
@@ -49,6 +52,8 @@ struct Reached {
 // SO_REUSEPORT, ip(7). One may listen beside another that is merely bound, not the reverse.
 bool claims_conflict(const PortClaim& a, const PortClaim& b);
 
+struct ClaimMessage;
+
 class Directory {
  public:
   using Done = std::move_only_function<void(i32 result)>;  // 0 or -errno
@@ -64,6 +69,11 @@ class Directory {
   Directory(KernelId self, u16 kernels) : self_(self), kernels_(kernels), owed_(kernels) {}
   // Registers the message handlers. `messenger` outlives the directory.
   void attach(message::Messenger& messenger);
+  // IPv6: addresses in messages have names here. `names` outlives this.
+  void set_names(net::AddressNames& names) { names_ = &names; }
+  void mark_names(net::AddressNames& names) const;
+  // Addresses have become the cob's own, or are so no more: those known by another name.
+  void renew_names();
 
   // Frames of this kernel do not reach `kernels`: who is reached there is offered to nobody here.
   // Claims are cob-wide all the same. REQUIRES: nothing has been told yet.
@@ -159,7 +169,7 @@ class Directory {
   void note_reached(const Reached& reached, KernelId kernel);
   void drop_reached(const Reached& reached, KernelId kernel);
   // Whether the uplink can reach it.
-  static bool by_uplink(const Reached& reached);
+  bool by_uplink(const Reached& reached) const;
   u32 reachable_listeners(Port port) const;  // own ones
   void answered(u32 waiting, Result<i32> reply);
   void tell(KernelId peer, const Owed& what, Time now);
@@ -169,10 +179,13 @@ class Directory {
   void tell_all(const Owed& what);
   void pay(Time now);
   void forget_owed(KernelId peer);
+  PortClaim from_message(const ClaimMessage& m, KernelId owner) const;
+  ClaimMessage to_message(const PortClaim& claim) const;
 
   KernelId self_;
   u16 kernels_;
   message::Messenger* messenger_ = nullptr;
+  net::AddressNames* names_ = nullptr;
   std::unordered_map<u32, std::vector<PortClaim>> claims_;  // by key_of, where this is the home
   // Granted to this kernel, by handle: to tell a home that comes back.
   std::unordered_map<u32, PortClaim> own_claims_;

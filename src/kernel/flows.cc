@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernel/messages.h"
+#include "kernel/wire_address.h"
 #include "message/messenger.h"
 #include "net/wire/bytes.h"
 
@@ -20,12 +21,38 @@ std::size_t Flows::Hash::operator()(const Flow& flow) const {
   return z ^ (z >> 31);
 }
 
+u64 Flows::hash_of(const Flow& flow) const {
+  if (!flow.remote.address.is_ipv6() || names_ == nullptr) return Hash{}(flow);
+  return net::siphash({}, names_->word(flow.remote.address),
+                      u64{flow.remote.port.value} << 16 | flow.local.port.value);
+}
+
+std::optional<KernelId> Flows::owner_of(const Flow& flow) const {
+  if (!tables_) return std::nullopt;
+  if (!flow.remote.address.is_ipv6() || names_ == nullptr) [[likely]]
+    return tables_->kernel_for(net::SteeredProtocol::tcp, flow.remote, flow.local);
+  const u32 hash =
+      tables_->toeplitz().hash(names_->address(flow.remote.address).bytes, flow.remote.port,
+                               names_->address(flow.local.address).bytes, flow.local.port);
+  return tables_->kernel_for(net::SteeredProtocol::tcp, flow.local.port, hash);
+}
+
+void Flows::mark_names(net::AddressNames& names) const {
+  for (const auto& [flow, entry] : entries_) names.mark(flow.remote.address);
+  for (const auto& [flow, kernel] : told_) names.mark(flow.remote.address);
+  for (const auto& [until, flow] : ending_) names.mark(flow.remote.address);
+  for (const Peer& peer : peers_)
+    for (const Owed& owed : peer.owed) names.mark(owed.flow.remote.address);
+}
+
 void Flows::attach(message::Messenger& messenger) {
   messenger_ = &messenger;
   messenger.on<FlowMessage>([this](KernelId from, const FlowMessage& m) {
     on_message(from,
-               {{net::Ipv4Address{m.local_address}, Port(m.local_port)},
-                {net::Ipv4Address{m.remote_address}, Port(m.remote_port)}},
+               {{from_wire(names_, m.local_address, m.local_ipv6_first, m.local_ipv6_second),
+                 Port(m.local_port)},
+                {from_wire(names_, m.remote_address, m.remote_ipv6_first, m.remote_ipv6_second),
+                 Port(m.remote_port)}},
                m.begins != 0);
   });
   messenger.on<SteeredMessage>(
@@ -97,7 +124,7 @@ bool Flows::hand_on(net::Endpoint local, net::Endpoint remote, bool opens,
   }
   const auto owner = owner_of(flow);
   if (opens) {
-    const auto listener = directory_.listener_for(local, owner, static_cast<u32>(Hash{}(flow)));
+    const auto listener = directory_.listener_for(local, owner, static_cast<u32>(hash_of(flow)));
     if (listener && *listener != self_) {
       forward(*listener, frame, flags);
       return true;
@@ -127,7 +154,7 @@ bool Flows::hand_on_datagram(net::Endpoint local, net::Endpoint remote,
                              std::span<const std::byte> frame, net::FrameFlags flags) {
   if (flags.hops > 0) return false;
   const auto kernel =
-      directory_.find_datagram(local, static_cast<u32>(Hash{}({local, remote}) >> 32));
+      directory_.find_datagram(local, static_cast<u32>(hash_of({local, remote}) >> 32));
   if (!kernel || *kernel == self_) return false;
   forward(*kernel, frame, flags);
   return true;
@@ -184,12 +211,17 @@ void Flows::tell(KernelId peer, const Owed& what) {
 
 // False: no room in the peer's ring.
 bool Flows::try_tell(KernelId peer, const Owed& what) {
-  const auto sent =
-      messenger_->send(peer, FlowMessage{.local_address = what.flow.local.address.value,
-                                         .remote_address = what.flow.remote.address.value,
-                                         .local_port = what.flow.local.port.value,
-                                         .remote_port = what.flow.remote.port.value,
-                                         .begins = what.begins ? 1u : 0u});
+  const WireAddress local = to_wire(names_, what.flow.local.address);
+  const WireAddress remote = to_wire(names_, what.flow.remote.address);
+  const auto sent = messenger_->send(peer, FlowMessage{.local_address = local.address,
+                                                       .remote_address = remote.address,
+                                                       .local_port = what.flow.local.port.value,
+                                                       .remote_port = what.flow.remote.port.value,
+                                                       .begins = what.begins ? 1u : 0u,
+                                                       .local_ipv6_first = local.ipv6[0],
+                                                       .local_ipv6_second = local.ipv6[1],
+                                                       .remote_ipv6_first = remote.ipv6[0],
+                                                       .remote_ipv6_second = remote.ipv6[1]});
   return !sent.is_error() || sent.error().code != EAGAIN;
 }
 

@@ -50,6 +50,8 @@ class Flows final : public net::OtherStacks {
       : self_(self), directory_(directory), device_(device), peers_(kernels) {}
   // Registers the message handlers. `messenger` outlives this.
   void attach(message::Messenger& messenger);
+  // As Directory's.
+  void set_names(net::AddressNames& names) { names_ = &names; }
   void set_tables(net::SteeringReader tables, net::TableChangesReader changes) {
     tables_.emplace(std::move(tables));
     changes_.emplace(std::move(changes));
@@ -75,6 +77,7 @@ class Flows final : public net::OtherStacks {
                         net::FrameFlags flags) override;
   void share(std::span<const std::byte> frame, net::FrameFlags flags) override;
   void on_flow(net::Endpoint local, net::Endpoint remote, bool begins) override;
+  void mark_names(net::AddressNames& names) const override;
 
  private:
   struct Flow {
@@ -97,10 +100,9 @@ class Flows final : public net::OtherStacks {
     u32 said = 0, heard = 0;  // the count of changes by which all was told: to it, by it; 0: none
   };
 
-  std::optional<KernelId> owner_of(const Flow& flow) const {
-    return tables_ ? tables_->kernel_for(net::SteeredProtocol::tcp, flow.remote, flow.local)
-                   : std::nullopt;
-  }
+  std::optional<KernelId> owner_of(const Flow& flow) const;
+  // The same for all kernels.
+  u64 hash_of(const Flow& flow) const;
   bool settled() const;
   void forward(KernelId to, std::span<const std::byte> frame, net::FrameFlags flags);
   void tell(KernelId peer, const Owed& what);
@@ -113,6 +115,7 @@ class Flows final : public net::OtherStacks {
   Directory& directory_;
   net::Device& device_;
   message::Messenger* messenger_ = nullptr;
+  net::AddressNames* names_ = nullptr;
   std::optional<net::SteeringReader> tables_;
   std::optional<net::TableChangesReader> changes_;
   u32 seen_ = 0;  // changes by which this kernel's own flows were told

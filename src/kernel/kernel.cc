@@ -98,8 +98,18 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
   stack.ecn = static_cast<net::Ecn>(config_.ecn);
   stack.secret[0] = config_.secret[0];
   stack.secret[1] = config_.secret[1];
+  stack.ipv6 = {.on = config_.ipv6_on != 0,
+                .prefix_bits = config_.ipv6_prefix_bits,
+                .autoconfigure = config_.ipv6_auto != 0,
+                .link_local = config_.ipv6_link_local != 0};
+  std::memcpy(stack.ipv6.address.bytes.data(), config_.ipv6, sizeof config_.ipv6);
+  std::memcpy(stack.ipv6.gateway.bytes.data(), config_.ipv6_gateway, sizeof config_.ipv6_gateway);
   stack_ = TRY(net::Stack::create(stack, *tapped_, *sockets_));
   sockets_->set_stack(*stack_);
+  if (config_.ipv6_on != 0) {
+    directory_.set_names(stack_->names());
+    flows_->set_names(stack_->names());
+  }
   if (flows_->tables() != nullptr) {  // there is an uplink, or a cable may be plugged in
     stack_->set_others(*flows_);
     sockets_->set_tables(*flows_->tables());
@@ -123,6 +133,8 @@ bool Kernel::turn(Time now) {
     found_work = true;  // what the dead let go is others' news
   }
   if (now >= next_board_) update_board(now);
+  if (stack_->own_addresses_version() != own_addresses_shown_) [[unlikely]]
+    show_own_addresses();
   return found_work;
 }
 

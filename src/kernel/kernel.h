@@ -132,6 +132,10 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
 
   // Sockets::Programs
   Program* find(u32 id) override;
+  net::Ipv4Address named(u64 address, u64 first, u64 second);
+  void show_own_addresses();
+  std::vector<Ipv6Row> ipv6_rows() const;
+  void show_own_addresses(call::ArenaHeader& header) const;
   void drain(Program& program) override;
   void execute(Program& program, u32 thread, const call::CallSlot& slot) override;
   void fault(Program& program, const char* what) override;
@@ -199,6 +203,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   bool may_nap_ = false;
   u32 fruitless_looks_ = 0;
   Time next_board_;
+  u32 own_addresses_shown_ = 0;
   bool board_behind_ = false;  // something may have changed since it was written
   bool stopping_ = false;
   u32 draining_ = 0;  // depth

@@ -5,6 +5,7 @@
 
 #include "kernel/sockets.h"
 #include "kernel/view.h"
+#include "kernel/wire_address.h"
 
 namespace cob::kernel {
 
@@ -28,15 +29,24 @@ void set_description(SocketRow& row, const Description& d) {
   set_flag(row, row_kernel_seat, d.seat < 0 && d.holders.size() > 1);
 }
 
-void set_names(SocketRow& row, net::Endpoint local, net::Endpoint remote, net::Route route) {
-  row.local_address = local.address.value;
+void set_address(const net::AddressNames& names, net::Ipv4Address a, u32& word, u8 (&bytes)[16]) {
+  word = a.value;
+  if (!has_bytes(a)) return;
+  const net::Ipv6Address ipv6 = names.address(a);
+  word = call::ipv6_elsewhere;
+  std::memcpy(bytes, ipv6.bytes.data(), sizeof bytes);
+}
+
+void set_names(SocketRow& row, const net::AddressNames& names, net::Endpoint local,
+               net::Endpoint remote, net::Route route) {
+  set_address(names, local.address, row.local_address, row.local_ipv6);
   row.local_port = local.port.value;
-  row.remote_address = remote.address.value;
+  set_address(names, remote.address, row.remote_address, row.remote_ipv6);
   row.remote_port = remote.port.value;
   row.route = route.kernel;
 }
 
-SocketRow connection_row(const net::TcbInfo& info) {
+SocketRow connection_row(const net::AddressNames& names, const net::TcbInfo& info) {
   SocketRow row{.state = static_cast<u8>(info.state),
                 .wait = static_cast<u8>(info.waits_for),
                 .retries = info.retries,
@@ -60,7 +70,7 @@ SocketRow connection_row(const net::TcbInfo& info) {
                 .unsent = info.unsent_bytes,
                 .bytes_sent = info.bytes_sent,
                 .bytes_received = info.bytes_received};
-  set_names(row, info.local, info.remote, info.route);
+  set_names(row, names, info.local, info.remote, info.route);
   set_flag(row, row_timestamps, info.timestamps);
   set_flag(row, row_window_scaling, info.window_scaling);
   return row;
@@ -82,7 +92,7 @@ std::size_t Sockets::list_connections(u32& cursor, u32 places, std::span<SocketR
   const std::size_t count = stack_->list_connections(
       cursor, places, std::span(found).first(std::min(rows.size(), found.size())));
   for (std::size_t i = 0; i < count; ++i) {
-    rows[i] = connection_row(found[i].info);
+    rows[i] = connection_row(stack_->names(), found[i].info);
     if (found[i].cookie == 0) continue;
     const Description& d = from_cookie(found[i].cookie);
     if (d.tcb != found[i].id) continue;
@@ -98,7 +108,7 @@ std::size_t Sockets::list_time_wait(u32& cursor, u32 places, std::span<SocketRow
       cursor, places, std::span(found).first(std::min(rows.size(), found.size())));
   for (std::size_t i = 0; i < count; ++i) {
     rows[i] = {.state = static_cast<u8>(net::TcpState::time_wait), .wait_ms = found[i].left_ms};
-    set_names(rows[i], found[i].local, found[i].remote, found[i].route);
+    set_names(rows[i], stack_->names(), found[i].local, found[i].remote, found[i].route);
   }
   return count;
 }
@@ -112,7 +122,7 @@ std::size_t Sockets::list_listeners(u32& cursor, u32 places, std::span<SocketRow
     if (d.handle == 0 || d.state != call::SocketState::listening || d.queue == nullptr) continue;
     if (count == rows.size()) break;
     SocketRow& row = rows[count++] = {.state = state_listening};
-    set_names(row, d.local, {}, net::Route::inside(KernelId(0)));
+    set_names(row, stack_->names(), d.local, {}, net::Route::inside(KernelId(0)));
     set_description(row, d);
     for (Holder& h : d.holders) settle(d, h);  // what was accepted meanwhile has left the queue
     const net::ListenerInfo info = stack_->info(d.queue->listener);
@@ -137,7 +147,7 @@ std::size_t Sockets::list_datagrams(u32& cursor, u32 places, std::span<SocketRow
     const bool connected = d.remote.port.value != 0;
     const auto state = connected ? net::TcpState::established : net::TcpState::closed;
     SocketRow& row = rows[count++] = {.state = static_cast<u8>(state)};
-    set_names(row, d.local, d.remote, net::Route::inside(options_.self));
+    set_names(row, stack_->names(), d.local, d.remote, net::Route::inside(options_.self));
     set_description(row, d);
     set_flag(row, row_datagram, true);
     row.receive_queue = static_cast<u32>(peek_unread(d));

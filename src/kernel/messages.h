@@ -2,6 +2,7 @@
 // and the uplink's connections (types 16 to 31).
 // Model: a port's home kernel (port % kernels) grants or refuses claims; who is reached at one is
 // told to all.
+// An address is host byte order's value, or what wire_address.h says of IPv6's.
 // Values; flat structs, checked at compile time by message/flat.h.
 #pragma once
 
@@ -11,10 +12,12 @@ namespace cob::kernel {
 
 struct ClaimMessage {
   static constexpr message::MessageType type{16};
-  message::le<u32> address;  // host byte order's value
+  message::le<u32> address;
   message::le<u32> handle;
   message::le<u16> port;
   message::le<u16> flags;  // 1 reuse address, 2 reuse port, 4 listening, 8 datagrams
+  message::le<u32> reserved;
+  message::le<u64> ipv6_first, ipv6_second;
 };
 struct ClaimReply {
   static constexpr message::MessageType type{17};
@@ -26,6 +29,8 @@ struct UnclaimMessage {
   message::le<u32> handle;
   message::le<u16> port;
   message::le<u16> flags;  // 8 datagrams
+  message::le<u32> reserved;
+  message::le<u64> ipv6_first, ipv6_second;
 };
 // Also of a datagram socket that is bound.
 struct ListenerMessage {
@@ -33,15 +38,17 @@ struct ListenerMessage {
   message::le<u32> address;
   message::le<u16> port;
   message::le<u16> flags;  // 1: listens now, else no more; 2 reuse port, 8 datagrams
+  message::le<u64> ipv6_first, ipv6_second;
 };
 // A connection by the uplink whose owner, by the steering tables, is the receiver, is the sender's.
 struct FlowMessage {
   static constexpr message::MessageType type{20};
-  message::le<u32> local_address;  // the cob's; host byte order's value
+  message::le<u32> local_address;  // the cob's
   message::le<u32> remote_address;
   message::le<u16> local_port;
   message::le<u16> remote_port;
   message::le<u32> begins;  // 0: it is over
+  message::le<u64> local_ipv6_first, local_ipv6_second, remote_ipv6_first, remote_ipv6_second;
 };
 // The sender has told all of those by the tables as they are after so many changes.
 struct SteeredMessage {

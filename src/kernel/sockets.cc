@@ -1,6 +1,8 @@
 // Sockets: life, references and lines of descriptions; see sockets.h.
 #include "kernel/sockets.h"
 
+#include "kernel/wire_address.h"
+
 namespace cob::kernel {
 
 using call::SocketState;
@@ -122,9 +124,31 @@ void Sockets::hold(Program& program, u32 number, Description& d, u32 generation)
   }
   publish(line.state, d.state);
   publish(line.generation, generation);
-  call::SocketNames& names = program.arena().ours().names[number];
-  names = {d.local.address.value, d.remote.address.value, d.local.port.value, d.remote.port.value,
-           0};
+  program.arena().ours().names[number] = names_of(d);
+}
+
+call::SocketNames Sockets::names_of(const Description& d) const {
+  call::SocketNames names{.local_address = d.local.address.value,
+                          .remote_address = d.remote.address.value,
+                          .local_port = d.local.port.value,
+                          .remote_port = d.remote.port.value,
+                          .reserved = 0,
+                          .remote_ipv6 = {}};
+  if (!has_bytes(d.remote.address) || stack_->is_own_ipv6(d.remote.address)) [[likely]]
+    return names;
+  const WireAddress remote = to_wire(&stack_->names(), d.remote.address);
+  names.remote_address = remote.address;
+  std::memcpy(names.remote_ipv6, remote.ipv6, sizeof names.remote_ipv6);
+  return names;
+}
+
+void Sockets::mark_names(net::AddressNames& names) const {
+  for (const Description& d : descriptions_) {
+    names.mark(d.remote.address);
+    names.mark(d.local.address);
+    if (d.datagram != nullptr) names.mark(d.datagram->bound.address);
+  }
+  directory_.mark_names(names);
 }
 
 void Sockets::publish_token(Description& d, u64 token) {

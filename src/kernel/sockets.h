@@ -212,13 +212,16 @@ class Sockets final : public net::SocketLayer {
   Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local,
                               const net::ReplyPorts* reply);
   bool ours(net::Ipv4Address address) const {
-    return address == options_.address || address.is_loopback();
+    return address == options_.address || address.is_loopback() ||
+           (address.is_ipv6() && stack_->is_own_ipv6(address));
   }
+  call::SocketNames names_of(const Description& d) const;
   bool goes_out(net::Ipv4Address address) const;
   void apply_options(Description& d);
   void set_congestion(Description& d);
 
   // listing.cc
+  void mark_names(net::AddressNames& names) const override;
   u64 peek_unread(const Description& d) const;
   u32 waiting_at(const Description& d) const;
 

@@ -133,6 +133,29 @@ void Kernel::on_viewer(u32 id) {
   if (request.version != view_version || !answer_view(viewer, request)) end_viewer(id);
 }
 
+std::vector<Ipv6Row> Kernel::ipv6_rows() const {
+  std::vector<Ipv6Row> rows;
+  for (u32 place = 0; place < net::max_own_addresses; ++place) {
+    const net::OwnAddress a = stack_->own_address(place);
+    if (a.address.is_any()) continue;
+    Ipv6Row& row = rows.emplace_back(Ipv6Row{.valid_s = a.valid_s,
+                                             .preferred_s = a.preferred_s,
+                                             .prefix_bits = a.prefix_bits,
+                                             .tentative = a.tentative,
+                                             .deprecated = a.deprecated,
+                                             .automatic = a.automatic});
+    std::memcpy(row.address, a.address.bytes.data(), sizeof row.address);
+  }
+  net::Ipv6RouteInfo routes[32];
+  for (const auto& r : std::span(routes).first(stack_->list_ipv6_routes(routes))) {
+    Ipv6Row& row = rows.emplace_back(
+        Ipv6Row{.valid_s = r.left_s, .prefix_bits = r.prefix_bits, .is_route = 1});
+    std::memcpy(row.address, r.destination.bytes.data(), sizeof row.address);
+    std::memcpy(row.router, r.router.bytes.data(), sizeof row.router);
+  }
+  return rows;
+}
+
 // False: the viewer does not read, or asks for what there is not.
 bool Kernel::answer_view(Viewer& viewer, const ViewRequest& request) {
   Answer answer(request);
@@ -175,15 +198,20 @@ bool Kernel::answer_view(Viewer& viewer, const ViewRequest& request) {
       net::NeighbourInfo found[view_rows];
       for (const auto& n :
            std::span(found).first(stack_->list_neighbours(cursor, view_places, found))) {
-        NeighbourRow row{.address = n.address.value,
+        NeighbourRow row{.address = n.ipv6.is_any() ? n.address.value : 0,
                          .answered = n.answered,
                          .fresh = n.fresh,
                          .heard_ms = n.heard_ms};
+        std::memcpy(row.ipv6, n.ipv6.bytes.data(), sizeof row.ipv6);
         std::memcpy(row.mac, n.mac.bytes.data(), sizeof row.mac);
         answer.add(row);
       }
       break;
     }
+    case ViewKind::ipv6:
+      for (const Ipv6Row& row : ipv6_rows()) answer.add(row);
+      cursor = 0;
+      break;
     case ViewKind::capture: {
       if (viewer.capture != 0) return false;
       const auto opened = tap_.open(request.capture);

@@ -10,7 +10,7 @@
 
 namespace cob::kernel {
 
-inline constexpr u32 view_version = 0x76690002;
+inline constexpr u32 view_version = 0x76690003;
 
 enum class ViewKind : u32 {
   device = 1,   // one DeviceRow
@@ -20,6 +20,7 @@ enum class ViewKind : u32 {
   time_wait,    // SocketRow
   datagrams,    // SocketRow, row_datagram
   neighbours,   // NeighbourRow
+  ipv6,         // Ipv6Row: addresses, routes
   // No rows: + {ring, reader's page} (capture_ring.h). Frames are copied until this socket closes,
   // which is how it ends; once a viewer.
   capture,
@@ -60,7 +61,8 @@ enum SocketRowFlag : u8 {
 
 struct SocketRow {
   static constexpr u32 shown_holders = 6;
-  u32 local_address = 0, remote_address = 0;  // host byte order
+  u32 local_address = 0, remote_address = 0;     // host byte order, or with IPv6 call/layout.h's
+  u8 local_ipv6[16] = {}, remote_ipv6[16] = {};  // of those with bytes of their own
   u16 local_port = 0, remote_port = 0;
   u16 route = 0;  // the kernel at the other end, or Route::uplink_id; of a listener: 0
   u8 state = 0;
@@ -88,10 +90,20 @@ struct SocketRow {
 };
 
 struct NeighbourRow {
-  u32 address = 0;
+  u32 address = 0;  // 0: `ipv6`
+  u8 ipv6[16] = {};
   u8 mac[6] = {};
   u8 answered = 0, fresh = 0;
   u32 heard_ms = 0;  // ago
+};
+
+struct Ipv6Row {
+  u8 address[16] = {};
+  u8 router[16] = {};                // of a route; zeros: on the link
+  u32 valid_s = 0, preferred_s = 0;  // 0xffff'ffff: for ever
+  u8 prefix_bits = 0;
+  u8 is_route = 0, tentative = 0, deprecated = 0, automatic = 0;
+  u8 reserved[3] = {};
 };
 
 struct CounterRow {

@@ -80,6 +80,11 @@ struct Config {
   std::array<u8, most_kernels> island{};      // of each kernel; all 0: there is one
   std::array<u16, most_kernels> link_port{};  // socket: where each is called by the lower ones
   std::array<u8, 32> link_key{};              // socket: known to this cob's kernels alone
+  u8 ipv6_on = 0, ipv6_auto = 0;              // net::Ipv6Options
+  u8 ipv6_prefix_bits = 0;                    // of `ipv6`; 0: none but those of routers
+  u8 ipv6[16] = {}, ipv6_gateway[16] = {};
+  u8 ipv6_link_local = 1;
+  u32 uplink_index = 0;  // the uplink's interface on the host; 0: none
   char cob_name[64] = {};
 };
 

@@ -3,6 +3,7 @@
 // threads exclude each other by the listener's lock. Any thread.
 
 #include "shim/address.h"
+#include "shim/family.h"
 #include "shim/option_plain.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
@@ -94,7 +95,7 @@ int accept_now(Socket* listener, int flags, Ipv4Endpoint& peer) {
   copy_options(listener, socket);
   occupy_slot(socket, arena, slot);
   const SocketNames& names = arena->kernel->names[slot];
-  peer = {load(names.remote_address), load(names.remote_port)};
+  peer = remote_of(names);
   install(fd, object_of(socket));
   return fd;
 }

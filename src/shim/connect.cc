@@ -114,7 +114,8 @@ int to_host(Socket* socket, bool keep_bind, const Ipv4Endpoint* first) {
 }
 
 bool may_be_ours(u32 address) {
-  return is_any(address) || is_loopback(address) || address == g.cob_address;
+  return is_any(address) || is_own_ipv6(address) || is_loopback(address) ||
+         address == g.cob_address;
 }
 
 // What the cob reaches if it has a way out, which its kernel knows (Sockets::goes_out()). Else it
@@ -134,6 +135,7 @@ void put(Call& c, u32 local_address, u16 local_port, const Ipv4Endpoint& remote)
   c.a[0] = remote.address;
   c.a[1] = remote.port;
   c.a[2] = local_address | static_cast<u64>(local_port) << 32;
+  memcpy(&c.a[4], &remote.ipv6, sizeof remote.ipv6);
 }
 
 enum class Begun : u8 { cob, host, host_begun, failed };
@@ -142,7 +144,7 @@ enum class Begun : u8 { cob, host, host_begun, failed };
 Begun start(Socket* socket, Ipv4Endpoint remote, bool fast_open, int& error) {
   Arena* arena = attach();
   const bool out = goes_out(remote.address);
-  const bool ours = may_be_ours(remote.address) || out;
+  const bool ours = asks_for_ipv6(remote) || may_be_ours(remote.address) || out;
   if (arena == nullptr && ours) {
     error = ENETDOWN;
     return Begun::failed;
@@ -164,9 +166,10 @@ Begun start(Socket* socket, Ipv4Endpoint remote, bool fast_open, int& error) {
   put(c, 0, 0, remote);
   c.a[3] = fast_open ? 1 : 0;
   socket->remote_address = remote.address;
+  socket->remote_ipv6 = remote.ipv6;
   socket->remote_port = remote.port;
   // Whether it waits for bytes must be known at once.
-  if (!fast_open && (remote.address == g.cob_address ||
+  if (!fast_open && (remote.address == g.cob_address || is_own_ipv6(remote.address) ||
                      (out && load(socket->arena->kernel->header.way_out) != 0))) {
     c.op = Op::connect;
     if (!post_on(socket, c)) {

@@ -7,6 +7,7 @@
 
 #include "shim/address.h"
 #include "shim/datagram.h"
+#include "shim/family.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
 
@@ -146,7 +147,7 @@ int cob_getpeername(int fd, sockaddr* address, socklen_t* length) {
   const bool has_peer = socket->datagram || connected(socket);
   if (!has_peer || !names_of(socket, names)) return fail(ENOTCONN);
   if (socket->datagram && names.remote_port == 0) return fail(ENOTCONN);
-  write_address({names.remote_address, names.remote_port}, socket->ipv6, address, length);
+  write_address(remote_of(names), socket->ipv6, address, length);
   return 0;
 }
 

@@ -40,6 +40,7 @@ int ask(Socket* socket, DatagramConnect how, Ipv4Endpoint remote) {
   c.a[1] = remote.port;
   c.a[2] = static_cast<u32>(how);
   c.a[3] = unnamed_address(socket);
+  memcpy(&c.a[4], &remote.ipv6, sizeof remote.ipv6);
   const i32 result = call_on(socket, c).result;
   return result < 0 ? -result : 0;
 }
@@ -70,17 +71,19 @@ enum class Whose : u8 { cob, host, failed };
 
 // Whose the socket is when it addresses `remote`, by the table of docs/calls.md; it is turned into
 // a host socket if it is the host's. `error` when failed. REQUIRES: its lock.
-Whose decide(Socket* socket, DatagramConnect how, Ipv4Endpoint remote, int& error) {
+Whose decide(Socket* socket, DatagramConnect how, Ipv4Endpoint& remote, int& error) {
   settle(socket);
   if (is_dead(socket)) {
     error = ENETDOWN;
     return Whose::failed;
   }
   const bool free = may_become_hosts(socket);
+  const bool by_ipv6 = asks_for_ipv6(remote);
   const u32 to = remote.address;
-  const bool maybe_out = goes_out(to);
-  const Arena* arena = maybe_out ? attach() : nullptr;
-  const bool surely = to == g.cob_address || (to != 0 && to == prefix_broadcast()) ||
+  const bool maybe_out = goes_out(to) || by_ipv6;
+  const Arena* arena = goes_out(to) ? attach() : nullptr;
+  const bool surely = to == g.cob_address || is_own_ipv6(to) ||
+                      (to != 0 && to == prefix_broadcast()) ||
                       (arena != nullptr && load(arena->kernel->header.way_out) != 0);
   error = 0;
   if (!surely && free) {
@@ -98,13 +101,17 @@ Whose decide(Socket* socket, DatagramConnect how, Ipv4Endpoint remote, int& erro
   if (error == 0) error = enter_cob(socket, attach());
   if (error != 0) return Whose::failed;
   const bool passes = surely || is_loopback(to) || to == 0 || is_group(to) || to == 0xffff'ffff ||
-                      to == socket->routed_address;
+                      (to == socket->routed_address &&
+                       memcmp(&remote.ipv6, &socket->routed_ipv6, sizeof remote.ipv6) == 0);
   if (how == DatagramConnect::connect || socket->stage == Stage::undecided ||
       load(socket->arena->kernel->names[socket->slot].local_port) == 0) {
     error = ask(socket, how, remote);
   } else if (!passes) {
     error = ask(socket, DatagramConnect::look, remote);
-    if (error == 0) socket->routed_address = to;
+    if (error == 0) {
+      socket->routed_address = to;
+      socket->routed_ipv6 = remote.ipv6;
+    }
   }
   if (error == EHOSTUNREACH) error = ENETUNREACH;  // of the host's, and the socket is the cob's
   if (error != 0) return Whose::failed;
@@ -153,7 +160,8 @@ int post_datagram(Socket* socket, const DatagramOut& out, u32 bytes, Ipv4Endpoin
                   const Extras& extras) {
   Arena* arena = socket->arena;
   const u32 chunks = (bytes + chunk_bytes - 1) / chunk_bytes;
-  const bool listed = chunks > chunks_in_send_to;
+  const bool bytes_beside = remote.address == elsewhere;
+  const bool listed = chunks > (bytes_beside ? chunks_in_send_to_ipv6 : chunks_in_send_to);
   const bool towards_ipv6 = !is_ipv4(remote.address);
   if (extras.local_address != 0 && is_ipv4(extras.local_address) == towards_ipv6) return EINVAL;
   if (room_or_ask(socket) == 0) return EAGAIN;
@@ -193,6 +201,7 @@ int post_datagram(Socket* socket, const DatagramOut& out, u32 bytes, Ipv4Endpoin
     for (u32 i = 0; i < chunks; ++i)
       c.a[3 + i / 2] |= static_cast<u64>(chosen.chunk[i]) << (i % 2 * 32);
   }
+  if (bytes_beside) memcpy(&c.a[4], &remote.ipv6, sizeof remote.ipv6);
   socket->posted += bytes + header_bytes;
   socket->may_leave = false;
   return post_on(socket, c) ? 0 : ENETDOWN;
@@ -220,7 +229,9 @@ int try_send(Socket* socket, const DatagramOut& out, u32 bytes, const Ipv4Endpoi
   Ipv4Endpoint remote = *to;
   if (!socket->broadcast && is_broadcast(remote.address) && socket->stage == Stage::datagram)
     return EACCES;
-  const bool known = socket->stage == Stage::datagram && remote.address == g.cob_address &&
+  asks_for_ipv6(remote);
+  const bool known = socket->stage == Stage::datagram &&
+                     (remote.address == g.cob_address || is_own_ipv6(remote.address)) &&
                      load(socket->arena->kernel->names[socket->slot].local_port) != 0;
   if (!known) {
     int failure = 0;
@@ -369,7 +380,8 @@ bool bind_anew(Socket* socket) {
   bind.a[2] = (socket->reuse_address ? 1U : 0U) | (socket->reuse_port ? 2U : 0U) | 4U;
   if (call_on(socket, bind).result < 0) return false;
   if (socket->remote_port == 0) return true;
-  return ask(socket, DatagramConnect::connect, {socket->remote_address, socket->remote_port}) == 0;
+  return ask(socket, DatagramConnect::connect,
+             {socket->remote_address, socket->remote_port, socket->remote_ipv6}) == 0;
 }
 
 }  // namespace cob::shim

@@ -15,8 +15,8 @@ int read_ipv6_extra(const cmsghdr* header, Extras& extras) {
     in6_pktinfo info{};
     if (bytes < sizeof info) return EINVAL;
     memcpy(&info, CMSG_DATA(header), sizeof info);
-    const u32 address = from_ipv6(info.ipi6_addr);
-    if (address == elsewhere) return EINVAL;
+    u32 address = from_ipv6(info.ipi6_addr);
+    if (address == elsewhere && (address = own_name(info.ipi6_addr)) == 0) return EINVAL;
     extras.local_address = is_any(address) ? 0 : address;
     return 0;
   }

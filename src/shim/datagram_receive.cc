@@ -7,6 +7,7 @@
 
 #include "shim/address.h"
 #include "shim/datagram.h"
+#include "shim/family.h"
 #include "shim/receive.h"
 #include "shim/revive.h"
 #include "shim/wait.h"
@@ -185,7 +186,7 @@ bool tell_ipv6(const Socket* socket, const DatagramHeader& header, Control& cont
     info.ipi6_ifindex = interface_index;
     control.put(IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
   }
-  if (header.local_address != ipv6_loopback) return false;
+  if (is_ipv4(header.local_address)) return false;
   const int hop_limit = header.time_to_live, traffic_class = header.type_of_service;
   if (socket->tell_hop_limit)
     control.put(IPPROTO_IPV6, IPV6_HOPLIMIT, &hop_limit, sizeof hop_limit);
@@ -194,10 +195,16 @@ bool tell_ipv6(const Socket* socket, const DatagramHeader& header, Control& cont
   return true;
 }
 
+Ipv4Endpoint remote_of(const DatagramHeader& header) {
+  Ipv4Endpoint out{header.remote_address, header.remote_port};
+  if (out.address == elsewhere) memcpy(&out.ipv6, header.remote_ipv6, sizeof out.ipv6);
+  return out;
+}
+
 void tell(const Socket* socket, const DatagramHeader& header, msghdr* message) {
   if (message->msg_name != nullptr)
-    write_address({header.remote_address, header.remote_port}, socket->ipv6,
-                  static_cast<sockaddr*>(message->msg_name), &message->msg_namelen);
+    write_address(remote_of(header), socket->ipv6, static_cast<sockaddr*>(message->msg_name),
+                  &message->msg_namelen);
   Control control(message);
   if (socket->ipv6 && tell_ipv6(socket, header, control)) return;
   if (socket->tell_packet_info) {

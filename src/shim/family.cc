@@ -2,6 +2,7 @@
 
 #include "shim/family.h"
 
+#include "shim/arena.h"
 #include "shim/option_plain.h"
 
 namespace cob::shim {
@@ -27,9 +28,50 @@ bool is_of_ipv4(const sockaddr* address, socklen_t length) {
 
 }  // namespace
 
+u32 own_name(const in6_addr& address) {
+  const Arena* arena = current_arena();
+  const in6_addr none{};
+  if (arena == nullptr || memcmp(&address, &none, sizeof none) == 0) return 0;
+  for (u32 i = 0; i < most_ipv6_own; ++i)
+    if (memcmp(&address, arena->kernel->header.own_ipv6[i], sizeof address) == 0)
+      return ipv6_own + i;
+  return 0;
+}
+
+in6_addr own_ipv6(u32 name) {
+  in6_addr out{};
+  const Arena* arena = current_arena();
+  if (arena != nullptr && is_own_ipv6(name))
+    memcpy(&out, arena->kernel->header.own_ipv6[name - ipv6_own], sizeof out);
+  return out;
+}
+
+u32 uplink_scope() {
+  const Arena* arena = current_arena();
+  return arena == nullptr ? 0 : load(arena->kernel->header.uplink_index);
+}
+
+bool asks_for_ipv6(Ipv4Endpoint& remote) {
+  const in6_addr none{};
+  if (!g.ipv6 || remote.address != elsewhere || memcmp(&remote.ipv6, &none, sizeof none) == 0 ||
+      IN6_IS_ADDR_MULTICAST(&remote.ipv6) || attach() == nullptr)
+    return is_own_ipv6(remote.address);
+  if (is_link_local(remote.ipv6) && (remote.scope == 0 || remote.scope != uplink_scope()))
+    return false;
+  if (const u32 name = own_name(remote.ipv6)) remote.address = name;
+  return true;
+}
+
+Ipv4Endpoint remote_of(const SocketNames& names) {
+  Ipv4Endpoint out{load(names.remote_address), load(names.remote_port)};
+  if (out.address == elsewhere) memcpy(&out.ipv6, names.remote_ipv6, sizeof out.ipv6);
+  return out;
+}
+
 int read_local(const Socket* socket, const sockaddr* address, socklen_t length,
                Ipv4Endpoint& local) {
   const int error = read_address(address, length, socket->ipv6, local);
+  if (error == 0) asks_for_ipv6(local);
   if (error != 0 || !socket->ipv6_only) return error;
   if (is_ipv4(local.address)) return EINVAL;
   if (local.address == dual_any) local.address = ipv6_any;
@@ -40,7 +82,7 @@ void note_bound(Socket* socket, Ipv4Endpoint local) {
   socket->bound = true;
   socket->local_address = local.address;
   socket->local_port = local.port;
-  if (local.address != ipv6_loopback) return;
+  if (is_ipv4(local.address) || is_any(local.address)) return;
   socket->ipv6_only = true;
   if (socket->inherited_flags) remember(socket);
 }

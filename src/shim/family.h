@@ -19,6 +19,11 @@ inline u32 unnamed_address(const Socket* socket) {
 // The address of a bind. 0 or an errno.
 int read_local(const Socket* socket, const sockaddr* address, socklen_t length,
                Ipv4Endpoint& local);
+// What the cob may reach by IPv6, as far as the shim can tell: its kernel is to be asked. An own
+// address of the cob's becomes its name.
+bool asks_for_ipv6(Ipv4Endpoint& remote);
+// From the kernel's line: the other end.
+Ipv4Endpoint remote_of(const call::SocketNames& names);
 // The bind has succeeded. Who is bound to an IPv6 address speaks IPv6 only, as Linux has it.
 void note_bound(Socket* socket, Ipv4Endpoint local);
 // The address of a connect; :: is ::1. 0 or an errno.

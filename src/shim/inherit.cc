@@ -362,8 +362,8 @@ u32 environment_entry(char* buffer, u32 size, int liveness) {
   int number = liveness == liveness_own ? g.liveness : liveness;
   char reach[8] = "";
   if (g.reach_bits != no_uplink) snprintf(reach, sizeof reach, "/%u", g.reach_bits & 63);
-  int n = snprintf(buffer, size, "%s=%d:%d:%u:%u%s%s", environment_name, g.attach_right, number,
-                   g.kernel, g.cob_address, reach, holds ? ":1" : "");
+  int n = snprintf(buffer, size, "%s=%d:%d:%u:%u%s%s%s", environment_name, g.attach_right, number,
+                   g.kernel, g.cob_address, reach, g.ipv6 ? "+6" : "", holds ? ":1" : "");
   return n < 0 ? 0 : static_cast<u32>(n);
 }
 

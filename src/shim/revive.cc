@@ -5,6 +5,7 @@
 
 #include "shim/datagram.h"
 #include "shim/epoll.h"
+#include "shim/family.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -141,7 +142,9 @@ void note_listener(Socket* socket) {
   socket->listening_address = load(names.local_address);
   socket->listening_port = load(names.local_port);
   if (socket->datagram) {
-    socket->remote_address = load(names.remote_address);
+    const Ipv4Endpoint remote = remote_of(names);
+    socket->remote_address = remote.address;
+    socket->remote_ipv6 = remote.ipv6;
     socket->remote_port = load(names.remote_port);
   }
   if (socket->backlog == 0) socket->backlog = 4'096;

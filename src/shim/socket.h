@@ -4,6 +4,8 @@
 // options is under `lock`. docs/calls.md, "Socket slots", "Seats", "Readiness". Any thread.
 #pragma once
 
+#include <netinet/in.h>
+
 #include "shim/placeholder.h"
 #include "shim/ring.h"
 
@@ -66,6 +68,7 @@ struct alignas(64) Socket : Object {
   int protocol;
   Lock lock;
   u32 local_address, remote_address;  // as far as the shim knows; see address.h
+  in6_addr remote_ipv6;               // with `elsewhere`
   u16 local_port, remote_port;
   u32 backlog;
   u32 listening_address;  // of what is to be revived
@@ -87,6 +90,7 @@ struct alignas(64) Socket : Object {
   bool tell_ipv6_packet_info, tell_hop_limit, tell_traffic_class;
   u8 traffic_class, hop_limit;
   u32 routed_address;  // outside the cob, to which there was a way
+  in6_addr routed_ipv6;
   u32 option_count;
   KeptOption* option;  // of kept_options: for a host socket in its place, and to be read back
 };

@@ -18,13 +18,14 @@ namespace {
 
 const char* command_name = "";
 
-// "<attach right>:<liveness>:<kernel>:<address>[/<reach>][:1]"
+// "<attach right>:<liveness>:<kernel>:<address>[/<reach>][+6][:1]"
 struct Entry {
   int attach_right = -1;
   int liveness = -1;
   u32 kernel = 0;
   u32 cob_address = 0;
   u32 reach_bits = no_uplink;
+  bool ipv6 = false;
   bool attached_before = false;
 };
 
@@ -38,6 +39,8 @@ bool parse(const char* text, Entry& entry) {
   if (*end != ':') return false;
   entry.cob_address = static_cast<u32>(strtoul(end + 1, &end, 10));
   if (*end == '/') entry.reach_bits = static_cast<u32>(strtoul(end + 1, &end, 10));
+  entry.ipv6 = strncmp(end, "+6", 2) == 0;
+  if (entry.ipv6) end += 2;
   entry.attached_before = strcmp(end, ":1") == 0;
   return *end == 0 || entry.attached_before;
 }
@@ -71,6 +74,7 @@ void shim_start() {
   g.kernel = entry.kernel;
   g.cob_address = entry.cob_address;
   g.reach_bits = entry.reach_bits;
+  g.ipv6 = entry.ipv6;
   strncpy(g.command, command_name, sizeof g.command - 1);
   adopt_at_start(entry.attached_before);
 }

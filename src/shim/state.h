@@ -19,6 +19,7 @@ struct State {
   u32 cob_address = 0;  // host byte order; known before the first attach, and when it fails
   // The prefix around cob_address that is reached by the cob's uplink; 0: everything, by a gateway.
   u32 reach_bits = no_uplink;
+  bool ipv6 = false;       // the cob has IPv6 addresses, or may get some
   u64 ticket = 0;          // forked child: what we may claim, 0: nothing
   bool inherited = false;  // some sockets wait for adoption by handle
   Arena* current = nullptr;

@@ -28,7 +28,7 @@ Result<u32> run_program(FdRef program, std::span<const std::byte> frame);
 // One instruction after another; jumps to labels are set by finish().
 class Assembler {
  public:
-  static constexpr std::size_t max_labels = 4;
+  static constexpr std::size_t max_labels = 8;
 
   void emit(u8 code, u8 destination, u8 source, std::int16_t offset, i32 immediate) {
     bpf_insn instruction{};

@@ -14,6 +14,7 @@
 #include "net/wire/arp.h"
 #include "net/wire/ethernet.h"
 #include "net/wire/ipv4.h"
+#include "net/wire/ipv6.h"
 
 namespace cob::net {
 namespace {
@@ -28,14 +29,18 @@ struct Name {
 };
 constexpr std::array names{Name{"ip", Kind::ethernet_type, ethernet_type_ipv4},
                            Name{"arp", Kind::ethernet_type, ethernet_type_arp},
-                           Name{"tcp", Kind::protocol, 6}, Name{"udp", Kind::protocol, 17},
-                           Name{"icmp", Kind::protocol, 1}};
+                           Name{"tcp", Kind::protocol, 6},
+                           Name{"udp", Kind::protocol, 17},
+                           Name{"icmp", Kind::protocol, 1},
+                           Name{"ip6", Kind::ethernet_type, ethernet_type_ipv6},
+                           Name{"icmp6", Kind::protocol, 58}};
 
 // What the terms ask about. Sides: [0] source, [1] destination.
 struct Head {
   u16 ethernet_type = 0;
   std::optional<u8> protocol;
   std::array<std::optional<u32>, 2> host;
+  std::array<std::optional<Ipv6Address>, 2> host_ipv6;
   std::array<std::optional<u16>, 2> port;
 };
 
@@ -46,6 +51,15 @@ Head read_head(std::span<const std::byte> head) {
   const auto rest = head.subspan(sizeof(EthernetHeader));
   if (out.ethernet_type == ethernet_type_arp && rest.size() >= 28) {
     out.host = {read_once<Be32>(rest, 14).get(), read_once<Be32>(rest, 24).get()};
+  }
+  if (out.ethernet_type == ethernet_type_ipv6 && rest.size() >= sizeof(Ipv6Header)) {
+    const auto ip = read_once<Ipv6Header>(rest, 0);
+    out.protocol = ip.next_header;
+    out.host_ipv6 = {ip.source, ip.destination};
+    if ((ip.next_header == 6 || ip.next_header == 17) && rest.size() >= sizeof ip + 4)
+      out.port = {read_once<Be16>(rest, sizeof ip).get(),
+                  read_once<Be16>(rest, sizeof ip + 2).get()};
+    return out;
   }
   if (out.ethernet_type != ethernet_type_ipv4 || rest.size() < sizeof(Ipv4Header)) return out;
   const auto ip = read_once<Ipv4Header>(rest, 0);
@@ -59,9 +73,9 @@ Head read_head(std::span<const std::byte> head) {
   return out;
 }
 
-template <typename T>
-bool on_side(const std::array<std::optional<T>, 2>& sides, u8 side, u32 value) {
-  const auto is = [value](const std::optional<T>& found) { return found && *found == value; };
+template <typename T, typename V>
+bool on_side(const std::array<std::optional<T>, 2>& sides, u8 side, const V& value) {
+  const auto is = [&value](const std::optional<T>& found) { return found && *found == value; };
   return (side != static_cast<u8>(Side::destination) && is(sides[0])) ||
          (side != static_cast<u8>(Side::source) && is(sides[1]));
 }
@@ -74,6 +88,8 @@ bool holds(const CaptureTerm& term, const Head& head) {
       return head.protocol && *head.protocol == term.value;
     case Kind::host:
       return on_side(head.host, term.side, term.value);
+    case Kind::host_ipv6:
+      return on_side(head.host_ipv6, term.side, Ipv6Address{term.ipv6});
     case Kind::port:
       return on_side(head.port, term.side, term.value);
   }
@@ -138,14 +154,22 @@ class Parser {
     }
     if (named && side == Side::either) return add(name->kind, side, name->value, negated);
     if (what.empty()) return complain("it ends where a term is due");
-    complain("'" + std::string(what) + "' is no term (ip, arp, tcp, udp, icmp, host A, port N)");
+    complain("'" + std::string(what) +
+             "' is no term (ip, ip6, arp, tcp, udp, icmp, icmp6, host A, port N)");
   }
 
   void host(Side side, bool negated) {
     in_addr address{};
     const std::string word(peek());
+    std::array<u8, 16> ipv6{};
+    if (::inet_pton(AF_INET6, word.c_str(), ipv6.data()) == 1) {
+      ++at_;
+      add(Kind::host_ipv6, side, 0, negated);
+      if (out_.problem.empty()) out_.filter.term[out_.filter.count - 1].ipv6 = ipv6;
+      return;
+    }
     if (::inet_pton(AF_INET, word.c_str(), &address) != 1)
-      return complain("'" + word + "' is no IPv4 address");
+      return complain("'" + word + "' is no IP address");
     ++at_;
     add(Kind::host, side, ntohl(address.s_addr), negated);
   }
@@ -171,7 +195,7 @@ bool is_valid(const CaptureFilter& filter) {
   if (filter.count > CaptureFilter::max_terms) return false;
   return std::all_of(filter.term, filter.term + filter.count, [](const CaptureTerm& term) {
     return term.kind >= static_cast<u8>(Kind::ethernet_type) &&
-           term.kind <= static_cast<u8>(Kind::port) &&
+           term.kind <= static_cast<u8>(Kind::host_ipv6) &&
            term.side <= static_cast<u8>(Side::destination) && term.negated <= 1;
   });
 }

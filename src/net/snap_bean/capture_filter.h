@@ -3,6 +3,7 @@
 // parsed by the command, checked again by the kernel. Values; no owner.
 #pragma once
 
+#include <array>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,13 +13,14 @@
 namespace cob::net {
 
 struct CaptureTerm {
-  enum class Kind : u8 { ethernet_type = 1, protocol, host, port };
+  enum class Kind : u8 { ethernet_type = 1, protocol, host, port, host_ipv6 };
   enum class Side : u8 { either, source, destination };
   u8 kind = 0;  // Kind
   u8 side = 0;  // Side; of host and port
   u8 negated = 0;
   u8 reserved = 0;
-  u32 value = 0;  // host byte order
+  u32 value = 0;              // host byte order
+  std::array<u8, 16> ipv6{};  // of host_ipv6
 };
 
 struct CaptureFilter {
@@ -27,7 +29,8 @@ struct CaptureFilter {
   CaptureTerm term[max_terms] = {};
 };
 
-// What matches() needs of a frame: Ethernet, the longest IPv4 header, ports.
+// What matches() needs of a frame: Ethernet, the longest IPv4 header or IPv6's without extensions,
+// ports.
 inline constexpr std::size_t filter_head_bytes = 14 + 60 + 4;
 
 // False: not a filter that matches() may be given.

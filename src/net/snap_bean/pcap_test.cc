@@ -10,6 +10,7 @@
 #include "net/snap_bean/pcapng.h"
 #include "net/wire/checksum.h"
 #include "net/wire/ethernet.h"
+#include "net/wire/ipv6.h"
 #include "net/wire/tcp.h"
 
 namespace cob::net {
@@ -241,6 +242,30 @@ TEST(CaptureRing, TheReaderBelievesNothingImpossible) {
   EXPECT_EQ(outcome(64, {.captured = CaptureRecord::skip}), Outcome::fault);  // skips unwritten
 }
 
+TEST(CaptureFilter, Ipv6) {
+  Ipv6Address from, to;
+  from.bytes[0] = to.bytes[0] = 0xfd;
+  to.bytes[15] = 2;
+  struct {
+    EthernetHeader ethernet;
+    Ipv6Header ip;
+    Be16 source, destination;
+  } frame{{{}, {}, ethernet_type_ipv6},
+          emit_ipv6({.source = from, .destination = to, .protocol = 6}),
+          u16{40'000},
+          u16{80}};
+  const auto is = [&](const char* text) {
+    const ParsedFilter parsed = parse_capture_filter(text);
+    EXPECT_EQ(parsed.problem, "") << text;
+    EXPECT_TRUE(is_valid(parsed.filter));
+    return matches(parsed.filter, std::as_bytes(std::span(&frame, 1)));
+  };
+  for (const char* text : {"ip6", "tcp", "tcp port 80", "host fd00::2", "src host fd00:: and ip6"})
+    EXPECT_TRUE(is(text)) << text;
+  for (const char* text : {"ip", "icmp6", "src host fd00::2", "host 10.77.0.1", "port 81"})
+    EXPECT_FALSE(is(text)) << text;
+}
+
 TEST(CaptureFilter, Texts) {
   const auto http = tcp_frame(40'000, 80, "GET");
   const auto is = [&](const char* text) {
@@ -260,10 +285,11 @@ TEST(CaptureFilter, Texts) {
   EXPECT_EQ(problem("port 80 or port 81"), "'or' is not supported: terms are joined by 'and'");
   EXPECT_EQ(problem("port http"), "'http' is no port");
   EXPECT_EQ(problem("port 65536"), "'65536' is no port");
-  EXPECT_EQ(problem("host example.org"), "'example.org' is no IPv4 address");
+  EXPECT_EQ(problem("host example.org"), "'example.org' is no IP address");
   EXPECT_EQ(problem("tcp port 80 port 81"), "'and' is missing before 'port'");
   EXPECT_EQ(problem("tcp and"), "it ends where a term is due");
-  EXPECT_EQ(problem("vlan 5"), "'vlan' is no term (ip, arp, tcp, udp, icmp, host A, port N)");
+  EXPECT_EQ(problem("vlan 5"),
+            "'vlan' is no term (ip, ip6, arp, tcp, udp, icmp, icmp6, host A, port N)");
   EXPECT_NE(problem("not tcp port 80"), "");
   std::string many = "port 1";
   for (int i = 0; i < 12; ++i) many += " and port 1";

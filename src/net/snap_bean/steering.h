@@ -132,10 +132,19 @@ class ReplyPorts {
         protocol_(protocol),
         kernel_(kernel),
         rest_(reader.toeplitz().hash(remote, {local, Port(0)})) {}
+  ReplyPorts(const SteeringReader& reader, SteeredProtocol protocol, const Ipv6Bytes& local,
+             const Ipv6Bytes& remote, Port remote_port, KernelId kernel)
+      : reader_(reader),
+        protocol_(protocol),
+        kernel_(kernel),
+        rest_(reader.toeplitz().hash(remote, remote_port, local, Port(0))),
+        ipv6_(true) {}
 
   // As the tables are now.
   bool reach(Port source) const {
-    const u32 hash = rest_ ^ reader_.toeplitz().destination_port(source);
+    const Toeplitz& toeplitz = reader_.toeplitz();
+    const u32 hash = rest_ ^ (ipv6_ ? toeplitz.destination_port_ipv6(source)
+                                    : toeplitz.destination_port(source));
     return reader_.kernel_for(protocol_, source, hash) == kernel_;
   }
 
@@ -144,6 +153,7 @@ class ReplyPorts {
   SteeredProtocol protocol_;
   KernelId kernel_;
   u32 rest_;
+  bool ipv6_ = false;
 };
 
 }  // namespace cob::net

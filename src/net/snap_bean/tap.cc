@@ -10,6 +10,7 @@
 #include "net/wire/checksum.h"
 #include "net/wire/ethernet.h"
 #include "net/wire/ipv4.h"
+#include "net/wire/ipv6.h"
 #include "net/wire/tcp.h"
 #include "net/wire/udp.h"
 
@@ -18,13 +19,43 @@ namespace {
 
 // virtio 1.2 sections 5.1.6, 5.1.6.2 and 5.1.6.4; <linux/virtio_net.h>.
 constexpr u8 needs_checksum = 1;
-constexpr u8 gso_none = 0, gso_tcp4 = 1, gso_ecn = 0x80;
+constexpr u8 gso_none = 0, gso_tcp4 = 1, gso_tcp6 = 4, gso_ecn = 0x80;
 
 constexpr std::size_t transport_start = sizeof(EthernetHeader) + sizeof(Ipv4Header);
 constexpr std::size_t ip_checksum_at = sizeof(EthernetHeader) + offsetof(Ipv4Header, checksum);
 
 void store_checksum(std::span<std::byte> frame, std::size_t at, u16 as_it_lies) {
   std::memcpy(frame.data() + at, &as_it_lies, sizeof as_it_lies);
+}
+
+// What is left to Linux of a segment or datagram at `start`; `pseudo`: its pseudo-header's sum.
+VirtioNetHeader leave_to_linux(std::span<std::byte> frame, std::size_t start, bool tcp, u64 pseudo,
+                               u8 gso, FrameFlags flags) {
+  VirtioNetHeader header;
+  header.flags = needs_checksum;
+  header.checksum_start = static_cast<u16>(start);
+  header.checksum_offset = tcp ? offsetof(TcpHeader, checksum) : offsetof(UdpHeader, checksum);
+  // The field holds the pseudo-header's sum, not its complement.
+  store_checksum(frame, start + header.checksum_offset, static_cast<u16>(~checksum_fold(pseudo)));
+  if (tcp && flags.segment_bytes != 0) {
+    const auto h = read_once<TcpHeader>(frame, start);
+    header.gso_type = gso;
+    header.header_bytes = static_cast<u16>(start + std::size_t{4} * (h.data_offset >> 4));
+    header.segment_bytes = flags.segment_bytes;
+  }
+  return header;
+}
+
+VirtioNetHeader prepare_ipv6(std::span<std::byte> frame, FrameFlags flags) {
+  constexpr std::size_t start = sizeof(EthernetHeader) + sizeof(Ipv6Header);
+  if (frame.size() < start + sizeof(UdpHeader)) return {};
+  const auto ip = read_once<Ipv6Header>(frame, sizeof(EthernetHeader));
+  const bool tcp = ip.next_header == ip_protocol_tcp && frame.size() >= start + sizeof(TcpHeader);
+  if (!tcp && ip.next_header != ip_protocol_udp) return {};
+  return leave_to_linux(frame, start, tcp,
+                        checksum_pseudo_header(ip.source, ip.destination, ip.next_header,
+                                               static_cast<u32>(frame.size() - start)),
+                        gso_tcp6, flags);
 }
 
 }  // namespace
@@ -35,36 +66,28 @@ VirtioNetHeader prepare_for_tap(std::span<std::byte> frame, FrameFlags flags) {
   // options.
   if (!flags.checksum_not_computed || frame.size() < transport_start + sizeof(UdpHeader))
     return header;
+  if (read_once<EthernetHeader>(frame, 0).type.get() == ethernet_type_ipv6)
+    return prepare_ipv6(frame, flags);
   const auto ip = read_once<Ipv4Header>(frame, sizeof(EthernetHeader));
   const bool tcp =
       ip.protocol == ip_protocol_tcp && frame.size() >= transport_start + sizeof(TcpHeader);
   if (!tcp && ip.protocol != ip_protocol_udp) return header;
-  header.flags = needs_checksum;
-  header.checksum_start = transport_start;
-  header.checksum_offset = tcp ? offsetof(TcpHeader, checksum) : offsetof(UdpHeader, checksum);
   store_checksum(frame, ip_checksum_at, 0);
   store_checksum(
       frame, ip_checksum_at,
       checksum_fold(checksum_add(0, frame.subspan(sizeof(EthernetHeader), sizeof(Ipv4Header)))));
-  // The field holds the pseudo-header's sum, not its complement.
-  store_checksum(frame, transport_start + header.checksum_offset,
-                 static_cast<u16>(~checksum_fold(
-                     checksum_pseudo_header({ip.source.get()}, {ip.destination.get()}, ip.protocol,
-                                            static_cast<u16>(frame.size() - transport_start)))));
-  if (tcp && flags.segment_bytes != 0) {
-    const auto h = read_once<TcpHeader>(frame, transport_start);
-    header.gso_type = gso_tcp4;
-    header.header_bytes = static_cast<u16>(transport_start + std::size_t{4} * (h.data_offset >> 4));
-    header.segment_bytes = flags.segment_bytes;
-  }
-  return header;
+  return leave_to_linux(
+      frame, transport_start, tcp,
+      checksum_pseudo_header({ip.source.get()}, {ip.destination.get()}, ip.protocol,
+                             static_cast<u16>(frame.size() - transport_start)),
+      gso_tcp4, flags);
 }
 
 // The frame's own checksum is only left out by Linux itself; one that came from a wire was
 // verified, or is to be verified by us.
 bool read_tap_header(const VirtioNetHeader& header, FrameFlags& flags) {
   const u8 gso = header.gso_type & static_cast<u8>(~gso_ecn);
-  if (gso != gso_none && gso != gso_tcp4) return false;
+  if (gso != gso_none && gso != gso_tcp4 && gso != gso_tcp6) return false;
   flags.checksum_not_computed = (header.flags & needs_checksum) != 0;
   return true;
 }

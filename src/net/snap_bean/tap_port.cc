@@ -72,7 +72,7 @@ Result<Fd> attach_queue(const TapOptions& options, PortFailure& failure) {
     return say(failure, code, why_not_attached(name, code));
   }
   int header_bytes = sizeof(VirtioNetHeader);
-  const unsigned long offloads = options.offload ? TUN_F_CSUM | TUN_F_TSO4 : 0;
+  const unsigned long offloads = options.offload ? TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 : 0;
   if (::ioctl(fd.get(), TUNSETVNETHDRSZ, &header_bytes) != 0 ||
       ::ioctl(fd.get(), TUNSETOFFLOAD, offloads) != 0) {
     const int code = errno;

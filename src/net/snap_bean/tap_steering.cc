@@ -33,12 +33,15 @@ Result<Fd> create_map(const char* name, u32 value_bytes) {
 
 }  // namespace
 
-// Offsets below: Ethernet type, then the IPv4 header, from the stack's -48 on; the ports at -8.
+// Offsets below: Ethernet type, then the IPv4 header, from the stack's -48 on; the ports at -8. Of
+// IPv6 from there on: next header and hop limit, both addresses, the ports; what has extension
+// headers is no TCP here.
 Result<Fd> TapSteering::load(FdRef image_map, FdRef group_map) {
-  enum Label : u8 { other, found };
+  enum Label : u8 { other, found, ipv6, steer };
   constexpr int header = -48, ip = header + 2, ports = -8;
   constexpr i32 start_of_ethernet = 0;  // BPF_HDR_START_MAC
   static_assert(offsetof(Image, port) + 1 < 32'768, "reached by an instruction's offset");
+  constexpr int ipv6_from = 20, ipv6_input = header + 2, ipv6_ports = ipv6_input + 32;
   bpf::Assembler a;
   const auto fetch = [&](int to, i32 bytes) {  // from offset r2 of the frame
     a.move(BPF_REG_1, BPF_REG_6);
@@ -49,10 +52,20 @@ Result<Fd> TapSteering::load(FdRef image_map, FdRef group_map) {
     a.call(BPF_FUNC_skb_load_bytes_relative);
     a.jump(BPF_JNE, BPF_REG_0, 0, other);
   };
+  const auto add_hash = [&](int input, int at) {  // r9 ^= the table of input byte `input`
+    a.load(BPF_B, BPF_REG_1, BPF_REG_10, at);
+    a.alu(BPF_LSH, BPF_REG_1, 2);
+    a.move(BPF_REG_2, BPF_REG_8);
+    a.alu_register(BPF_ADD, BPF_REG_2, BPF_REG_1);
+    a.alu(BPF_ADD, BPF_REG_2, static_cast<i32>(offsetof(Image, toeplitz)) + input * 1'024);
+    a.load(BPF_W, BPF_REG_3, BPF_REG_2, 0);
+    a.alu_register(BPF_XOR, BPF_REG_9, BPF_REG_3);
+  };
   a.move(BPF_REG_6, BPF_REG_1);
   a.set(BPF_REG_2, 12);
   fetch(header, 22);
   a.load(BPF_H, BPF_REG_1, BPF_REG_10, header);
+  a.jump(BPF_JEQ, BPF_REG_1, swap_to_network(u16{0x86dd}), ipv6);
   a.jump(BPF_JNE, BPF_REG_1, swap_to_network(u16{0x0800}), other);
   a.load(BPF_B, BPF_REG_1, BPF_REG_10, ip);
   a.move(BPF_REG_7, BPF_REG_1);
@@ -72,16 +85,20 @@ Result<Fd> TapSteering::load(FdRef image_map, FdRef group_map) {
   // The hash: a table for each byte of both addresses and both ports.
   a.map_value(BPF_REG_8, image_map);
   a.set(BPF_REG_9, 0);
-  for (int i = 0; i < 12; ++i) {
-    a.load(BPF_B, BPF_REG_1, BPF_REG_10, i < 8 ? ip + 12 + i : ports + i - 8);
-    a.alu(BPF_LSH, BPF_REG_1, 2);
-    a.move(BPF_REG_2, BPF_REG_8);
-    a.alu_register(BPF_ADD, BPF_REG_2, BPF_REG_1);
-    a.load(BPF_W, BPF_REG_3, BPF_REG_2, i * 1'024);
-    a.alu_register(BPF_XOR, BPF_REG_9, BPF_REG_3);
-  }
-  a.alu(BPF_AND, BPF_REG_9, flow_groups - 1);
+  for (int i = 0; i < 12; ++i) add_hash(i, i < 8 ? ip + 12 + i : ports + i - 8);
   a.load(BPF_H, BPF_REG_1, BPF_REG_10, ports + 2);
+  a.jump(BPF_JA, 0, 0, steer);
+  a.place(ipv6);
+  a.set(BPF_REG_2, ipv6_from);
+  fetch(header, 38);
+  a.load(BPF_B, BPF_REG_1, BPF_REG_10, header);
+  a.jump(BPF_JNE, BPF_REG_1, 6, other);
+  a.map_value(BPF_REG_8, image_map);
+  a.set(BPF_REG_9, 0);
+  for (int i = 0; i < static_cast<int>(Toeplitz::most_bytes); ++i) add_hash(i, ipv6_input + i);
+  a.load(BPF_H, BPF_REG_1, BPF_REG_10, ipv6_ports + 2);
+  a.place(steer);
+  a.alu(BPF_AND, BPF_REG_9, flow_groups - 1);
   a.from_network16(BPF_REG_1);
   a.alu(BPF_LSH, BPF_REG_1, 1);
   a.move(BPF_REG_2, BPF_REG_8);
@@ -127,13 +144,17 @@ Result<TapSteering> TapSteering::create(const SteeringWriter& tables) {
                        std::move(group_map), std::move(groups), std::move(program));
   // By linearity: the hash with one byte of its input set, and all others 0.
   const Toeplitz toeplitz(steering.source().header.key);
-  for (u32 byte = 0; byte < 12; ++byte) {
+  for (u32 byte = 0; byte < Toeplitz::most_bytes; ++byte) {
     for (u32 value = 0; value < 256; ++value) {
-      const u32 address = byte < 8 ? value << (24 - byte % 4 * 8) : 0;
-      const u16 port = static_cast<u16>(byte < 8 ? 0 : value << (byte % 2 == 0 ? 8 : 0));
-      const Endpoint source_end{{byte < 4 ? address : 0}, Port(byte / 2 == 4 ? port : u16{0})};
-      const Endpoint end{{byte >= 4 ? address : 0}, Port(byte / 2 == 5 ? port : u16{0})};
-      steering.image().toeplitz[byte][value] = toeplitz.hash(source_end, end);
+      std::array<u8, Toeplitz::most_bytes> input{};
+      input[byte] = static_cast<u8>(value);
+      Ipv6Bytes from, to;
+      std::memcpy(from.data(), input.data(), from.size());
+      std::memcpy(to.data(), input.data() + from.size(), to.size());
+      const auto port = [&](u32 at) {
+        return Port(static_cast<u16>(input[at] << 8 | input[at + 1]));
+      };
+      steering.image().toeplitz[byte][value] = toeplitz.hash(from, port(32), to, port(34));
     }
   }
   steering.mirror();

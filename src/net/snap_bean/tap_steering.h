@@ -28,13 +28,13 @@ class TapSteering {
 
  private:
   struct Image {  // what the program looks up; native byte order
-    u32 toeplitz[12][256];
     u16 default_table;
     u16 first;
     u8 reserved[4'092];
     u16 port[65'536];
+    u32 toeplitz[Toeplitz::most_bytes][256];  // by byte of the input, IPv4's and IPv6's
   };
-  static_assert(sizeof(Image) == 12 * 1'024 + 4'096 + 131'072);
+  static_assert(sizeof(Image) == Toeplitz::most_bytes * 1'024 + 4'096 + 131'072);
   using Groups = u8[steering_tables][flow_groups];
 
   TapSteering(Mapping source, Fd image_map, Mapping image, Fd group_map, Mapping groups,

@@ -12,6 +12,7 @@
 #include "net/wire/checksum.h"
 #include "net/wire/ethernet.h"
 #include "net/wire/ipv4.h"
+#include "net/wire/ipv6.h"
 #include "net/wire/tcp.h"
 #include "net/wire/udp.h"
 
@@ -181,7 +182,7 @@ TEST_F(TapTest, TellsTheWireWhatLinuxSaidOfChecksums) {
 TEST_F(TapTest, WhatLinuxMayNotSayIsDropped) {
   const auto frame = segment(there, here, 3);
   receive({.gso_type = 3}, frame);  // UDP
-  receive({.gso_type = 4}, frame);  // TCP over IPv6
+  receive({.gso_type = 5}, frame);  // UDP in segments
   receive({}, {});
   const std::byte half[5] = {};
   ASSERT_EQ(::write(linux.get(), half, sizeof half), 5);
@@ -262,6 +263,75 @@ TEST_F(TapSteeringTest, WhatIsNoTcpGoesToTheFirst) {
   EXPECT_EQ(verdict(23, 1), 2u);     // ICMP
   EXPECT_EQ(verdict(14, 0x4f), 2u);  // options beyond the frame's end
   EXPECT_EQ(verdict(20, 0x40), 1u);  // Don't Fragment
+}
+
+// A segment of IPv6, of `payload` bytes.
+std::vector<std::byte> segment_ipv6(const Ipv6Bytes& from, Port source, const Ipv6Bytes& to,
+                                    Port destination, std::size_t payload) {
+  struct HeadersIpv6 {
+    EthernetHeader ethernet;
+    Ipv6Header ip;
+    TcpHeader tcp;
+  } h{.ethernet = {{}, {}, ethernet_type_ipv6},
+      .ip = emit_ipv6({.source = {from},
+                       .destination = {to},
+                       .protocol = ip_protocol_tcp,
+                       .payload_bytes = static_cast<u16>(sizeof(TcpHeader) + payload)}),
+      .tcp = {.source_port = source.value,
+              .destination_port = destination.value,
+              .sequence = 1u,
+              .acknowledgment = 2u,
+              .data_offset = 0x50,
+              .flags = tcp_ack,
+              .window = u16{1},
+              .checksum = {},
+              .urgent_pointer = u16{0}}};
+  std::vector<std::byte> frame(sizeof h + payload, std::byte{0x5a});
+  std::memcpy(frame.data(), &h, sizeof h);
+  return frame;
+}
+
+TEST_F(TapSteeringTest, ChoosesForIpv6AsTheTablesDo) {
+  std::mt19937 random(4);
+  GroupTable groups;
+  for (u8& kernel : groups) kernel = static_cast<u8>(random() % 5);
+  ASSERT_FALSE(tables->steer_port(SteeredProtocol::tcp, Port(80), groups).is_error());
+  steering->mirror();
+  for (int i = 0; i < 500; ++i) {
+    Ipv6Bytes from, to;
+    for (u8& b : from) b = static_cast<u8>(random());
+    for (u8& b : to) b = static_cast<u8>(random());
+    const Port source(static_cast<u16>(random()));
+    const Port destination(i % 2 == 0 ? u16{80} : static_cast<u16>(random()));
+    const u32 hash = reader->toeplitz().hash(from, source, to, destination);
+    ASSERT_EQ(steering->run(segment_ipv6(from, source, to, destination, 0)).release_value(),
+              reader->kernel_for(SteeredProtocol::tcp, destination, hash)->value);
+    // An active open finds by it which of its ports are answered to it.
+    const auto kernel = *reader->kernel_for(SteeredProtocol::tcp, destination, hash);
+    EXPECT_TRUE(
+        ReplyPorts(*reader, SteeredProtocol::tcp, to, from, source, kernel).reach(destination));
+  }
+  steering->set_first(KernelId(2));
+  auto frame = segment_ipv6({}, Port(1), {}, Port(2), 0);
+  frame[20] = std::byte{ipv6_fragment};
+  EXPECT_EQ(steering->run(frame).release_value(), 2u);
+}
+
+TEST(TapHeader, Ipv6IsLeftToLinuxToo) {
+  const Ipv6Bytes local{0xfd, 7}, remote{0xfd, 8};
+  auto frame = segment_ipv6(local, Port(1), remote, Port(2), 3'000);
+  const auto header =
+      prepare_for_tap(frame, {.checksum_not_computed = true, .segment_bytes = 1'440});
+  EXPECT_EQ(header.gso_type, 4);
+  EXPECT_EQ(header.checksum_start, 54);
+  EXPECT_EQ(header.checksum_offset, 16);
+  EXPECT_EQ(header.header_bytes, 74);
+  EXPECT_EQ(header.segment_bytes, 1'440);
+  u16 lies;
+  std::memcpy(&lies, frame.data() + 70, sizeof lies);
+  EXPECT_EQ(lies, static_cast<u16>(~checksum_fold(
+                      checksum_pseudo_header(Ipv6Address{local}, Ipv6Address{remote}, 6, 3'020))));
+  EXPECT_EQ(prepare_for_tap(frame, {}).flags, 0);
 }
 
 // With options the ports lie further behind.

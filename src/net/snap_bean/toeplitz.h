@@ -51,6 +51,7 @@ class Toeplitz {
   // What the destination port contributes to hash(): the rest is the hash with port 0.
   u32 destination_port(Port port) const { return fold16(10, port.value); }
 
+  u32 destination_port_ipv6(Port port) const { return fold16(34, port.value); }
   u32 hash(const Ipv6Bytes& source, Port source_port, const Ipv6Bytes& destination,
            Port destination_port) const {
     return hash(source, destination) ^ fold16(32, source_port.value) ^

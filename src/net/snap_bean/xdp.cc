@@ -12,6 +12,7 @@
 #include "net/wire/checksum.h"
 #include "net/wire/ethernet.h"
 #include "net/wire/ipv4.h"
+#include "net/wire/ipv6.h"
 #include "net/wire/tcp.h"
 #include "net/wire/udp.h"
 
@@ -180,10 +181,31 @@ u64 XdpDevice::dropped_in() const {
   return dropped;
 }
 
+namespace {
+
+bool has_partial_checksum_ipv6(std::span<const std::byte> frame) {
+  constexpr std::size_t start = sizeof(EthernetHeader) + sizeof(Ipv6Header);
+  if (frame.size() < start + sizeof(UdpHeader)) return false;
+  const auto ip = read_once<Ipv6Header>(frame, sizeof(EthernetHeader));
+  const bool tcp = ip.next_header == ip_protocol_tcp;
+  if (!tcp && ip.next_header != ip_protocol_udp) return false;
+  const std::size_t at =
+      start + (tcp ? offsetof(TcpHeader, checksum) : offsetof(UdpHeader, checksum));
+  if (frame.size() < at + sizeof(u16)) return false;
+  u16 lies = 0;
+  copy_once(&lies, frame.data() + at, sizeof lies);
+  return lies == static_cast<u16>(~checksum_fold(checksum_pseudo_header(
+                     ip.source, ip.destination, ip.next_header, ip.payload_length.get())));
+}
+
+}  // namespace
+
 bool has_partial_checksum(std::span<const std::byte> frame) {
   constexpr std::size_t start = sizeof(EthernetHeader) + sizeof(Ipv4Header);
   if (frame.size() < start + sizeof(UdpHeader)) return false;
-  if (read_once<EthernetHeader>(frame, 0).type.get() != ethernet_type_ipv4) return false;
+  const u16 type = read_once<EthernetHeader>(frame, 0).type.get();
+  if (type == ethernet_type_ipv6) return has_partial_checksum_ipv6(frame);
+  if (type != ethernet_type_ipv4) return false;
   const auto ip = read_once<Ipv4Header>(frame, sizeof(EthernetHeader));
   const bool tcp = ip.protocol == ip_protocol_tcp;
   if (ip.version_and_length != 0x45 || (!tcp && ip.protocol != ip_protocol_udp)) return false;

@@ -50,12 +50,18 @@ class Interface {
   Fd socket_;
 };
 
-bool is_hosts(Ipv4Address address) {
+bool is_hosts(Ipv4Address address, const Ipv6Address& ipv6) {
   ifaddrs* all = nullptr;
   if (::getifaddrs(&all) != 0) return false;
   bool found = false;
   for (const ifaddrs* a = all; a != nullptr; a = a->ifa_next) {
-    if (a->ifa_addr == nullptr || a->ifa_addr->sa_family != AF_INET) continue;
+    if (a->ifa_addr == nullptr) continue;
+    if (a->ifa_addr->sa_family == AF_INET6) {
+      sockaddr_in6 in{};
+      std::memcpy(&in, a->ifa_addr, sizeof in);
+      found = found || std::memcmp(&in.sin6_addr, ipv6.bytes.data(), ipv6.bytes.size()) == 0;
+    }
+    if (a->ifa_addr->sa_family != AF_INET) continue;
     sockaddr_in in{};
     std::memcpy(&in, a->ifa_addr, sizeof in);
     found = found || ntohl(in.sin_addr.s_addr) == address.value;
@@ -88,12 +94,12 @@ Result<XdpPort> XdpPort::open(const XdpOptions& options, PortFailure& failure) {
   const u32 index = ::if_nametoindex(name.c_str());
   if (index == 0)
     return say(failure, ENODEV, "there is no network interface " + name + "; see: ip link");
-  if (is_hosts(options.address))
+  if (is_hosts(options.address, options.ipv6))
     return say(
         failure, EADDRINUSE,
         "the cob's address is one of this machine's own, whose frames it would take: give it "
         "another of the network of " +
-            name + " (--ip)");
+            name + " (--ip, --ip6)");
   const Interface interface(name);
   ifreq request{};
   if (!interface.ask(SIOCGIFFLAGS, request))
@@ -147,7 +153,7 @@ Result<void> XdpPort::attach(PortFailure& failure) {
         failure, error.code,
         "the XDP program of " + name + ": " + error.what + ": " + std::strerror(error.code) + why);
   };
-  auto program = XdpProgram::create(options_.address, queues_);
+  auto program = XdpProgram::create(options_.address, queues_, options_.ipv6);
   if (program.is_error()) return failed(program.error());
   program_.emplace(program.release_value());
   if (!options_.generic) {

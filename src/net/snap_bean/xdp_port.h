@@ -22,6 +22,7 @@ struct XdpOptions {
   std::string interface;  // at most 15 bytes
   u16 kernels = 1;
   Ipv4Address address;  // the cob's
+  Ipv6Address ipv6{};   // likewise; any: none
   Copies copies = Copies::if_needed;
   bool generic = false;  // not in the driver, even if it can
 };

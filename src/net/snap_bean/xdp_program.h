@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 #include "net/wire/address.h"
+#include "net/wire/ipv6.h"
 
 namespace cob::net {
 
@@ -18,7 +19,7 @@ class XdpProgram {
   enum class Mode { native, generic };  // in the driver; in Linux's stack, for any interface
 
   // For the cob at `address`. EPERM: needs CAP_BPF and CAP_NET_ADMIN, or root; others of bpf(2).
-  static Result<XdpProgram> create(Ipv4Address address, u32 queues);
+  static Result<XdpProgram> create(Ipv4Address address, u32 queues, const Ipv6Address& ipv6 = {});
 
   // From now on. EBUSY, EEXIST: the interface has a program. EOPNOTSUPP and others: its driver
   // cannot.

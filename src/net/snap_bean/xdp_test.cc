@@ -12,6 +12,7 @@
 #include "net/wire/arp.h"
 #include "net/wire/checksum.h"
 #include "net/wire/ethernet.h"
+#include "net/wire/icmpv6.h"
 #include "net/wire/ipv4.h"
 #include "net/wire/tcp.h"
 
@@ -292,6 +293,36 @@ TEST(XdpProgramTest, TheCobsFramesAreTakenAndAllOthersPass) {
     std::byte rest[4];
   } cut{{{}, {}, ethernet_type_ipv4}, {}};
   EXPECT_EQ(choice(cut), u32{XDP_PASS});
+}
+
+TEST(XdpProgramTest, AndThoseOfItsIpv6Address) {
+  Ipv6Address ours, theirs;
+  ours.bytes[0] = theirs.bytes[0] = 0xfd;
+  ours.bytes[15] = 2;
+  theirs.bytes[15] = 1;
+  auto made = XdpProgram::create(here, 4, ours);
+  if (made.is_error() && made.error().code == EPERM)
+    GTEST_SKIP() << "XDP programs need CAP_BPF and CAP_NET_ADMIN";
+  ASSERT_FALSE(made.is_error()) << made.error().what;
+  const auto choice = [&](const Ipv6Address& to, const Ipv6Address* asked) {
+    std::byte packet[128] = {};
+    std::size_t bytes = sizeof(Ipv6Header) + 20;
+    const Ipv6Header ip = emit_ipv6({.source = theirs, .destination = to, .protocol = 6});
+    std::memcpy(packet, &ip, sizeof ip);
+    if (asked != nullptr)
+      bytes = emit_neighbor_solicitation(theirs, to, {.target = *asked, .source_mac = {}}, packet);
+    std::vector<std::byte> frame(sizeof(EthernetHeader) + bytes);
+    const EthernetHeader ethernet{{}, {}, ethernet_type_ipv6};
+    std::memcpy(frame.data(), &ethernet, sizeof ethernet);
+    std::memcpy(frame.data() + sizeof ethernet, packet, bytes);
+    return made.value().run(frame).release_value();
+  };
+  constexpr u32 taken = XDP_DROP, passed = XDP_PASS;
+  EXPECT_EQ(choice(ours, nullptr), taken);
+  EXPECT_EQ(choice(theirs, nullptr), passed);
+  EXPECT_EQ(choice(ours.solicited_node(), &ours), taken);
+  EXPECT_EQ(choice(ours.solicited_node(), &theirs), passed);  // Linux's own, of the same group
+  EXPECT_EQ(choice(ipv6_all_nodes, nullptr), passed);
 }
 
 }  // namespace

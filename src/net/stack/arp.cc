@@ -5,8 +5,6 @@
 // Owned by the Stack.
 #include "net/stack/arp.h"
 
-#include <cstring>
-
 #include "net/wire/ethernet.h"
 
 namespace cob::net {
@@ -47,7 +45,7 @@ ArpCache::Entry& ArpCache::make_room(Ipv4Address address) {
   }
   if (best->state == State::incomplete) {
     --incomplete_;
-    drop_parked(best->address, [](TcbId) {});
+    parked_.drop(best->address, [](TcbId) {});
   }
   *best = {.address = address};
   return *best;
@@ -79,17 +77,7 @@ ArpCache::Lookup ArpCache::lookup(Ipv4Address next_hop, u32 now_ms) {
 }
 
 std::span<std::byte> ArpCache::park(Ipv4Address next_hop, std::size_t bytes, TcbId tcb) {
-  if (bytes > parked_frame_bytes) return {};
-  if (parked_bytes_.empty()) parked_bytes_.resize(std::size_t{parked_frames} * parked_frame_bytes);
-  u32 same = 0;
-  u32 place = parked_frames;
-  for (u32 i = 0; i < parked_frames; ++i) {
-    if (parked_[i].next_hop == Ipv4Address{}) place = i;
-    if (parked_[i].next_hop == next_hop) ++same;
-  }
-  if (place == parked_frames || same >= parked_per_entry) return {};
-  parked_[place] = {next_hop, tcb, static_cast<u32>(bytes)};
-  return {parked_bytes_.data() + std::size_t{place} * parked_frame_bytes, bytes};
+  return parked_.park(next_hop, bytes, tcb);
 }
 
 void ArpCache::learn(Ipv4Address sender, MacAddress mac, bool may_create, u32 now_ms,
@@ -103,14 +91,7 @@ void ArpCache::learn(Ipv4Address sender, MacAddress mac, bool may_create, u32 no
   *e = {sender, mac, State::resolved, 0, now_ms, now_ms};
   if (!was_incomplete) return;
   --incomplete_;
-  for (u32 i = 0; i < parked_frames; ++i) {
-    if (parked_[i].next_hop != sender) continue;
-    const std::span frame{parked_bytes_.data() + std::size_t{i} * parked_frame_bytes,
-                          parked_[i].bytes};
-    std::memcpy(frame.data(), mac.bytes.data(), mac.bytes.size());
-    send(frame);
-    parked_[i] = {};
-  }
+  parked_.release(sender, mac, send);
 }
 
 void ArpCache::poll(u32 now_ms, const std::function<void(Ipv4Address)>& request,
@@ -127,21 +108,12 @@ void ArpCache::poll(u32 now_ms, const std::function<void(Ipv4Address)>& request,
     if (e.requests >= max_requests) {
       e.state = State::free;
       --incomplete_;
-      drop_parked(e.address, failed);
+      parked_.drop(e.address, failed);
       continue;
     }
     ++e.requests;
     e.requested_ms = now_ms;
     request(e.address);
-  }
-}
-
-void ArpCache::drop_parked(Ipv4Address address, const std::function<void(TcbId)>& failed) {
-  for (Parked& p : parked_) {
-    if (p.next_hop != address || address == Ipv4Address{}) continue;
-    const TcbId tcb = p.tcb;
-    p = {};
-    if (tcb != no_tcb) failed(tcb);
   }
 }
 

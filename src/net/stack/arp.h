@@ -10,8 +10,8 @@
 #include <array>
 #include <functional>
 #include <optional>
-#include <vector>
 
+#include "net/stack/parked_frames.h"
 #include "net/stack/stack.h"
 #include "net/wire/arp.h"
 
@@ -19,9 +19,9 @@ namespace cob::net {
 
 class ArpCache {
  public:
-  static constexpr u32 parked_frames = 32;
-  static constexpr u32 parked_per_entry = 4;
-  static constexpr u32 parked_frame_bytes = 1'600;
+  static constexpr u32 parked_frames = most_parked_frames;
+  static constexpr u32 parked_per_entry = most_parked_for_one;
+  static constexpr u32 parked_frame_bytes = most_parked_bytes;
   // An entry in use that is older is asked for again.
   static constexpr u32 fresh_ms = 60'000;
   static constexpr u32 request_ms = 1'000;  // between two requests
@@ -65,19 +65,12 @@ class ArpCache {
     u32 heard_ms = 0;
     u32 requested_ms = 0;
   };
-  struct Parked {
-    Ipv4Address next_hop;  // any: the place is free
-    TcbId tcb;
-    u32 bytes = 0;
-  };
 
   Entry* find(Ipv4Address address);
   Entry& make_room(Ipv4Address address);
-  void drop_parked(Ipv4Address address, const std::function<void(TcbId)>& failed);
 
   std::array<Entry, places> entries_;
-  std::array<Parked, parked_frames> parked_;
-  std::vector<std::byte> parked_bytes_;  // allocated at the first parked frame
+  ParkedFrames<Ipv4Address> parked_;
   u32 incomplete_ = 0;
   u32 next_deadline_ms_ = 0;
 };

@@ -34,6 +34,12 @@ class FastOpenCache {
   static bool may_try(const Server* server, u32 now_ms);
   void learn(Ipv4Address address, u16 mss, std::span<const u8> cookie);
   void lost(Ipv4Address address, u32 now_ms);
+  // For f(Ipv4Address) of each.
+  template <typename F>
+  void for_each(F f) const {
+    if (servers_ == nullptr) return;
+    for (const Server& s : *servers_) f(s.address);
+  }
 
  private:
   static constexpr u32 places = 256;

@@ -8,22 +8,58 @@ namespace cob::net {
 namespace {
 
 constexpr std::size_t unit = 8;
-constexpr std::size_t max_payload = 65'535 - sizeof(Ipv4Header);
+
+// REQUIRES: is_mapped().
+Ipv4Address ipv4_of(const Ipv6Address& a) {
+  return {u32{a.bytes[12]} << 24 | u32{a.bytes[13]} << 16 | u32{a.bytes[14]} << 8 | a.bytes[15]};
+}
 
 }  // namespace
 
 std::span<const std::byte> Fragments::add(std::span<const std::byte> ethernet,
                                           const Ipv4Packet& fragment, u32 now_ms) {
+  return add(ethernet,
+             {.source = Ipv6Address::mapped(fragment.source.value),
+              .destination = Ipv6Address::mapped(fragment.destination.value),
+              .identification = fragment.identification,
+              .protocol = fragment.protocol,
+              .type_of_service = fragment.type_of_service,
+              .time_to_live = fragment.time_to_live,
+              .ecn = fragment.ecn,
+              .more = fragment.more_fragments,
+              .offset = fragment.fragment_offset,
+              .payload = fragment.payload},
+             65'535 - sizeof(Ipv4Header), now_ms);
+}
+
+std::span<const std::byte> Fragments::add(std::span<const std::byte> ethernet,
+                                          const Ipv6Packet& fragment, u32 now_ms) {
+  return add(ethernet,
+             {.source = fragment.source,
+              .destination = fragment.destination,
+              .identification = fragment.fragment_identification,
+              .protocol = fragment.protocol,
+              .type_of_service = fragment.traffic_class,
+              .time_to_live = fragment.hop_limit,
+              .ecn = static_cast<u8>(fragment.traffic_class & ip_ecn_mask),
+              .more = fragment.fragment_more,
+              .offset = fragment.fragment_offset_bytes,
+              .payload = fragment.payload},
+             65'535, now_ms);
+}
+
+std::span<const std::byte> Fragments::add(std::span<const std::byte> ethernet, const Piece& piece,
+                                          std::size_t max_payload, u32 now_ms) {
   ++counters_.asked;
   expire(now_ms);
-  const std::size_t bytes = fragment.payload.size(), end = fragment.fragment_offset + bytes;
-  if (bytes == 0 || end > max_payload || (fragment.more_fragments && bytes % unit != 0)) {
+  const std::size_t bytes = piece.payload.size(), end = piece.offset + bytes;
+  if (bytes == 0 || end > max_payload || (piece.more && bytes % unit != 0)) {
     ++counters_.failed;
     return {};
   }
-  auto d = find(fragment);
-  if (d == datagrams_.end()) d = begin(fragment, now_ms);
-  switch (put(*d, fragment)) {
+  auto d = find(piece);
+  if (d == datagrams_.end()) d = begin(piece, now_ms);
+  switch (put(*d, piece)) {
     case Put::duplicate:
       return {};
     case Put::contradiction:
@@ -50,30 +86,33 @@ void Fragments::expire(u32 now_ms) {
 }
 
 void Fragments::note_lost(const Datagram& d) {
-  if (d.first_bytes < sizeof(Lost::payload) || lost_.size() == max_datagrams) return;
+  if (!d.source.is_mapped() || d.first_bytes < sizeof(Lost::payload) ||
+      lost_.size() == max_datagrams)
+    return;
   Lost& lost = lost_.emplace_back();
-  lost.ip = emit_ipv4({.source = d.source,
-                       .destination = d.destination,
+  lost.ip = emit_ipv4({.source = ipv4_of(d.source),
+                       .destination = ipv4_of(d.destination),
                        .protocol = d.protocol,
                        .payload_bytes = d.first_bytes,
                        .type_of_service = d.type_of_service,
                        .time_to_live = d.time_to_live,
-                       .identification = d.identification,
+                       .identification = static_cast<u16>(d.identification),
                        .flags_and_offset = ip_more_fragments},
                       true);
   std::memcpy(lost.payload.data(), d.payload.data(), sizeof lost.payload);
 }
 
-std::vector<Fragments::Datagram>::iterator Fragments::find(const Ipv4Packet& fragment) {
+std::vector<Fragments::Datagram>::iterator Fragments::find(const Piece& piece) {
+  // IPv6's are told apart without the protocol: only the first fragment's is the packet's.
   return std::ranges::find_if(datagrams_, [&](const Datagram& d) {
-    return d.source == fragment.source && d.destination == fragment.destination &&
-           d.identification == fragment.identification && d.protocol == fragment.protocol;
+    return d.source == piece.source && d.destination == piece.destination &&
+           d.identification == piece.identification &&
+           (d.protocol == piece.protocol || !d.source.is_mapped());
   });
 }
 
-std::vector<Fragments::Datagram>::iterator Fragments::begin(const Ipv4Packet& fragment,
-                                                            u32 now_ms) {
-  const auto of_source = [&](const Datagram& d) { return d.source == fragment.source; };
+std::vector<Fragments::Datagram>::iterator Fragments::begin(const Piece& piece, u32 now_ms) {
+  const auto of_source = [&](const Datagram& d) { return d.source == piece.source; };
   const auto same = std::ranges::count_if(datagrams_, of_source);
   if (static_cast<std::size_t>(same) == max_of_source) {
     ++counters_.failed;
@@ -82,22 +121,21 @@ std::vector<Fragments::Datagram>::iterator Fragments::begin(const Ipv4Packet& fr
     ++counters_.failed;
     datagrams_.erase(datagrams_.begin());
   }
-  datagrams_.push_back({.source = fragment.source,
-                        .destination = fragment.destination,
-                        .identification = fragment.identification,
-                        .protocol = fragment.protocol,
+  datagrams_.push_back({.source = piece.source,
+                        .destination = piece.destination,
+                        .identification = piece.identification,
+                        .protocol = piece.protocol,
                         .deadline_ms = now_ms + life_ms,
                         .payload = {},
                         .came = {}});
   return datagrams_.end() - 1;
 }
 
-Fragments::Put Fragments::put(Datagram& d, const Ipv4Packet& fragment) {
-  const std::size_t begin = fragment.fragment_offset, bytes = fragment.payload.size();
+Fragments::Put Fragments::put(Datagram& d, const Piece& piece) {
+  const std::size_t begin = piece.offset, bytes = piece.payload.size();
   const std::size_t end = begin + bytes;
-  if (d.total != 0 && (fragment.more_fragments ? end > d.total : end != d.total))
-    return Put::contradiction;
-  if (!fragment.more_fragments && end < d.payload.size()) return Put::contradiction;
+  if (d.total != 0 && (piece.more ? end > d.total : end != d.total)) return Put::contradiction;
+  if (!piece.more && end < d.payload.size()) return Put::contradiction;
   const std::size_t first = begin / unit, last = (end + unit - 1) / unit;
   if (d.came.size() < last) d.came.resize(last);
   const auto from = d.came.begin() + static_cast<std::ptrdiff_t>(first);
@@ -107,14 +145,15 @@ Fragments::Put Fragments::put(Datagram& d, const Ipv4Packet& fragment) {
   if (there != 0) return Put::contradiction;
   std::fill(from, to, true);
   if (d.payload.size() < end) d.payload.resize(end);
-  copy_once(d.payload.data() + begin, fragment.payload.data(), bytes);
+  copy_once(d.payload.data() + begin, piece.payload.data(), bytes);
   d.received += bytes;
-  if (!fragment.more_fragments) d.total = end;
-  d.congested = d.congested || fragment.ecn == ip_ecn_ce;
+  if (!piece.more) d.total = end;
+  d.congested = d.congested || piece.ecn == ip_ecn_ce;
   if (begin == 0) {
-    d.type_of_service = fragment.type_of_service;
-    d.time_to_live = fragment.time_to_live;
     d.first_bytes = static_cast<u16>(bytes);
+    d.protocol = piece.protocol;
+    d.type_of_service = piece.type_of_service;
+    d.time_to_live = piece.time_to_live;
   }
   return Put::taken;
 }
@@ -122,19 +161,29 @@ Fragments::Put Fragments::put(Datagram& d, const Ipv4Packet& fragment) {
 // RFC 3168 section 5.3: one marked fragment marks the datagram.
 std::span<const std::byte> Fragments::finish(std::span<const std::byte> ethernet,
                                              const Datagram& d) {
-  const Ipv4Header h = emit_ipv4({.source = d.source,
-                                  .destination = d.destination,
-                                  .protocol = d.protocol,
-                                  .payload_bytes = static_cast<u16>(d.total),
-                                  .ecn = d.congested ? ip_ecn_ce : u8{0},
-                                  .type_of_service = d.type_of_service,
-                                  .time_to_live = d.time_to_live},
-                                 true);
-  frame_.resize(ethernet.size() + sizeof h + d.total);
-  copy_once(frame_.data(), ethernet.data(), ethernet.size());
-  std::memcpy(frame_.data() + ethernet.size(), &h, sizeof h);
-  std::memcpy(frame_.data() + ethernet.size() + sizeof h, d.payload.data(), d.total);
-  return frame_;
+  const u8 ecn = d.congested ? ip_ecn_ce : u8{0};
+  const auto put_together = [&](const auto& h) {
+    frame_.resize(ethernet.size() + sizeof h + d.total);
+    copy_once(frame_.data(), ethernet.data(), ethernet.size());
+    std::memcpy(frame_.data() + ethernet.size(), &h, sizeof h);
+    std::memcpy(frame_.data() + ethernet.size() + sizeof h, d.payload.data(), d.total);
+    return std::span<const std::byte>(frame_);
+  };
+  if (!d.source.is_mapped())
+    return put_together(emit_ipv6({.source = d.source,
+                                   .destination = d.destination,
+                                   .protocol = d.protocol,
+                                   .payload_bytes = static_cast<u16>(d.total),
+                                   .hop_limit = d.time_to_live,
+                                   .traffic_class = static_cast<u8>(d.type_of_service | ecn)}));
+  return put_together(emit_ipv4({.source = ipv4_of(d.source),
+                                 .destination = ipv4_of(d.destination),
+                                 .protocol = d.protocol,
+                                 .payload_bytes = static_cast<u16>(d.total),
+                                 .ecn = ecn,
+                                 .type_of_service = d.type_of_service,
+                                 .time_to_live = d.time_to_live},
+                                true));
 }
 
 }  // namespace cob::net

@@ -1,9 +1,9 @@
-// Fragments: datagrams that come in pieces, until they are whole. RFC 791 section 3.2; RFC 815,
-// with a bit for each eight bytes in place of a list of holes; RFC 1122 section 3.3.2. Model: 64
-// datagrams under way in a stack, 16 from one address, 30 s each; then their senders may be told,
-// if the first piece came. A newer one takes the place of the oldest. Pieces that overlap end their
-// datagram, as RFC 5722 has it for IPv6: nobody makes them but to deceive. One that came already is
-// ignored. Owned by the Stack's loop.
+// Fragments: datagrams that come in pieces, until they are whole. RFC 791 section 3.2, RFC 8200
+// section 4.5; RFC 815, with a bit for each eight bytes in place of a list of holes; RFC 1122
+// section 3.3.2. Model: 64 datagrams under way in a stack, 16 from one address, 30 s each; then
+// their senders may be told, if the first piece came. A newer one takes the place of the oldest.
+// Pieces that overlap end their datagram, as RFC 5722 has it for IPv6: nobody makes them but to
+// deceive. One that came already is ignored. Owned by the Stack's loop.
 #pragma once
 
 #include <array>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "net/wire/ipv4.h"
+#include "net/wire/ipv6.h"
 
 namespace cob::net {
 
@@ -29,6 +30,8 @@ class Fragments {
   // last that was missing: the datagram as a frame, good until the next call; else nothing.
   std::span<const std::byte> add(std::span<const std::byte> ethernet, const Ipv4Packet& fragment,
                                  u32 now_ms);
+  std::span<const std::byte> add(std::span<const std::byte> ethernet, const Ipv6Packet& fragment,
+                                 u32 now_ms);
   void expire(u32 now_ms);
 
   // What a datagram whose time was over began with, for its sender (RFC 792, time exceeded).
@@ -44,9 +47,17 @@ class Fragments {
   const Counters& counters() const { return counters_; }
 
  private:
+  struct Piece {
+    Ipv6Address source, destination;  // IPv4's as ::ffff:a.b.c.d
+    u32 identification = 0;
+    u8 protocol = 0, type_of_service = 0, time_to_live = 0, ecn = 0;
+    bool more = false;
+    std::size_t offset = 0;
+    std::span<const std::byte> payload;
+  };
   struct Datagram {
-    Ipv4Address source, destination;
-    u16 identification = 0;
+    Ipv6Address source, destination;
+    u32 identification = 0;
     u8 protocol = 0;
     u8 type_of_service = 0, time_to_live = 0;  // of the first fragment
     u16 first_bytes = 0;                       // of it; 0: it did not come
@@ -58,10 +69,12 @@ class Fragments {
   };
   enum class Put : u8 { taken, duplicate, contradiction };
 
-  std::vector<Datagram>::iterator find(const Ipv4Packet& fragment);
-  std::vector<Datagram>::iterator begin(const Ipv4Packet& fragment, u32 now_ms);
-  static Put put(Datagram& d, const Ipv4Packet& fragment);
   void note_lost(const Datagram& d);
+  std::span<const std::byte> add(std::span<const std::byte> ethernet, const Piece& piece,
+                                 std::size_t max_payload, u32 now_ms);
+  std::vector<Datagram>::iterator find(const Piece& piece);
+  std::vector<Datagram>::iterator begin(const Piece& piece, u32 now_ms);
+  static Put put(Datagram& d, const Piece& piece);
   std::span<const std::byte> finish(std::span<const std::byte> ethernet, const Datagram& d);
 
   std::vector<Datagram> datagrams_;  // oldest first

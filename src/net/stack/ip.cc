@@ -29,7 +29,8 @@ void TcpStack::set_now(Time now) {
 }
 
 bool TcpStack::is_local(Ipv4Address address, Route from) const {
-  return address == options_.address || (address.is_loopback() && !from.is_uplink());
+  return address == options_.address || (address.is_loopback() && !from.is_uplink()) ||
+         names_.is_own(address);
 }
 
 // Limited, or of the cob's own prefix (RFC 919, 922; RFC 1122 section 3.2.1.3).
@@ -56,6 +57,8 @@ void TcpStack::on_frame(std::span<const std::byte> frame, Route from, FrameFlags
   if (type == ethernet_type_arp && from.is_uplink() &&
       (ethernet.destination == options_.mac || ethernet.destination == broadcast_mac))
     return on_arp(payload);
+  if (type == ethernet_type_ipv6)
+    return on_ipv6(payload, ethernet.destination, from, !flags.checksum_not_computed);
   if (type != ethernet_type_ipv4 || ethernet.destination != options_.mac) {
     ++counters_.frames_not_ours;
     return;
@@ -79,7 +82,9 @@ void TcpStack::on_frame(std::span<const std::byte> frame, Route from, FrameFlags
   const bool for_us = is_local(packet.destination, from);
   const bool for_all =
       !for_us && (packet.destination.is_multicast() || is_broadcast(packet.destination));
-  if ((!for_us && !for_all) || spoofed || packet.source.is_any() ||
+  // 0/8 names nobody on the wire; here it names IPv6's addresses.
+  const auto is_name = [](Ipv4Address a) { return (a.value >> 24) == 0; };
+  if ((!for_us && !for_all) || spoofed || is_name(packet.source) || is_name(packet.destination) ||
       is_group_or_broadcast(packet.source)) {
     ++counters_.frames_not_ours;
     return;
@@ -115,13 +120,7 @@ void TcpStack::on_arp(std::span<const std::byte> bytes) {
   if (!packet->sender.is_any() && packet->sender != options_.address &&
       next_hop(packet->sender) == packet->sender) {
     arp_.learn(packet->sender, packet->sender_mac, for_us && !packet->is_reply, now_ms_,
-               [this](std::span<std::byte> parked) {
-                 const auto room = device_.reserve(Route::uplink(), parked.size());
-                 if (room.empty()) return;
-                 std::memcpy(room.data(), parked.data(), parked.size());
-                 device_.commit(parked.size(), {});
-                 ++counters_.frames_out;
-               });
+               [this](std::span<std::byte> parked) { send_parked(parked); });
   }
   if (!for_us || frame_flags_.hops > 0) return;
   if (others_ != nullptr) others_->share(frame_, frame_flags_);
@@ -146,13 +145,24 @@ void TcpStack::poll_arp() {
   if (!arp_.waiting()) return;
   arp_.poll(
       now_ms_, [this](Ipv4Address target) { send_arp(target, nullptr); },
-      [this](TcbId id) {
-        Tcb* t = table_.get(id);
-        if (t == nullptr) return;
-        if (t->state == TcpState::syn_sent || t->state == TcpState::syn_received)
-          return fail(*t, EHOSTUNREACH);
-        table_.cold(*t).soft_error = EHOSTUNREACH;
-      });
+      [this](TcbId id) { on_unreachable(id); });
+}
+
+// A frame of its that waited for its next hop's MAC address will never leave.
+void TcpStack::on_unreachable(TcbId id) {
+  Tcb* t = table_.get(id);
+  if (t == nullptr) return;
+  if (t->state == TcpState::syn_sent || t->state == TcpState::syn_received)
+    return fail(*t, EHOSTUNREACH);
+  table_.cold(*t).soft_error = EHOSTUNREACH;
+}
+
+void TcpStack::send_parked(std::span<std::byte> frame) {
+  const auto room = device_.reserve(Route::uplink(), frame.size());
+  if (room.empty()) return;
+  std::memcpy(room.data(), frame.data(), frame.size());
+  device_.commit(frame.size(), {});
+  ++counters_.frames_out;
 }
 
 std::optional<Ipv4Address> TcpStack::next_hop(Ipv4Address destination) const {
@@ -166,6 +176,7 @@ TcpStack::OutgoingFrame TcpStack::open_frame(Route to, Ipv4Address destination, 
                                              TcbId tcb) {
   if (!to.is_uplink()) [[likely]]
     return {device_.reserve(to, bytes), options_.mac, !device_.skips_checksums(to), false};
+  if (destination.is_ipv6()) return open_frame_ipv6(destination, bytes, tcb);
   const auto hop = next_hop(destination);
   if (!hop) return {};
   const auto known = arp_.lookup(*hop, now_ms_);
@@ -185,7 +196,9 @@ void TcpStack::send_frame(const OutgoingFrame& frame) {
 // The most payload of a frame that the device cuts into segments of the connection's size: whole
 // ones; not above the MSS: it cuts none.
 u32 TcpStack::segmented_payload(const Tcb& t) const {
-  constexpr std::size_t headers = ip_headers + sizeof(TcpHeader) + sizeof(TcpTimestampsOption);
+  constexpr std::size_t more = sizeof(Ipv6Header) - sizeof(Ipv4Header);
+  const std::size_t headers = ip_headers + sizeof(TcpHeader) + sizeof(TcpTimestampsOption) +
+                              (t.key.remote().address.is_ipv6() ? more : 0);
   const std::size_t frame = device_.max_segmented_bytes(t.route);
   if (frame <= headers + t.mss) return t.mss;
   return static_cast<u32>(frame - headers) / t.mss * t.mss;
@@ -206,9 +219,11 @@ bool TcpStack::hand_on_datagram(Endpoint local, Endpoint remote, Route from) {
          others_->hand_on_datagram(local, remote, frame_, frame_flags_);
 }
 
-u16 TcpStack::route_mss(Route route) const {
-  constexpr std::size_t headers = ip_headers + sizeof(TcpHeader);
-  const std::size_t frame = device_.max_frame_bytes(route);
+u16 TcpStack::route_mss(Route route, bool ipv6) const {
+  const std::size_t headers = sizeof(EthernetHeader) + ip_header_bytes(ipv6) + sizeof(TcpHeader);
+  std::size_t frame = device_.max_frame_bytes(route);
+  if (ipv6 && route.is_uplink() && ipv6_.mtu() != 0)
+    frame = std::min(frame, sizeof(EthernetHeader) + ipv6_.mtu());
   const std::size_t room = frame > headers ? frame - headers : 0;
   return static_cast<u16>(std::clamp<std::size_t>(room, 64, 65'535 - 40));
 }
@@ -225,8 +240,10 @@ void TcpStack::on_icmp(const Ipv4Packet& packet, Route from) {
   }
   const auto h = read_once<IcmpHeader>(packet.payload, 0);
   if (h.type == icmp_unreachable || h.type == icmp_time_exceeded ||
-      h.type == icmp_parameter_problem)
-    return on_icmp_error(packet, from);
+      h.type == icmp_parameter_problem) {
+    if (const auto error = parse_icmp_error(packet.payload)) on_icmp_error(*error, from);
+    return;
+  }
   if (h.type != icmp_echo_request || h.code != 0) return;
   const std::size_t bytes = packet.payload.size();
   const OutgoingFrame out = open_frame(from, packet.source, ip_headers + bytes, no_tcb);
@@ -254,32 +271,31 @@ void TcpStack::on_icmp(const Ipv4Packet& packet, Route from) {
 // RFC 1122 section 4.2.3.9 as Linux reads it: an error ends a connection attempt, and is
 // remembered by a connection (hints only, RFC 5461). The quoted sequence number must be in flight
 // (RFC 5927 section 4.1).
-void TcpStack::on_icmp_error(const Ipv4Packet& packet, Route from) {
-  const auto e = parse_icmp_error(packet.payload);
-  if (!e) return;
-  if (e->protocol == ip_protocol_udp) {
-    if (!hand_on_datagram(e->local, e->remote, from)) on_datagram_refused(*e, from);
+void TcpStack::on_icmp_error(const IcmpError& e, Route from) {
+  if (e.protocol == ip_protocol_udp) {
+    if (!hand_on_datagram(e.local, e.remote, from)) on_datagram_refused(e, from);
     return;
   }
-  const FlowKey key = FlowKey::of(e->local, e->remote);
+  const FlowKey key = FlowKey::of(e.local, e.remote);
   Tcb* t = table_.find(key, table_.hash(key));
   if (t == nullptr && from.is_uplink()) {
     hand_on(key, false);
     return;
   }
-  if (t == nullptr || e->sequence < t->send_unacknowledged || e->sequence > t->send_max) return;
-  if (e->type == icmp_unreachable && e->code == icmp_code_fragmentation_needed)
-    return on_packet_too_big(*t, *e);
-  const int error = icmp_meaning(*e).error;
+  if (t == nullptr || e.sequence < t->send_unacknowledged || e.sequence > t->send_max) return;
+  if (e.type == icmp_unreachable && e.code == icmp_code_fragmentation_needed)
+    return on_packet_too_big(*t, e);
+  const int error = icmp_meaning(e).error;
   if (t->state == TcpState::syn_sent) return fail(*t, error);
   table_.cold(*t).soft_error = static_cast<u8>(error);
 }
 
 // RFC 1191 section 4. What claims that a packet was too long for more than it had is forged.
 void TcpStack::on_packet_too_big(Tcb& t, const IcmpError& e) {
-  const u16 mtu = PathMtu::told(e.next_hop_mtu, e.packet_bytes);
+  const bool ipv6 = t.key.remote().address.is_ipv6();
+  const u16 mtu = ipv6 ? e.next_hop_mtu : PathMtu::told(e.next_hop_mtu, e.packet_bytes);
   const u32 options = t.has(flag_timestamps) ? sizeof(TcpTimestampsOption) : 0;
-  const u32 mss = mtu - u32{sizeof(Ipv4Header) + sizeof(TcpHeader)} - options;
+  const u32 mss = mtu - ip_header_bytes(ipv6) - u32{sizeof(TcpHeader)} - options;
   if (e.packet_bytes <= e.next_hop_mtu || mss >= t.mss) return;
   if (t.route.is_uplink()) path_mtu_.learn(e.remote.address, mtu, now_ms_);
   note_lowered(t, t.mss);
@@ -308,7 +324,8 @@ void TcpStack::raise_segments() {
     // Another connection may have learned of it lately.
     const u32 options = t->has(flag_timestamps) ? sizeof(TcpTimestampsOption) : 0;
     if (const u16 mtu = path_mtu_.find({t->key.remote_address}, now_ms_))
-      mss = std::min(mss, mtu - u32{sizeof(Ipv4Header) + sizeof(TcpHeader)} - options);
+      mss = std::min(mss, mtu - ip_header_bytes(t->key.remote().address.is_ipv6()) -
+                              u32{sizeof(TcpHeader)} - options);
     t->mss = std::max(t->mss, static_cast<u16>(mss));
     if (mss < l.full_mss) note_lowered(*t, l.full_mss);
   }

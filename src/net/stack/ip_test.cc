@@ -181,8 +181,10 @@ TEST_F(Ip, FramesForOthersAreLeftAlone) {
   EXPECT_EQ(stack->counters().frames_not_ours, 1u);
   ethernet(ethernet_type_ipv4, emit_ipv4({neighbour, far, ip_protocol_tcp, 0}, true));
   EXPECT_EQ(stack->counters().frames_not_ours, 2u);
-  ethernet(0x86dd, emit_ipv4({neighbour, our_ip, ip_protocol_tcp, 0}, true));
+  ethernet(0x88cc, emit_ipv4({neighbour, our_ip, ip_protocol_tcp, 0}, true));
   EXPECT_EQ(stack->counters().frames_not_ours, 3u);
+  ethernet(ethernet_type_ipv6, emit_ipv4({neighbour, our_ip, ip_protocol_tcp, 0}, true));
+  EXPECT_EQ(stack->counters().frames_malformed, 1u);
 }
 
 TEST_F(Ip, SpoofedSourcesAreDropped) {

@@ -121,10 +121,23 @@ std::size_t TcpStack::list_time_wait(u32& cursor, u32 places, std::span<TimeWait
   return filled;
 }
 
+// IPv4's, and behind them IPv6's.
+std::optional<NeighbourInfo> TcpStack::neighbour_at(u32 place) const {
+  if (place < ArpCache::places) return arp_.at(place, ms_of(latest_));
+  const auto entry = neighbours_.at(place - ArpCache::places, ms_of(latest_));
+  if (!entry) return std::nullopt;
+  return NeighbourInfo{.address = {},
+                       .ipv6 = entry->address,
+                       .mac = entry->mac,
+                       .answered = entry->state != NeighbourCache::State::incomplete,
+                       .fresh = entry->state == NeighbourCache::State::reachable,
+                       .heard_ms = entry->heard_ms};
+}
+
 std::size_t TcpStack::list_neighbours(u32& cursor, u32 places, std::span<NeighbourInfo> out) const {
   std::size_t filled = 0;
-  walk(cursor, places, ArpCache::places, [&](u32 place) {
-    const auto entry = arp_.at(place, ms_of(latest_));
+  walk(cursor, places, ArpCache::places + NeighbourCache::places, [&](u32 place) {
+    const auto entry = neighbour_at(place);
     if (!entry) return true;
     if (filled == out.size()) return false;
     out[filled++] = *entry;

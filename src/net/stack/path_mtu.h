@@ -27,6 +27,12 @@ class PathMtu {
   u16 find(Ipv4Address to, u32 now_ms) const { return known_ ? look_up(to, now_ms) : u16{0}; }
 
   static constexpr u32 life_ms = 600'000;
+  // For f(Ipv4Address) of each.
+  template <typename F>
+  void for_each(F f) const {
+    for (const Entry& e : entries_)
+      if (e.mtu != 0) f(e.to);
+  }
 
  private:
   struct Entry {

@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "net/stack/ipv6_frames.h"
 #include "net/stack/tcb.h"
 #include "net/stack/test_layer.h"
 #include "net/wire/checksum.h"
@@ -151,7 +152,8 @@ class Script : public testing::Test {
     if (p.sack)
       for (SackBlock& b : *p.sack) b = {b.start + iss, b.end + iss};
     const FlowKey key{peer_address.value, us_address.value, peer_port.value, local_port.value};
-    const auto frame = build_frame(key, p, iss + p.ack.value_or(0), peer_window);
+    auto frame = build_frame(key, p, iss + p.ack.value_or(0), peer_window);
+    if (peer_address.is_ipv6()) frame = as_ipv6(frame, stack->names());
     stack->on_frame(frame, peer_route, {}, clock.now());
   }
   void poll() { stack->poll(clock.now()); }
@@ -174,7 +176,7 @@ class Script : public testing::Test {
     u8 ecn = 0;
   };
   Sent take() {
-    const std::vector<std::byte> frame = std::move(device.frames.front());
+    const std::vector<std::byte> frame = as_ipv4(device.frames.front(), stack->names());
     device.frames.pop_front();
     Sent sent;
     Ipv4Packet packet;

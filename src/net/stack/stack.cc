@@ -17,6 +17,7 @@ Result<std::unique_ptr<Stack>> Stack::create(const StackOptions& options, Device
                                              SocketLayer& layer) {
   if (options.address.is_any() || options.prefix_bits > 32)
     return Error::of(EINVAL, "stack: address or prefix");
+  if (options.ipv6.prefix_bits > 128) return Error::of(EINVAL, "stack: IPv6 prefix");
   if (options.max_connections == 0 || options.max_connections > 1u << 24 ||
       options.max_time_wait == 0 || options.max_time_wait > 1u << 24 ||
       options.max_scoreboards == 0 || options.max_scoreboards > 1u << 24)
@@ -29,12 +30,17 @@ TcpStack::TcpStack(const StackOptions& options, Device& device, SocketLayer& lay
       device_(device),
       layer_(layer),
       secret_{options.secret[0], options.secret[1]},
+      names_({siphash(secret_, 9, 0), siphash(secret_, 10, 0)}),
       table_(options.max_connections, {siphash(secret_, 1, 0), siphash(secret_, 2, 0)}),
       time_wait_(options.max_time_wait),
       wheel_(std::bit_ceil(options.max_connections)),
       reassembly_(reassembly_pieces),
-      udp_({siphash(secret_, 3, 0), siphash(secret_, 4, 0)}),
+      udp_({siphash(secret_, 3, 0), siphash(secret_, 4, 0)}, names_),
       boards_(options.max_scoreboards),
+      ipv6_(options.ipv6, options.mac, names_,
+            {.detect_duplicate = [this](const Ipv6Address& target) { detect_duplicate(target); },
+             .solicit_routers = [this] { solicit_routers(); },
+             .gone = [this](u32 place) { on_own_address_gone(place); }}),
       path_mtu_({siphash(secret_, 5, 0), siphash(secret_, 6, 0)}),
       fast_open_({siphash(secret_, 7, 0), siphash(secret_, 8, 0)}),
       listener_of_port_(65'536),
@@ -52,6 +58,7 @@ void TcpStack::poll(Time now) {
   wheel_.advance(static_cast<u64>(now_.ns) / wheel_tick_ns, [this](u32 slot) { on_timer(slot); });
   poll_soft_acks();
   poll_arp();
+  if (ipv6_.on()) poll_ipv6();
   if (!lowered_.empty()) [[unlikely]]
     raise_segments();
   if (!fragments_.empty()) [[unlikely]]
@@ -77,6 +84,11 @@ Time TcpStack::next_event() const {
   if (!fragments_.empty()) [[unlikely]]
     at_ms(fragments_.next_deadline_ms());
   if (arp_.waiting()) at_ms(arp_.next_deadline_ms());
+  if (ipv6_.on()) {
+    if (neighbours_.waiting()) at_ms(neighbours_.next_deadline_ms());
+    if (const u64 ms = ipv6_.next_deadline_ms(); ms != Ipv6Interface::forever)
+      best = std::min(best, Time{static_cast<i64>(ms) * 1'000'000});
+  }
   // A second late is early enough for TIME_WAIT: many entries go at one wake-up.
   if (time_wait_.size() > 0) at_ms(time_wait_.next_expiry_ms() + 1'000);
   return best;

@@ -1,8 +1,8 @@
-// Stack: one kernel's TCP and UDP over IPv4 (RFC 9293, RFC 768 and the RFCs named in the parts). It
-// reads no clock and does no I/O of its own: frames and `now` come in by on_frame() and poll(),
-// frames go out through a Device, and stream bytes live with the SocketLayer, which the stack asks
-// for bytes to (re)send and hands received bytes to. Owned by one kernel's loop; nothing here is
-// thread-safe.
+// Stack: one kernel's TCP and UDP over IPv4 and IPv6 (RFC 9293, RFC 768 and the RFCs named in the
+// parts). It reads no clock and does no I/O of its own: frames and `now` come in by on_frame() and
+// poll(), frames go out through a Device, and stream bytes live with the SocketLayer, which the
+// stack asks for bytes to (re)send and hands received bytes to. Owned by one kernel's loop; nothing
+// here is thread-safe.
 #pragma once
 
 #include <memory>
@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "net/snap_bean/device.h"
 #include "net/wire/address.h"
+#include "net/wire/ipv6.h"
 
 namespace cob::net {
 
@@ -54,6 +55,8 @@ struct UdpSend {
 };
 using UdpPiece = std::span<const std::byte>;  // may be written by others meanwhile: read once
 
+class AddressNames;  // address_names.h
+
 // What the owner of the sockets provides. Callbacks come from inside on_frame(), poll() and the
 // calls below; they may call send_available, receive_consumed, close, abort and set_* for any
 // connection, but not destroy the stack. `cookie` is the value given by set_cookie (0 until then).
@@ -94,6 +97,9 @@ class SocketLayer {
                            std::span<const std::byte> payload) = 0;
   // What a connected socket sent was refused: ECONNREFUSED, ENOPROTOOPT. The socket lives on.
   virtual void on_datagram_error(u64 cookie, int error) = 0;
+
+  // Names of IPv6 addresses that are not marked may be given to others.
+  virtual void mark_names(AddressNames&) const {}
 };
 
 // RFC 9438, or RFC 5681 and 6582; both with the same loss recovery.
@@ -124,6 +130,31 @@ class OtherStacks {
   virtual void share(std::span<const std::byte> frame, FrameFlags flags) = 0;
   // A connection by the uplink begins here, or is over (or in TIME_WAIT).
   virtual void on_flow(Endpoint local, Endpoint remote, bool begins) = 0;
+  // As SocketLayer's.
+  virtual void mark_names(AddressNames&) const {}
+};
+
+struct Ipv6Options {
+  bool on = false;
+  Ipv6Address address{};  // of prefix_bits; 0: none but those of routers
+  u8 prefix_bits = 0;
+  Ipv6Address gateway{};       // any: what routers advertise
+  bool autoconfigure = false;  // addresses from routers' prefixes (RFC 4862)
+  bool link_local = true;      // an address of the link, by the MAC address (RFC 4291)
+};
+
+// One of the cob's IPv6 addresses, under the name first_own_name + its place.
+struct OwnAddress {
+  Ipv6Address address{};  // any: the place is free
+  u8 prefix_bits = 0;
+  bool tentative = false, deprecated = false, automatic = false;
+  u32 valid_s = 0, preferred_s = 0;  // left; 0xffff'ffff: for ever
+};
+struct Ipv6RouteInfo {
+  Ipv6Address destination{};
+  u8 prefix_bits = 0;
+  Ipv6Address router{};  // any: on the link
+  u32 left_s = 0;        // 0xffff'ffff: for ever
 };
 
 struct StackOptions {
@@ -132,6 +163,7 @@ struct StackOptions {
   Ipv4Address gateway{};  // 0.0.0.0: none
   MacAddress mac{};       // the cob's one MAC
   u64 secret[2] = {};     // cob-wide: ISN (RFC 6528) and timestamp offsets come from it
+  Ipv6Options ipv6{};
   // Reaction when full: connect gives ENOBUFS, a SYN is dropped and counted.
   u32 max_connections = 65'536;
   u32 max_time_wait = 131'072;  // reaction when full: the oldest entry is given up
@@ -207,6 +239,7 @@ struct TimeWaitInfo {
 };
 struct NeighbourInfo {
   Ipv4Address address;
+  Ipv6Address ipv6{};     // not any: in its place
   MacAddress mac{};       // of one that has answered
   bool answered = false;  // false: asked, silent so far
   bool fresh = false;     // heard of lately
@@ -227,6 +260,7 @@ struct StackCounters {
   // for; data taken from SYNs, or not for a wrong cookie; not for the bound on those.
   u64 fast_open_active = 0, fast_open_active_failed = 0, fast_open_asked = 0, fast_open_passive = 0,
       fast_open_passive_failed = 0, fast_open_overflows = 0;
+  u64 neighbour_messages_in = 0;  // ICMPv6, RFC 4861
   u64 fragments_in = 0, reassembled = 0, reassembly_failed = 0, reassembly_timed_out = 0;
   u64 datagrams_in = 0, datagrams_out = 0;
   u64 datagrams_nobody = 0;            // for a port without a socket
@@ -342,6 +376,17 @@ class Stack {
                                      std::span<TimeWaitInfo> out) const = 0;
   virtual std::size_t list_neighbours(u32& cursor, u32 places,
                                       std::span<NeighbourInfo> out) const = 0;
+  // IPv6: names of addresses, the cob's own, and the way to others.
+  virtual AddressNames& names() = 0;
+  virtual const AddressNames& names() const = 0;
+  virtual bool is_own_ipv6(Ipv4Address name) const = 0;
+  // What is bound to no address speaks to `remote` from here; any: there is no way.
+  virtual Ipv4Address ipv6_source_for(Ipv4Address remote) const = 0;
+  virtual bool reaches_ipv6(Ipv4Address remote) const = 0;
+  virtual OwnAddress own_address(u32 place) const = 0;  // < max_own_addresses
+  virtual u32 own_addresses_version() const = 0;        // another after each change
+  virtual std::size_t list_ipv6_routes(std::span<Ipv6RouteInfo> out) const = 0;
+
   // True if a connection, TIME_WAIT entry (not reusable at `now`) or listener uses this local port
   // towards `remote`.
   virtual bool tuple_in_use(Endpoint local, Endpoint remote, Time now) const = 0;

@@ -23,7 +23,7 @@ Tcb* TcpStack::create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes
   cold.retransmit_timeout_ms = first_rto_ms;
   cold.reassembly_head = no_slot;
   cold.listener = no_slot;
-  cold.advertised_mss = own_mss(route, max_segment_bytes);
+  cold.advertised_mss = own_mss(route, key.remote().address.is_ipv6(), max_segment_bytes);
   cold.last_send_ms = now_ms_;
   cold.congestion = options_.congestion;
   if (others_ != nullptr && route.is_uplink()) others_->on_flow(key.local(), key.remote(), true);
@@ -32,15 +32,16 @@ Tcb* TcpStack::create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes
 }
 
 // What a SYN announces; `most` is the user's bound, 0: none.
-u16 TcpStack::own_mss(Route route, u16 most) const {
-  return most == 0 ? route_mss(route) : std::min(route_mss(route), std::max(most, min_mss));
+u16 TcpStack::own_mss(Route route, bool ipv6, u16 most) const {
+  const u16 fits = route_mss(route, ipv6);
+  return most == 0 ? fits : std::min(fits, std::max(most, min_mss));
 }
 
 // RFC 6528: a clock (64 ns a step, as Linux) plus a keyed hash of the 4-tuple. Its other half
 // offsets the timestamps (RFC 7323 section 7.1), so that they too go on rising over incarnations of
 // one 4-tuple.
 void TcpStack::choose_initial_sequence(Tcb& t) {
-  const u64 hash = siphash(secret_, t.key.addresses(), t.key.ports());
+  const u64 hash = siphash(secret_, address_words(t.key), t.key.ports());
   t.timestamp_offset = static_cast<u32>(hash >> 32);
   start_sequence(t, {static_cast<u32>(hash) + static_cast<u32>(now_.ns >> 6)});
 }
@@ -95,8 +96,10 @@ Result<TcbId> TcpStack::connect(const ConnectOptions& o) {
   set_now(latest_);
   if (o.local.port.value == 0 || o.remote.port.value == 0)
     return Error::of(EADDRNOTAVAIL, "connect: port 0");
-  if (!is_local(o.local.address, o.route)) return Error::of(EADDRNOTAVAIL, "connect: local");
-  if (o.route.is_uplink() ? !next_hop(o.remote.address) : !is_local(o.remote.address, o.route))
+  if (!is_local(o.local.address, o.route) ||
+      o.local.address.is_ipv6() != o.remote.address.is_ipv6())
+    return Error::of(EADDRNOTAVAIL, "connect: local");
+  if (o.route.is_uplink() ? !has_route(o.remote.address) : !is_local(o.remote.address, o.route))
     return Error::of(ENETUNREACH, "connect");
   const FlowKey key = FlowKey::of(o.local, o.remote);
   const u32 hash = table_.hash(key);

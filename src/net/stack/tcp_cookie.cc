@@ -20,8 +20,8 @@ constexpr u32 offer_bits = 6;
 constexpr u32 offer_mask = (1u << offer_bits) - 1;
 constexpr u32 no_scale = 15, offer_sack = 1u << 4, offer_ecn = 1u << 5;
 
-u32 cookie_hash(HashKey key, const FlowKey& flow, u64 minute) {
-  return static_cast<u32>(siphash(key, flow.addresses(), flow.ports() | minute << 32));
+u32 cookie_hash(HashKey key, u64 addresses, const FlowKey& flow, u64 minute) {
+  return static_cast<u32>(siphash(key, addresses, flow.ports() | minute << 32));
 }
 
 }  // namespace
@@ -29,14 +29,16 @@ u32 cookie_hash(HashKey key, const FlowKey& flow, u64 minute) {
 // The SYN queue is full: an answer that leaves nothing behind here.
 void TcpStack::send_cookie(const Listener& l, const FlowKey& key, const TcpSegment& syn,
                            Route route) {
-  const u16 advertised = own_mss(route, l.max_segment_bytes);
+  const u16 advertised = own_mss(route, key.remote().address.is_ipv6(), l.max_segment_bytes);
   const u16 peer_mss = syn.mss == 0 ? segment_sizes[0] : syn.mss;
   u32 size = 0;
   while (size + 1 < segment_sizes.size() && segment_sizes[size + 1] <= peer_mss) ++size;
   const u32 minute = cookie_minute();
   const u32 sequence =
-      cookie_hash(secret_, key, cookie_domain) + syn.sequence.value + (minute << 24) +
-      ((cookie_hash(secret_, key, cookie_domain + 1 + minute) + size) & hidden_mask);
+      cookie_hash(secret_, address_words(key), key, cookie_domain) + syn.sequence.value +
+      (minute << 24) +
+      ((cookie_hash(secret_, address_words(key), key, cookie_domain + 1 + minute) + size) &
+       hidden_mask);
   const bool ecn = options_.ecn != Ecn::off && syn.has(tcp_ece) && syn.has(tcp_cwr);
   u32 stamp = 0;
   if (syn.has_timestamps) {
@@ -44,7 +46,7 @@ void TcpStack::send_cookie(const Listener& l, const FlowKey& key, const TcpSegme
                       (syn.sack_permitted ? offer_sack : 0) | (ecn ? offer_ecn : 0);
     stamp = (now_ms_ & ~offer_mask) | offer;
     if (stamp > now_ms_) stamp -= offer_mask + 1;  // never ahead of what the connection will send
-    stamp += static_cast<u32>(siphash(secret_, key.addresses(), key.ports()) >> 32);
+    stamp += static_cast<u32>(siphash(secret_, address_words(key), key.ports()) >> 32);
   }
   const bool scaling = syn.has_timestamps && syn.has_window_scale;
   SynOptions options;
@@ -77,12 +79,14 @@ std::optional<TcpSegment> TcpStack::check_cookie(const FlowKey& key, const TcpSe
     return std::nullopt;
   TcpSegment syn;
   syn.sequence = s.sequence - 1;
-  const u32 hidden =
-      s.acknowledgment.value - 1 - syn.sequence.value - cookie_hash(secret_, key, cookie_domain);
+  const u32 hidden = s.acknowledgment.value - 1 - syn.sequence.value -
+                     cookie_hash(secret_, address_words(key), key, cookie_domain);
   // The minute's low byte; this one and the one before are good.
   const u32 age = (cookie_minute() - (hidden >> 24)) & 0xff;
   const u32 minute = cookie_minute() - age;
-  const u32 size = (hidden - cookie_hash(secret_, key, cookie_domain + 1 + minute)) & hidden_mask;
+  const u32 size =
+      (hidden - cookie_hash(secret_, address_words(key), key, cookie_domain + 1 + minute)) &
+      hidden_mask;
   if (age > 1 || size >= segment_sizes.size()) {
     ++counters_.cookies_failed;
     return std::nullopt;
@@ -92,7 +96,7 @@ std::optional<TcpSegment> TcpStack::check_cookie(const FlowKey& key, const TcpSe
   syn.mss = segment_sizes[size];
   syn.window = s.window;
   if (s.has_timestamps) {
-    const u32 offset = static_cast<u32>(siphash(secret_, key.addresses(), key.ports()) >> 32);
+    const u32 offset = static_cast<u32>(siphash(secret_, address_words(key), key.ports()) >> 32);
     const u32 offer = (s.timestamp_echo - offset) & offer_mask;
     syn.has_timestamps = true;
     syn.timestamp_value = s.timestamp_value;
@@ -114,7 +118,7 @@ void TcpStack::open_by_cookie(u32 slot, const FlowKey& key, const TcpSegment& sy
     ++counters_.accept_overflows;  // as in Linux the client believes in it until it sends
     return;
   }
-  t->timestamp_offset = static_cast<u32>(siphash(secret_, key.addresses(), key.ports()) >> 32);
+  t->timestamp_offset = static_cast<u32>(siphash(secret_, address_words(key), key.ports()) >> 32);
   start_sequence(*t, ack.acknowledgment - 1);
   take_syn(*t, slot, syn);
   t->send_next = t->send_max = ack.acknowledgment;

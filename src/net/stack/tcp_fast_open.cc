@@ -20,7 +20,7 @@ constexpr u32 options_beside = sizeof(TcpSynOptions) + sizeof(TcpTimestampsOptio
 }  // namespace
 
 u64 TcpStack::fast_open_value(const FlowKey& key, u64 period) const {
-  return siphash(secret_, key.addresses(), value_domain | period);
+  return siphash(secret_, address_words(key), value_domain | period);
 }
 
 // A SYN with the option for a listener that takes early data; its connection is

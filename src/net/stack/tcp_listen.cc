@@ -18,7 +18,8 @@ constexpr u32 min_syn_queue = 128;
 
 Result<ListenerId> TcpStack::listen(Endpoint local, u32 backlog) {
   if (local.port.value == 0) return Error::of(EINVAL, "listen: port 0");
-  if (!local.address.is_any() && local.address != options_.address && !local.address.is_loopback())
+  if (!local.address.is_any() && local.address != options_.address &&
+      !local.address.is_loopback() && !names_.is_own(local.address))
     return Error::of(EADDRNOTAVAIL, "listen: not an address of this cob");
   const u16 first = listener_of_port_[local.port.value];
   for (u32 s = first == 0 ? no_slot : first - 1u; s != no_slot; s = listeners_[s].next_same_port) {

@@ -150,8 +150,9 @@ void TcpStack::negotiate(Tcb& t, const TcpSegment& syn) {
   u32 mss = std::min<u32>(peer_mss, cold.advertised_mss);
   if (t.route.is_uplink())
     if (const u16 mtu = path_mtu_.find({t.key.remote_address}, now_ms_); mtu != 0) {
-      if (mtu - 40u < mss) note_lowered(t, mss - options);
-      mss = std::min(mss, mtu - 40u);
+      const u32 headers = ip_header_bytes(t.key.remote().address.is_ipv6()) + sizeof(TcpHeader);
+      if (mtu - headers < mss) note_lowered(t, mss - options);
+      mss = std::min(mss, mtu - headers);
     }
   t.mss = static_cast<u16>(mss - options);
   t.send_window = t.send_window_max = syn.window;

@@ -32,7 +32,10 @@ bool TcpStack::transmit(const SegmentFields& f, Tcb* payload_of, u32 payload_off
                          : sack_permitted_alone_due ? u32{sizeof(Be32)}
                                                     : 0;
   const u32 option_bytes = syn_bytes + timestamp_bytes + sack_bytes;
-  const u32 header_bytes = u32{sizeof(Headers)} + option_bytes;
+  const bool ipv6 = Ipv4Address{f.key.remote_address}.is_ipv6();
+  const u32 fixed_bytes =
+      u32{sizeof(Headers)} + (ipv6 ? u32{sizeof(Ipv6Header) - sizeof(Ipv4Header)} : 0);
+  const u32 header_bytes = fixed_bytes + option_bytes;
   OutgoingFrame out =
       open_frame(f.route, {f.key.remote_address}, header_bytes + payload_bytes, f.tcb);
   if (out.bytes.empty()) return false;
@@ -54,7 +57,7 @@ bool TcpStack::transmit(const SegmentFields& f, Tcb* payload_of, u32 payload_off
                     .window = f.window,
                     .checksum = {},
                     .urgent_pointer = u16{0}}};
-  std::byte* at = out.bytes.data() + sizeof h;
+  std::byte* at = out.bytes.data() + fixed_bytes;
   if (f.syn_options != nullptr) {
     std::memcpy(at, &f.syn_options->fixed, sizeof(TcpSynOptions));
     at += sizeof(TcpSynOptions);
@@ -81,16 +84,44 @@ bool TcpStack::transmit(const SegmentFields& f, Tcb* payload_of, u32 payload_off
   if (payload_bytes > 0)
     layer_.read_send_buffer(payload_of->id, payload_of->cookie, payload_offset,
                             {at, payload_bytes});
+  if (ipv6) [[unlikely]] {
+    finish_ipv6(f, h.tcp, tcp_bytes, out);
+  } else {
+    if (out.checksums) {
+      u64 sum = checksum_pseudo_header({f.key.local_address}, {f.key.remote_address},
+                                       ip_protocol_tcp, static_cast<u16>(tcp_bytes));
+      sum = checksum_add(sum, std::as_bytes(std::span(&h.tcp, 1)));
+      h.tcp.checksum.as_it_lies = checksum_fold(checksum_add(sum, out.bytes.subspan(sizeof h)));
+    }
+    std::memcpy(out.bytes.data(), &h, sizeof h);
+  }
+  send_frame(out);
+  ++counters_.segments_out;
+  return true;
+}
+
+// The headers of a segment whose options and payload are in place.
+void TcpStack::finish_ipv6(const SegmentFields& f, TcpHeader& tcp, u32 tcp_bytes,
+                           const OutgoingFrame& out) {
+  struct HeadersIpv6 {
+    EthernetHeader ethernet;
+    Ipv6Header ip;
+    TcpHeader tcp;
+  } h{.ethernet = {out.destination, options_.mac, ethernet_type_ipv6},
+      .ip = emit_ipv6({.source = names_.address({f.key.local_address}),
+                       .destination = names_.address({f.key.remote_address}),
+                       .protocol = ip_protocol_tcp,
+                       .payload_bytes = static_cast<u16>(tcp_bytes),
+                       .hop_limit = ipv6_.hop_limit(),
+                       .traffic_class = f.ecn}),
+      .tcp = tcp};
+  static_assert(sizeof h == sizeof(Headers) + sizeof(Ipv6Header) - sizeof(Ipv4Header));
   if (out.checksums) {
-    u64 sum = checksum_pseudo_header({f.key.local_address}, {f.key.remote_address}, ip_protocol_tcp,
-                                     static_cast<u16>(tcp_bytes));
+    u64 sum = checksum_pseudo_header(h.ip.source, h.ip.destination, ip_protocol_tcp, tcp_bytes);
     sum = checksum_add(sum, std::as_bytes(std::span(&h.tcp, 1)));
     h.tcp.checksum.as_it_lies = checksum_fold(checksum_add(sum, out.bytes.subspan(sizeof h)));
   }
   std::memcpy(out.bytes.data(), &h, sizeof h);
-  send_frame(out);
-  ++counters_.segments_out;
-  return true;
 }
 
 // The blocks of the next ACK (RFC 2018 section 4), behind the duplicate it is to report, if any

@@ -10,10 +10,13 @@
 #include <optional>
 #include <vector>
 
+#include "net/stack/address_names.h"
 #include "net/stack/arp.h"
 #include "net/stack/fast_open_cache.h"
 #include "net/stack/fragments.h"
+#include "net/stack/ipv6_interface.h"
 #include "net/stack/keyed_hash.h"
+#include "net/stack/neighbours.h"
 #include "net/stack/path_mtu.h"
 #include "net/stack/reassembly.h"
 #include "net/stack/sack_scoreboard.h"
@@ -23,9 +26,14 @@
 #include "net/stack/timer_wheel.h"
 #include "net/stack/udp.h"
 #include "net/wire/icmp.h"
+#include "net/wire/icmpv6.h"
 #include "net/wire/tcp.h"
 
 namespace cob::net {
+
+constexpr u32 ip_header_bytes(bool ipv6) {
+  return ipv6 ? u32{sizeof(Ipv6Header)} : u32{sizeof(Ipv4Header)};
+}
 
 struct Listener {
   Endpoint local;
@@ -98,8 +106,18 @@ class TcpStack final : public Stack {
   std::size_t list_time_wait(u32& cursor, u32 places, std::span<TimeWaitInfo> out) const override;
   std::size_t list_neighbours(u32& cursor, u32 places, std::span<NeighbourInfo> out) const override;
 
+  AddressNames& names() override { return names_; }
+  const AddressNames& names() const override { return names_; }
+  bool is_own_ipv6(Ipv4Address name) const override { return names_.is_own(name); }
+  Ipv4Address ipv6_source_for(Ipv4Address remote) const override;
+  bool reaches_ipv6(Ipv4Address remote) const override;
+  OwnAddress own_address(u32 place) const override;
+  u32 own_addresses_version() const override { return own_version_; }
+  std::size_t list_ipv6_routes(std::span<Ipv6RouteInfo> out) const override;
+
  private:
   TcbInfo describe(const Tcb& t) const;
+  std::optional<NeighbourInfo> neighbour_at(u32 place) const;
 
   // ip.cc: frames in and out.
   struct OutgoingFrame {
@@ -114,7 +132,7 @@ class TcpStack final : public Stack {
   bool is_broadcast(Ipv4Address address) const;
   void on_arp(std::span<const std::byte> packet);
   void on_icmp(const Ipv4Packet& packet, Route from);
-  void on_icmp_error(const Ipv4Packet& packet, Route from);
+  void on_icmp_error(const IcmpError& error, Route from);
   void on_packet_too_big(Tcb& t, const IcmpError& error);
   void note_lowered(const Tcb& t, u32 full_mss);
   void raise_segments();
@@ -123,7 +141,19 @@ class TcpStack final : public Stack {
   std::optional<Ipv4Address> next_hop(Ipv4Address destination) const;
   OutgoingFrame open_frame(Route to, Ipv4Address destination, std::size_t bytes, TcbId tcb);
   void send_frame(const OutgoingFrame& frame);
-  u16 route_mss(Route route) const;
+  bool has_route(Ipv4Address destination) const {
+    return destination.is_ipv6() ? reaches_ipv6(destination) : next_hop(destination).has_value();
+  }
+  void send_parked(std::span<std::byte> frame);
+  void on_unreachable(TcbId tcb);
+  u16 route_mss(Route route, bool ipv6) const;
+  // What keyed hashes take of a flow's addresses, of whichever family.
+  u64 address_words(const FlowKey& key) const {
+    if (!key.remote().address.is_ipv6()) [[likely]]
+      return key.addresses();
+    return siphash(secret_, names_.word(key.local().address), names_.word(key.remote().address));
+  }
+  bool refusal_allowed(Route from);
   u32 segmented_payload(const Tcb& t) const;
   bool hand_on(const FlowKey& key, bool opens);
   bool hand_on_opening(const FlowKey& key);
@@ -134,6 +164,33 @@ class TcpStack final : public Stack {
   u16 next_identification();
   Result<void> send_fragments(const UdpSend& send, std::span<const UdpPiece> pieces,
                               std::size_t payload_bytes, std::size_t mtu);
+  // ipv6.cc
+  void on_ipv6(std::span<const std::byte> bytes, const MacAddress& destination, Route from,
+               bool verify);
+  bool is_for_us(const Ipv6Packet& packet, Route from) const;
+  void on_upper_ipv6(const Ipv6Packet& packet, Route from, bool verify);
+  OutgoingFrame open_frame_ipv6(Ipv4Address destination, std::size_t bytes, TcbId tcb);
+  Ipv6Header ipv6_header(const Ipv6Fields& fields) const;
+  void send_packet_ipv6(const Ipv6Address& destination, Route to,
+                        std::span<const std::byte> packet);
+  void send_link_ipv6(const MacAddress& destination, std::span<const std::byte> packet);
+  void tell_source_ipv6(const Ipv6Packet& packet, std::span<const std::byte> bytes, u8 type,
+                        u8 code, u32 word, Route from);
+  void poll_ipv6();
+  void sweep_names();
+
+  // icmpv6.cc
+  void on_icmpv6(const Ipv6Packet& packet, Route from, bool verify);
+  void on_echo_ipv6(const Ipv6Packet& packet, const Icmpv6Message& message, Route from);
+  void on_icmpv6_error(const Icmpv6Message& message, Route from);
+  void on_neighbour_message(const Ipv6Packet& packet, const Icmpv6Message& message);
+  void on_solicitation(const Ipv6Packet& packet, const NeighborSolicitation& solicitation);
+  void on_advertisement(const NeighborAdvertisement& advertisement);
+  void on_router_advertisement(const Ipv6Packet& packet, const RouterAdvertisement& advertisement);
+  void solicit(const Ipv6Address& target, const MacAddress* to);
+  void detect_duplicate(const Ipv6Address& target);
+  void solicit_routers();
+  void on_own_address_gone(u32 place);
 
   // udp.cc
   bool may_refuse();
@@ -164,6 +221,8 @@ class TcpStack final : public Stack {
   };
   bool transmit(const SegmentFields& fields, Tcb* payload_of, u32 payload_offset,
                 u32 payload_bytes);
+  void finish_ipv6(const SegmentFields& fields, TcpHeader& tcp, u32 tcp_bytes,
+                   const OutgoingFrame& out);
   bool emit(Tcb& t, SequenceNumber sequence, u32 bytes, u8 flags);
   bool emit_ack(Tcb& t, const SackBlock* duplicate);
   u32 fill_sack(const Tcb& t, const SackBlock* duplicate, TcpSackOption& option) const;
@@ -283,7 +342,7 @@ class TcpStack final : public Stack {
 
   // tcp_connection.cc: birth and death.
   Tcb* create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes);
-  u16 own_mss(Route route, u16 most) const;
+  u16 own_mss(Route route, bool ipv6, u16 most) const;
   void choose_initial_sequence(Tcb& t);
   void start_sequence(Tcb& t, SequenceNumber initial);
   void forget(Tcb& t);
@@ -323,12 +382,16 @@ class TcpStack final : public Stack {
   u64 now_tick_ = 0;  // now_ms_ before truncation
 
   HashKey secret_;
+  AddressNames names_;
   TcbTable table_;
   TimeWaitTable time_wait_;
   TimerWheel wheel_;
   ReassemblyPool reassembly_;
   UdpTable udp_;
   ScoreboardPool boards_;
+  Ipv6Interface ipv6_;
+  NeighbourCache neighbours_;
+  u32 own_version_ = 1;
   ArpCache arp_;
   Fragments fragments_;
   PathMtu path_mtu_;

@@ -88,6 +88,9 @@ u32 UdpTable::score(const UdpSocket& s, Endpoint local, Endpoint remote) {
 }
 
 u32 UdpTable::source_hash(Endpoint local, Endpoint remote) const {
+  const u64 ports = u64{remote.port.value} << 16 | local.port.value;
+  if (remote.address.is_ipv6())
+    return table_hash(key_, names_.word(remote.address), names_.word(local.address) ^ ports);
   return table_hash(key_, u64{remote.address.value} << 32 | remote.port.value,
                     u64{local.address.value} << 32 | local.port.value);
 }
@@ -166,21 +169,26 @@ Result<void> TcpStack::udp_send(const UdpSend& send, std::span<const UdpPiece> p
     UdpHeader udp;
   };
   static_assert(sizeof(Headers) == 42);
+  const bool ipv6 = send.remote.address.is_ipv6();
+  const std::size_t header_bytes =
+      sizeof(Headers) + (ipv6 ? sizeof(Ipv6Header) - sizeof(Ipv4Header) : 0);
   std::size_t payload_bytes = 0;
   for (const UdpPiece& piece : pieces) payload_bytes += piece.size();
   std::size_t most = device_.max_frame_bytes(send.route);
   if (send.route.is_uplink())
     if (const u16 mtu = path_mtu_.find(send.remote.address, now_ms_))
       most = std::min(most, sizeof(EthernetHeader) + mtu);
-  const bool fits = sizeof(Headers) + payload_bytes <= most;
-  if (payload_bytes > max_udp_payload || (!fits && send.whole))
+  if (ipv6 && send.route.is_uplink() && ipv6_.mtu() != 0)
+    most = std::min(most, sizeof(EthernetHeader) + ipv6_.mtu());
+  const bool fits = header_bytes + payload_bytes <= most;
+  if (payload_bytes > max_udp_payload || (!fits && (send.whole || ipv6)))
     return Error::of(EMSGSIZE, "a datagram longer than a frame of its route");
-  if (send.route.is_uplink() && !next_hop(send.remote.address))
+  if (send.route.is_uplink() && !has_route(send.remote.address))
     return Error::of(ENETUNREACH, "no route for a datagram");
   if (!fits) [[unlikely]]
     return send_fragments(send, pieces, payload_bytes, most - sizeof(EthernetHeader));
   const OutgoingFrame out =
-      open_frame(send.route, send.remote.address, sizeof(Headers) + payload_bytes, no_tcb);
+      open_frame(send.route, send.remote.address, header_bytes + payload_bytes, no_tcb);
   if (out.bytes.empty()) {
     ++counters_.datagrams_dropped_out;
     return {};
@@ -200,15 +208,35 @@ Result<void> TcpStack::udp_send(const UdpSend& send, std::span<const UdpPiece> p
                     .destination_port = send.remote.port.value,
                     .length = udp_bytes,
                     .checksum = {}}};
-  std::byte* at = out.bytes.data() + sizeof h;
+  std::byte* at = out.bytes.data() + header_bytes;
   for (const UdpPiece& piece : pieces) {
     copy_once(at, piece.data(), piece.size());
     at += piece.size();
   }
-  if (out.checksums)
-    h.udp.checksum =
-        udp_checksum(send.local.address, send.remote.address, h.udp, out.bytes.subspan(sizeof h));
-  std::memcpy(out.bytes.data(), &h, sizeof h);
+  if (ipv6) {
+    struct HeadersIpv6 {
+      EthernetHeader ethernet;
+      Ipv6Header ip;
+      UdpHeader udp;
+    } six{.ethernet = {out.destination, options_.mac, ethernet_type_ipv6},
+          .ip = emit_ipv6({.source = names_.address(send.local.address),
+                           .destination = names_.address(send.remote.address),
+                           .protocol = ip_protocol_udp,
+                           .payload_bytes = udp_bytes,
+                           .hop_limit = send.time_to_live,
+                           .traffic_class = send.type_of_service}),
+          .udp = h.udp};
+    if (out.checksums)
+      six.udp.checksum = udp_checksum(
+          checksum_pseudo_header(six.ip.source, six.ip.destination, ip_protocol_udp, udp_bytes),
+          six.udp, out.bytes.subspan(sizeof six));
+    std::memcpy(out.bytes.data(), &six, sizeof six);
+  } else {
+    if (out.checksums)
+      h.udp.checksum =
+          udp_checksum(send.local.address, send.remote.address, h.udp, out.bytes.subspan(sizeof h));
+    std::memcpy(out.bytes.data(), &h, sizeof h);
+  }
   send_frame(out);
   ++counters_.datagrams_out;
   return {};
@@ -260,9 +288,18 @@ bool TcpStack::may_refuse() {
 // Destination unreachable, port: RFC 1122 section 4.1.3.1; quotes header and 64 bits (RFC 792).
 // Through the uplink not more than refusals_a_second, so that a scan costs little (RFC 1812 section
 // 4.3.2.8).
+bool TcpStack::refusal_allowed(Route from) { return !from.is_uplink() || may_refuse(); }
+
 void TcpStack::refuse_datagram(const Ipv4Packet& packet, Route from, Port source_port) {
   if (source_port.value == 0) return;
-  if (from.is_uplink() && !may_refuse()) return;
+  if (packet.source.is_ipv6()) {
+    const auto ip = frame_.subspan(sizeof(EthernetHeader));
+    Ipv6Packet six;
+    if (parse_ipv6(ip, six) == Ipv6Verdict::good)
+      tell_source_ipv6(six, ip, icmpv6_unreachable, icmpv6_code_port, 0, from);
+    return;
+  }
+  if (!refusal_allowed(from)) return;
   struct Quote {
     IcmpHeader icmp;
     Ipv4Header ip;
@@ -300,7 +337,9 @@ void TcpStack::on_datagram_refused(const IcmpError& e, Route from) {
   if (socket == nullptr) return;
   if (e.type == icmp_unreachable && e.code == icmp_code_fragmentation_needed) {
     if (!from.is_uplink() || e.packet_bytes <= e.next_hop_mtu) return;
-    path_mtu_.learn(e.remote.address, PathMtu::told(e.next_hop_mtu, e.packet_bytes), now_ms_);
+    const u16 mtu =
+        e.remote.address.is_ipv6() ? e.next_hop_mtu : PathMtu::told(e.next_hop_mtu, e.packet_bytes);
+    path_mtu_.learn(e.remote.address, mtu, now_ms_);
     return layer_.on_datagram_error(socket->cookie, EMSGSIZE);
   }
   const auto [error, fatal] = icmp_meaning(e);

@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "net/stack/address_names.h"
 #include "net/stack/keyed_hash.h"
 #include "net/stack/lazy_array.h"
 #include "net/stack/stack.h"
@@ -26,7 +27,9 @@ struct UdpSocket {
 
 class UdpTable {
  public:
-  explicit UdpTable(HashKey key) : first_of_port_(65'536), key_(key) {}
+  // `names` outlives this.
+  UdpTable(HashKey key, const AddressNames& names)
+      : first_of_port_(65'536), key_(key), names_(names) {}
 
   // ENOBUFS: max_sockets, or max_on_port on this port.
   Result<UdpId> open(Endpoint local, bool reuse_port, u64 cookie);
@@ -43,6 +46,12 @@ class UdpTable {
   void each_of_group(Endpoint group, Endpoint remote, bool broadcast, F f) const;
   bool in_use(Port port) const { return first_of_port_[port.value] != 0; }
   u32 size() const { return used_; }
+  // For f(const UdpSocket&) of each.
+  template <typename F>
+  void for_each(F f) const {
+    for (const UdpSocket& s : sockets_)
+      if (s.open) f(s);
+  }
 
   static constexpr u32 max_sockets = 262'144;
   // A datagram looks at each socket of its port.
@@ -56,6 +65,7 @@ class UdpTable {
   std::vector<u32> free_;
   LazyArray<u32> first_of_port_;  // slot + 1
   HashKey key_;
+  const AddressNames& names_;
   u32 used_ = 0;
 };
 

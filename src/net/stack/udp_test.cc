@@ -41,6 +41,7 @@ class Udp : public Script {
     std::memcpy(out.data() + 14, &ip, 20);
     std::memcpy(out.data() + 34, &udp, 8);
     std::ranges::copy(payload, out.begin() + 42);
+    if (to.address.is_ipv6() && from.address.is_ipv6()) return as_ipv6(out, stack->names());
     return out;
   }
   void arrives(const std::vector<std::byte>& bytes) {
@@ -61,11 +62,11 @@ class Udp : public Script {
     EXPECT_TRUE(layer.datagrams.empty());
     layer.datagrams.clear();
   }
-  // The oldest frame that left, as an IPv4 packet with its checksums verified.
+  // The oldest frame that left, as an IPv4 packet between names, with its checksums verified.
   std::vector<std::byte> left;
   Ipv4Packet sent() {
     VERIFY(!device.frames.empty());
-    left = std::move(device.frames.front());
+    left = as_ipv4(device.frames.front(), stack->names());
     device.frames.pop_front();
     Ipv4Packet packet;
     VERIFY(parse_ipv4(std::span(left).subspan(14), true, packet) == Ipv4Verdict::good);

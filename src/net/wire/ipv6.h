@@ -23,6 +23,25 @@ struct Ipv6Address {
   }
   constexpr bool is_multicast() const { return bytes[0] == 0xff; }
   constexpr bool is_link_local() const { return bytes[0] == 0xfe && (bytes[1] & 0xc0) == 0x80; }
+  // ::ffff:a.b.c.d, section 2.5.5.2; `ipv4` in host byte order.
+  constexpr bool is_mapped() const {
+    for (std::size_t i = 0; i < 12; ++i)
+      if (bytes[i] != (i < 10 ? 0 : 0xff)) return false;
+    return true;
+  }
+  static constexpr Ipv6Address mapped(u32 ipv4) {
+    return {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, static_cast<u8>(ipv4 >> 24),
+             static_cast<u8>(ipv4 >> 16), static_cast<u8>(ipv4 >> 8), static_cast<u8>(ipv4)}};
+  }
+  // The first `bits` of both are the same.
+  constexpr bool shares_prefix(const Ipv6Address& other, u32 bits) const {
+    for (u32 i = 0; i < 16 && 8 * i < bits; ++i) {
+      const u32 left = bits - 8 * i;
+      const u32 mask = left >= 8 ? 0xffu : 0xffu << (8 - left);
+      if (((bytes[i] ^ other.bytes[i]) & mask) != 0) return false;
+    }
+    return true;
+  }
   // ff02::1:ffXX:XXXX, section 2.7.1.
   constexpr Ipv6Address solicited_node() const {
     return {{0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, bytes[13], bytes[14], bytes[15]}};

@@ -27,8 +27,14 @@ UdpVerdict parse_udp(const Ipv4Packet& packet, bool verify_checksum, UdpDatagram
 
 RawChecksum udp_checksum(Ipv4Address source, Ipv4Address destination, const UdpHeader& header,
                          std::span<const std::byte> payload) {
-  u64 sum = checksum_pseudo_header(source, destination, ip_protocol_udp, header.length.get());
-  sum = checksum_add(sum, std::as_bytes(std::span(&header, 1)));
+  return udp_checksum(
+      checksum_pseudo_header(source, destination, ip_protocol_udp, header.length.get()), header,
+      payload);
+}
+
+RawChecksum udp_checksum(u64 pseudo_header, const UdpHeader& header,
+                         std::span<const std::byte> payload) {
+  const u64 sum = checksum_add(pseudo_header, std::as_bytes(std::span(&header, 1)));
   const u16 folded = checksum_fold(checksum_add(sum, payload));
   return {folded == 0 ? u16{0xffff} : folded};
 }

@@ -43,5 +43,8 @@ UdpVerdict parse_udp(const Ipv4Packet& packet, bool verify_checksum, UdpDatagram
 // wire: never 0 (RFC 768: "if the computed checksum is zero, it is transmitted as all ones").
 RawChecksum udp_checksum(Ipv4Address source, Ipv4Address destination, const UdpHeader& header,
                          std::span<const std::byte> payload);
+// `pseudo_header`: its partial sum, of either family.
+RawChecksum udp_checksum(u64 pseudo_header, const UdpHeader& header,
+                         std::span<const std::byte> payload);
 
 }  // namespace cob::net

@@ -1,0 +1,259 @@
+// Addresses, routers and prefixes. See ipv6_interface.h; RFC 4862 section 5, RFC 4861 section 6.3.
+// Owned by the Stack.
+#include "net/stack/ipv6_interface.h"
+
+#include <algorithm>
+
+namespace cob::net {
+namespace {
+
+constexpr u64 two_hours_ms = 7'200'000;
+constexpr u32 link_local_place = 0, configured_place = 1, first_automatic_place = 2;
+constexpr u32 infinite_s = 0xffff'ffff;
+
+u64 after(u64 now_ms, u32 seconds) {
+  return seconds == infinite_s ? Ipv6Interface::forever : now_ms + u64{seconds} * 1'000;
+}
+
+u32 common_bits(const Ipv6Address& a, const Ipv6Address& b) {
+  u32 bits = 0;
+  while (bits < 128 && a.shares_prefix(b, bits + 1)) ++bits;
+  return bits;
+}
+
+}  // namespace
+
+Ipv6Interface::Ipv6Interface(const Ipv6Options& options, const MacAddress& mac, AddressNames& names,
+                             Actions actions)
+    : options_(options), mac_(mac), names_(names), actions_(std::move(actions)) {
+  // Known from the beginning, so that programs can bind to it.
+  if (options_.on && options_.prefix_bits != 0) {
+    addresses_[configured_place] = {.address = options_.address,
+                                    .prefix_bits = options_.prefix_bits,
+                                    .state = State::preferred};
+    names_.set_own(configured_place, options_.address);
+  }
+}
+
+// RFC 4291 appendix A.
+Ipv6Address Ipv6Interface::from_prefix(const Ipv6Address& prefix) const {
+  Ipv6Address out = Ipv6Address::link_local(mac_);
+  std::copy_n(prefix.bytes.begin(), 8, out.bytes.begin());
+  return out;
+}
+
+void Ipv6Interface::start(bool link, u64 now_ms) {
+  started_ = true;
+  link_ = link;
+  if (!options_.on || !link) return;
+  if (options_.link_local) add(Ipv6Address::link_local(mac_), 64, false, forever, forever, now_ms);
+  Address& configured = addresses_[configured_place];
+  if (configured.state != State::free) {
+    configured.state = State::tentative;
+    configured.decided_ms = now_ms + retransmit_ms;
+    actions_.detect_duplicate(configured.address);
+  }
+  if (options_.gateway.is_any()) solicit_at_ms_ = now_ms + retransmit_ms;
+  find_deadline();
+}
+
+void Ipv6Interface::add(const Ipv6Address& address, u8 prefix_bits, bool automatic,
+                        u64 valid_until_ms, u64 preferred_until_ms, u64 now_ms) {
+  u32 place = automatic ? first_automatic_place : link_local_place;
+  while (automatic && place < max_own_addresses && addresses_[place].state != State::free) ++place;
+  if (place == max_own_addresses) return;
+  addresses_[place] = {.address = address,
+                       .prefix_bits = prefix_bits,
+                       .state = State::tentative,
+                       .automatic = automatic,
+                       .decided_ms = now_ms + retransmit_ms,
+                       .preferred_until_ms = preferred_until_ms,
+                       .valid_until_ms = valid_until_ms};
+  names_.set_own(place, address);
+  actions_.detect_duplicate(address);
+}
+
+void Ipv6Interface::remove(u32 place) {
+  addresses_[place] = {};
+  names_.clear_own(place);
+  actions_.gone(place);
+}
+
+void Ipv6Interface::poll(u64 now_ms) {
+  if (now_ms < next_deadline_ms_) return;
+  for (Address& a : addresses_)
+    if (a.state == State::tentative && now_ms >= a.decided_ms) a.state = State::preferred;
+  if (now_ms >= solicit_at_ms_) {
+    actions_.solicit_routers();
+    solicit_at_ms_ =
+        ++solicitations_ < max_router_solicitations ? now_ms + router_solicitation_ms : forever;
+  }
+  expire(now_ms);
+  find_deadline();
+}
+
+void Ipv6Interface::expire(u64 now_ms) {
+  for (u32 place = 0; place < max_own_addresses; ++place) {
+    Address& a = addresses_[place];
+    if (a.state == State::free) continue;
+    if (now_ms >= a.valid_until_ms) {
+      remove(place);
+    } else if (a.state == State::preferred && now_ms >= a.preferred_until_ms) {
+      a.state = State::deprecated;
+    }
+  }
+  for (Router& r : routers_)
+    if (now_ms >= r.until_ms) r = {};
+  for (Prefix& p : prefixes_)
+    if (now_ms >= p.until_ms) p = {};
+}
+
+void Ipv6Interface::find_deadline() {
+  next_deadline_ms_ = solicit_at_ms_;
+  const auto at = [this](u64 ms) { next_deadline_ms_ = std::min(next_deadline_ms_, ms); };
+  for (const Address& a : addresses_) {
+    if (a.state == State::free) continue;
+    at(a.valid_until_ms);
+    if (a.state == State::preferred) at(a.preferred_until_ms);
+    if (a.state == State::tentative) at(a.decided_ms);
+  }
+  for (const Router& r : routers_)
+    if (!r.address.is_any()) at(r.until_ms);
+  for (const Prefix& p : prefixes_)
+    if (p.bits != 0) at(p.until_ms);
+}
+
+std::optional<u32> Ipv6Interface::place_of(const Ipv6Address& address) const {
+  for (u32 place = 0; place < max_own_addresses; ++place)
+    if (addresses_[place].state != State::free && addresses_[place].address == address)
+      return place;
+  return std::nullopt;
+}
+
+bool Ipv6Interface::is_tentative(const Ipv6Address& address) const {
+  const auto place = place_of(address);
+  return place && addresses_[*place].state == State::tentative;
+}
+
+bool Ipv6Interface::listens_to(const Ipv6Address& group) const {
+  if (group == ipv6_all_nodes) return true;
+  return std::ranges::any_of(addresses_, [&](const Address& a) {
+    return a.state != State::free && a.address.solicited_node() == group;
+  });
+}
+
+std::optional<Ipv6Address> Ipv6Interface::next_hop(const Ipv6Address& destination) const {
+  if (!options_.on || destination.is_any() || destination.is_loopback() ||
+      destination.is_multicast() || destination.is_mapped())
+    return std::nullopt;
+  if (destination.is_link_local()) return destination;
+  const Address& configured = addresses_[configured_place];
+  if (configured.state != State::free &&
+      destination.shares_prefix(configured.address, configured.prefix_bits))
+    return destination;
+  for (const Prefix& p : prefixes_)
+    if (p.bits != 0 && destination.shares_prefix(p.prefix, p.bits)) return destination;
+  if (!options_.gateway.is_any()) return options_.gateway;
+  for (const Router& r : routers_)
+    if (!r.address.is_any()) return r.address;
+  return std::nullopt;
+}
+
+std::optional<Ipv6Address> Ipv6Interface::source_for(const Ipv6Address& destination) const {
+  const Address* best = nullptr;
+  const auto score = [&](const Address& a) {
+    const bool scope = a.address.is_link_local() == destination.is_link_local();
+    const bool fresh = a.state != State::deprecated;
+    return (scope ? 1'024u : 0u) + (fresh ? 512u : 0u) + common_bits(a.address, destination);
+  };
+  for (const Address& a : addresses_) {
+    if (a.state == State::free) continue;
+    // What a router passes on needs a source that does not end with the link.
+    if (a.address.is_link_local() && !destination.is_link_local()) continue;
+    if (best == nullptr || score(a) > score(*best)) best = &a;
+  }
+  return best == nullptr ? std::nullopt : std::optional(best->address);
+}
+
+std::optional<Ipv6Address> Ipv6Interface::settled_source() const {
+  for (const Address& a : addresses_)
+    if (a.state == State::preferred || a.state == State::deprecated) return a.address;
+  return std::nullopt;
+}
+
+// RFC 4862 section 5.4.4 and 5.4.5. One that is in use stays: whoever answers for it is wrong.
+void Ipv6Interface::on_conflict(const Ipv6Address& address, u64 now_ms) {
+  const auto place = place_of(address);
+  if (!place || addresses_[*place].state != State::tentative) return;
+  remove(*place);
+  poll(now_ms);
+  find_deadline();
+}
+
+void Ipv6Interface::on_router(const Ipv6Address& router, const RouterAdvertisement& ra,
+                              u64 now_ms) {
+  if (!started_ || !link_) return;
+  if (ra.hop_limit != 0) hop_limit_ = ra.hop_limit;
+  if (ra.mtu >= least_mtu && ra.mtu <= 0xffff) mtu_ = static_cast<u16>(ra.mtu);
+  auto known = std::ranges::find(routers_, router, &Router::address);
+  if (known == routers_.end() && ra.lifetime_s != 0)
+    known = std::ranges::find(routers_, Ipv6Address{}, &Router::address);
+  if (known != routers_.end()) {
+    *known = ra.lifetime_s == 0 ? Router{} : Router{router, after(now_ms, ra.lifetime_s)};
+  }
+  if (ra.lifetime_s != 0) solicit_at_ms_ = forever;  // RFC 4861 section 6.3.7
+  for (u32 i = 0; i < ra.prefixes; ++i) {
+    if (ra.prefix[i].on_link) take_prefix(ra.prefix[i], now_ms);
+    if (ra.prefix[i].autonomous && options_.autoconfigure) take_autonomous(ra.prefix[i], now_ms);
+  }
+  expire(now_ms);
+  find_deadline();
+}
+
+// RFC 4861 section 6.3.4.
+void Ipv6Interface::take_prefix(const PrefixInformation& p, u64 now_ms) {
+  if (p.prefix_bits == 0) return;
+  auto known = std::ranges::find_if(prefixes_, [&](const Prefix& o) {
+    return o.bits == p.prefix_bits && o.prefix.shares_prefix(p.prefix, p.prefix_bits);
+  });
+  if (known == prefixes_.end()) {
+    if (p.valid_s == 0) return;
+    known = std::ranges::find(prefixes_, u8{0}, &Prefix::bits);
+    if (known == prefixes_.end()) return;
+  }
+  *known = {p.prefix, p.prefix_bits, after(now_ms, p.valid_s)};
+}
+
+// RFC 4862 section 5.5.3.
+void Ipv6Interface::take_autonomous(const PrefixInformation& p, u64 now_ms) {
+  if (p.prefix_bits != 64) return;  // prefix and identifier must make 128 bits
+  const u64 valid = after(now_ms, p.valid_s), preferred = after(now_ms, p.preferred_s);
+  for (Address& a : addresses_) {
+    if (a.state == State::free || !a.automatic || !a.address.shares_prefix(p.prefix, 64)) continue;
+    // e): whoever forges an advertisement cannot end an address within two hours.
+    if (p.valid_s > two_hours_ms / 1'000 || valid > a.valid_until_ms) {
+      a.valid_until_ms = valid;
+    } else if (a.valid_until_ms > now_ms + two_hours_ms) {
+      a.valid_until_ms = now_ms + two_hours_ms;
+    }
+    a.preferred_until_ms = preferred;
+    if (a.state == State::deprecated && now_ms < preferred) a.state = State::preferred;
+    return;
+  }
+  if (p.valid_s == 0) return;
+  const Ipv6Address made = from_prefix(p.prefix);
+  if (!place_of(made)) add(made, 64, true, valid, preferred, now_ms);
+}
+
+std::optional<Ipv6Interface::RouterInfo> Ipv6Interface::router(u32 place) const {
+  if (place >= max_routers || routers_[place].address.is_any()) return std::nullopt;
+  return RouterInfo{routers_[place].address, routers_[place].until_ms};
+}
+
+std::optional<Ipv6Interface::PrefixInfo> Ipv6Interface::prefix(u32 place) const {
+  if (place >= max_prefixes || prefixes_[place].bits == 0) return std::nullopt;
+  const Prefix& p = prefixes_[place];
+  return PrefixInfo{p.prefix, p.bits, p.until_ms};
+}
+
+}  // namespace cob::net
