@@ -17,7 +17,7 @@ using u64 = __u64;
 using i32 = __s32;
 using i64 = __s64;
 
-inline constexpr u32 protocol_version = 6;
+inline constexpr u32 protocol_version = 7;
 inline constexpr u32 arena_magic = 0x31626f63;  // "cob1"
 
 // Capacities of an arena; all of it is virtual until touched.
@@ -110,7 +110,48 @@ enum class Op : u16 {
   relay,  // socket (a connection), for an image that cannot be attached; a[0] = 0 (a liveness
           // descriptor was sent, as for fork) or value[0] of the call before -> value[0]; a host
           // socket in the connection's place comes on that liveness socket
+  // Files of another island (docs/calls.md, "Files"). Paths and values come in send chunks, behind
+  // a FileAsk at the beginning of the first; what is told lies in receive chunks that are the
+  // program's until `free_receive`.
+  file_open,  // a[0] = bytes in the chunks, a[1..2]: at most 4 chunk ids, all full but the last ->
+              // value[0] = slot (kernel-numbered), [1] = generation, [2] = chunk with the fs Status
+  file_name,  // likewise; any NameCall -> result: bytes told; value[0..5]: chunk ids, as of
+              // receive_shared. Of both: -EXDEV with value[1] > 0: the path leads out of the share;
+              // value[0] = at most two chunk ids, value[1] = bytes of the path to go on with,
+              // value[2] = 1: it was the second path
+  file_read,  // socket; a[0] = bytes, a[1] = position; flags bit 0: there, else at the offset ->
+              // result = bytes, at most max_file_read; value[0..5] = chunk ids
+  file_write,    // socket; a[0] = bytes, a[1] = position, flags as file_read's; a[2..5]: at most 8
+                 // chunk ids (given back on the freed ring) -> result = bytes
+  file_seek,     // socket; a[0] = distance, a[1] = whence -> value[0] = offset
+  file_control,  // socket; a[0] = FileControl, a[1], a[2] -> result; value[0..5] = chunk ids
 };
+
+// What begins the chunks of file_open and file_name. Behind it: the path, the second path, the
+// value. Numbers are those of fs/protocol.h and fs/open_flags.h.
+struct FileAsk {
+  u32 directory, directory_generation;  // slot of a file of this arena that the path is behind; 0:
+                                        // the root of `share`
+  u32 second_directory, second_generation;
+  u32 share, second_share;
+  u32 call;   // NameCall
+  u32 flags;  // of open, or of the call
+  u32 mode;
+  u32 umask;
+  u32 uid, gid;  // of change_owner
+  u64 number;
+  u16 path_bytes, second_bytes;
+  u32 value_bytes;
+};
+static_assert(sizeof(FileAsk) == 64);
+enum class FileControl : u32 {
+  sync = 1,
+  data_sync,
+  allocate,      // a[1] = offset, a[2] = bytes; flags: fallocate's mode
+  entries,       // the next entries of a directory, as fs/entries.h packs them; result: bytes
+  status_flags,  // a[1]: O_APPEND, O_NONBLOCK as fcntl sets them; result: those in force
+};
+inline constexpr u32 max_file_read = 12 * 2'032;
 
 enum class SocketOption : u32 {
   no_delay = 1,
@@ -174,6 +215,7 @@ enum class SocketState : u8 {
   closed,
   failed,
   datagram,  // bound, or was
+  file,      // of another island
 };
 
 // Readiness bits as poll(2) numbers them.
@@ -313,8 +355,18 @@ struct alignas(64) RingConsumed {  // kernel-written, one a thread
   u32 reserved[15];
 };
 
+// A share that lies on another island: what is below `path` is asked of the kernel.
+struct RemoteShare {
+  u16 number;
+  u16 path_bytes;  // 0: the table ends
+  char path[252];  // absolute, canonical, without a slash at its end
+};
+static_assert(sizeof(RemoteShare) == 256);
+inline constexpr u32 max_remote_shares = 32;
+
 struct KernelSide {
   ArenaHeader header;
+  alignas(4096) RemoteShare remote_share[max_remote_shares];  // fixed before the attach is answered
   alignas(4096) KernelArmed armed;
   RingConsumed consumed[max_threads];
   ThreadReply reply[max_threads];
@@ -386,8 +438,9 @@ struct AgainRequest {
 };
 
 // Environment of a program: COB_SHIM=<attach right fd>:<liveness fd or -1>:<kernel>:<the cob's
-// address, host byte order>[:1]; 1: descriptions of an image before wait in the kernel, so attach
-// at once. LD_PRELOAD names libcob.so.
+// address, host byte order>[/<reach>][+6][:1]; +6: the cob has IPv6; 1: descriptions of an image
+// before wait in the kernel, or there are remote shares: attach at once. LD_PRELOAD names
+// libcob.so.
 inline constexpr char environment_name[] = "COB_SHIM";
 // An eventfd whose count has these upper bits is a placeholder; the count is the description's
 // token.

@@ -270,6 +270,8 @@ Supervisor::Reply Supervisor::answer_attach(const nlohmann::json& request, pid_t
               {}};
   // What programs reach by the cob: its network, or with a gateway all.
   reply.body["ipv6"] = options_.ipv6.on;
+  reply.body["remote_shares"] = std::ranges::any_of(
+      options_.shares, [&](const SharePlan& share) { return share.island != kernel->island(); });
   reply.body["reach"] = options_.uplink.gateway != 0 ? 0 : options_.address.prefix_bits;
   reply.owned.push_back(std::move(program_end));
   reply.owned.emplace_back(::fcntl(attach_right_inlet_.get(), F_DUPFD_CLOEXEC, 0));

@@ -120,9 +120,10 @@ void run(const RunOptions& options, const Context& context) {
   const std::string reach =
       reply.body.contains("reach") ? fmt::format("/{}", reply.body["reach"].get<u32>()) : "";
   ::setenv(call::environment_name,
-           fmt::format("{}:{}:{}:{}{}{}", right, liveness, reply.body.value("kernel", 0),
+           fmt::format("{}:{}:{}:{}{}{}{}", right, liveness, reply.body.value("kernel", 0),
                        reply.body.value("address", 0u), reach,
-                       reply.body.value("ipv6", false) ? "+6" : "")
+                       reply.body.value("ipv6", false) ? "+6" : "",
+                       reply.body.value("remote_shares", false) ? ":1" : "")
                .c_str(),
            1);
   become(path, context.program);

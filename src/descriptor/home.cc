@@ -63,6 +63,20 @@ Object* Home::find(Handle handle, KernelId holder) {
   return entry == nullptr ? nullptr : entry->object.get();
 }
 
+Object* Home::begin_use(Handle handle, KernelId holder) {
+  Entry* entry = entry_for(holder, field_of(handle));
+  if (entry == nullptr) return nullptr;
+  ++entry->under_way;
+  return entry->object.get();
+}
+
+void Home::end_use(Handle handle) {
+  Entry& entry = entries_[handle.slot];
+  VERIFY(entry.generation == handle.generation && entry.under_way > 0);
+  --entry.under_way;
+  end_if_unheld(handle.slot);
+}
+
 Result<Home::Opened> Home::open(std::unique_ptr<Object> object, KernelId holder, bool host_shared) {
   Pair& pair = look(holder);
   if (pair.link_generation == 0) return Error::of(ENETDOWN, "the holder's session is over");

@@ -51,6 +51,9 @@ class Home {
   Result<Opened> open(std::unique_ptr<Object> object, KernelId holder, bool host_shared);
   // nullptr: the kernel does not hold it.
   Object* find(Handle handle, KernelId holder);
+  // As find(); the object stays until end_use(), which may end it.
+  Object* begin_use(Handle handle, KernelId holder);
+  void end_use(Handle handle);
 
   void poll(Time now);
   Time next_deadline() const;

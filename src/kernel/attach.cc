@@ -156,6 +156,7 @@ Result<void> Kernel::give_arena(Program& program) {
   header.uplink_index = config_.uplink_index;
   show_own_addresses(header);
   std::memcpy(header.cob_name, config_.cob_name, sizeof header.cob_name);
+  if (files_ != nullptr) files_->show_shares(arena->ours().remote_share);
   const call::AttachReply reply{.kind = static_cast<u32>(call::Hello::attach), .result = 0};
   const FdRef fds[] = {arena->ours_fd(), arena->theirs_fd(), program.doorbell.ref()};
   TRY(send_struct(program.liveness(), reply, fds, Blocking::never));
@@ -271,6 +272,10 @@ void Kernel::fault(Program& program, const char* what) {
           program.command(), what);
   program.faulty = true;  // its rings are not read again; ended at the end of the turn
   any_dead_ = true;
+}
+
+void Kernel::file_closed(Description& file) {
+  files_->holder().drop(file.file->ref, [](const Result<u64>&) {});
 }
 
 void Kernel::collect_dead() {

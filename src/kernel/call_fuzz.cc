@@ -25,7 +25,7 @@ class Attack {
       case 0:
       case 1:
       case 2:
-        return post(some_call(static_cast<call::Op>(1 + in_.byte() % 23)));
+        return post(some_call(some_op()));
       case 3:
         return post_raw();
       case 4:
@@ -76,6 +76,12 @@ class Attack {
   }
   static u64 token(u8 which) { return call::token_mark | (which % 4u + 1); }
 
+  call::Op some_op() {
+    const u8 choice = in_.byte();
+    if (choice < 250) return static_cast<call::Op>(1 + choice % 23);
+    return static_cast<call::Op>(static_cast<u32>(call::Op::file_open) + choice - 250);
+  }
+
   call::CallSlot some_call(call::Op op) {
     const u32 slot = socket();
     call::CallSlot c = slot_call(op, slot, generation(slot));
@@ -102,6 +108,24 @@ class Attack {
         c.a[1] = addresses[in_.byte() % std::size(addresses)] | u64{port()} << 32;
         c.a[2] = addresses[in_.byte() % std::size(addresses)];
         name_datagram_chunks(c);
+        break;
+      case call::Op::file_open:
+      case call::Op::file_name:
+        c.a[0] = in_.word() % (4 * call::chunk_bytes + 2);
+        name_chunks(c);
+        break;
+      case call::Op::file_write:
+        c.a[0] = in_.word() % (8 * call::chunk_bytes + 2);
+        name_chunks(c);
+        std::copy_backward(c.a + 1, c.a + 5, c.a + 6);
+        c.a[1] = in_.byte();
+        break;
+      case call::Op::file_read:
+      case call::Op::file_seek:
+      case call::Op::file_control:
+        c.a[0] = in_.byte();
+        c.a[1] = in_.byte() % 8;
+        c.flags = in_.byte() % 2;
         break;
       case call::Op::connect_datagram:
         c.a[0] = addresses[in_.byte() % std::size(addresses)];

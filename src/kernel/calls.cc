@@ -14,6 +14,13 @@ namespace cob::kernel {
 using call::CallSlot;
 using call::Op;
 
+namespace {
+
+// Of what sockets are asked, what files are too; a relay is refused where it is made.
+constexpr bool is_for_files(Op op) { return op == Op::open || op == Op::recall || op == Op::relay; }
+
+}  // namespace
+
 Program* Kernel::find(u32 id) {
   const auto found = programs_.find(id);
   return found == programs_.end() || found->second->dead ? nullptr : found->second.get();
@@ -82,6 +89,8 @@ void Kernel::run_call(Program& program, u32 thread, const CallSlot& call) {
     if (!run_post(program, call)) fault(program, "unknown call");
   } else if (call.op <= Op::relay) {
     run_synchronous(program, thread, call);
+  } else if (call.op <= Op::file_control) {
+    file_calls_->run(program, thread, call, now_);
   } else {
     fault(program, "unknown call");
   }
@@ -113,6 +122,10 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
     // Chunks of a send to a socket that is gone would be lost to the program: give them back.
     if (!program.faulty) sockets_->refuse_send(program, call);
     return true;
+  }
+  if (d->state == call::SocketState::file && call.op != Op::remember) {
+    sockets_->refuse_send(program, call);
+    return call.op <= Op::send_to;
   }
   const u32 number = call.socket;
   switch (call.op) {
@@ -166,6 +179,10 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
     if (program.faulty) return;
     if (d == nullptr) {
       program.reply(thread, call.sequence, -EBADF, values, 0);
+      return;
+    }
+    if (d->state == call::SocketState::file && !is_for_files(call.op)) {
+      program.reply(thread, call.sequence, -ENOTSOCK, values, 0);
       return;
     }
   }

@@ -59,6 +59,7 @@ void Kernel::lose_peer(KernelId peer) {
   if (peer.value >= config_.kernels || peer.value == config_.kernel) return;
   directory_.peer_down(peer);
   flows_->peer_down(peer);
+  if (files_ != nullptr) files_->peer_down(peer);
   stack_->route_lost(net::Route::inside(peer));
 }
 

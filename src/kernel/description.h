@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "call/layout.h"
+#include "descriptor/holder.h"
 #include "kernel/arena.h"
 #include "kernel/byte_queue.h"
 #include "kernel/holders.h"
@@ -62,6 +63,12 @@ struct Datagram {
   net::Endpoint bound;          // as bind named it; Description::local has the connected address
   std::vector<net::Ipv4Address> groups;  // joined, at most net::max_udp_groups
   u64 dropped = 0;                       // datagrams that found its queue full
+};
+
+// SocketState::file: what it is of, one reference; and the share that it was found in.
+struct OpenFile {
+  descriptor::Holder::Ref ref;
+  u32 share = 0;
 };
 
 // What descriptions have that are, or were, held by several, or travelled.
@@ -133,6 +140,7 @@ struct Description {
 
   std::unique_ptr<ListenQueue> queue;  // a listener's
   std::unique_ptr<Datagram> datagram;  // none: a stream socket
+  std::unique_ptr<OpenFile> file;      // of another island's file
   OnDemand<SharedPart> shared;
   OnDemand<SettingsPart> settings;
 
@@ -141,6 +149,6 @@ struct Description {
   }
 };
 // There is one for each idle connection.
-static_assert(sizeof(Description) <= 184);
+static_assert(sizeof(Description) <= 192);
 
 }  // namespace cob::kernel

@@ -74,6 +74,8 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
   if (device_->wait_fd().valid()) TRY(watch(device_->wait_fd(), event_uplink));
   flows_ = std::make_unique<Flows>(KernelId(config_.kernel), config_.kernels, directory_, *device_);
   flows_->attach(*messenger_);
+  files_ = TRY(Files::create(config_, shares_, *messenger_));
+  if (files_ != nullptr && files_->event().valid()) TRY(watch(files_->event(), event_files));
   if (uplink.tables && uplink.changes)
     flows_->set_tables(std::move(*uplink.tables), std::move(*uplink.changes));
   if (!uplink.spreads) flows_->spread_openings();
@@ -86,6 +88,8 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
   options.uplink = device_->has_uplink();
   options.gateway = net::Ipv4Address{config_.gateway};
   sockets_ = std::make_unique<Sockets>(options, directory_, static_cast<Sockets::Programs&>(*this));
+  file_calls_ =
+      std::make_unique<FileCalls>(files_.get(), *sockets_, static_cast<Sockets::Programs&>(*this));
   net::StackOptions stack;
   stack.address = options.address;
   stack.prefix_bits = static_cast<u8>(config_.prefix_bits);
@@ -168,6 +172,10 @@ Result<void> Kernel::run() {
 
 bool Kernel::poll(Time now) {
   std::size_t work = messenger_->poll(now, message_budget);
+  if (files_ != nullptr) [[unlikely]] {
+    work += files_->poll(now);
+    file_calls_->poll();
+  }
   work += tapped_->poll(frame_budget, *this);
   for (std::size_t i = 0; i < attached_.size(); ++i) {
     Program& program = *attached_[i];
@@ -208,8 +216,11 @@ void Kernel::flush() {
 }
 
 Time Kernel::next_deadline() const {
+  const Time files = files_ == nullptr
+                         ? Time::never()
+                         : std::min(files_->next_deadline(), file_calls_->next_deadline(now_));
   return std::min({messenger_->next_deadline(), stack_->next_deadline(), sockets_->next_deadline(),
-                   directory_.next_deadline(), device_->next_deadline()});
+                   directory_.next_deadline(), device_->next_deadline(), files});
 }
 
 void Kernel::set_armed(bool armed) {
@@ -217,11 +228,13 @@ void Kernel::set_armed(bool armed) {
   for (Program* program : attached_)
     publish(program->arena().ours().armed.armed, armed ? arms_ : 0u);
   device_->set_armed(armed);
+  if (files_ != nullptr) files_->set_armed(armed);
   messenger_->set_armed(armed);  // ends in a full fence
 }
 
 bool Kernel::anything_pending() {
   if (messenger_->anything_pending() || device_->anything_pending()) return true;
+  if (files_ != nullptr && files_->anything_pending()) return true;
   for (Program* program : attached_) {
     const call::ProgramSide& theirs = program->arena().theirs();
     const auto& threads = program->threads();

@@ -10,6 +10,8 @@
 
 #include "kernel/board.h"
 #include "kernel/directory.h"
+#include "kernel/file_calls.h"
+#include "kernel/files.h"
 #include "kernel/flows.h"
 #include "kernel/islands.h"
 #include "kernel/program.h"
@@ -43,12 +45,15 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   const IslandMap& islands() const { return islands_; }
   // The cob's shares, by number.
   std::span<const Share> shares() const { return shares_; }
+  // nullptr: there are none of other islands, nor for them.
+  const Files* files() const { return files_.get(); }
 
  private:
-  static constexpr u64 event_doorbell = u64{1} << 32,                             // a program's
-      event_peer_doorbell = event_doorbell | u64{1} << 16,                        // and the peer
-      event_supervisor = u64{2} << 32, event_flight = u64{3} << 32,               // and its id
-      event_uplink = event_doorbell | u64{1} << 17, event_viewer = u64{5} << 32;  // and its id
+  static constexpr u64 event_doorbell = u64{1} << 32,                // a program's
+      event_peer_doorbell = event_doorbell | u64{1} << 16,           // and the peer
+      event_supervisor = u64{2} << 32, event_flight = u64{3} << 32,  // and its id
+      event_uplink = event_doorbell | u64{1} << 17, event_files = event_doorbell | u64{1} << 18,
+                       event_viewer = u64{5} << 32;  // and its id
   static constexpr bool is_doorbell(u64 event) { return event >> 32 == event_doorbell >> 32; }
   static_assert(Relays::event_mark > (event_flight | 0xffff'ffff));  // relays look alike
   static_assert(event_viewer > (Relays::event_mark | 0xffff'ffff));
@@ -139,6 +144,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   void drain(Program& program) override;
   void execute(Program& program, u32 thread, const call::CallSlot& slot) override;
   void fault(Program& program, const char* what) override;
+  void file_closed(Description& file) override;
   // net::FrameSink
   void on_frame(std::span<const std::byte> frame, net::Route from, net::FrameFlags flags) override;
   net::FramePlace look_up(std::span<const std::byte> frame) const override {
@@ -161,6 +167,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Board* board_ = nullptr;
   std::unique_ptr<message::Messenger> messenger_;
   std::unique_ptr<IslandLinks> island_links_;
+  std::unique_ptr<Files> files_;  // none: no files of other islands, nor for them
   std::unique_ptr<net::SnapBean> device_;
   HostClock clock_;  // captures': frames of one turn have times of their own
   net::FrameTap tap_{clock_};
@@ -170,6 +177,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   std::map<u16, bool> listening_owed_;
   net::CableDevice* cable_ = nullptr;  // the device's uplink, once a cable was plugged in
   std::unique_ptr<Sockets> sockets_;
+  std::unique_ptr<FileCalls> file_calls_;
   std::unique_ptr<net::Stack> stack_;
   std::unique_ptr<Relays> relays_;
   // A description under way by SCM_RIGHTS: a reference, until all copies of the descriptor that

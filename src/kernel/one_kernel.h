@@ -158,6 +158,7 @@ class OneKernel : public testing::Test, public Sockets::Programs, public net::Fr
   }
 
   // Sockets::Programs
+  void file_closed(Description&) override {}
   Program* find(u32 id) override {
     return programs_[id - 1]->dead ? nullptr : programs_[id - 1].get();
   }

@@ -4,6 +4,7 @@
 // Kernel's loop only.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,7 +38,13 @@ class Program {
 
   bool attached() const { return arena_ != nullptr; }
   Arena& arena() { return *arena_; }
-  void set_arena(std::unique_ptr<Arena> arena) { arena_ = std::move(arena); }
+  void set_arena(std::unique_ptr<Arena> arena) {
+    arena_ = std::move(arena);
+    ++image_;
+    file_calls = 0;
+  }
+  // Another with each arena: an answer that comes later may be for an image that is over.
+  u32 image() const { return image_; }
   // Hands the arena over and forgets threads and slots; REQUIRES: every slot is empty.
   std::unique_ptr<Arena> drop_arena();
 
@@ -107,6 +114,9 @@ class Program {
   u32 lent_by = 0;                      // the program that started it
   u32 child = 0;  // the program that `fork` is about to make of what it holds; 0: none announced
   Fd flight;      // the kernel's end of a pair about to travel
+  u32 file_calls = 0;          // of this image, not answered yet
+  Time asked_as;               // when `asks_as` was looked at
+  std::optional<u32> asks_as;  // its credentials' number (file_calls.h)
   Fd doorbell;  // an eventfd that the program rings and may do anything to: never read nor written
   bool dead = false;
   bool faulty = false;  // broke the protocol: to be ended
@@ -121,6 +131,7 @@ class Program {
 
   u32 id_;
   u32 pid_;
+  u32 image_ = 0;
   Fd liveness_;
   std::string command_;
   std::unique_ptr<Arena> arena_;

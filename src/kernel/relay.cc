@@ -63,7 +63,7 @@ Result<Relays::Relay*> Relays::make(Description& d) {
 
 Result<Relays::Lent> Relays::lend(Description& d) {
   if (d.state == call::SocketState::undecided || d.state == call::SocketState::listening ||
-      d.datagram != nullptr)
+      d.state == call::SocketState::file || d.datagram != nullptr)
     return Error::of(EOPNOTSUPP, "relay of a socket that is no connection");
   Relay* relay = d.shared->relays.empty() ? nullptr : find(d.shared->relays.back());
   if (relay == nullptr || !relay->theirs.valid()) relay = TRY(make(d));

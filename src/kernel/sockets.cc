@@ -73,6 +73,7 @@ void Sockets::close_now(Description& d, bool reset) {
   }
   const bool unread = d.kept.size() > 0;
   d.kept.clear();
+  if (d.state == SocketState::file) programs_.file_closed(d);
   if (d.tcb == net::no_tcb) {
     free_description(d);
     return;
@@ -111,7 +112,8 @@ void Sockets::hold(Program& program, u32 number, Description& d, u32 generation)
   line.error = d.error;
   line.events = 0;
   line.offer_ring = 0;
-  if (d.holders.size() == 1 && d.shared->relays.empty() && d.state != SocketState::listening) {
+  if (d.holders.size() == 1 && d.shared->relays.empty() && d.state != SocketState::listening &&
+      d.state != SocketState::file) {
     d.seat = 0;
     d.first_chunk = d.last_chunk = call::no_chunk;
     d.first_position = d.consumed = consumed;
@@ -143,12 +145,21 @@ call::SocketNames Sockets::names_of(const Description& d) const {
 }
 
 void Sockets::mark_names(net::AddressNames& names) const {
-  for (const Description& d : descriptions_) {
+  for (u32 i = 0; i < descriptions_.size(); ++i) {
+    const Description& d = descriptions_[i];
     names.mark(d.remote.address);
     names.mark(d.local.address);
     if (d.datagram != nullptr) names.mark(d.datagram->bound.address);
   }
   directory_.mark_names(names);
+}
+
+void Sockets::hold_file(Program& program, u32 number, Description& d, descriptor::Holder::Ref file,
+                        u32 share) {
+  d.state = SocketState::file;
+  d.file = std::make_unique<OpenFile>(OpenFile{.ref = file, .share = share});
+  hold(program, number, d, program.slot(number).generation + 1);
+  publish(program.theirs(number).seat, static_cast<u32>(call::seat_idle));
 }
 
 void Sockets::publish_token(Description& d, u64 token) {
@@ -252,6 +263,7 @@ void Sockets::write_flags(Description& d) {
 
 u32 Sockets::shared_events(const Description& d) const {
   u32 events = 0;
+  if (d.state == SocketState::file) return call::ready_in | call::ready_out;
   const bool reset = (d.flags & call::flag_reset) != 0;
   const bool peer_closed = (d.flags & call::flag_peer_closed) != 0;
   const bool send_closed = (d.flags & call::flag_send_closed) != 0;

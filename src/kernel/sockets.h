@@ -60,7 +60,8 @@ class Sockets final : public net::SocketLayer {
     virtual void execute(Program& program, u32 thread,
                          const call::CallSlot& slot) = 0;  // a parked call
     virtual void fault(Program& program,
-                       const char* what) = 0;  // broke the protocol: ended as if killed
+                       const char* what) = 0;         // broke the protocol: ended as if killed
+    virtual void file_closed(Description& file) = 0;  // by its last holder
   };
 
   Sockets(const SocketsOptions& options, Directory& directory, Programs& programs)
@@ -78,6 +79,9 @@ class Sockets final : public net::SocketLayer {
   Description* at_handle(u32 handle);
   Result<Description*> open();
   void retain(Description& d) { ++d.references; }
+  // An open file, in a slot of the program that opened it.
+  void hold_file(Program& program, u32 slot, Description& d, descriptor::Holder::Ref file,
+                 u32 share);
   // At 0: closed as close(2); `reset`: its user left received bytes unread.
   void release(Description& d, bool reset = false);
   u32 open_count() const { return open_count_; }

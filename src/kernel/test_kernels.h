@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstring>
@@ -103,7 +104,10 @@ class Played {
 
 class TwoKernels {
  public:
-  TwoKernels() {
+  // With a `share`: of two islands, the first has that directory, as share 3; a window joins them,
+  // and time is the host's.
+  explicit TwoKernels(const std::string& share = {}) : in_real_time_(!share.empty()) {
+    if (in_real_time_) now_ = HostClock::read();
     for (u16 k = 0; k < 2; ++k) {
       auto [mine, kernels] = seqpacket_pair().release_value();
       Node& node = nodes_[k];
@@ -114,7 +118,18 @@ class TwoKernels {
       config.epoch = 1;
       config.address = cob_address;
       config.prefix_bits = 24;
-      node.kernel = Kernel::create(config, std::move(kernels)).release_value();
+      IslandSetup islands;
+      if (in_real_time_) {
+        config.island[1] = 1;
+        config.link_key.fill(9);
+        std::strcpy(config.cob_name, "islands");
+        Fd root;
+        if (k == 0) root = Fd(::open(share.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+        islands.shares.push_back(
+            {.number = 3, .path = share, .read_only = false, .island = 0, .root = std::move(root)});
+      }
+      node.kernel =
+          Kernel::create(config, std::move(kernels), {}, std::move(islands)).release_value();
       std::byte bytes[64];
       auto hello = receive_datagram(node.supervisor.ref(), bytes, Blocking::never).release_value();
       VERIFY(hello.descriptors.size() == 1);
@@ -138,18 +153,23 @@ class TwoKernels {
 
   void turns(u32 count = 1, Duration each = Duration::microseconds(20)) {
     for (u32 i = 0; i < count; ++i) {
-      now_ = now_ + each;
-      for (Node& node : nodes_) node.kernel->turn(now_);
+      now_ = in_real_time_ ? std::max(HostClock::read(), now_) : now_ + each;
+      if (in_real_time_ && each > Duration::microseconds(100)) {
+        ::usleep(static_cast<useconds_t>(each.to_us()));
+        now_ = HostClock::read();
+      }
+      for (Node& node : nodes_)
+        if (node.kernel != nullptr) node.kernel->turn(now_);
     }
   }
   // Turns, and leaps to the next deadline when nothing happens, until `done` or for `patience`.
   template <typename F>
   bool until(F done, Duration patience = Duration::seconds(60)) {
     const Time end = now_ + patience;
-    for (u32 i = 0; i < 20'000 && now_ < end; ++i) {
+    for (u32 i = 0; (i < 20'000 || in_real_time_) && now_ < end; ++i) {
       turns(4);
       if (done()) return true;
-      if (i % 16 != 15) continue;
+      if (i % 16 != 15 || in_real_time_) continue;
       turns(1, Duration::milliseconds(6));                      // boards are written every 5 ms
       Time next = std::min(end, now_ + Duration::seconds(10));  // host descriptors have no deadline
       for (Node& node : nodes_) next = std::min(next, node.kernel->next_deadline());
@@ -157,6 +177,11 @@ class TwoKernels {
     }
     return done();
   }
+
+  // As a kernel that dies: nobody hears from it any more.
+  void end(u16 kernel) { nodes_[kernel].kernel.reset(); }
+  // Of the first kernel's share.
+  std::size_t open_files() const { return nodes_[0].kernel->files()->home()->size(); }
 
   // The kernel's end of a fresh liveness socket goes to the kernel.
   std::unique_ptr<Played> newcomer(u16 kernel) {
@@ -233,6 +258,7 @@ class TwoKernels {
     host_turn();
   }
 
+  bool in_real_time_ = false;
   Time now_{1'000'000'000};
   std::array<Node, 2> nodes_;
 };

@@ -180,6 +180,20 @@ bool Kernel::answer_view(Viewer& viewer, const ViewRequest& request) {
         answer.add(counter_row(name, device_->inside().*counter));
       for (const auto& [name, counter] : uplink_counters)
         answer.add(counter_row(name, device_->uplink().*counter));
+      if (files_ != nullptr) {
+        const auto& held = files_->held();
+        answer.add(counter_row("CobFilesOperations", held.operations));
+        answer.add(counter_row("CobFilesByToken", held.by_token));
+        answer.add(counter_row("CobFilesMovedAlone", held.moved_alone));
+        answer.add(counter_row("CobFilesLost", held.lost));
+      }
+      if (files_ != nullptr && files_->home() != nullptr) {
+        const auto& home = files_->home()->counters();
+        answer.add(counter_row("CobSharesOpened", home.opened));
+        answer.add(counter_row("CobSharesOperations", home.operations));
+        answer.add(counter_row("CobSharesRecalled", home.recalled));
+        answer.add(counter_row("CobSharesRefused", home.refused));
+      }
       answer.add(counter_row("CobUplinkInDrops", device_->dropped_in()));
       answer.add(counter_row("CobUplinkOutDrops",
                              device_->uplink().dropped_full + device_->dropped_out()));

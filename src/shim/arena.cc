@@ -9,6 +9,7 @@
 
 #include "shim/epoll.h"
 #include "shim/inherit.h"
+#include "shim/paths.h"
 #include "shim/revive.h"
 #include "shim/thread.h"
 
@@ -225,6 +226,7 @@ Arena* attach() {
   g.cob_address = fresh_arena->cob_address;
   store(g.attach_failed, false);
   publish_word(g.current, fresh_arena);
+  learn_shares(fresh_arena);
   adopt_inherited(fresh_arena);
   return fresh_arena;
 }

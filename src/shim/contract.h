@@ -11,6 +11,8 @@
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -245,6 +247,31 @@ int cob_fcntl(int fd, int command, void* argument);  // an int argument converte
 int cob_fstat(int fd,
               struct stat* status);  // fstat64 is the same; also fstatat(fd, "", AT_EMPTY_PATH)
 int cob_isfdtype(int fd, int type);
+// Files of another island (names.cc); of another cob descriptor they are the host's.
+int cob_fstatfs(int fd, struct statfs* status);
+int cob_fstatvfs(int fd, struct statvfs* status);
+int cob_fchmod(int fd, mode_t mode);
+int cob_fchown(int fd, uid_t user, gid_t group);
+int cob_futimens(int fd, const timespec* times);
+int cob_futimes(int fd, const timeval* times);
+int cob_ftruncate(int fd, off_t bytes);
+int cob_fsync(int fd);
+int cob_fdatasync(int fd);
+int cob_syncfs(int fd);
+int cob_fallocate(int fd, int mode, off_t offset, off_t bytes);
+int cob_posix_fallocate(int fd, off_t offset, off_t bytes);
+int cob_posix_fadvise(int fd, off_t offset, off_t bytes, int advice);
+ssize_t cob_readahead(int fd, off64_t offset, size_t bytes);
+int cob_flock(int fd, int operation);
+int cob_lockf(int fd, int command, off_t bytes);
+int cob_isatty(int fd);
+ssize_t cob_copy_file_range(int in, off64_t* in_offset, int out, off64_t* out_offset, size_t bytes,
+                            unsigned flags);
+ssize_t cob_getdents64(int fd, void* data, size_t room);
+ssize_t cob_fgetxattr(int fd, const char* name, void* value, size_t room);
+ssize_t cob_flistxattr(int fd, char* list, size_t room);
+int cob_fsetxattr(int fd, const char* name, const void* value, size_t bytes, int flags);
+int cob_fremovexattr(int fd, const char* name);
 
 // ---- the real functions (defined and filled by the generated glue; callable at any time)
 // ----------------------------------- Only those that the core calls are listed here; the glue

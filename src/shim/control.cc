@@ -2,12 +2,14 @@
 // shutdown(2), ioctl_tty(2), socket(7). Model: flags of a description that other programs may share
 // live in the placeholder, the host's own. Any thread.
 
+#include <limits.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 
 #include "shim/address.h"
 #include "shim/datagram.h"
 #include "shim/family.h"
+#include "shim/file.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
 
@@ -158,6 +160,7 @@ int cob_sockatmark(int fd) {
 
 int cob_ioctl(int fd, unsigned long request, void* argument) {
   Socket* socket = lookup_socket(fd);
+  if (lookup_file(fd) != nullptr && request != FIOCLEX && request != FIONCLEX) return fail(ENOTTY);
   if (socket == nullptr) {
     return static_cast<int>(
         libc_result(raw::call(SYS_ioctl, fd, static_cast<long>(request), raw::at(argument))));
@@ -236,6 +239,7 @@ int cob_fcntl(int fd, int command, void* argument) {
     }
     return copy;
   }
+  if (object->kind == Kind::file) return file_fcntl(fd, command, value);
   if (object->kind == Kind::socket) {
     auto* socket = reinterpret_cast<Socket*>(object);
     if (command == F_GETFL) {
@@ -249,6 +253,7 @@ int cob_fcntl(int fd, int command, void* argument) {
 }
 
 int cob_fstat(int fd, struct stat* status) {
+  if (lookup_file(fd) != nullptr) return file_stat(fd, status);
   long result = raw::call(SYS_fstat, fd, raw::at(status));
   if (result == 0 && lookup_socket(fd) != nullptr) {
     status->st_mode = S_IFSOCK | 0777;
@@ -267,16 +272,34 @@ namespace {
 int refuse_position(int fd) { return fail(raw::fcntl(fd, F_GETFD) < 0 ? EBADF : ESPIPE); }
 }  // namespace
 
-ssize_t cob_pread(int fd, void*, size_t, off_t) { return refuse_position(fd); }
-ssize_t cob_pwrite(int fd, const void*, size_t, off_t) { return refuse_position(fd); }
-ssize_t cob_preadv(int fd, const iovec*, int, off_t) { return refuse_position(fd); }
-ssize_t cob_pwritev(int fd, const iovec*, int, off_t) { return refuse_position(fd); }
+ssize_t cob_pread(int fd, void* data, size_t bytes, off_t offset) {
+  if (lookup_file(fd) == nullptr) return refuse_position(fd);
+  const iovec part{data, bytes};
+  return offset < 0 ? fail(EINVAL) : file_read(fd, &part, 1, offset);
+}
+ssize_t cob_pwrite(int fd, const void* data, size_t bytes, off_t offset) {
+  if (lookup_file(fd) == nullptr) return refuse_position(fd);
+  const iovec part{const_cast<void*>(data), bytes};
+  return offset < 0 ? fail(EINVAL) : file_write(fd, &part, 1, offset);
+}
+ssize_t cob_preadv(int fd, const iovec* parts, int count, off_t offset) {
+  if (lookup_file(fd) == nullptr) return refuse_position(fd);
+  if (offset < 0 || count < 0 || count > IOV_MAX) return fail(EINVAL);
+  return file_read(fd, parts, static_cast<size_t>(count), offset);
+}
+ssize_t cob_pwritev(int fd, const iovec* parts, int count, off_t offset) {
+  if (lookup_file(fd) == nullptr) return refuse_position(fd);
+  if (offset < 0 || count < 0 || count > IOV_MAX) return fail(EINVAL);
+  return file_write(fd, parts, static_cast<size_t>(count), offset);
+}
 ssize_t cob_preadv2(int fd, const iovec* parts, int count, off_t offset, int) {
-  return offset == -1 ? cob_readv(fd, parts, count) : refuse_position(fd);
+  return offset == -1 ? cob_readv(fd, parts, count) : cob_preadv(fd, parts, count, offset);
 }
 ssize_t cob_pwritev2(int fd, const iovec* parts, int count, off_t offset, int) {
-  return offset == -1 ? cob_writev(fd, parts, count) : refuse_position(fd);
+  return offset == -1 ? cob_writev(fd, parts, count) : cob_pwritev(fd, parts, count, offset);
 }
-off_t cob_lseek(int fd, off_t, int) { return refuse_position(fd); }
+off_t cob_lseek(int fd, off_t offset, int whence) {
+  return lookup_file(fd) == nullptr ? refuse_position(fd) : file_seek(fd, offset, whence);
+}
 
 }  // namespace cob::shim

@@ -8,6 +8,7 @@
 #include <sys/sysmacros.h>
 
 #include "glue.h"
+#include "shim/names.h"
 
 namespace cob::shim {
 
@@ -31,6 +32,7 @@ void standard_numbers_replaced() {
 int own_fstatat(int fd, const char* path, struct stat* status, int flags) {
   if (names_hidden(fd, path)) return hidden_number();
   if (means_itself(fd, path, flags)) return cob_fstat(fd, status);
+  if (load(remote_shares) != 0) return shared_fstatat(fd, path, status, flags);
   return real_fstatat(fd, path, status, flags);
 }
 
@@ -42,6 +44,8 @@ int own___fxstat(int version, int fd, struct stat* status) {
 
 int own_statx(int fd, const char* path, int flags, unsigned mask, struct statx* status) {
   if (names_hidden(fd, path)) return hidden_number();
+  if (load(remote_shares) != 0 && lookup_socket(fd) == nullptr)
+    return shared_statx(fd, path, flags, mask, status);
   if (!means_itself(fd, path, flags)) return real_statx(fd, path, flags, mask, status);
   struct stat plain{};
   if (cob_fstat(fd, &plain) < 0) return -1;

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstddef>
 #include <deque>
+#include <functional>
 #include <map>
 #include <thread>
 #include <vector>
@@ -30,6 +31,16 @@ class FakeKernel {
   std::atomic<bool> hold_space{false};       // sent bytes are not acknowledged while set
   std::atomic<bool> no_bells{false};         // threads get none, as without spare descriptors
   std::atomic<bool> withdraw_offers{false};  // take the next offers back at once
+
+  // Answers the calls of files; on the kernel's thread. `value`: of the reply.
+  std::function<int(FakeKernel&, const call::CallSlot&, call::u64 (&value)[6])> files;
+  static constexpr char share_path[] = "/played/share";  // number 3
+  unsigned take_chunk();  // of those that a program is told something in
+  unsigned char* chunk(unsigned number) { return kernel_->chunk[number]; }
+  const unsigned char* sent_chunk(unsigned number) const { return program_->chunk[number]; }
+  void give_back_sent(unsigned number);
+  unsigned begin_file();  // its slot
+  unsigned generation_of(unsigned slot) { return slots_[slot].generation; }
 
   static constexpr unsigned address = 0x0a4d0001;
   static constexpr unsigned send_limit = 64 * 1024;

@@ -45,6 +45,10 @@ FakeKernel::FakeKernel(int liveness)
   header.epoch = 7;
   header.cob_address = address;
   header.default_send_limit = send_limit;
+  RemoteShare& share = kernel_->remote_share[0];
+  share.number = 3;
+  share.path_bytes = sizeof share_path - 1;
+  std::memcpy(share.path, share_path, sizeof share_path - 1);
   for (int& button : thread_button_) button = -1;
   thread_ = std::thread([this] { run(); });
 }
@@ -214,8 +218,37 @@ bool FakeKernel::offer(Slot& listener, unsigned number) {
   return !withdraw;
 }
 
+unsigned FakeKernel::take_chunk() {
+  if (free_chunks_.empty()) return next_chunk_++;
+  const unsigned chunk = free_chunks_.back();
+  free_chunks_.pop_back();
+  return chunk;
+}
+
+void FakeKernel::give_back_sent(unsigned number) {
+  kernel_->freed.chunk[freed_ % send_chunks] = number;
+  publish_word(kernel_->freed_head.head, ++freed_);
+}
+
+unsigned FakeKernel::begin_file() {
+  const unsigned number = take_kernel_slot();
+  begin(number, load(kernel_->socket[number].generation) + 1, SocketState::file);
+  return number;
+}
+
 void FakeKernel::execute(unsigned thread, const CallSlot& c) {
   unsigned number = c.socket;
+  if (c.op >= Op::file_open) {
+    u64 value[6] = {};
+    const int result = files ? files(*this, c, value) : -ENOSYS;
+    for (int i = 0; i < 6; ++i) store(kernel_->reply[thread].value[i], value[i]);
+    return reply(thread, c.sequence, result, value[0]);
+  }
+  if (c.op == Op::free_receive) {
+    for (u32 i = 0; i < c.a[0]; ++i)
+      free_chunks_.push_back(static_cast<u32>(c.a[1 + i / 2] >> (i % 2 * 32)));
+    return;
+  }
   if (c.op == Op::close) {
     ++closes_;
     if (slots_[number].open && slots_[number].generation == c.generation) close(number);

@@ -43,7 +43,7 @@ int placeholder_in(int fd, u64& token) {
 
 int begin_flight(int fd) {
   Critical critical;
-  Socket* socket = lookup_socket(fd);
+  Socket* socket = lookup_description(fd);
   if (socket == nullptr) return -EBADF;
   int error = share_for_passing(socket, fd);
   if (error != 0) return -error;

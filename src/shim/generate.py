@@ -12,7 +12,7 @@ LINE = re.compile(
     r"(?P<kind>\w+)(?P<star>\*?)\s+(?P<result>.*?)(?P<name>\w+)\((?P<parameters>.*?)\)"
     r"(?:\s+also\s+(?P<also>[\w ]+?))?(?:\s+call\s+(?P<call>-|\w+))?(?:\s*=\s*(?P<plain>.*))?$"
 )
-DEPRECATED = ("sigset", "siginterrupt")
+DEPRECATED = ("sigset", "siginterrupt", "getwd", "readdir_r")
 DESCRIPTORS = ("fd", "in", "out")
 
 
@@ -76,6 +76,8 @@ def body(function):
         needed = "bytes" if "bytes" in arguments else "count * sizeof(pollfd)"
         return [f"  if ({needed} > room) [[unlikely]] __chk_fail();", f"  return glue_{function.plain};"]
     done = "done_numbers" if function.numbers_may_change else "done"
+    if function.result == "void" and function.kind == "own":
+        return [f"  own_{name}({arguments});", f'  {done}("{name}", 0);']
     if function.result == "void":
         return [f"  if (attached()) cob_{name}({arguments});", f"  else real_{name}({arguments});",
                 f'  {done}("{name}", 0);']
@@ -92,6 +94,9 @@ def body(function):
         return ["  host_gives_number();", "  " + give(f"fresh({real})")]
     if function.kind == "takes":
         return ["  host_gives_number();", "  " + give(real)]
+    if function.kind == "away":
+        directory = "directory" if any(n == "directory" for _, n in function.parameters) else "AT_FDCWD"
+        return [f"  if (leads_to_share({directory}, path)) [[unlikely]] return not_on_shares();", "  " + give(real)]
     if function.kind == "pair":
         return ["  host_gives_number();", f"  const int result = {real};", "  if (result == 0) {", "    fresh(ends[0]);", "    fresh(ends[1]);",
                 "  }", "  " + give("result")]

@@ -6,6 +6,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
+#include <glob.h>
 #include <pty.h>
 #include <signal.h>
 #include <spawn.h>
@@ -13,15 +15,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/signalfd.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <sys/swap.h>
+#include <sys/time.h>
 #include <sys/timerfd.h>
+#include <sys/xattr.h>
 #include <termios.h>
 #include <unistd.h>
+#include <utime.h>
 #include <utmp.h>
 
 #include <type_traits>
@@ -51,6 +62,19 @@ inline T done_numbers(const char* name, T result) {
   if (check_mode) [[unlikely]]
     check_tables(name);
   return result;
+}
+
+using DirectoryFilter = int (*)(const dirent*);
+using DirectoryOrder = int (*)(const dirent**, const dirent**);
+using GlobError = int (*)(const char*, int);
+using FtwVisit = int (*)(const char*, const struct stat*, int);
+using NftwVisit = int (*)(const char*, const struct stat*, int, FTW*);
+
+// Where a path leads; paths.h.
+bool leads_to_share(int number, const char* name);
+inline int not_on_shares() {
+  errno = ENOSYS;
+  return -1;
 }
 
 inline int hidden_number() {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "shim/epoll.h"
+#include "shim/file.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
 
@@ -23,6 +24,8 @@ Stage stage_of(const KernelSocket& kernel) {
       return Stage::listener;
     case SocketState::datagram:
       return Stage::datagram;
+    case SocketState::file:
+      return Stage::file;
     default:
       return Stage::stream;
   }
@@ -39,6 +42,7 @@ void take_place(Socket* socket, Arena* arena, u64 slot) {
   socket->connect_reported = true;
   socket->was_connected = load(kernel.state) != SocketState::connecting;
   publish_word(socket->stage, stage_of(kernel));
+  if (socket->stage == Stage::file) socket->kind = Kind::file;
   if (socket->stage == Stage::datagram) socket->datagram = true;
   if (socket->stage == Stage::listener || socket->stage == Stage::datagram) note_listener(socket);
 }
@@ -66,6 +70,10 @@ int open_in_kernel(Socket* socket) {
 void share(Socket* socket, int fd) {
   burn_placeholder(socket->placeholder);
   if (socket->inherited_flags) return;
+  if (socket->kind == Kind::file) {  // whose flags are their home's
+    socket->inherited_flags = true;
+    return;
+  }
   raw::fcntl(fd, F_SETFL, socket->status_flags & O_NONBLOCK);
   socket->inherited_flags = true;
 }
@@ -85,7 +93,7 @@ int announce_child(Arena* arena, u64& ticket) {
 }
 
 bool share_visitor(int fd, Object* object, void* context) {
-  if (object->kind != Kind::socket) return true;
+  if (!is_description(object)) return true;
   auto* socket = reinterpret_cast<Socket*>(object);
   open_in_kernel(socket);
   share(socket, fd);
@@ -141,7 +149,11 @@ int adopt_token(Arena* arena, int fd, u64 token) {
   int flags = raw::fcntl(fd, F_GETFL);
   socket->status_flags = flags > 0 ? flags & O_NONBLOCK : 0;
   take_place(socket, arena, reply.value[0]);
-  recall_for_host(socket);
+  if (socket->kind == Kind::file) {
+    recall_file(socket);
+  } else {
+    recall_for_host(socket);
+  }
   install(fd, object_of(socket));
   return 0;
 }
@@ -153,6 +165,11 @@ int share_for_passing(Socket* socket, int fd) {
   if (socket->stage == Stage::dead) return ENETDOWN;
   const int error = open_in_kernel(socket);
   if (error != 0) return error;
+  if (socket->kind == Kind::file) {
+    share(socket, fd);
+    remember_file(socket);
+    return 0;
+  }
   // Who gets it has no copy of what was set, as a forked child has.
   if (socket->inherited_flags) recall(socket);
   share(socket, fd);
@@ -255,7 +272,7 @@ void before_fork(ForkPlan& plan) {
   if (g.inherited) attach();
   if (current_arena() != nullptr) check_death(current_arena());
   revive_listeners();
-  bool any = false;
+  bool any = load(remote_shares) != 0;  // the child will attach at once
   for_each(~0U, share_visitor, &any);
   Arena* arena = current_arena();
   if (any && arena != nullptr && !arena->is_dead()) {
@@ -328,7 +345,7 @@ int publish_for_exec(bool close_on_exec_too) {
       ~0U,
       [](int fd, Object* object, void* context) {
         auto* p = static_cast<Publishing*>(context);
-        if (object->kind != Kind::socket) return true;
+        if (!is_description(object)) return true;
         if (!p->close_on_exec_too && (raw::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0) return true;
         int error = publish_socket(reinterpret_cast<Socket*>(object), fd);
         if (error != 0) p->error = error;
@@ -346,7 +363,7 @@ int spawn_liveness() {
   if (!attached()) return -1;
   Critical critical;
   if (g.inherited) attach();
-  bool any = false;
+  bool any = load(remote_shares) != 0;  // the child will attach at once
   for_each(~0U, share_visitor, &any);
   Arena* arena = current_arena();
   u64 ticket = 0;
@@ -358,7 +375,7 @@ u32 environment_entry(char* buffer, u32 size, int liveness) {
   Arena* arena = current_arena();
   bool holds = liveness >= 0 ||
                (liveness == liveness_own && arena != nullptr && !arena->is_dead()) ||
-               (liveness == liveness_own && g.inherited);
+               (liveness == liveness_own && g.inherited) || load(remote_shares) != 0;
   int number = liveness == liveness_own ? g.liveness : liveness;
   char reach[8] = "";
   if (g.reach_bits != no_uplink) snprintf(reach, sizeof reach, "/%u", g.reach_bits & 63);
@@ -368,7 +385,7 @@ u32 environment_entry(char* buffer, u32 size, int liveness) {
 }
 
 u64 token_of(int fd) {
-  Socket* socket = lookup_socket(fd);
+  const Socket* socket = lookup_description(fd);
   return socket == nullptr ? 0 : socket->placeholder.token;
 }
 

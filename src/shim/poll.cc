@@ -28,7 +28,7 @@ struct PollWait {
 };
 
 u32 ready_of(Object* object, u32 interest) {
-  if (object->kind == Kind::socket) {
+  if (is_description(object)) {
     return readiness(reinterpret_cast<Socket*>(object), interest);
   }
   MembersGuard guard;

@@ -12,9 +12,11 @@
 #include <unistd.h>
 
 #include "glue.h"
+#include "shim/paths.h"
 #include "shim/placeholder.h"
 #include "shim/raw.h"
 #include "shim/relay.h"
+#include "shim/share_image.h"
 #include "shim/signal.h"
 
 namespace cob::shim {
@@ -56,6 +58,11 @@ size_t count_entries(char* const* envp) {
 
 constexpr char preload[] = "LD_PRELOAD";
 constexpr u32 entry_bytes = 128;
+
+size_t directory_bytes() {
+  const char* here = virtual_directory();
+  return here == nullptr ? 0 : sizeof directory_variable + strlen(here) + 1;
+}
 
 size_t preload_bytes(char* const* envp) {
   size_t most = 0;
@@ -114,15 +121,17 @@ Scratch::~Scratch() {
 }
 
 ImageEnvironment::ImageEnvironment(char* const* envp, int liveness)
-    : scratch_((count_entries(envp) + 3) * sizeof(char*) + preload_bytes(envp) + entry_bytes) {
+    : scratch_((count_entries(envp) + 4) * sizeof(char*) + preload_bytes(envp) + entry_bytes +
+               directory_bytes()) {
   if (scratch_.data() == nullptr) return;
   const size_t count = count_entries(envp);
   auto** vector = reinterpret_cast<char**>(scratch_.data());
-  char* text = scratch_.data() + (count + 3) * sizeof(char*);
+  char* text = scratch_.data() + (count + 4) * sizeof(char*);
   size_t at = 0;
   const char* old_preload = nullptr;
   for (size_t i = 0; i < count; ++i) {
     if (names(envp[i], call::environment_name, sizeof call::environment_name - 1)) continue;
+    if (names(envp[i], directory_variable, sizeof directory_variable - 1)) continue;
     if (names(envp[i], preload, sizeof preload - 1)) {
       old_preload = envp[i] + sizeof preload;
       if (!has_library(old_preload)) continue;
@@ -135,6 +144,10 @@ ImageEnvironment::ImageEnvironment(char* const* envp, int liveness)
     if (old_preload != nullptr && old_preload[0] != 0)
       text = stpcpy(stpcpy(text, ":"), old_preload);
     *text++ = 0;
+  }
+  if (const char* here = virtual_directory(); here != nullptr) {
+    vector[at++] = text;
+    text = stpcpy(stpcpy(stpcpy(text, directory_variable), "="), here) + 1;
   }
   vector[at++] = text;
   environment_entry(text, entry_bytes, liveness);
@@ -179,8 +192,32 @@ pid_t own__Fork() {
 
 pid_t own_vfork() { return real_fork(); }
 
+namespace {
+
+int exec_from_share(const char* path, char* const* argv, char* const* envp, int depth) {
+  ShareImage image;
+  const int error = depth > most_interpreters ? ELOOP : image.load(path);
+  if (error != 0) return fail(error);
+  if (image.is_script()) {
+    const Scratch room((count_of(argv) + 4) * sizeof(char*));
+    if (room.data() == nullptr) return fail(ENOMEM);
+    auto** list = reinterpret_cast<const char**>(room.data());
+    image.arguments(argv, path, list);
+    auto* const arguments = const_cast<char* const*>(list);
+    if (leads_to_share(AT_FDCWD, image.interpreter))
+      return exec_from_share(image.interpreter, arguments, envp, depth + 1);
+    return own_execve(image.interpreter, arguments, envp);
+  }
+  const Exec exec(AT_FDCWD, image.path(), false, envp);
+  if (exec.environment() == nullptr) return fail(ENOMEM);
+  return real_execve(image.path(), argv, exec.environment());
+}
+
+}  // namespace
+
 int own_execve(const char* path, char* const* argv, char* const* envp) {
   if (!attached()) return real_execve(path, argv, envp);
+  if (leads_to_share(AT_FDCWD, path)) return exec_from_share(path, argv, envp, 0);
   const Exec exec(AT_FDCWD, path, false, envp);
   if (exec.environment() == nullptr) return fail(ENOMEM);
   return real_execve(path, argv, exec.environment());
@@ -188,6 +225,7 @@ int own_execve(const char* path, char* const* argv, char* const* envp) {
 
 int own_execveat(int fd, const char* path, char* const* argv, char* const* envp, int flags) {
   if (!attached()) return real_execveat(fd, path, argv, envp, flags);
+  if (leads_to_share(fd, path) || is_cob(fd)) return fail(ENOSYS);
   const Exec exec(fd, path, false, envp);
   if (exec.environment() == nullptr) return fail(ENOMEM);
   return real_execveat(fd, path, argv, exec.environment(), flags);
@@ -195,6 +233,18 @@ int own_execveat(int fd, const char* path, char* const* argv, char* const* envp,
 
 int own_execvpe(const char* file, char* const* argv, char* const* envp) {
   if (!attached()) return real_execvpe(file, argv, envp);
+  char found[PATH_MAX];
+  if (is_on_share(file, true, found)) {
+    own_execve(found, argv, envp);
+    if (errno != ENOEXEC) return -1;
+    const Scratch room((count_of(argv) + 4) * sizeof(char*));
+    if (room.data() == nullptr) return fail(ENOMEM);
+    ShareImage shell;
+    shell.interpreter = "/bin/sh";
+    auto** list = reinterpret_cast<const char**>(room.data());
+    shell.arguments(argv, found, list);
+    return own_execve(shell.interpreter, const_cast<char* const*>(list), envp);
+  }
   const Exec exec(AT_FDCWD, file, true, envp);
   if (exec.environment() == nullptr) return fail(ENOMEM);
   return real_execvpe(file, argv, exec.environment());
@@ -202,6 +252,7 @@ int own_execvpe(const char* file, char* const* argv, char* const* envp) {
 
 int own_fexecve(int fd, char* const* argv, char* const* envp) {
   if (!attached()) return real_fexecve(fd, argv, envp);
+  if (is_cob(fd)) return fail(ENOSYS);
   const Exec exec(fd, "", false, envp);
   if (exec.environment() == nullptr) return fail(ENOMEM);
   return real_fexecve(fd, argv, exec.environment());

@@ -6,6 +6,7 @@
 
 #include "shim/address.h"
 #include "shim/datagram.h"
+#include "shim/file.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -250,6 +251,7 @@ int cob_recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec*
 
 ssize_t cob_read(int fd, void* data, size_t bytes) {
   iovec part{data, bytes};
+  if (lookup_file(fd) != nullptr) return file_read(fd, &part, 1, -1);
   if (bytes == 0 && is_cob(fd) && datagram_at(fd) == nullptr) return 0;
   if (data == nullptr && bytes > 0) return fail(EFAULT);
   ssize_t n = receive({fd, &part, 1, 0});
@@ -259,6 +261,7 @@ ssize_t cob_read(int fd, void* data, size_t bytes) {
 
 ssize_t cob_readv(int fd, const iovec* parts, int count) {
   if (count < 0 || count > IOV_MAX) return fail(EINVAL);
+  if (lookup_file(fd) != nullptr) return file_read(fd, parts, static_cast<size_t>(count), -1);
   ssize_t n = receive({fd, parts, static_cast<size_t>(count), 0});
   if (n == -ENOTSOCK) return real_readv(fd, parts, count);
   return libc_result(n);

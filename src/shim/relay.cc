@@ -22,7 +22,7 @@ bool gather(int fd, Object* object, void* context) {
   auto* g = static_cast<Gathering*>(context);
   const bool close_on_exec = (raw::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0;
   if (close_on_exec && !duplicates(g->actions, fd)) return true;
-  if (object->kind != Kind::socket) {
+  if (object->kind != Kind::socket) {  // nor can it be given a file of another island
     g->others |= !close_on_exec;
     return true;
   }

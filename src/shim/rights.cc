@@ -23,7 +23,7 @@ size_t rights_count(const cmsghdr* header) {
   return (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 }
 
-bool is_socket(int fd) { return lookup_socket(fd) != nullptr; }
+bool is_socket(int fd) { return lookup_description(fd) != nullptr; }
 
 int right_at(const cmsghdr* header, size_t index) {
   int fd = -1;

@@ -6,6 +6,7 @@
 
 #include "shim/datagram.h"
 #include "shim/decide.h"
+#include "shim/file.h"
 #include "shim/pieces.h"
 
 namespace cob::shim {
@@ -254,6 +255,7 @@ int cob_sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
 ssize_t cob_write(int fd, const void* data, size_t bytes) {
   if (data == nullptr && bytes > 0) return fail(EFAULT);
   iovec part{const_cast<void*>(data), bytes};
+  if (lookup_file(fd) != nullptr) return file_write(fd, &part, 1, -1);
   Pieces pieces(&part, 1);
   ssize_t n = datagram_at(fd) != nullptr ? send_datagram({fd, &part, 1, 0})
                                          : send_pieces(fd, pieces, bytes, 0);
@@ -263,6 +265,7 @@ ssize_t cob_write(int fd, const void* data, size_t bytes) {
 
 ssize_t cob_writev(int fd, const iovec* parts, int count) {
   if (count < 0 || count > IOV_MAX) return fail(EINVAL);
+  if (lookup_file(fd) != nullptr) return file_write(fd, parts, static_cast<size_t>(count), -1);
   ssize_t bytes = Pieces::total(parts, static_cast<size_t>(count));
   if (bytes < 0) return fail(EINVAL);
   Pieces pieces(parts, static_cast<size_t>(count));

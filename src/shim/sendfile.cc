@@ -5,6 +5,7 @@
 
 #include <sys/sendfile.h>
 
+#include "shim/file.h"
 #include "shim/send.h"
 
 namespace cob::shim {
@@ -13,14 +14,14 @@ using namespace call;
 
 namespace {
 
-struct File {
+struct Source {
   int fd;
   off_t position;
 };
 
 // Fills chunks from the file's position on. Bytes, 0 at the file's end, -errno; -EAGAIN: no chunk
 // is free now.
-ssize_t read_chunks(Socket* socket, Arena* arena, const File& file, size_t most, Filled& filled) {
+ssize_t read_chunks(Socket* socket, Arena* arena, const Source& file, size_t most, Filled& filled) {
   u32 got = take_post_chunks(arena, most, filled.chunk);
   if (got == 0 && note_starved(socket, arena)) got = take_post_chunks(arena, most, filled.chunk);
   if (got == 0) return -EAGAIN;
@@ -66,7 +67,7 @@ ssize_t post_read(Socket* socket, Arena* arena, const Filled& filled, ssize_t re
 }
 
 // One post's worth: bytes, 0 at the file's end, -errno.
-ssize_t send_part(Socket* socket, int out, const File& file, size_t bytes, bool first) {
+ssize_t send_part(Socket* socket, int out, const Source& file, size_t bytes, bool first) {
   Critical critical;
   Arena* arena = acquire(socket->arena);
   Filled filled;
@@ -96,7 +97,7 @@ ssize_t send_part(Socket* socket, int out, const File& file, size_t bytes, bool 
   return -ERESTART;
 }
 
-ssize_t send_file(Socket* socket, int out, File& file, size_t bytes, bool first) {
+ssize_t send_file(Socket* socket, int out, Source& file, size_t bytes, bool first) {
   size_t done = 0;
   while (done < bytes) {
     const ssize_t n = send_part(socket, out, file, bytes - done, first && done == 0);
@@ -110,11 +111,13 @@ ssize_t send_file(Socket* socket, int out, File& file, size_t bytes, bool first)
 }  // namespace
 
 ssize_t cob_sendfile(int out, int in, off_t* offset, size_t bytes) {
+  if (lookup_file(in) != nullptr || lookup_file(out) != nullptr)
+    return copy_file(out, nullptr, in, offset, bytes);
   if (lookup_socket(in) != nullptr) return fail(EINVAL);
   if (lookup_socket(out) == nullptr) {
     return libc_result(raw::call(SYS_sendfile, out, in, raw::at(offset), static_cast<long>(bytes)));
   }
-  File file{in, offset != nullptr ? *offset : raw::call(SYS_lseek, in, 0, SEEK_CUR)};
+  Source file{in, offset != nullptr ? *offset : raw::call(SYS_lseek, in, 0, SEEK_CUR)};
   if (offset == nullptr && file.position < 0) {
     return fail(file.position == -ESPIPE ? EINVAL : static_cast<int>(-file.position));
   }
@@ -129,6 +132,9 @@ ssize_t cob_sendfile(int out, int in, off_t* offset, size_t bytes) {
   return libc_result(n);
 }
 
-ssize_t cob_splice(int, off_t*, int, off_t*, size_t, unsigned) { return fail(EINVAL); }
+ssize_t cob_splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t bytes, unsigned) {
+  if (lookup_socket(in) != nullptr || lookup_socket(out) != nullptr) return fail(EINVAL);
+  return copy_file(out, out_offset, in, in_offset, bytes);
+}
 
 }  // namespace cob::shim

@@ -103,6 +103,8 @@ Socket* new_socket() {
   return socket;
 }
 
+u32 place_of(const Socket* socket) { return static_cast<u32>(socket - slab); }
+
 void end_socket(Socket* socket) {
   Critical critical;
   leave_all_sets(socket);
@@ -362,6 +364,7 @@ void want_offers(Socket* listener) {
 
 u32 readiness(Socket* socket, u32 interest) {
   if (socket->stage == Stage::inherited || socket->stage == Stage::undecided) settle(socket);
+  if (socket->kind == Kind::file) return in_bits | out_bits;  // as poll(2) says of every file
   if (is_dead(socket)) return awaits_revival(socket) ? 0 : dead_bits;
   if (socket->stage == Stage::undecided) {
     if (socket->datagram) return undecided_datagram_readiness(socket);

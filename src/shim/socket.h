@@ -18,6 +18,7 @@ enum class Stage : u8 {
   stream,     // connect was posted, or accepted
   listener,
   datagram,   // bound in the kernel, or was
+  file,       // of another island (file.h); Kind::file tells it too
   inherited,  // forked child: known by handle, waits for adoption
   dead,       // its kernel died, or it could not be adopted
 };
@@ -45,6 +46,7 @@ struct alignas(64) Socket : Object {
   bool inherited_flags;   // other programs share the status flags: the placeholder's are the truth
   bool ipv6;              // of AF_INET6 (family.h)
   bool ipv6_only;         // IPV6_V6ONLY
+  u32 share;              // of a file: the number of its share
   u32 slot, generation;
   Arena* arena;
   const call::KernelSocket* kernel;
@@ -53,7 +55,7 @@ struct alignas(64) Socket : Object {
   u64 consumed;
   u32 cursor_chunk, cursor_offset;
   u32 poster, poster_position;  // last thread that posted on it
-  int status_flags;             // O_NONBLOCK, O_ASYNC
+  int status_flags;             // O_NONBLOCK, O_ASYNC; of a file all that fcntl tells
   u32 low_water;                // SO_RCVLOWAT
 
   Member* members;     // epoll memberships; guarded by members_lock
@@ -96,7 +98,8 @@ struct alignas(64) Socket : Object {
 };
 
 bool sockets_start();
-Socket* new_socket();  // one reference, undecided; null: out of sockets
+u32 place_of(const Socket* socket);  // in the slab
+Socket* new_socket();                // one reference, undecided; null: out of sockets
 void end_socket(Socket* socket);
 void for_each_socket(void (*visit)(Socket* socket, void* context), void* context);
 void lock_for_fork();

@@ -14,6 +14,7 @@
 #include "shim/placeholder.h"
 #include "shim/process.h"
 #include "shim/relay.h"
+#include "shim/share_image.h"
 #include "shim/spawn_actions.h"
 #include "shim/table.h"
 
@@ -25,7 +26,34 @@ using Spawn = decltype(&::posix_spawn);
 
 int spawn(Spawn real, bool search, pid_t* pid, const char* path,
           const posix_spawn_file_actions_t* actions, const posix_spawnattr_t* attributes,
+          char* const* argv, char* const* envp);
+
+int spawn_from_share(Spawn real, pid_t* pid, const char* path,
+                     const posix_spawn_file_actions_t* actions, const posix_spawnattr_t* attributes,
+                     char* const* argv, char* const* envp, int depth) {
+  ShareImage image;
+  const int error = depth > most_interpreters ? ELOOP : image.load(path);
+  if (error != 0) return error;
+  if (!image.is_script())
+    return spawn(real, false, pid, image.path(), actions, attributes, argv, envp);
+  const Scratch room((count_of(argv) + 4) * sizeof(char*));
+  if (room.data() == nullptr) return ENOMEM;
+  auto** list = reinterpret_cast<const char**>(room.data());
+  image.arguments(argv, path, list);
+  auto* const arguments = const_cast<char* const*>(list);
+  if (leads_to_share(AT_FDCWD, image.interpreter)) {
+    return spawn_from_share(real, pid, image.interpreter, actions, attributes, arguments, envp,
+                            depth + 1);
+  }
+  return spawn(real, false, pid, image.interpreter, actions, attributes, arguments, envp);
+}
+
+int spawn(Spawn real, bool search, pid_t* pid, const char* path,
+          const posix_spawn_file_actions_t* actions, const posix_spawnattr_t* attributes,
           char* const* argv, char* const* envp) {
+  char found[PATH_MAX];
+  if (is_on_share(path, search, found))
+    return spawn_from_share(real, pid, found, actions, attributes, argv, envp, 0);
   const int saved = errno;
   const NothingParked nothing_parked;
   const Verdict verdict(AT_FDCWD, path, search);

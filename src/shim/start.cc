@@ -11,6 +11,7 @@
 #include "shim/inherit.h"
 #include "shim/process.h"
 #include "shim/socket.h"
+#include "shim/stdio.h"
 
 namespace cob::shim {
 
@@ -99,6 +100,7 @@ __attribute__((constructor(101))) void start(int count, char** arguments, char**
   if (attached()) {
     signals_start();
     process_start();
+    follow_standard_streams();  // 0 to 2 may be a cob's already
   }
   errno = saved;
 }

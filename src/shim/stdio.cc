@@ -49,7 +49,15 @@ ssize_t write_cookie(void* context, const char* data, size_t bytes) {
   return static_cast<ssize_t>(done);
 }
 
-int seek_cookie(void*, off64_t*, int) { return fail(ESPIPE); }
+int seek_cookie(void* context, off64_t* position, int whence) {
+  auto* cookie = static_cast<Cookie*>(context);
+  if (cookie->left > 0 && whence == SEEK_CUR) *position -= cookie->left;
+  const off_t at = glue_lseek(cookie->fd, *position, whence);
+  if (at < 0) return -1;
+  cookie->left = 0;
+  *position = at;
+  return 0;
+}
 
 int close_cookie(void* context) {
   auto* cookie = static_cast<Cookie*>(context);
@@ -94,6 +102,17 @@ FILE* open_cookie(int fd, const char* mode) {
 }
 
 bool is_legal_mode(const char* mode) { return mode[0] == 'r' || mode[0] == 'w' || mode[0] == 'a'; }
+
+// fopen(3)'s mode as open(2)'s flags; -1: none.
+int open_flags_of(const char* mode) {
+  const bool both = strchr(mode, '+') != nullptr;
+  int flags = both ? O_RDWR : mode[0] == 'r' ? O_RDONLY : O_WRONLY;
+  if (mode[0] == 'w') flags |= O_CREAT | O_TRUNC;
+  if (mode[0] == 'a') flags |= O_CREAT | O_APPEND;
+  if (strchr(mode, 'x') != nullptr) flags |= O_EXCL;
+  if (strchr(mode, 'e') != nullptr) flags |= O_CLOEXEC;
+  return is_legal_mode(mode) ? flags : -1;
+}
 
 // ---- stdin, stdout, stderr
 
@@ -164,9 +183,27 @@ int print(int fd, const char* format, va_list arguments) {
   return done == length ? length : -1;
 }
 
+// The file takes the number of stdin, stdout or stderr, whose variable follows it. Another stream
+// is libc's, and goes past every interposed name.
+FILE* reopen_on_share(const char* path, const char* mode, FILE* stream, int fd) {
+  const int flags = open_flags_of(mode);
+  if (flags < 0 || fd < 0 || fd > 2 || stream != *variable(fd)) {
+    errno = flags < 0 ? EINVAL : EOPNOTSUPP;
+    return nullptr;
+  }
+  fflush(stream);
+  const int file = glue_open(path, flags, 0666);
+  if (file < 0) return nullptr;
+  glue_dup2(file, fd);
+  if (file != fd) glue_close(file);
+  follow_standard_streams();
+  return *variable(fd);
+}
+
 FILE* reopen(decltype(&::freopen) real, const char* path, const char* mode, FILE* stream) {
   if (!attached()) return real(path, mode, stream);
   const int fd = own_fileno(stream);
+  if (leads_to_share(AT_FDCWD, path)) return reopen_on_share(path, mode, stream, fd);
   if (as_ours(stream) != nullptr && fd >= 0 && fd <= 2 && original[fd] != nullptr &&
       *variable(fd) == stream) {
     fflush(stream);
@@ -200,6 +237,23 @@ void follow_standard_streams_slow(u32 now) {
     }
   }
   errno = saved;
+}
+
+FILE* own_fopen(const char* path, const char* mode) {
+  if (!leads_to_share(AT_FDCWD, path)) {
+    host_gives_number();
+    return real_fopen(path, mode);
+  }
+  const int flags = open_flags_of(mode);
+  if (flags < 0) {
+    errno = EINVAL;
+    return nullptr;
+  }
+  const int fd = glue_open(path, flags, 0666);
+  if (fd < 0) return nullptr;
+  FILE* stream = own_fdopen(fd, mode);
+  if (stream == nullptr) glue_close(fd);
+  return stream;
 }
 
 FILE* own_fdopen(int fd, const char* mode) {

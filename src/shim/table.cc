@@ -112,7 +112,7 @@ Object* hold(int fd) {
 
 void drop(Object* object) {
   if (__atomic_sub_fetch(&object->references, 1, __ATOMIC_ACQ_REL) != 0) return;
-  if (object->kind == Kind::socket) {
+  if (is_description(object)) {
     end_socket(reinterpret_cast<Socket*>(object));
   } else {
     end_epoll_set(reinterpret_cast<EpollSet*>(object));

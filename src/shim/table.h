@@ -9,7 +9,7 @@
 
 namespace cob::shim {
 
-enum class Kind : u8 { socket = 1, epoll = 2 };
+enum class Kind : u8 { socket = 1, epoll = 2, file = 3 };
 
 struct Object {
   Kind kind;
@@ -32,6 +32,18 @@ inline Socket* lookup_socket(int fd) {
   Object* object = lookup(fd);
   if (object == nullptr || object->kind != Kind::socket) return nullptr;
   return reinterpret_cast<Socket*>(object);
+}
+// A file of another island; file.h.
+inline Socket* lookup_file(int fd) {
+  Object* object = lookup(fd);
+  if (object == nullptr || object->kind != Kind::file) return nullptr;
+  return reinterpret_cast<Socket*>(object);
+}
+// Either: what the kernel knows as a description.
+inline bool is_description(const Object* object) { return object->kind != Kind::epoll; }
+inline Socket* lookup_description(int fd) {
+  Object* object = lookup(fd);
+  return object == nullptr || !is_description(object) ? nullptr : reinterpret_cast<Socket*>(object);
 }
 inline EpollSet* lookup_epoll(int fd) {
   Object* object = lookup(fd);

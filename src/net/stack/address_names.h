@@ -1,6 +1,6 @@
 // AddressNames: the IPv6 addresses that a kernel deals with, each under a name of 32 bits in the
 // place of an IPv4 address (wire/address.h), so that connections, sockets and tables hold four
-// bytes whatever the family. docs/decisions/0004-addresses.md. Model: own addresses have fixed
+// bytes whatever the family. docs/decisions/0006-addresses.md. Model: own addresses have fixed
 // names, by their place at the interface. Others get one when they are first met, and keep it as
 // long as it is marked at each sweep: who holds names marks them. 2^20 names; full: addresses
 // without a name are not talked to until a sweep finds room. Owned by the Stack; names do not leave

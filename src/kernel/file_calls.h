@@ -1,0 +1,92 @@
+// FileCalls: what programs ask of files of other islands, file_open to file_control.
+// docs/calls.md, "Files".
+// Model: a call's slot and chunks are copied once and checked, its asking is sent, and it is
+// answered when that is; what its answer needs of the arena is taken before anything is asked, so
+// that nothing is done at the other island and then not told. A program that died or exec'd
+// meanwhile is not answered, and what was opened for it is closed. Kernel's loop only; ends after
+// its Messenger has dropped its continuations, or with it.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "kernel/files.h"
+#include "kernel/program.h"
+#include "kernel/sockets.h"
+
+namespace cob::kernel {
+
+class FileCalls {
+ public:
+  static constexpr u32 max_under_way = 4'096;  // reaction when full: EAGAIN
+
+  // `files`: nullptr: there are none; every call is then refused.
+  FileCalls(Files* files, Sockets& sockets, Sockets::Programs& programs)
+      : files_(files), sockets_(sockets), programs_(programs) {}
+  FileCalls(const FileCalls&) = delete;
+  FileCalls& operator=(const FileCalls&) = delete;
+
+  // REQUIRES: call.op is one of theirs.
+  void run(Program& program, u32 thread, const call::CallSlot& call, Time now);
+  // Asks what found no room.
+  void poll();
+  Time next_deadline(Time now) const {
+    return unsent_.empty() ? Time::never() : now + Duration::microseconds(100);
+  }
+  u32 under_way() const { return under_way_; }
+
+ private:
+  // A call that is not answered, with what it keeps of its program's arena.
+  struct Pending {
+    u32 program = 0, image = 0, thread = 0, sequence = 0;
+    std::vector<u32> chunks;  // of the receive memory
+    u32 slot = 0;             // for what is opened; 0: none
+    std::vector<std::byte> bytes;
+  };
+  using Shared = std::shared_ptr<Pending>;
+  struct Names;  // a checked FileAsk
+
+  Shared begin(Program& program, u32 thread, const call::CallSlot& call);
+  // False: there is no memory for so many; it was answered.
+  bool reserve(Program& program, const Shared& pending, u32 chunks, bool slot = false);
+  Program* caller(const Pending& pending);
+  void answer(const Shared& pending, i32 result, std::span<const u64> values = {},
+              u32 chunks_used = 0);
+  // Copies to the chunks: how many were used; their numbers go to `values`.
+  u32 tell(const Pending& pending, std::span<const std::byte> bytes, std::span<u64> values);
+  void tell_and_answer(const Shared& pending, std::span<const std::byte> bytes, i32 result);
+  void leads_out(const Shared& pending, const std::string& path, bool second);
+  // False: a fault. The chunks go back to the program.
+  bool gather(Program& program, const call::u64* ids, u32 most, u64 bytes,
+              std::vector<std::byte>& into);
+  Description* file_at(Program& program, u32 number, u32 generation);
+
+  void open(Program& program, const Shared& pending, const call::CallSlot& call, Time now);
+  void opened(const Shared& pending, const fs::Asker::Base& base, u32 flags, Time asked,
+              Result<fs::Asker::OpenedFile> result);
+  void name(Program& program, const Shared& pending, const call::CallSlot& call, Time now);
+  void read(Program& program, const Shared& pending, const call::CallSlot& call);
+  void write(Program& program, const Shared& pending, const call::CallSlot& call);
+  void seek(Program& program, const Shared& pending, const call::CallSlot& call);
+  void control(Program& program, const Shared& pending, const call::CallSlot& call);
+
+  bool take_ask(Program& program, const Shared& pending, const call::CallSlot& call, Names& into);
+  Result<fs::Asker::Base> base_of(Program& program, u32 directory, u32 generation, u32 share);
+  Result<fs::Asker::As> as_whom(Program& program, u32 umask, Time now);
+  // `ask` again later while it says EAGAIN: the link has no room.
+  void ask_until_sent(const Shared& pending, std::move_only_function<Result<void>()> ask);
+
+  struct Unsent {
+    Shared pending;
+    std::move_only_function<Result<void>()> ask;
+  };
+  Files* files_;
+  Sockets& sockets_;
+  Sockets::Programs& programs_;
+  std::deque<Unsent> unsent_;
+  u32 under_way_ = 0;
+};
+
+}  // namespace cob::kernel

@@ -1,0 +1,329 @@
+// Two kernels of two islands in this process: programs of the one have files of a share of the
+// other, by calls. In real time, as the host's storage is.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "fs/entries.h"
+#include "fs/open_flags.h"
+#include "kernel/process_credentials.h"
+#include "kernel/test_kernels.h"
+
+namespace cob::kernel::test {
+namespace {
+
+using call::Op;
+
+class RemoteFiles : public ::testing::Test {
+ protected:
+  RemoteFiles() {
+    char name[] = "/tmp/cob-files-XXXXXX";
+    root_ = ::mkdtemp(name);
+    std::ofstream(root_ + "/a") << "0123456789";
+    kernels_ = std::make_unique<TwoKernels>(root_);
+    program_ = kernels_->attached(1, 2);
+  }
+  ~RemoteFiles() override {
+    program_.reset();
+    kernels_.reset();
+    std::filesystem::remove_all(root_);
+  }
+
+  static call::FileAsk said(u32 call, u32 flags = 0, u32 mode = 0, u32 share = 3) {
+    call::FileAsk head{};
+    head.share = share;
+    head.call = call;
+    head.flags = flags;
+    head.mode = mode;
+    return head;
+  }
+  struct Opened {
+    i32 result = 0;
+    u32 slot = 0, generation = 0;
+  };
+  // The ask lies in send chunks from `chunk` on.
+  call::CallSlot ask(Played& p, Op op, call::FileAsk head, const std::string& path,
+                     const std::string& second = {}) {
+    head.path_bytes = static_cast<u16>(path.size());
+    head.second_bytes = static_cast<u16>(second.size());
+    std::string bytes(reinterpret_cast<const char*>(&head), sizeof head);
+    bytes += path + second;
+    return with_chunks(p, slot_call(op), bytes, 1);
+  }
+  call::CallSlot with_chunks(Played& p, call::CallSlot c, const std::string& bytes, u32 first) {
+    c.a[0] = bytes.size();
+    for (std::size_t at = 0, i = 0; at < bytes.size(); at += call::chunk_bytes, ++i) {
+      const u32 chunk = next_chunk_++ % call::send_chunks;
+      std::memcpy(p.theirs().chunk[chunk], bytes.data() + at,
+                  std::min<std::size_t>(call::chunk_bytes, bytes.size() - at));
+      c.a[first + i / 2] |= u64{chunk} << (i % 2 == 0 ? 0 : 32);
+    }
+    return c;
+  }
+  Opened open(Played& p, const std::string& path, u32 flags) {
+    const auto c = ask(p, Op::file_open, said(0, flags, 0644), path);
+    const i32 result = kernels_->call(p, c);
+    const auto& values = p.reply().value;
+    if (result == 0) give_back(p, static_cast<u32>(values[2]));
+    return {result, static_cast<u32>(values[0]), static_cast<u32>(values[1])};
+  }
+  void give_back(Played& p, u32 chunk) {
+    auto c = slot_call(Op::free_receive);
+    c.a[0] = 1;
+    c.a[1] = chunk;
+    ASSERT_TRUE(p.post(c));
+  }
+  std::string read(Played& p, Opened f, u64 bytes, i64 at = -1) {
+    auto c = slot_call(Op::file_read, f.slot, f.generation);
+    c.a[0] = bytes;
+    c.a[1] = static_cast<u64>(at);
+    c.flags = at >= 0 ? 1 : 0;
+    i32 left = kernels_->call(p, c);
+    if (left < 0) return "error " + std::to_string(-left);
+    return take(p, left);
+  }
+  std::string take(Played& p, i32 left) {
+    std::string text;
+    const auto reply = p.reply();
+    for (u32 i = 0; left > 0; ++i) {
+      const u32 chunk = static_cast<u32>(reply.value[i / 2] >> (i % 2 == 0 ? 0 : 32));
+      const i32 part = std::min<i32>(left, call::receive_chunk_payload);
+      text.append(reinterpret_cast<const char*>(p.ours().chunk[chunk]) + sizeof(call::ChunkHeader),
+                  static_cast<std::size_t>(part));
+      give_back(p, chunk);
+      left -= part;
+    }
+    return text;
+  }
+  i32 write(Played& p, Opened f, const std::string& text) {
+    return kernels_->call(p,
+                          with_chunks(p, slot_call(Op::file_write, f.slot, f.generation), text, 2));
+  }
+  i32 seek(Played& p, Opened f, i64 distance, int whence) {
+    auto c = slot_call(Op::file_seek, f.slot, f.generation);
+    c.a[0] = static_cast<u64>(distance);
+    c.a[1] = static_cast<u64>(whence);
+    return kernels_->call(p, c);
+  }
+  i32 control(Played& p, Opened f, call::FileControl what, u64 a = 0, u64 b = 0) {
+    auto c = slot_call(Op::file_control, f.slot, f.generation);
+    c.a[0] = static_cast<u64>(what);
+    c.a[1] = a;
+    c.a[2] = b;
+    return kernels_->call(p, c);
+  }
+  std::string in_file(const std::string& name) const {
+    std::ifstream file(root_ + "/" + name);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  bool alive(Played& p) {
+    kernels_->host_turn();
+    return p.take_answers();
+  }
+
+  std::string root_;
+  std::unique_ptr<TwoKernels> kernels_;
+  std::unique_ptr<Played> program_;
+  u32 next_chunk_ = 0;
+};
+
+constexpr u32 read_write = fs::open_flag::read_write, create = fs::open_flag::create;
+
+TEST_F(RemoteFiles, AreToldOfInTheArenaOfWhoMustAsk) {
+  const auto& share = program_->ours().remote_share[0];
+  EXPECT_EQ(share.number, 3);
+  EXPECT_EQ(std::string(share.path, share.path_bytes), root_);
+  EXPECT_EQ(program_->ours().remote_share[1].path_bytes, 0);
+  EXPECT_EQ(kernels_->attached(0)->ours().remote_share[0].path_bytes, 0);
+}
+
+TEST_F(RemoteFiles, AreReadWrittenAndSought) {
+  Played& p = *program_;
+  const Opened f = open(p, "a", read_write);
+  ASSERT_EQ(f.result, 0);
+  EXPECT_GE(f.slot, call::first_kernel_socket);
+  EXPECT_EQ(p.line(f.slot).state, call::SocketState::file);
+  EXPECT_EQ(read(p, f, 4), "0123");
+  EXPECT_EQ(read(p, f, 100, 8), "89");
+  EXPECT_EQ(read(p, f, 2), "45");
+  EXPECT_EQ(write(p, f, "xy"), 2);
+  EXPECT_EQ(in_file("a"), "012345xy89");
+  ASSERT_EQ(seek(p, f, -3, SEEK_END), 0);
+  EXPECT_EQ(p.reply().value[0], 7u);
+  EXPECT_EQ(read(p, f, 100), "y89");
+  EXPECT_EQ(read(p, f, 100), "");
+  EXPECT_EQ(control(p, f, call::FileControl::sync), 0);
+  EXPECT_EQ(control(p, f, call::FileControl::allocate, 0, 64), 0);
+  EXPECT_EQ(in_file("a").size(), 64u);
+  EXPECT_EQ(control(p, f, call::FileControl::status_flags, fs::open_flag::append), -EOPNOTSUPP);
+  EXPECT_EQ(control(p, f, static_cast<call::FileControl>(77)), -EINVAL);
+}
+
+TEST_F(RemoteFiles, OfManyBytesComeInWholeChunks) {
+  Played& p = *program_;
+  const Opened f = open(p, "big", read_write | create);
+  ASSERT_EQ(f.result, 0);
+  std::string text(16'384, ' ');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i % 23);
+  ASSERT_EQ(write(p, f, text), 16'384);
+  EXPECT_EQ(in_file("big"), text);
+  EXPECT_EQ(read(p, f, 100'000, 0), text);
+}
+
+TEST_F(RemoteFiles, NamesAreAskedFor) {
+  Played& p = *program_;
+  call::FileAsk head = said(static_cast<u32>(fs::NameCall::make_directory), 0, 0755);
+  EXPECT_EQ(kernels_->call(p, ask(p, Op::file_name, head, "d")), 0);
+  EXPECT_TRUE(std::filesystem::is_directory(root_ + "/d"));
+  EXPECT_EQ(kernels_->call(p, ask(p, Op::file_name, head, "d")), -EEXIST);
+  head = said(0);
+  EXPECT_EQ(kernels_->call(p, ask(p, Op::file_name, head, "a")), i32{sizeof(fs::Status)});
+  fs::Status status;
+  const std::string told = take(p, sizeof status);
+  std::memcpy(&status, told.data(), sizeof status);
+  EXPECT_EQ(u64{status.size}, 10u);
+  EXPECT_EQ(kernels_->call(p, ask(p, Op::file_name, head, "none")), -ENOENT);
+  head.share = 4;
+  EXPECT_EQ(kernels_->call(p, ask(p, Op::file_name, head, "a")), -ENODEV);
+  // Behind an open file; one that is none.
+  const Opened f = open(p, "a", read_write);
+  head = said(0);
+  head.directory = f.slot;
+  head.directory_generation = f.generation;
+  EXPECT_EQ(kernels_->call(p, ask(p, Op::file_name, head, "")), i32{sizeof(fs::Status)});
+  head.directory_generation += 1;
+  EXPECT_EQ(kernels_->call(p, ask(p, Op::file_name, head, "")), -EBADF);
+}
+
+TEST_F(RemoteFiles, ThatLeadOutAreToldWhereTo) {
+  Played& p = *program_;
+  std::filesystem::create_symlink("/etc", root_ + "/out");
+  EXPECT_EQ(open(p, "out/passwd", 0).result, -EXDEV);
+  ASSERT_GT(p.reply().value[1], 0u);
+  EXPECT_EQ(take(p, static_cast<i32>(p.reply().value[1])).substr(0, 11), "/etc/passwd");
+}
+
+TEST_F(RemoteFiles, DirectoriesAreListed) {
+  Played& p = *program_;
+  const Opened d = open(p, ".", fs::open_flag::directory);
+  ASSERT_EQ(d.result, 0);
+  const i32 bytes = control(p, d, call::FileControl::entries);
+  ASSERT_GT(bytes, 0);
+  const std::string packed = take(p, bytes);
+  fs::EntryReader reader(std::as_bytes(std::span(packed)));
+  bool found = false;
+  while (const auto entry = reader.next()) found |= entry->name == "a";
+  EXPECT_TRUE(found);
+  EXPECT_EQ(control(p, d, call::FileControl::entries), 0);
+}
+
+TEST_F(RemoteFiles, AForkedChildAndANewImageShareTheOffset) {
+  Played& p = *program_;
+  const Opened f = open(p, "a", read_write);
+  EXPECT_EQ(read(p, f, 2), "01");
+  const u64 handle = p.line(f.slot).handle;
+  auto [mine, theirs] = seqpacket_pair().release_value();
+  const u32 child_hello = static_cast<u32>(call::Hello::child);
+  const FdRef end[] = {theirs.ref()};
+  send_struct(p.liveness(), child_hello, end).release_value();
+  ASSERT_EQ(kernels_->call(p, slot_call(Op::fork)), 0);
+  Played child(std::move(mine));
+  kernels_->attach(child);
+  ASSERT_TRUE(child.attached());
+  auto adopt = slot_call(Op::adopt_handle);
+  adopt.a[0] = handle;
+  ASSERT_EQ(kernels_->call(child, adopt), 0);
+  Opened its{0, static_cast<u32>(child.reply().value[0]), 0};
+  its.generation = child.line(its.slot).generation;
+  EXPECT_EQ(read(child, its, 3), "234");
+  EXPECT_EQ(read(p, f, 1), "5");
+  // The parent ends; the child execs.
+  p.die();
+  kernels_->host_turn();
+  EXPECT_EQ(read(child, its, 1), "6");
+  kernels_->attach(child);
+  ASSERT_EQ(kernels_->call(child, adopt), 0);
+  its.slot = static_cast<u32>(child.reply().value[0]);
+  its.generation = child.line(its.slot).generation;
+  EXPECT_EQ(read(child, its, 1), "7");
+}
+
+TEST_F(RemoteFiles, EndWithTheirProgramAlsoThoseUnderWay) {
+  Played& p = *program_;
+  ASSERT_EQ(open(p, "a", read_write).result, 0);
+  ASSERT_TRUE(p.post(ask(p, Op::file_open, said(0), "a")));
+  kernels_->turns(1);
+  p.die();
+  EXPECT_TRUE(kernels_->until([&] { return kernels_->open_files() == 0; }));
+}
+
+TEST_F(RemoteFiles, RefuseWhatIsForSockets) {
+  Played& p = *program_;
+  const Opened f = open(p, "a", read_write);
+  EXPECT_EQ(kernels_->call(p, slot_call(Op::listen, f.slot, f.generation)), -ENOTSOCK);
+  EXPECT_EQ(kernels_->call(p, slot_call(Op::receive_shared, f.slot, f.generation)), -ENOTSOCK);
+  for (const Op op : {Op::connect, Op::consumed, Op::shutdown, Op::released, Op::want_accept})
+    ASSERT_TRUE(p.post(slot_call(op, f.slot, f.generation)));
+  EXPECT_EQ(read(p, f, 4), "0123");
+  ASSERT_TRUE(p.post(slot_call(Op::close, f.slot, f.generation)));
+  EXPECT_EQ(read(p, f, 4), "error 9");
+  EXPECT_TRUE(kernels_->until([&] { return kernels_->open_files() == 0; }));
+}
+
+TEST_F(RemoteFiles, AForgerEndsAlone) {
+  const Opened f = open(*program_, "a", read_write);
+  const auto forge = [&](auto make) {
+    auto p = kernels_->attached(1);
+    ASSERT_TRUE(p->post(make(*p)));
+    EXPECT_TRUE(kernels_->until([&] { return !p->take_answers(); }, Duration::seconds(5)));
+  };
+  forge([](Played&) {
+    auto c = slot_call(Op::file_open);
+    c.a[0] = 100;
+    c.a[1] = call::send_chunks;
+    return c;
+  });
+  forge([](Played&) {
+    auto c = slot_call(Op::file_write, call::first_kernel_socket, 1);
+    c.a[0] = 100'000;
+    return c;
+  });
+  forge([&](Played& p) { return ask(p, Op::file_open, said(0), std::string("a\0b", 3)); });
+  forge([&](Played& p) {
+    auto c = ask(p, Op::file_open, said(0), "a");
+    c.a[0] += 1;
+    return c;
+  });
+  forge([](Played&) { return slot_call(Op::file_read, call::max_sockets); });
+  EXPECT_EQ(read(*program_, f, 4), "0123");
+}
+
+TEST_F(RemoteFiles, AreStaleOnceTheirKernelHasEnded) {
+  Played& p = *program_;
+  const Opened f = open(p, "a", read_write);
+  ASSERT_EQ(f.result, 0);
+  kernels_->end(0);
+  ASSERT_TRUE(p.post(slot_call(Op::nothing)));
+  const std::string told = read(p, f, 4, 0);
+  EXPECT_EQ(told, "error " + std::to_string(ESTALE));
+  EXPECT_EQ(open(p, "a", 0).result, -EHOSTDOWN);
+}
+
+TEST(ProcessCredentials, AreReadFromItsStatus) {
+  fs::Credentials found;
+  std::array<u32, 4> may_be{};
+  ASSERT_TRUE(read_credentials("Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n",
+                               found, may_be));
+  EXPECT_EQ(found.uid, 4u);
+  EXPECT_EQ(found.gid, 8u);
+  EXPECT_EQ(found.groups, (std::vector<u32>{9, 10}));
+  EXPECT_EQ(may_be, (std::array<u32, 4>{1, 2, 3, 4}));
+  EXPECT_FALSE(read_credentials("Name:\tx\nUid:\t1\n", found, may_be));
+}
+
+}  // namespace
+}  // namespace cob::kernel::test

@@ -1,0 +1,305 @@
+// Files of another island against a played home: a handful of files in memory. Model: core_test.h.
+#include "shim/file.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "shim/core_test.h"
+
+namespace cob::shim::testing {
+namespace {
+
+using namespace call;
+
+// A home: contents by path; what the shim asked last.
+struct PlayedHome {
+  std::map<std::string, std::string> content;
+  std::map<std::string, std::string> ways_out;  // path -> where it goes on
+  std::map<unsigned, std::pair<std::string, size_t>> open;
+  std::vector<std::string> asked;
+  FileAsk last{};
+
+  static std::string sent(FakeKernel& kernel, const CallSlot& c, unsigned first, size_t bytes) {
+    std::string text;
+    for (unsigned i = 0; text.size() < bytes; ++i) {
+      const auto chunk = static_cast<u32>(c.a[first + i / 2] >> (i % 2 * 32));
+      text.append(reinterpret_cast<const char*>(kernel.sent_chunk(chunk)),
+                  std::min<size_t>(bytes - text.size(), chunk_bytes));
+      kernel.give_back_sent(chunk);
+    }
+    return text;
+  }
+
+  static int tell(FakeKernel& kernel, std::string_view text, u64* value) {
+    for (unsigned i = 0; i * receive_chunk_payload < text.size(); ++i) {
+      const unsigned chunk = kernel.take_chunk();
+      const auto part = text.substr(size_t{i} * receive_chunk_payload, receive_chunk_payload);
+      memcpy(kernel.chunk(chunk) + sizeof(ChunkHeader), part.data(), part.size());
+      value[i / 2] |= u64{chunk} << (i % 2 * 32);
+    }
+    return static_cast<int>(text.size());
+  }
+
+  std::string path_asked(FakeKernel& kernel, const CallSlot& c) {
+    const std::string text = sent(kernel, c, 1, c.a[0]);
+    text.copy(reinterpret_cast<char*>(&last), sizeof last);
+    asked.push_back(text.substr(sizeof last, last.path_bytes));
+    return asked.back();
+  }
+
+  static std::string_view bytes_of(const WireStatus& status) {
+    return {reinterpret_cast<const char*>(&status), sizeof status};
+  }
+
+  int way_out(FakeKernel& kernel, const std::string& path, u64* value) {
+    const auto out = ways_out.find(path);
+    if (out == ways_out.end()) return 0;
+    tell(kernel, out->second, value);
+    value[1] = out->second.size();
+    return -EXDEV;
+  }
+
+  int answer(FakeKernel& kernel, const CallSlot& c, u64 (&value)[6]) {
+    switch (c.op) {
+      case Op::file_open: {
+        const std::string path = path_asked(kernel, c);
+        if (const int out = way_out(kernel, path, value); out != 0) return out;
+        if (!content.contains(path) && (last.flags & O_CREAT) == 0) return -ENOENT;
+        content[path];
+        const unsigned slot = kernel.begin_file();
+        open[slot] = {path, 0};
+        u64 told[6] = {};
+        tell(kernel, bytes_of(WireStatus{}), told);
+        value[0] = slot;
+        value[1] = kernel.generation_of(slot);
+        value[2] = told[0];
+        return 0;
+      }
+      case Op::file_name: {
+        const std::string path = path_asked(kernel, c);
+        if (const int out = way_out(kernel, path, value); out != 0) return out;
+        WireStatus status{};
+        const std::string& name = last.directory != 0 ? open[last.directory].first : path;
+        if (!content.contains(name)) return -ENOENT;
+        status.size = content[name].size();
+        status.mode = S_IFREG | 0644;
+        return tell(kernel, bytes_of(status), value);
+      }
+      case Op::file_read: {
+        auto& [path, offset] = open[c.socket];
+        const std::string& text = content[path];
+        size_t at = (c.flags & 1) != 0 ? c.a[1] : offset;
+        at = std::min(at, text.size());
+        const std::string_view part = std::string_view(text).substr(at, c.a[0]);
+        if ((c.flags & 1) == 0) offset += part.size();
+        return tell(kernel, part, value);
+      }
+      case Op::file_write: {
+        auto& [path, offset] = open[c.socket];
+        const std::string data = sent(kernel, c, 2, c.a[0]);
+        size_t& at = offset;
+        std::string& text = content[path];
+        text.resize(std::max(text.size(), at + data.size()));
+        text.replace(at, data.size(), data);
+        at += data.size();
+        return static_cast<int>(data.size());
+      }
+      case Op::file_seek:
+        open[c.socket].second = c.a[0];
+        value[0] = c.a[0];
+        return 0;
+      case Op::file_control: {  // entries: the content are names, each ended by a space
+        auto& [path, offset] = open[c.socket];
+        std::string packed;
+        while (offset < content[path].size()) {
+          const std::string& names = content[path];
+          const size_t end = names.find(' ', offset);
+          std::string entry(19, '\0');
+          const u64 next = end + 1;
+          const u16 bytes = static_cast<u16>(end - offset);
+          memcpy(entry.data() + 8, &next, 8);
+          memcpy(entry.data() + 17, &bytes, 2);
+          packed += entry + names.substr(offset, bytes);
+          offset = next;
+        }
+        return tell(kernel, packed, value);
+      }
+      default:
+        return -ENOSYS;
+    }
+  }
+};
+
+class FileTest : public ::testing::Test {
+ protected:
+  FileTest() {
+    kernel().files = [this](FakeKernel& k, const CallSlot& c, u64(&value)[6]) {
+      return home_.answer(k, c, value);
+    };
+    attach();
+  }
+  ~FileTest() override { kernel().files = nullptr; }
+
+  static std::string in_share(const std::string& name) {
+    return std::string(FakeKernel::share_path) + "/" + name;
+  }
+  static int open_file(const std::string& path, int flags = O_RDWR) {
+    Target target(AT_FDCWD, path.c_str());
+    return target.remote ? open_target(target, flags, 0644) : -EXDEV;
+  }
+
+  PlayedHome home_;
+};
+
+std::string sent_path(const std::string& path) {
+  const Target target(AT_FDCWD, path.c_str());
+  return target.remote ? std::string(target.path, target.bytes) : "(host)";
+}
+
+TEST_F(FileTest, PathsAreComparedByTheirText) {
+  EXPECT_EQ(sent_path("/played/share/a/b"), "a/b");
+  EXPECT_EQ(sent_path("//played/./share//a/./b"), "a/b");
+  EXPECT_EQ(sent_path("/played/share"), ".");
+  EXPECT_EQ(sent_path("/played/share/"), ".");
+  EXPECT_EQ(sent_path("/played/share/d/"), "d/");
+  EXPECT_EQ(sent_path("/played/shared"), "(host)");
+  EXPECT_EQ(sent_path("/played"), "(host)");
+  EXPECT_EQ(sent_path("/"), "(host)");
+  EXPECT_EQ(sent_path("/other/../played/share/x"), "x");
+  EXPECT_EQ(sent_path("/played/share/../x"), "../x");
+  EXPECT_EQ(sent_path("/played/share/a/../../x"), "a/../../x");
+}
+
+TEST_F(FileTest, TheWorkingDirectoryMayBeInAShare) {
+  enter_virtual_directory("/played/share/d");
+  EXPECT_EQ(sent_path("f"), "d/f");
+  EXPECT_EQ(sent_path("../f"), "d/../f");
+  EXPECT_EQ(sent_path("/etc/passwd"), "(host)");
+  leave_virtual_directory();
+  EXPECT_EQ(sent_path("f"), "(host)");
+  EXPECT_EQ(virtual_directory(), nullptr);
+}
+
+TEST_F(FileTest, ATooLongPathIsAnError) {
+  const Target target(AT_FDCWD, in_share(std::string(5'000, 'x')).c_str());
+  EXPECT_TRUE(target.remote);
+  EXPECT_EQ(target.error, ENAMETOOLONG);
+}
+
+TEST_F(FileTest, WhatIsWrittenIsRead) {
+  const int fd = open_file(in_share("f"), O_RDWR | O_CREAT);
+  ASSERT_GE(fd, 0);
+  std::string data(100'001, 'x');
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>('a' + i % 23);
+  EXPECT_EQ(cob_write(fd, data.data(), data.size()), static_cast<ssize_t>(data.size()));
+  EXPECT_TRUE(home_.content["f"] == data);
+  EXPECT_EQ(cob_lseek(fd, 0, SEEK_SET), 0);
+  std::string back(data.size() + 10, '\0');
+  EXPECT_EQ(cob_read(fd, back.data(), back.size()), static_cast<ssize_t>(data.size()));
+  back.resize(data.size());
+  EXPECT_TRUE(back == data);
+  EXPECT_EQ(cob_pread(fd, back.data(), 5, 50'000), 5);
+  EXPECT_EQ(back.substr(0, 5), data.substr(50'000, 5));
+  struct stat status{};
+  EXPECT_EQ(cob_fstat(fd, &status), 0);
+  EXPECT_EQ(status.st_size, static_cast<off_t>(data.size()));
+  EXPECT_EQ(cob_fcntl(fd, F_GETFL, nullptr) & O_ACCMODE, O_RDWR);
+  EXPECT_EQ(cob_close(fd), 0);
+}
+
+TEST_F(FileTest, ADescriptionHasManyNumbers) {
+  home_.content["f"] = "0123456789";
+  const int fd = open_file(in_share("f"));
+  const int copy = cob_dup(fd);
+  char two[3] = {};
+  EXPECT_EQ(cob_read(fd, two, 2), 2);
+  EXPECT_EQ(cob_close(fd), 0);
+  EXPECT_EQ(cob_read(copy, two, 2), 2);
+  EXPECT_STREQ(two, "23");
+  EXPECT_EQ(poll_now(copy, POLLIN | POLLOUT), u32{POLLIN | POLLOUT});
+  EXPECT_EQ(cob_close(copy), 0);
+  EXPECT_EQ(lookup(copy), nullptr);
+}
+
+TEST_F(FileTest, WhatDoesNotExistLeavesNoNumber) {
+  const int before = ::dup(0);
+  ::close(before);
+  EXPECT_EQ(open_file(in_share("missing")), -ENOENT);
+  const int after = ::dup(0);
+  ::close(after);
+  EXPECT_EQ(before, after);
+}
+
+TEST_F(FileTest, WaysOutAreFollowed) {
+  home_.content["f"] = "x";
+  home_.ways_out["link"] = "/played/share/f";
+  home_.ways_out["up"] = "../share/link";
+  home_.ways_out["away"] = "../other";
+  home_.ways_out["round"] = "/played/share/round";
+  const int fd = open_file(in_share("up"));
+  EXPECT_GE(fd, 0);
+  cob_close(fd);
+  EXPECT_EQ(home_.asked, (std::vector<std::string>{"up", "link", "f"}));
+  Target away(AT_FDCWD, in_share("away").c_str());
+  EXPECT_EQ(open_target(away, O_RDONLY, 0), -EXDEV);
+  EXPECT_FALSE(away.remote);
+  EXPECT_STREQ(away.path, "/played/other");
+  EXPECT_EQ(open_file(in_share("round")), -ELOOP);
+}
+
+TEST_F(FileTest, EntriesComeInWhatRoomThereIs) {
+  for (int i = 0; i < 300; ++i) home_.content["d"] += "name" + std::to_string(i) + " ";
+  const int fd = open_file(in_share("d"));
+  alignas(8) char buffer[100];
+  int seen = 0;
+  for (;;) {
+    const ssize_t bytes = file_entries(fd, buffer, sizeof buffer);
+    ASSERT_GE(bytes, 0);
+    if (bytes == 0) break;
+    for (ssize_t at = 0; at < bytes; ++seen) {
+      EXPECT_EQ(std::string(buffer + at + 19), "name" + std::to_string(seen));
+      u16 whole = 0;
+      memcpy(&whole, buffer + at + 16, 2);
+      at += whole;
+    }
+  }
+  EXPECT_EQ(seen, 300);
+  cob_close(fd);
+}
+
+TEST_F(FileTest, BehindAnOpenDirectoryItsSlotIsNamed) {
+  home_.content["d"] = "";
+  home_.content["f"] = "";
+  const int fd = open_file(in_share("d"));
+  const Socket* directory = lookup_file(fd);
+  Target target(fd, "f");
+  EXPECT_TRUE(target.remote);
+  const int file = open_target(target, O_RDONLY, 0);
+  EXPECT_EQ(home_.last.directory, directory->slot);
+  EXPECT_EQ(home_.last.directory_generation, directory->generation);
+  EXPECT_STREQ(name_of(lookup_file(file)), "/played/share/d/f");
+  cob_close(file);
+  cob_close(fd);
+}
+
+TEST_F(FileTest, WhatNeedsARealFileIsRefused) {
+  home_.content["f"] = "";
+  const int fd = open_file(in_share("f"));
+  EXPECT_EQ(cob_ioctl(fd, 0x5401, nullptr), -1);
+  EXPECT_EQ(errno, ENOTTY);
+  const int set = cob_epoll_create1(0);
+  epoll_event event{EPOLLIN, {}};
+  EXPECT_EQ(cob_epoll_ctl(set, EPOLL_CTL_ADD, fd, &event), -1);
+  EXPECT_EQ(errno, EPERM);
+  cob_close(set);
+  cob_close(fd);
+}
+
+}  // namespace
+}  // namespace cob::shim::testing

@@ -1,0 +1,664 @@
+// The calls that name a file: open(2) to xattr(7). Model: each asks whether its path leads to a
+// share of another island (paths.h); if so it is a call to the kernel, and goes on on the host when
+// the answer says that the path leads out. Without remote shares: one comparison. Any thread.
+#include "shim/names.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+#include <sys/time.h>
+#include <unistd.h>
+#include <utime.h>
+
+#include "glue.h"
+
+namespace cob::shim {
+
+namespace {
+
+constexpr u32 no_follow = AT_SYMLINK_NOFOLLOW;
+
+inline bool sharing() { return load(remote_shares) != 0; }
+
+// The answer of a call on one name; `host` when it is the host's.
+template <typename Host>
+int on_name(Target& target, const Ask& asked, Host host) {
+  if (!target.remote) return host();
+  const long result = ask(target, asked);
+  if (!target.remote) return host();
+  return result < 0 ? fail(static_cast<int>(-result)) : 0;
+}
+
+// Of a call on two names: both are the host's, or both of shares.
+template <typename Host>
+int on_two(Target& from, Target& to, Ask asked, Host host) {
+  if (!from.remote && !to.remote) return host();
+  if (from.remote != to.remote) return fail(EXDEV);
+  asked.second = &to;
+  const long result = ask(from, asked);
+  if (!from.remote && !to.remote) return host();
+  return result < 0 ? fail(static_cast<int>(-result)) : 0;
+}
+
+bool makes_file(int flags) { return (flags & (O_CREAT | __O_TMPFILE)) != 0; }
+
+bool status_of(Target& target, u32 flags, WireStatus& told, int& result) {
+  Ask asked;
+  asked.flags = flags & no_follow;
+  asked.told = &told;
+  asked.told_room = sizeof told;
+  const long got = ask(target, asked);
+  if (!target.remote) return false;
+  result = got < 0                                ? fail(static_cast<int>(-got))
+           : got < static_cast<long>(sizeof told) ? fail(EPROTO)
+                                                  : 0;
+  return true;
+}
+
+int stat_at(int directory, const char* path, struct stat* status, int flags) {
+  Target target(directory, path, (flags & AT_EMPTY_PATH) != 0);
+  WireStatus told{};
+  int result = 0;
+  if (!target.remote || !status_of(target, static_cast<u32>(flags), told, result))
+    return real_fstatat(target.directory, target.path, status, flags);
+  if (result == 0) fill_stat(told, status);
+  return result;
+}
+
+statx_timestamp time_of(const WireTime& from) {
+  statx_timestamp to{};
+  to.tv_sec = from.seconds;
+  to.tv_nsec = from.nanoseconds;
+  return to;
+}
+
+void fill_statx(const WireStatus& from, struct statx* to) {
+  memset(to, 0, sizeof *to);
+  to->stx_mask = from.mask;
+  to->stx_blksize = from.block_bytes;
+  to->stx_attributes = from.attributes;
+  to->stx_attributes_mask = from.attributes_mask;
+  to->stx_nlink = from.links;
+  to->stx_uid = from.uid;
+  to->stx_gid = from.gid;
+  to->stx_mode = static_cast<u16>(from.mode);
+  to->stx_ino = from.inode;
+  to->stx_size = from.size;
+  to->stx_blocks = from.blocks;
+  to->stx_atime = time_of(from.accessed);
+  to->stx_mtime = time_of(from.modified);
+  to->stx_ctime = time_of(from.changed);
+  to->stx_btime = time_of(from.born);
+  to->stx_dev_major = static_cast<u32>(from.device >> 32);
+  to->stx_dev_minor = static_cast<u32>(from.device);
+  to->stx_rdev_major = static_cast<u32>(from.special_device >> 32);
+  to->stx_rdev_minor = static_cast<u32>(from.special_device);
+}
+
+template <typename Host>
+int filesystem_of(Target& target, struct statfs* status, Host host) {
+  WireFilesystem told{};
+  Ask asked;
+  asked.call = NameCall::filesystem;
+  asked.told = &told;
+  asked.told_room = sizeof told;
+  const int result = on_name(target, asked, host);
+  if (result < 0 || !target.remote) return result;
+  memset(status, 0, sizeof *status);
+  status->f_type = static_cast<decltype(status->f_type)>(told.type);
+  status->f_bsize = static_cast<decltype(status->f_bsize)>(told.block_bytes);
+  status->f_frsize = static_cast<decltype(status->f_frsize)>(told.fragment_bytes);
+  status->f_blocks = told.blocks;
+  status->f_bfree = told.blocks_free;
+  status->f_bavail = told.blocks_available;
+  status->f_files = told.files;
+  status->f_ffree = told.files_free;
+  memcpy(&status->f_fsid, &told.id, sizeof status->f_fsid);
+  status->f_namelen = static_cast<decltype(status->f_namelen)>(told.name_bytes);
+  status->f_flags = static_cast<decltype(status->f_flags)>(told.flags);
+  return 0;
+}
+
+void to_statvfs(const struct statfs& from, struct statvfs* to) {
+  memset(to, 0, sizeof *to);
+  to->f_bsize = static_cast<unsigned long>(from.f_bsize);
+  to->f_frsize = static_cast<unsigned long>(from.f_frsize);
+  to->f_blocks = from.f_blocks;
+  to->f_bfree = from.f_bfree;
+  to->f_bavail = from.f_bavail;
+  to->f_files = from.f_files;
+  to->f_ffree = to->f_favail = from.f_ffree;
+  memcpy(&to->f_fsid, &from.f_fsid, sizeof to->f_fsid);
+  to->f_namemax = static_cast<unsigned long>(from.f_namelen);
+  to->f_flag = static_cast<unsigned long>(from.f_flags);
+}
+
+int set_times(Target& target, const timespec* times, int flags,
+              int (*host)(Target&, const timespec*, int)) {
+  WireTime wire[2]{};
+  for (int i = 0; i < 2; ++i) {
+    wire[i].seconds = times == nullptr ? 0 : times[i].tv_sec;
+    wire[i].nanoseconds = static_cast<u32>(times == nullptr ? UTIME_NOW : times[i].tv_nsec);
+  }
+  Ask asked;
+  asked.call = NameCall::set_times;
+  asked.flags = static_cast<u32>(flags) & no_follow;
+  asked.value = wire;
+  asked.value_bytes = sizeof wire;
+  return on_name(target, asked, [&] { return host(target, times, flags); });
+}
+
+int host_times(Target& target, const timespec* times, int flags) {
+  return real_utimensat(target.directory, target.path, times, flags);
+}
+
+int times_by_micro(int directory, const char* path, const timeval* times, int flags) {
+  Target target(directory, path);
+  timespec fine[2];
+  if (times != nullptr) {
+    for (int i = 0; i < 2; ++i) fine[i] = {times[i].tv_sec, times[i].tv_usec * 1'000};
+  }
+  return set_times(target, times == nullptr ? nullptr : fine, flags, host_times);
+}
+
+}  // namespace
+
+int open_at(int directory, const char* path, int flags, mode_t mode) {
+  Target target(directory, path);
+  if (target.remote) {
+    const int number = open_target(target, flags, makes_file(flags) ? mode : 0);
+    if (target.remote) return number < 0 ? fail(-number) : number;
+  }
+  host_gives_number();
+  return fresh(real_openat(target.directory, target.path, flags, mode));
+}
+
+int own_open(const char* path, int flags, mode_t mode) {
+  if (sharing()) return open_at(AT_FDCWD, path, flags, mode);
+  host_gives_number();
+  return fresh(real_open(path, flags, mode));
+}
+int own_openat(int directory, const char* path, int flags, mode_t mode) {
+  if (sharing()) return open_at(directory, path, flags, mode);
+  host_gives_number();
+  return fresh(real_openat(directory, path, flags, mode));
+}
+int own_creat(const char* path, mode_t mode) {
+  if (sharing()) return open_at(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode);
+  host_gives_number();
+  return fresh(real_creat(path, mode));
+}
+int own___open_2(const char* path, int flags) {
+  if (sharing()) return open_at(AT_FDCWD, path, flags, 0);
+  host_gives_number();
+  return fresh(real___open_2(path, flags));
+}
+int own___openat_2(int directory, const char* path, int flags) {
+  if (sharing()) return open_at(directory, path, flags, 0);
+  host_gives_number();
+  return fresh(real___openat_2(directory, path, flags));
+}
+
+// ---- status
+
+int own_stat(const char* path, struct stat* status) {
+  return sharing() ? stat_at(AT_FDCWD, path, status, 0) : real_stat(path, status);
+}
+int own_lstat(const char* path, struct stat* status) {
+  return sharing() ? stat_at(AT_FDCWD, path, status, AT_SYMLINK_NOFOLLOW)
+                   : real_lstat(path, status);
+}
+int shared_fstatat(int fd, const char* path, struct stat* status, int flags) {
+  return stat_at(fd, path, status, flags);
+}
+int own___xstat(int version, const char* path, struct stat* status) {
+  return sharing() ? stat_at(AT_FDCWD, path, status, 0) : real___xstat(version, path, status);
+}
+int own___lxstat(int version, const char* path, struct stat* status) {
+  return sharing() ? stat_at(AT_FDCWD, path, status, AT_SYMLINK_NOFOLLOW)
+                   : real___lxstat(version, path, status);
+}
+int own___fxstatat(int version, int fd, const char* path, struct stat* status, int flags) {
+  return sharing() ? stat_at(fd, path, status, flags)
+                   : real___fxstatat(version, fd, path, status, flags);
+}
+
+int shared_statx(int fd, const char* path, int flags, unsigned mask, struct statx* status) {
+  Target target(fd, path, (flags & AT_EMPTY_PATH) != 0);
+  WireStatus told{};
+  int result = 0;
+  if (!target.remote || !status_of(target, static_cast<u32>(flags), told, result))
+    return real_statx(target.directory, target.path, flags, mask, status);
+  if (result == 0) fill_statx(told, status);
+  return result;
+}
+
+int own_access(const char* path, int mode) {
+  if (!sharing()) return real_access(path, mode);
+  return own_faccessat(AT_FDCWD, path, mode, 0);
+}
+int own_faccessat(int directory, const char* path, int mode, int flags) {
+  Target target(directory, path, (flags & AT_EMPTY_PATH) != 0);
+  Ask asked;
+  asked.call = NameCall::access;
+  asked.mode = static_cast<u32>(mode);
+  asked.flags = static_cast<u32>(flags) & no_follow;
+  return on_name(target, asked,
+                 [&] { return real_faccessat(target.directory, target.path, mode, flags); });
+}
+int own_euidaccess(const char* path, int mode) {
+  if (!sharing() || !leads_to_share(AT_FDCWD, path)) return real_euidaccess(path, mode);
+  return own_faccessat(AT_FDCWD, path, mode, AT_EACCESS);
+}
+
+int own_statfs(const char* path, struct statfs* status) {
+  Target target(AT_FDCWD, path);
+  return filesystem_of(target, status, [&] { return real_statfs(target.path, status); });
+}
+int own_statvfs(const char* path, struct statvfs* status) {
+  Target target(AT_FDCWD, path);
+  struct statfs plain{};
+  const int result =
+      filesystem_of(target, &plain, [&] { return real_statvfs(target.path, status); });
+  if (result == 0 && target.remote) to_statvfs(plain, status);
+  return result;
+}
+int cob_fstatfs(int fd, struct statfs* status) {
+  if (lookup_file(fd) == nullptr) return real_fstatfs(fd, status);
+  Target target(fd);
+  return filesystem_of(target, status, [] { return fail(EBADF); });
+}
+int cob_fstatvfs(int fd, struct statvfs* status) {
+  if (lookup_file(fd) == nullptr) return real_fstatvfs(fd, status);
+  struct statfs plain{};
+  const int result = cob_fstatfs(fd, &plain);
+  if (result == 0) to_statvfs(plain, status);
+  return result;
+}
+
+// ---- the tree
+
+int own_unlink(const char* path) {
+  return sharing() ? own_unlinkat(AT_FDCWD, path, 0) : real_unlink(path);
+}
+int own_rmdir(const char* path) {
+  return sharing() ? own_unlinkat(AT_FDCWD, path, AT_REMOVEDIR) : real_rmdir(path);
+}
+int own_unlinkat(int directory, const char* path, int flags) {
+  Target target(directory, path);
+  Ask asked;
+  asked.call = (flags & AT_REMOVEDIR) != 0 ? NameCall::remove_directory : NameCall::unlink;
+  return on_name(target, asked,
+                 [&] { return real_unlinkat(target.directory, target.path, flags); });
+}
+int own_remove(const char* path) {
+  if (!sharing() || !leads_to_share(AT_FDCWD, path)) return real_remove(path);
+  const int result = own_unlink(path);
+  return result < 0 && errno == EISDIR ? own_rmdir(path) : result;
+}
+int own_mkdir(const char* path, mode_t mode) {
+  return sharing() ? own_mkdirat(AT_FDCWD, path, mode) : real_mkdir(path, mode);
+}
+int own_mkdirat(int directory, const char* path, mode_t mode) {
+  Target target(directory, path);
+  Ask asked;
+  asked.call = NameCall::make_directory;
+  asked.mode = mode & 07777;
+  return on_name(target, asked, [&] { return real_mkdirat(target.directory, target.path, mode); });
+}
+int own_mknod(const char* path, mode_t mode, dev_t device) {
+  return sharing() ? own_mknodat(AT_FDCWD, path, mode, device) : real_mknod(path, mode, device);
+}
+int own_mknodat(int directory, const char* path, mode_t mode, dev_t device) {
+  Target target(directory, path);
+  Ask asked;
+  asked.call = NameCall::make_node;
+  asked.mode = mode;
+  asked.number = u64{major(device)} << 32 | minor(device);
+  return on_name(target, asked,
+                 [&] { return real_mknodat(target.directory, target.path, mode, device); });
+}
+int own_mkfifo(const char* path, mode_t mode) {
+  return sharing() ? own_mknodat(AT_FDCWD, path, S_IFIFO | (mode & 07777), 0)
+                   : real_mkfifo(path, mode);
+}
+int own_mkfifoat(int directory, const char* path, mode_t mode) {
+  return sharing() ? own_mknodat(directory, path, S_IFIFO | (mode & 07777), 0)
+                   : real_mkfifoat(directory, path, mode);
+}
+int own_rename(const char* from, const char* to) {
+  return sharing() ? own_renameat2(AT_FDCWD, from, AT_FDCWD, to, 0) : real_rename(from, to);
+}
+int own_renameat(int from_directory, const char* from, int to_directory, const char* to) {
+  return sharing() ? own_renameat2(from_directory, from, to_directory, to, 0)
+                   : real_renameat(from_directory, from, to_directory, to);
+}
+int own_renameat2(int from_directory, const char* from, int to_directory, const char* to,
+                  unsigned flags) {
+  Target first(from_directory, from);
+  Target second(to_directory, to);
+  Ask asked;
+  asked.call = NameCall::rename;
+  asked.flags = flags;
+  return on_two(first, second, asked, [&] {
+    return real_renameat2(first.directory, first.path, second.directory, second.path, flags);
+  });
+}
+int own_link(const char* from, const char* to) {
+  return sharing() ? own_linkat(AT_FDCWD, from, AT_FDCWD, to, 0) : real_link(from, to);
+}
+int own_linkat(int from_directory, const char* from, int to_directory, const char* to, int flags) {
+  Target first(from_directory, from, (flags & AT_EMPTY_PATH) != 0);
+  Target second(to_directory, to);
+  Ask asked;
+  asked.call = NameCall::link;
+  asked.flags = static_cast<u32>(flags) & AT_SYMLINK_FOLLOW;
+  return on_two(first, second, asked, [&] {
+    return real_linkat(first.directory, first.path, second.directory, second.path, flags);
+  });
+}
+int own_symlink(const char* text, const char* path) {
+  return sharing() ? own_symlinkat(text, AT_FDCWD, path) : real_symlink(text, path);
+}
+int own_symlinkat(const char* text, int directory, const char* path) {
+  Target target(directory, path);
+  if (target.remote && text == nullptr) return fail(EFAULT);
+  Ask asked;
+  asked.call = NameCall::symlink;
+  asked.value = text;
+  asked.value_bytes = text == nullptr ? 0 : static_cast<u32>(strlen(text));
+  return on_name(target, asked,
+                 [&] { return real_symlinkat(text, target.directory, target.path); });
+}
+ssize_t own_readlink(const char* path, char* buffer, size_t room) {
+  return sharing() ? own_readlinkat(AT_FDCWD, path, buffer, room)
+                   : real_readlink(path, buffer, room);
+}
+ssize_t own_readlinkat(int directory, const char* path, char* buffer, size_t room) {
+  Target target(directory, path, true);
+  if (target.remote) {
+    if (room == 0) return fail(EINVAL);
+    Ask asked;
+    asked.call = NameCall::read_link;
+    asked.told = buffer;
+    asked.told_room = static_cast<u32>(room < 65'536 ? room : 65'536);
+    const long result = ask(target, asked);
+    if (target.remote) return libc_result(result);
+  }
+  return real_readlinkat(target.directory, target.path, buffer, room);
+}
+
+// ---- attributes
+
+namespace {
+template <typename Host>
+int change_mode(Target& target, mode_t mode, int flags, Host host) {
+  Ask asked;
+  asked.call = NameCall::change_mode;
+  asked.mode = mode & 07777;
+  asked.flags = static_cast<u32>(flags) & no_follow;
+  return on_name(target, asked, host);
+}
+template <typename Host>
+int change_owner(Target& target, uid_t user, gid_t group, int flags, Host host) {
+  Ask asked;
+  asked.call = NameCall::change_owner;
+  asked.uid = user;
+  asked.gid = group;
+  asked.flags = static_cast<u32>(flags) & no_follow;
+  return on_name(target, asked, host);
+}
+int lost() { return fail(EBADF); }
+}  // namespace
+
+int own_chmod(const char* path, mode_t mode) {
+  return sharing() ? own_fchmodat(AT_FDCWD, path, mode, 0) : real_chmod(path, mode);
+}
+int own_fchmodat(int directory, const char* path, mode_t mode, int flags) {
+  Target target(directory, path);
+  return change_mode(target, mode, flags,
+                     [&] { return real_fchmodat(target.directory, target.path, mode, flags); });
+}
+int cob_fchmod(int fd, mode_t mode) {
+  if (lookup_file(fd) == nullptr) return real_fchmod(fd, mode);
+  Target target(fd);
+  return change_mode(target, mode, 0, lost);
+}
+int own_chown(const char* path, uid_t user, gid_t group) {
+  return sharing() ? own_fchownat(AT_FDCWD, path, user, group, 0) : real_chown(path, user, group);
+}
+int own_lchown(const char* path, uid_t user, gid_t group) {
+  return sharing() ? own_fchownat(AT_FDCWD, path, user, group, AT_SYMLINK_NOFOLLOW)
+                   : real_lchown(path, user, group);
+}
+int own_fchownat(int directory, const char* path, uid_t user, gid_t group, int flags) {
+  Target target(directory, path, (flags & AT_EMPTY_PATH) != 0);
+  return change_owner(target, user, group, flags, [&] {
+    return real_fchownat(target.directory, target.path, user, group, flags);
+  });
+}
+int cob_fchown(int fd, uid_t user, gid_t group) {
+  if (lookup_file(fd) == nullptr) return real_fchown(fd, user, group);
+  Target target(fd);
+  return change_owner(target, user, group, 0, lost);
+}
+int own_utimensat(int directory, const char* path, const timespec* times, int flags) {
+  Target target(directory, path, (flags & AT_EMPTY_PATH) != 0 || path == nullptr);
+  return set_times(target, times, flags, host_times);
+}
+int cob_futimens(int fd, const timespec* times) {
+  if (lookup_file(fd) == nullptr) return real_futimens(fd, times);
+  Target target(fd);
+  return set_times(target, times, 0, [](Target&, const timespec*, int) { return fail(EBADF); });
+}
+int cob_futimes(int fd, const timeval* times) {
+  if (lookup_file(fd) == nullptr) return real_futimes(fd, times);
+  timespec fine[2];
+  for (int i = 0; times != nullptr && i < 2; ++i)
+    fine[i] = {times[i].tv_sec, times[i].tv_usec * 1'000};
+  return cob_futimens(fd, times == nullptr ? nullptr : fine);
+}
+int own_utimes(const char* path, const timeval* times) {
+  return sharing() ? times_by_micro(AT_FDCWD, path, times, 0) : real_utimes(path, times);
+}
+int own_lutimes(const char* path, const timeval* times) {
+  return sharing() ? times_by_micro(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW)
+                   : real_lutimes(path, times);
+}
+int own_futimesat(int directory, const char* path, const timeval* times) {
+  return sharing() ? times_by_micro(directory, path, times, 0)
+                   : real_futimesat(directory, path, times);
+}
+int own_utime(const char* path, const utimbuf* times) {
+  if (!sharing()) return real_utime(path, times);
+  timeval both[2];
+  if (times != nullptr) {
+    both[0] = {times->actime, 0};
+    both[1] = {times->modtime, 0};
+  }
+  return times_by_micro(AT_FDCWD, path, times == nullptr ? nullptr : both, 0);
+}
+int own_truncate(const char* path, off_t bytes) {
+  Target target(AT_FDCWD, path);
+  if (target.remote && bytes < 0) return fail(EINVAL);
+  Ask asked;
+  asked.call = NameCall::truncate;
+  asked.number = static_cast<u64>(bytes);
+  return on_name(target, asked, [&] { return real_truncate(target.path, bytes); });
+}
+
+// ---- an open file's
+
+int cob_ftruncate(int fd, off_t bytes) {
+  const Socket* file = lookup_file(fd);
+  if (file == nullptr) return real_ftruncate(fd, bytes);
+  if (bytes < 0 || (file->status_flags & O_ACCMODE) == O_RDONLY) return fail(EINVAL);
+  Target target(fd);
+  Ask asked;
+  asked.call = NameCall::truncate;
+  asked.number = static_cast<u64>(bytes);
+  return on_name(target, asked, lost);
+}
+int cob_fsync(int fd) {
+  if (lookup_file(fd) == nullptr) return real_fsync(fd);
+  return file_control(fd, static_cast<u32>(call::FileControl::sync), 0, 0);
+}
+int cob_fdatasync(int fd) {
+  if (lookup_file(fd) == nullptr) return real_fdatasync(fd);
+  return file_control(fd, static_cast<u32>(call::FileControl::data_sync), 0, 0);
+}
+int cob_syncfs(int fd) { return lookup_file(fd) == nullptr ? real_syncfs(fd) : cob_fsync(fd); }
+int cob_fallocate(int fd, int mode, off_t offset, off_t bytes) {
+  if (lookup_file(fd) == nullptr) return real_fallocate(fd, mode, offset, bytes);
+  if (offset < 0 || bytes <= 0) return fail(EINVAL);
+  return file_control(fd, static_cast<u32>(call::FileControl::allocate), static_cast<u64>(offset),
+                      static_cast<u64>(bytes), static_cast<u16>(mode));
+}
+int cob_posix_fallocate(int fd, off_t offset, off_t bytes) {
+  if (lookup_file(fd) == nullptr) return real_posix_fallocate(fd, offset, bytes);
+  const int saved = errno;
+  const int result = cob_fallocate(fd, 0, offset, bytes) < 0 ? errno : 0;
+  errno = saved;
+  return result;
+}
+int cob_posix_fadvise(int fd, off_t offset, off_t bytes, int advice) {
+  return lookup_file(fd) == nullptr ? real_posix_fadvise(fd, offset, bytes, advice) : 0;
+}
+ssize_t cob_readahead(int fd, off64_t offset, size_t bytes) {
+  return lookup_file(fd) == nullptr ? real_readahead(fd, offset, bytes) : 0;
+}
+int cob_flock(int fd, int operation) {
+  return lookup_file(fd) == nullptr ? real_flock(fd, operation) : fail(ENOLCK);
+}
+int cob_lockf(int fd, int command, off_t bytes) {
+  return lookup_file(fd) == nullptr ? real_lockf(fd, command, bytes) : fail(ENOLCK);
+}
+int cob_isatty(int fd) { return lookup_file(fd) == nullptr ? real_isatty(fd) : fail(ENOTTY); }
+ssize_t cob_copy_file_range(int in, off64_t* in_offset, int out, off64_t* out_offset, size_t bytes,
+                            unsigned flags) {
+  if (lookup_file(in) == nullptr && lookup_file(out) == nullptr)
+    return real_copy_file_range(in, in_offset, out, out_offset, bytes, flags);
+  return flags != 0 ? fail(EINVAL) : copy_file(out, out_offset, in, in_offset, bytes);
+}
+ssize_t cob_getdents64(int fd, void* data, size_t room) {
+  return lookup_file(fd) == nullptr ? real_getdents64(fd, data, room)
+                                    : file_entries(fd, data, room);
+}
+
+// ---- extended attributes
+
+namespace {
+
+constexpr size_t most_value = 64 * 1024;
+
+template <typename Host>
+ssize_t get_attribute(Target& target, NameCall call, const char* name, void* value, size_t room,
+                      int flags, Host host) {
+  if (!target.remote) return host();
+  Ask asked;
+  asked.call = call;
+  asked.flags = static_cast<u32>(flags);
+  asked.value = name;
+  asked.value_bytes = name == nullptr ? 0 : static_cast<u32>(strlen(name));
+  asked.number = room < most_value ? room : most_value;
+  asked.told = value;
+  asked.told_room = static_cast<u32>(asked.number);
+  const long result = ask(target, asked);
+  if (!target.remote) return host();
+  return libc_result(result);
+}
+
+template <typename Host>
+int set_attribute(Target& target, const char* name, const void* value, size_t bytes, int own,
+                  int flags, Host host) {
+  if (target.remote && bytes > most_value) return fail(E2BIG);
+  Ask asked;
+  asked.call = NameCall::set_attribute;
+  asked.flags = static_cast<u32>(own) | static_cast<u32>(flags);
+  asked.second_text = name;
+  asked.value = value;
+  asked.value_bytes = static_cast<u32>(bytes);
+  return on_name(target, asked, host);
+}
+
+template <typename Host>
+int remove_attribute(Target& target, const char* name, int flags, Host host) {
+  Ask asked;
+  asked.call = NameCall::remove_attribute;
+  asked.flags = static_cast<u32>(flags);
+  asked.value = name;
+  asked.value_bytes = static_cast<u32>(strlen(name));
+  return on_name(target, asked, host);
+}
+
+}  // namespace
+
+ssize_t own_getxattr(const char* path, const char* name, void* value, size_t room) {
+  Target target(AT_FDCWD, path);
+  return get_attribute(target, NameCall::get_attribute, name, value, room, 0,
+                       [&] { return real_getxattr(target.path, name, value, room); });
+}
+ssize_t own_lgetxattr(const char* path, const char* name, void* value, size_t room) {
+  Target target(AT_FDCWD, path);
+  return get_attribute(target, NameCall::get_attribute, name, value, room, no_follow,
+                       [&] { return real_lgetxattr(target.path, name, value, room); });
+}
+ssize_t cob_fgetxattr(int fd, const char* name, void* value, size_t room) {
+  if (lookup_file(fd) == nullptr) return real_fgetxattr(fd, name, value, room);
+  Target target(fd);
+  return get_attribute(target, NameCall::get_attribute, name, value, room, 0, lost);
+}
+ssize_t own_listxattr(const char* path, char* list, size_t room) {
+  Target target(AT_FDCWD, path);
+  return get_attribute(target, NameCall::list_attributes, nullptr, list, room, 0,
+                       [&] { return real_listxattr(target.path, list, room); });
+}
+ssize_t own_llistxattr(const char* path, char* list, size_t room) {
+  Target target(AT_FDCWD, path);
+  return get_attribute(target, NameCall::list_attributes, nullptr, list, room, no_follow,
+                       [&] { return real_llistxattr(target.path, list, room); });
+}
+ssize_t cob_flistxattr(int fd, char* list, size_t room) {
+  if (lookup_file(fd) == nullptr) return real_flistxattr(fd, list, room);
+  Target target(fd);
+  return get_attribute(target, NameCall::list_attributes, nullptr, list, room, 0, lost);
+}
+int own_setxattr(const char* path, const char* name, const void* value, size_t bytes, int flags) {
+  Target target(AT_FDCWD, path);
+  return set_attribute(target, name, value, bytes, flags, 0,
+                       [&] { return real_setxattr(target.path, name, value, bytes, flags); });
+}
+int own_lsetxattr(const char* path, const char* name, const void* value, size_t bytes, int flags) {
+  Target target(AT_FDCWD, path);
+  return set_attribute(target, name, value, bytes, flags, no_follow,
+                       [&] { return real_lsetxattr(target.path, name, value, bytes, flags); });
+}
+int cob_fsetxattr(int fd, const char* name, const void* value, size_t bytes, int flags) {
+  if (lookup_file(fd) == nullptr) return real_fsetxattr(fd, name, value, bytes, flags);
+  Target target(fd);
+  return set_attribute(target, name, value, bytes, flags, 0, lost);
+}
+int own_removexattr(const char* path, const char* name) {
+  Target target(AT_FDCWD, path);
+  return remove_attribute(target, name, 0, [&] { return real_removexattr(target.path, name); });
+}
+int own_lremovexattr(const char* path, const char* name) {
+  Target target(AT_FDCWD, path);
+  return remove_attribute(target, name, no_follow,
+                          [&] { return real_lremovexattr(target.path, name); });
+}
+int cob_fremovexattr(int fd, const char* name) {
+  if (lookup_file(fd) == nullptr) return real_fremovexattr(fd, name);
+  Target target(fd);
+  return remove_attribute(target, name, 0, lost);
+}
+
+mode_t own_umask(mode_t mask) {
+  note_umask(mask);
+  return real_umask(mask);
+}
+
+}  // namespace cob::shim

@@ -1,0 +1,71 @@
+// Where a path leads: the host's tree, or a share that another island stores. docs/descriptors.md,
+// 7; path_resolution(7). Model: the arena's table of remote shares is copied at attach; a path is
+// compared with it by its text, "." and "//" taken out; behind the share's path it goes to the home
+// as it was written. The working directory is the host's or, in a share, a name that the shim
+// keeps. Without remote shares nothing is looked at. Any thread.
+#pragma once
+
+#include "shim/arena.h"
+
+namespace cob::shim {
+
+extern u32 remote_shares __attribute__((visibility("hidden")));  // how many; 0: all is the host's
+inline constexpr u32 path_room = 4'096 + 512;
+inline constexpr u32 most_turns = 40;  // ways out of shares that are followed, as Linux's links
+
+// The kernel's table; the working directory if it is in a share. Called at each attach.
+void learn_shares(const Arena* arena);
+
+// A place that a call named, and where it leads by now.
+class Target {
+ public:
+  // `empty_is_place`: an empty path names the directory itself (AT_EMPTY_PATH).
+  Target(int number, const char* name, bool empty_is_place = false) {
+    aim(number, name, empty_is_place);
+  }
+  // What is open at `number`.
+  explicit Target(int number) { aim(number, "", true); }
+  ~Target() {
+    if (held_ != nullptr) drop(held_);
+  }
+  Target(const Target&) = delete;
+  Target& operator=(const Target&) = delete;
+
+  bool remote = false;
+  int error = 0;  // the path cannot be sent
+  // Of the host: what to give its call.
+  int directory = -1;
+  const char* path = nullptr;  // also a remote one's: behind the share or the directory
+  // Remote: the file that the path is behind, or null: the root of `share`.
+  Socket* file = nullptr;
+  u32 share = 0;
+  u32 bytes = 0;
+
+  // The path led out of the share, and goes on with `tail`. False: too often, too long (`error`).
+  bool follow(const char* tail, u32 tail_bytes);
+  // An absolute name of the place, if it is known; null: not.
+  const char* absolute_name();
+
+ private:
+  void aim(int number, const char* name, bool empty_is_place);
+  void settle_text();
+
+  Object* held_ = nullptr;
+  u32 turns_ = 0;
+  char text_[path_room];
+};
+
+// Bytes of the share's path that an absolute name begins with; 0: it is in none.
+u32 share_bytes(const char* name);
+// False: the host's. Cheap without remote shares.
+bool leads_to_share(int number, const char* name);
+
+// ---- the working directory
+// The one in a share; null: it is the host's.
+const char* virtual_directory();
+void enter_virtual_directory(const char* name);
+// The host's was changed: reads it.
+void leave_virtual_directory();
+inline constexpr char directory_variable[] = "COB_DIRECTORY";
+
+}  // namespace cob::shim
