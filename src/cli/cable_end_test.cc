@@ -31,7 +31,7 @@ struct End {
     for (u16 i = 0; i < 2; ++i) {
       message::Config config{};
       config.kernel = i;
-      kernels.emplace_back(KernelPlan{config, "/bin/true", FdRef(2), {}});
+      kernels.emplace_back(KernelPlan{config, "/bin/true", FdRef(2), {}, {}});
     }
     for (KernelSlot& kernel : kernels) live(kernel);
     cable.emplace("here", ours, kernels, steering.fd(), [](const std::string&) {});

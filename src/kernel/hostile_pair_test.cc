@@ -77,11 +77,17 @@ class HostilePair : public Hostile {
   u32 listeners_told_ = 0;
 };
 
+ListenerMessage listening_at(u16 port) {
+  ListenerMessage message{};
+  message.port = port;
+  message.flags = u16{1};
+  return message;
+}
+
 TEST_F(HostilePair, ConnectOfASocketWhoseListenWaits) {
   PlayedProgram program(supervisor_.ref());
   bind(program);
-  ASSERT_TRUE(
-      peer_->send(KernelId(0), ListenerMessage{.address = 0, .port = u16{99}, .flags = u16{1}}));
+  ASSERT_TRUE(peer_->send(KernelId(0), listening_at(99)));
   ASSERT_TRUE(program.post(on_socket(call::Op::listen)));
   ASSERT_TRUE(soon([&] { return claimed_.size() == 2; }));
   call::CallSlot connect = on_socket(call::Op::connect, 99);
@@ -136,8 +142,7 @@ TEST_F(HostilePair, CloseOfASocketWhoseListenWaitsGivesThePortBack) {
 
 TEST_F(HostilePair, APeerThatBreaksTheProtocolLosesItsConnectionsAndIsReported) {
   PlayedProgram program(supervisor_.ref());
-  ASSERT_TRUE(
-      peer_->send(KernelId(0), ListenerMessage{.address = 0, .port = u16{99}, .flags = u16{1}}));
+  ASSERT_TRUE(peer_->send(KernelId(0), listening_at(99)));
   call::CallSlot connect = on_socket(call::Op::connect_local, 99);
   connect.a[0] = 0x0a4d0001;
   ASSERT_TRUE(soon([&] { return program.call(connect) == 0; }));

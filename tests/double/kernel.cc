@@ -139,7 +139,7 @@ void show_program(u32 pid) {
 
 // False: end.
 bool take_control() {
-  alignas(8) std::array<std::byte, 256> buffer{};
+  alignas(8) std::array<std::byte, sizeof(cob::message::Config)> buffer{};
   auto received = cob::receive_datagram(supervisor, buffer);
   if (received.is_error()) return received.error().code == EAGAIN;
   cob::Datagram datagram = received.release_value();
