@@ -225,8 +225,8 @@ class Shares(Islands):
                           {"number": 1, "path": f"{cob.directory}/two", "read_only": True, "island": "b"}])
         self.assertRegex(cob.named("status").stdout, rf" 1 +b +ro +{cob.directory}/two\n")
         def held():
-            return [sorted(os.path.basename(os.readlink(fd)) for fd in pathlib.Path(f"/proc/{k['pid']}/fd").iterdir()
-                           if os.path.dirname(os.readlink(fd)) == str(cob.directory)) for k in cob.kernels()]
+            return [sorted({os.path.basename(os.readlink(fd)) for fd in pathlib.Path(f"/proc/{k['pid']}/fd").iterdir()
+                           if os.path.dirname(os.readlink(fd)) == str(cob.directory)}) for k in cob.kernels()]
         self.assertEqual(held(), [["one"], ["two"]])
         cob.kill_kernel(1)
         self.assertEqual(held(), [["one"], ["two"]])

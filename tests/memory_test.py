@@ -9,7 +9,7 @@ from servers import ADDRESS
 
 MIB = 1 << 20
 IDLE_KERNEL = 32 * MIB     # bytes resident, programs or none
-IDLE_CONNECTION = 720      # bytes resident that an established connection adds to a kernel
+IDLE_CONNECTION = 760      # bytes resident that an established connection adds to a kernel
 MANY = 200_000             # connections at once, of PAIRS pairs of programs: a program has 32,767 sockets, a half of them accepted
 PAIRS = 16
 MANY_SECONDS = 240         # the longest that making them takes, on two busy cores

@@ -118,11 +118,11 @@ print("bound", flush=True); sys.stdin.read()
         self.assertEqual(connected["peer"], {"address": ADDRESS, "port": 7053})
         bound, = self.sockets(cob, "-ul")
         self.assertEqual((bound["state"], bound["local"]["port"]), ("UNCONN", 7053))
-        wait_until(lambda: self.sockets(cob, "-ul")[0]["recv_q"] == 16 + 4, what="the datagram in the queue")
+        wait_until(lambda: self.sockets(cob, "-ul")[0]["recv_q"] == 32 + 4, what="the datagram in the queue")
         self.assertEqual([p["pid"] for p in bound["processes"]], [holder.pid])
         self.assertEqual(len(self.sockets(cob, "-ua")), 2)
         self.assertEqual(self.sockets(cob, "-ta"), [])
-        self.assertRegex(cob.named("ss", "-an").stdout, rf"(?m)^udp +UNCONN +20 +0 +{ADDRESS}:7053 +0\.0\.0\.0:\* +1$")
+        self.assertRegex(cob.named("ss", "-an").stdout, rf"(?m)^udp +UNCONN +36 +0 +{ADDRESS}:7053 +0\.0\.0\.0:\* +1$")
         self.assertIn("UDP:   2", cob.named("ss", "-s").stdout)
 
     def test_congestion_control_is_the_cobs_or_the_sockets(self):
