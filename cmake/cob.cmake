@@ -75,7 +75,7 @@ function(cob_library name)
       string(REGEX REPLACE "\\.cc$" ".corpus" corpus ${source})
       add_test(NAME fuzz.${fuzzer}
         COMMAND ${fuzzer}_smoke ${corpus} ${ARG_FUZZ_RUNS})
-      set_tests_properties(fuzz.${fuzzer} PROPERTIES LABELS fuzz TIMEOUT 120)
+      set_tests_properties(fuzz.${fuzzer} PROPERTIES LABELS fuzz TIMEOUT 300)
     endforeach()
   endif()
 endfunction()

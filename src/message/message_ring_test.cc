@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <memory>
 #include <random>
@@ -68,7 +69,7 @@ TEST_P(FullRing, KeepsWhatWasWrittenWhateverItLooksLike) {
     ASSERT_EQ(head.tag, expected++);
     ASSERT_EQ(head.length, written.front().size());
     const std::byte* bytes = head.length <= Slot::first_payload ? head.payload : scratch.data();
-    ASSERT_EQ(std::memcmp(bytes, written.front().data(), head.length), 0);
+    ASSERT_TRUE(std::equal(bytes, bytes + head.length, written.front().begin()));
     written.pop_front();
     if (shown > 0) --shown;
     ++taken;

@@ -2,6 +2,7 @@
 // for, and back, checksums made anew.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "base/result.h"

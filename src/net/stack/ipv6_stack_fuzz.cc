@@ -41,7 +41,7 @@ std::vector<std::byte> packet(sim::FuzzInput& in) {
     body[0] = types[body[0] % 9];
     if (body[0] > 128) body[1] = 0;
   }
-  if (protocol == 6 && length >= 20) body[12] = static_cast<u8>(body[12] % 3 + 5) << 4;
+  if (protocol == 6 && length >= 20) body[12] = static_cast<u8>((body[12] % 3 + 5) << 4);
   const std::size_t at = protocol == 58 ? 2 : protocol == 6 ? 16 : 6;
   if (protocol == 58 || protocol == 6 || protocol == 17) {
     const u16 none = 0;
