@@ -34,8 +34,8 @@ Asked parse_island(std::string_view text) {
   const std::string_view count = text.substr(
       first + 1, second == std::string_view::npos ? std::string_view::npos : second - first - 1);
   Asked asked{.text = text, .plan = {checked_island(text.substr(0, first)), {}}};
-  const char* end = count.data() + count.size();
-  const auto [parsed, error] = std::from_chars(count.data(), end, asked.kernels);
+  const char* end = count.end();
+  const auto [parsed, error] = std::from_chars(count.begin(), end, asked.kernels);
   if (count.empty() || error != std::errc() || parsed != end || asked.kernels > max_kernels) {
     fail(exit_usage, "--island {}: '{}' is not a number of kernels, 1 to {}", text, count,
          max_kernels);
@@ -145,6 +145,7 @@ std::vector<IslandPlan> plan_islands(const std::vector<std::string>& islands, in
   }
   give_cores(asked);
   std::vector<IslandPlan> plans;
+  plans.reserve(asked.size());
   for (Asked& island : asked) plans.push_back(std::move(island.plan));
   return plans;
 }

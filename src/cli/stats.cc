@@ -229,6 +229,7 @@ void stats(const Context& context, const StatsOptions& options) {
     nlohmann::json all = view.info;
     all["kernels"] = nlohmann::json::array();
     std::vector<std::string> islands;
+    islands.reserve(view.kernels.size());
     for (const KernelView& kernel : view.kernels)
       islands.push_back(kernel.info.value("island", ""));
     for (std::size_t i = 0; i < now.size(); ++i)

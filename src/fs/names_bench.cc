@@ -83,7 +83,7 @@ int main(int argc, char** argv) {
   std::string directory = std::string(argc > 1 ? argv[1] : "/tmp") + "/cob-names-bench-XXXXXX";
   if (::mkdtemp(directory.data()) == nullptr) return 1;
   const std::string file = directory + "/f";
-  Fd(::open(file.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0644));
+  const Fd made(::open(file.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0644));
   ::setlinebuf(stdout);
   Pair pair(directory);
   const Asker::Base base{.entry = KernelId(1), .share = 1, .directory = {}};

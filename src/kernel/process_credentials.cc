@@ -34,7 +34,7 @@ std::vector<u32> numbers_of(std::string_view status, std::string_view key) {
 
 std::string read_status(u32 pid) {
   const Fd file(::open(("/proc/" + std::to_string(pid) + "/status").c_str(), O_RDONLY | O_CLOEXEC));
-  std::string text(16 * 1024, '\0');
+  std::string text(std::size_t{16} * 1024, '\0');
   const ssize_t got = file.valid() ? ::read(file.get(), text.data(), text.size()) : 0;
   text.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
   return text;

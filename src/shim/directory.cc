@@ -167,7 +167,8 @@ int own_scandir(const char* path, dirent*** list, int (*filter)(const dirent*),
     }
     if (filter != nullptr && filter(entry) == 0) continue;
     auto* copy = static_cast<dirent*>(malloc(entry->d_reclen));
-    auto** more = static_cast<dirent**>(realloc(names, (count + 1) * sizeof *names));
+    auto** more =
+        static_cast<dirent**>(realloc(static_cast<void*>(names), (count + 1) * sizeof *names));
     if (more != nullptr) names = more;
     if (copy == nullptr || more == nullptr) {
       free(copy);
@@ -180,11 +181,11 @@ int own_scandir(const char* path, dirent*** list, int (*filter)(const dirent*),
   own_closedir(stream);
   if (error != 0) {
     for (size_t i = 0; i < count; ++i) free(names[i]);
-    free(names);
+    free(static_cast<void*>(names));
     return fail(error);
   }
   if (compare != nullptr && count > 1)
-    qsort(names, count, sizeof *names,
+    qsort(static_cast<void*>(names), count, sizeof *names,
           reinterpret_cast<int (*)(const void*, const void*)>(compare));
   *list = names;
   return static_cast<int>(count);

@@ -39,6 +39,7 @@
 
 #include "shim/check.h"
 #include "shim/contract.h"
+#include "shim/paths.h"
 #include "shim/stdio.h"
 
 #define COB_EXPORT __attribute__((visibility("default"), used))
@@ -70,8 +71,6 @@ using GlobError = int (*)(const char*, int);
 using FtwVisit = int (*)(const char*, const struct stat*, int);
 using NftwVisit = int (*)(const char*, const struct stat*, int, FTW*);
 
-// Where a path leads; paths.h.
-bool leads_to_share(int number, const char* name);
 inline int not_on_shares() {
   errno = ENOSYS;
   return -1;

@@ -552,7 +552,7 @@ ssize_t cob_getdents64(int fd, void* data, size_t room) {
 
 namespace {
 
-constexpr size_t most_value = 64 * 1024;
+constexpr size_t most_value = size_t{64} * 1024;
 
 template <typename Host>
 ssize_t get_attribute(Target& target, NameCall call, const char* name, void* value, size_t room,
