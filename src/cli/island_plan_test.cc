@@ -1,3 +1,5 @@
+// Plans of islands and shares: what words on the command line become, and which are refused, with
+// the reason. Model: pure functions; directories of the test's own. One thread.
 #include "cli/island_plan.h"
 
 #include <gmock/gmock.h>
