@@ -9,6 +9,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -32,8 +33,10 @@ class FakeKernel {
   std::atomic<bool> no_bells{false};         // threads get none, as without spare descriptors
   std::atomic<bool> withdraw_offers{false};  // take the next offers back at once
 
-  // Answers the calls of files; on the kernel's thread. `value`: of the reply.
+  // Answers the calls of files; on the kernel's thread, which holds `files_mutex` meanwhile.
+  // `value`: of the reply.
   std::function<int(FakeKernel&, const call::CallSlot&, call::u64 (&value)[6])> files;
+  std::mutex files_mutex;
   static constexpr char share_path[] = "/played/share";  // number 3
   unsigned take_chunk();  // of those that a program is told something in
   unsigned char* chunk(unsigned number) { return kernel_->chunk[number]; }

@@ -240,6 +240,7 @@ void FakeKernel::execute(unsigned thread, const CallSlot& c) {
   unsigned number = c.socket;
   if (c.op >= Op::file_open) {
     u64 value[6] = {};
+    const std::scoped_lock lock(files_mutex);
     const int result = files ? files(*this, c, value) : -ENOSYS;
     for (int i = 0; i < 6; ++i) store(kernel_->reply[thread].value[i], value[i]);
     return reply(thread, c.sequence, result, value[0]);

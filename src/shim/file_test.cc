@@ -6,6 +6,7 @@
 #include <poll.h>
 
 #include <map>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -138,13 +139,25 @@ struct PlayedHome {
 
 class FileTest : public ::testing::Test {
  protected:
+  // What the kernel's thread uses too, for one expression.
+  struct Home {
+    std::unique_lock<std::mutex> lock;
+    PlayedHome* played;
+    PlayedHome* operator->() const { return played; }
+  };
+  Home home() { return {std::unique_lock(kernel().files_mutex), &home_}; }
+
   FileTest() {
+    const Home use = home();
     kernel().files = [this](FakeKernel& k, const CallSlot& c, u64(&value)[6]) {
       return home_.answer(k, c, value);
     };
-    attach();
   }
-  ~FileTest() override { kernel().files = nullptr; }
+  void SetUp() override { attach(); }
+  ~FileTest() override {
+    const Home use = home();
+    kernel().files = nullptr;
+  }
 
   static std::string in_share(const std::string& name) {
     return std::string(FakeKernel::share_path) + "/" + name;
@@ -198,7 +211,7 @@ TEST_F(FileTest, WhatIsWrittenIsRead) {
   std::string data(100'001, 'x');
   for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>('a' + i % 23);
   EXPECT_EQ(cob_write(fd, data.data(), data.size()), static_cast<ssize_t>(data.size()));
-  EXPECT_TRUE(home_.content["f"] == data);
+  EXPECT_TRUE(home()->content["f"] == data);
   EXPECT_EQ(cob_lseek(fd, 0, SEEK_SET), 0);
   std::string back(data.size() + 10, '\0');
   EXPECT_EQ(cob_read(fd, back.data(), back.size()), static_cast<ssize_t>(data.size()));
@@ -214,7 +227,7 @@ TEST_F(FileTest, WhatIsWrittenIsRead) {
 }
 
 TEST_F(FileTest, ADescriptionHasManyNumbers) {
-  home_.content["f"] = "0123456789";
+  home()->content["f"] = "0123456789";
   const int fd = open_file(in_share("f"));
   const int copy = cob_dup(fd);
   char two[3] = {};
@@ -237,15 +250,15 @@ TEST_F(FileTest, WhatDoesNotExistLeavesNoNumber) {
 }
 
 TEST_F(FileTest, WaysOutAreFollowed) {
-  home_.content["f"] = "x";
-  home_.ways_out["link"] = "/played/share/f";
-  home_.ways_out["up"] = "../share/link";
-  home_.ways_out["away"] = "../other";
-  home_.ways_out["round"] = "/played/share/round";
+  home()->content["f"] = "x";
+  home()->ways_out["link"] = "/played/share/f";
+  home()->ways_out["up"] = "../share/link";
+  home()->ways_out["away"] = "../other";
+  home()->ways_out["round"] = "/played/share/round";
   const int fd = open_file(in_share("up"));
   EXPECT_GE(fd, 0);
   cob_close(fd);
-  EXPECT_EQ(home_.asked, (std::vector<std::string>{"up", "link", "f"}));
+  EXPECT_EQ(home()->asked, (std::vector<std::string>{"up", "link", "f"}));
   Target away(AT_FDCWD, in_share("away").c_str());
   EXPECT_EQ(open_target(away, O_RDONLY, 0), -EXDEV);
   EXPECT_FALSE(away.remote);
@@ -254,7 +267,7 @@ TEST_F(FileTest, WaysOutAreFollowed) {
 }
 
 TEST_F(FileTest, EntriesComeInWhatRoomThereIs) {
-  for (int i = 0; i < 300; ++i) home_.content["d"] += "name" + std::to_string(i) + " ";
+  for (int i = 0; i < 300; ++i) home()->content["d"] += "name" + std::to_string(i) + " ";
   const int fd = open_file(in_share("d"));
   alignas(8) char buffer[100];
   int seen = 0;
@@ -274,22 +287,22 @@ TEST_F(FileTest, EntriesComeInWhatRoomThereIs) {
 }
 
 TEST_F(FileTest, BehindAnOpenDirectoryItsSlotIsNamed) {
-  home_.content["d"] = "";
-  home_.content["f"] = "";
+  home()->content["d"] = "";
+  home()->content["f"] = "";
   const int fd = open_file(in_share("d"));
   const Socket* directory = lookup_file(fd);
   Target target(fd, "f");
   EXPECT_TRUE(target.remote);
   const int file = open_target(target, O_RDONLY, 0);
-  EXPECT_EQ(home_.last.directory, directory->slot);
-  EXPECT_EQ(home_.last.directory_generation, directory->generation);
+  EXPECT_EQ(home()->last.directory, directory->slot);
+  EXPECT_EQ(home()->last.directory_generation, directory->generation);
   EXPECT_STREQ(name_of(lookup_file(file)), "/played/share/d/f");
   cob_close(file);
   cob_close(fd);
 }
 
 TEST_F(FileTest, WhatNeedsARealFileIsRefused) {
-  home_.content["f"] = "";
+  home()->content["f"] = "";
   const int fd = open_file(in_share("f"));
   EXPECT_EQ(cob_ioctl(fd, 0x5401, nullptr), -1);
   EXPECT_EQ(errno, ENOTTY);
