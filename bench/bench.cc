@@ -5,6 +5,7 @@
 
 #include "bench/calls.h"
 #include "bench/connections.h"
+#include "bench/files.h"
 #include "bench/floor.h"
 #include "bench/messages.h"
 #include "bench/options.h"
@@ -27,6 +28,7 @@ int bench_main(int argc, char** argv) {
   if (options.measurement == "messages") return messages_main(options);
   if (options.measurement == "peers") return peers_main(options);
   if (options.measurement == "calls") return calls_main(options);
+  if (options.measurement == "files") return files_main(options);
   if (options.measurement == "connections") return connections_main(options);
   return servers_main(options);
 }

@@ -31,7 +31,9 @@ constexpr const char* head =
     "Linux\n"
     "  cob bench connections  short connections, a server and a generator of our own, beside Linux "
     "in\n"
-    "                       four modes\n\n"
+    "                       four modes\n"
+    "  cob bench files      files of this island and of another, beside the host's, FUSE and "
+    "sshfs\n\n"
     "Every figure is a median over runs and stands beside its p99 and the number of runs; ratios "
     "are\n"
     "taken between runs that followed each other. docs/benchmarks.md explains each key.";
@@ -96,7 +98,17 @@ constexpr const char* examples =
     "  cob bench calls --seconds 0.2 --rounds 3\n"
     "  cob bench servers --fast\n"
     "  cob bench servers --only nginx_close,nginx_close_hog --json figures.json\n"
+    "  cob bench files --only open_close,stat --link socket\n"
     "  cob bench connections --only conn,conn_load50,keepalive --rounds 3";
+
+constexpr const char* files_help =
+    "Files of a share: where they are (local), from another island by messages (remote), beside "
+    "the\n"
+    "host's own, a minimal FUSE passthrough and sshfs without encryption, both without caches. "
+    "One\n"
+    "program and two, git and SQLite. What a mount lacks is said, and left out.\n\n"
+    "Operations: open_close stat create_unlink pread_4k pwrite_4k pread_1m pwrite_1m appends_64b\n"
+    "            appends_4k git sqlite.";
 
 std::vector<int> allowed_cores() {
   std::vector<int> cores;
@@ -168,11 +180,12 @@ struct Parser {
   Parser();
   CLI::App app{head, "cob bench"};
   // One Options for all: only the chosen subcommand's defaults may apply.
-  Options per_command[6];
-  CLI::App* commands[6] = {
+  Options per_command[7];
+  CLI::App* commands[7] = {
       app.add_subcommand("floor", floor_help), app.add_subcommand("messages", messages_help),
       app.add_subcommand("calls", calls_help), app.add_subcommand("servers", servers_help),
-      app.add_subcommand("peers", peers_help), app.add_subcommand("connections", connections_help)};
+      app.add_subcommand("peers", peers_help), app.add_subcommand("connections", connections_help),
+      app.add_subcommand("files", files_help)};
 };
 
 Parser::Parser() {
@@ -180,13 +193,21 @@ Parser::Parser() {
   app.footer(examples);
   for (CLI::App* command : commands) command->footer(examples);
   CLI::App &messages = *commands[1], &calls = *commands[2], &servers = *commands[3],
-           &peers = *commands[4], &connections = *commands[5];
+           &peers = *commands[4], &connections = *commands[5], &files = *commands[6];
   add_common(*commands[0], per_command[0], 0.5, 5);
   add_common(messages, per_command[1], 2, 5);
   add_common(calls, per_command[2], 0.5, 5);
   add_common(servers, per_command[3], 2, 5);
   add_common(peers, per_command[4], 0.3, 3);
   add_common(connections, per_command[5], 0.5, 5);
+  add_common(files, per_command[6], 1, 5);
+  files.add_option("--cob", per_command[6].cob, "path of the cob command (default: this program)");
+  files.add_option("--only", per_command[6].only, "these operations alone, separated by commas")
+      ->delimiter(',')
+      ->type_name("OPERATIONS");
+  files.add_option("--link", per_command[6].link, "what joins the islands")
+      ->check(CLI::IsMember({"window", "socket"}))
+      ->capture_default_str();
   add_cob(calls, per_command[2]);
   add_cob(servers, per_command[3]);
   add_cob(connections, per_command[5]);

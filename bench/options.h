@@ -9,7 +9,7 @@
 namespace cob::bench {
 
 struct Options {
-  std::string measurement;  // floor | messages | peers | calls | servers | connections
+  std::string measurement;  // floor | messages | peers | calls | servers | connections | files
   std::string json;         // file for the flat JSON object; "": none, "-": standard output
   double seconds = 0;       // per measurement
   int rounds = 0;
@@ -18,6 +18,7 @@ struct Options {
   std::string histogram;          // messages: file for the latency histograms; "": none
   int workers = 1;                // connections: of the server
   int connections = 10'000;       // connections: held idle
+  std::string link = "window";    // files: what joins the islands
   bool linux_only = false;        // servers, connections: the Linux side alone, no cob needed
   bool fast = false;              // servers: few cases, few short rounds
   std::vector<int> cores;         // client's and server's; filled with the first two allowed ones

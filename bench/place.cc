@@ -93,11 +93,13 @@ Outcome<PrivateCob> PrivateCob::bring_up(const Options& options, const Plan& pla
   cob.command_ = options.cob;
   cob.name_ = plan.name;
   cob.network_ = plan.network;
-  std::vector<std::string> words{options.cob, "up",
-                                 "--name",    plan.name,
-                                 "--kernels", std::to_string(plan.cores.size()),
-                                 "--cores",   fmt::format("{}", fmt::join(plan.cores, ",")),
-                                 "--ip",      plan.address + "/24"};
+  std::vector<std::string> words{options.cob, "up",   "--name",
+                                 plan.name,   "--ip", plan.address + "/24"};
+  words.insert(words.end(), plan.words.begin(), plan.words.end());
+  if (!plan.cores.empty()) {
+    words.insert(words.end(), {"--kernels", std::to_string(plan.cores.size()), "--cores",
+                               fmt::format("{}", fmt::join(plan.cores, ","))});
+  }
   if (!plan.uplink.empty()) {
     words.emplace_back("--uplink");
     words.push_back(plan.uplink);

@@ -48,10 +48,11 @@ class PrivateCob {
   // One of its own, whatever options.name says.
   struct Plan {
     std::string name;
-    std::vector<int> cores;  // a kernel on each
+    std::vector<int> cores = {};  // a kernel on each; none: `words` say
     std::string address;
     std::string uplink = {};
     const OwnNetwork* network = nullptr;  // outlives the cob
+    std::vector<std::string> words = {};  // further ones for `cob up`
   };
   static Outcome<PrivateCob> bring_up(const Options& options, const Plan& plan,
                                       Interrupts& interrupts);

@@ -205,6 +205,24 @@ class Bench(unittest.TestCase):
         self.assertNotIn("nginx_close_static_ratio", figures)
         self.assertIn("Linux/s", printed)
 
+    def test_files(self):
+        operations = ("open_close", "stat", "create_unlink", "pread_4k", "pwrite_4k", "pread_1m", "pwrite_1m", "git")
+        keys = [f"{way}_{operation}_us_p50" for way in ("host", "local", "remote") for operation in operations]
+        keys += ["local_open_close_over_host", "local_pread_4k_over_host", "remote_stat_us_p99", "git_over_host",
+                 "appends_64b_per_s", "appends_4k_per_s", "host_appends_64b_per_s", "fuse_missing", "sshfs_missing"]
+        figures, printed = self.figures(["files", "--seconds", "0.05", "--rounds", "1", "--only",
+                                         ",".join(operations + ("appends_64b", "appends_4k"))], keys)
+        for way in ("fuse", "sshfs"):
+            if figures[f"{way}_missing"]:
+                print(f"LEFT OUT: {way}")
+            else:
+                for operation in operations:
+                    self.assertIn(f"{way}_over_remote_{operation}", figures, printed)
+        self.assertEqual(left_behind(), [])
+
+    def test_files_over_a_socket(self):
+        self.figures(["files", "--seconds", "0.05", "--rounds", "1", "--only", "stat", "--link", "socket"], ["remote_stat_us_p50"])
+
     def test_connections(self):
         """Every kind of load, on the cobs and on Linux's modes; what needs privilege may be missing, with its reason."""
         cases = ["conn", "conn_64k", "conn_client_closes", "conn_load50", "conn_overload", "keepalive_c8", "bulk", "conn_hog"]
@@ -275,13 +293,14 @@ class Bench(unittest.TestCase):
         self.assertEqual(code, 2, printed)
 
     def test_help_has_examples(self):
-        for words in ((), ("floor",), ("messages",), ("peers",), ("calls",), ("servers",), ("connections",)):
+        for words in ((), ("floor",), ("messages",), ("peers",), ("calls",), ("servers",), ("connections",), ("files",)):
             done = subprocess.run([COB, "bench", *words, "--help"], stdout=subprocess.PIPE, text=True)
             self.assertEqual(done.returncode, 0)
             self.assertIn("Examples:", done.stdout)
 
     def test_what_is_wrong_is_said(self):
-        for words, expected in [(["servers", "--only", "nginx_open"], "nginx_open"), (["connections", "--only", "conn_c9"], "conn_c9"), (["nonsense"], "nonsense"), (["peers", "--only", "aeron"], "aeron"),
+        for words, expected in [(["servers", "--only", "nginx_open"], "nginx_open"), (["connections", "--only", "conn_c9"], "conn_c9"),
+                                (["files", "--only", "open"], "open_close"), (["nonsense"], "nonsense"), (["peers", "--only", "aeron"], "aeron"),
                                 (["messages", "--only", "round"], "round_trips"),
                                 (["floor", "--cores", "0,9999"], "9999"), (["floor", "--cores", "0,0"], "different"),
                                 (["floor", "--rounds", "0"], "--rounds")]:

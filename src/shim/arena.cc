@@ -276,6 +276,11 @@ u32 take_slot(Arena* arena) {
   return slot;
 }
 
+bool slots_come_back(Arena* arena) {
+  Guard guard(arena->slots_lock);
+  return arena->free_head != arena->free_tail;
+}
+
 void return_slot(Arena* arena, u32 slot, bool posted) {
   Guard guard(arena->slots_lock);
   arena->owner[slot] = nullptr;

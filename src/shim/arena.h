@@ -54,6 +54,8 @@ bool check_death(Arena* arena);
 
 // A slot of the program's numbering whose last life is over; 0: none. PS is begun.
 u32 take_slot(Arena* arena);
+// Some are closed, and the kernel has still to say that they are free.
+bool slots_come_back(Arena* arena);
 // `posted`: the kernel knows the slot, it becomes free when the kernel says so.
 void return_slot(Arena* arena, u32 slot, bool posted);
 

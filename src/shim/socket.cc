@@ -185,7 +185,7 @@ int begin_slot(Socket* socket, Arena* arena) {
   if (socket->arena != nullptr) return is_dead(socket) ? ENETDOWN : 0;
   u32 slot = take_slot(arena);
   Patience patience;
-  for (int turn = 0; slot == 0 && turn < 200; ++turn) {
+  for (int turn = 0; slot == 0 && slots_come_back(arena) && turn < 200; ++turn) {
     if (!patience.nap(arena)) return ENETDOWN;
     slot = take_slot(arena);
   }

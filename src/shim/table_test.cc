@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "shim/core_test.h"
@@ -255,6 +256,27 @@ TEST(Parked, CloseRangeFreesTheNumbersBelow) {
   EXPECT_EQ(cob_close_range(number, number, 0), 0);
   EXPECT_FALSE(open_on_host(file));
   EXPECT_FALSE(open_on_host(fd));
+}
+
+// Nothing is on its way back, so nothing is worth a wait: each of these would take 13 ms.
+TEST(Table, WithoutAFreeSlotConnectFailsAtOnce) {
+  Pair p(1);
+  Arena* arena = current_arena();
+  ASSERT_TRUE(eventually([&] {
+    const unsigned slot = take_slot(arena);  // until none that is closed is left
+    return slot != 0 && !slots_come_back(arena);
+  }));
+  const unsigned fresh = std::exchange(arena->fresh_slot, call::first_kernel_socket);
+  const int fd = cob_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  sockaddr_in in = at(FakeKernel::address, 1);
+  for (int i = 0; i < 20'000; ++i) {
+    ASSERT_EQ(cob_connect(fd, as_address(in), sizeof in), -1);
+    ASSERT_EQ(errno, ENOBUFS);
+  }
+  arena->fresh_slot = fresh;
+  EXPECT_EQ(cob_connect(fd, as_address(in), sizeof in), -1);
+  EXPECT_EQ(errno, EINPROGRESS);
+  cob_close(fd);
 }
 
 TEST(Table, SlotsAreUsedAgain) {
