@@ -17,7 +17,7 @@ using u64 = __u64;
 using i32 = __s32;
 using i64 = __s64;
 
-inline constexpr u32 protocol_version = 7;
+inline constexpr u32 protocol_version = 8;
 inline constexpr u32 arena_magic = 0x31626f63;  // "cob1"
 
 // Capacities of an arena; all of it is virtual until touched.
@@ -74,6 +74,7 @@ enum class Op : u16 {
                  // address (0: as bound); chunk ids, all full but the last: at most 6 in a[3..5],
                  // or with `listed` the one in a[3] holds them; to ipv6_elsewhere at most 2, in
                  // a[3], and a[4..5] = remote bytes
+  send_urgent,   // as send; the last byte is urgent (MSG_OOB)
   // Synchronous calls: answered in ThreadReply. result is >= 0 or -errno.
   open,    // socket: make the kernel know an undecided socket -> value[0] = handle
   bind,    // socket; a[0] = address, a[1] = port, a[2] = reuse_address | reuse_port << 1 | datagram
@@ -84,11 +85,13 @@ enum class Op : u16 {
   connect_local,  // as connect, to an address that may belong to the host: ECONNREFUSED |
                   // EHOSTUNREACH (not a cob address: the shim makes it a host socket), 0: started
   use,  // socket: second holder's first use: the seat climbs. 0, then KernelSocket::shared tells
-  send_shared,  // as send, for a socket whose seat is away: result = bytes taken (chunks not taken
-                // stay the caller's)
+  send_shared,  // as send, for a socket whose seat is away; a[0] bit 33: the last byte is urgent:
+                // result = bytes taken (chunks not taken stay the caller's)
   receive_shared,  // socket; a[0] = max bytes, a[1] bit 0: peek, bit 1: more for a call
-                   // that has bytes already, an error stays pending -> result = bytes; value[0..5]
-                   // = chunk ids (u32 pairs)
+                   // that has bytes already, an error stays pending; bit 2 (with bit 0): what lies
+                   // at and behind the urgent mark, the seat being the caller's -> result = bytes;
+                   // value[0..5] = chunk ids (u32 pairs)
+  urgent,          // socket; a[0] = UrgentCall -> see there
   connect_datagram,  // socket; a[0] = address, a[1] = port, a[2] = DatagramConnect, a[3] = to what
                      // it is bound if it is not, as of `listen`, a[4..5] = bytes. -EHOSTUNREACH:
                      // not a cob address (an undecided one: the shim makes it a host socket)
@@ -153,6 +156,15 @@ enum class FileControl : u32 {
 };
 inline constexpr u32 max_file_read = 12 * 2'032;
 
+enum class UrgentCall : u32 {
+  take = 1,  // result: the urgent byte, urgent_end (it never comes), -EINVAL, -EAGAIN, -ENOTCONN
+  peek,      // likewise, and it stays
+  pass,  // the caller has the seat, and has taken what lies before the mark: bytes at and behind
+         // it come into chunks, without the urgent one. -ERESTART: it has not, or not the seat;
+         // -ENOMEM: no chunk is left
+  look,  // value[0] = 1: the reader stands at the mark; value[1] = bytes that FIONREAD tells
+};
+inline constexpr i32 urgent_end = 256;
 enum class SocketOption : u32 {
   no_delay = 1,
   cork,
@@ -166,8 +178,10 @@ enum class SocketOption : u32 {
   linger2,
   max_segment,
   defer_accept,
-  congestion,  // CongestionName
-  fast_open    // a listener's TCP_FASTOPEN
+  congestion,     // CongestionName
+  fast_open,      // a listener's TCP_FASTOPEN
+  urgent_inline,  // SO_OOBINLINE
+  urgent_owner    // F_SETOWN: who gets SIGURG
 };
 enum class CongestionName : u32 { none = 0, cubic, reno };
 enum class DatagramConnect : u32 {
@@ -219,8 +233,8 @@ enum class SocketState : u8 {
 };
 
 // Readiness bits as poll(2) numbers them.
-inline constexpr u32 ready_in = 0x001, ready_out = 0x004, ready_error = 0x008, ready_hangup = 0x010,
-                     ready_read_hangup = 0x2000;
+inline constexpr u32 ready_in = 0x001, ready_urgent = 0x002, ready_out = 0x004, ready_error = 0x008,
+                     ready_hangup = 0x010, ready_read_hangup = 0x2000;
 
 // Kernel-written line of a socket.
 struct alignas(64) KernelSocket {
@@ -237,6 +251,9 @@ struct alignas(64) KernelSocket {
   u8 flags;
   u32 events;      // shared mode: readiness, computed by the kernel
   u32 offer_ring;  // listener: its offer ring; no_offer_ring: none is left for it
+  // With flag_urgent, for the seat's holder:
+  u32 urgent_behind;  // bytes at the mark and behind it, which lie in no chunk yet
+  u8 urgent;          // UrgentBit
 };
 static_assert(sizeof(KernelSocket) == 64);
 inline constexpr u8 flag_peer_closed = 1;  // FIN reached; after `received` bytes comes end of file
@@ -245,6 +262,12 @@ inline constexpr u8 flag_wants_consumed =
     4;  // window or memory is tight: post `consumed` when half is taken
 inline constexpr u8 flag_send_closed = 8;  // the send side is finished: EPIPE
 inline constexpr u8 flag_reset = 16;       // ended by error: ready_error | ready_hangup
+inline constexpr u8 flag_urgent = 32;      // an urgent mark was not passed yet
+enum UrgentBit : u8 {
+  urgent_here = 1,     // MSG_OOB gives the byte
+  urgent_mark = 2,     // the mark lies at `received`, which does not pass it
+  urgent_in_line = 4,  // SO_OOBINLINE
+};
 
 enum Seat : u32 { seat_idle = 0, seat_busy = 1, seat_wanted = 2, seat_away = 4, seat_offered = 8 };
 

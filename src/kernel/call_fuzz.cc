@@ -78,7 +78,7 @@ class Attack {
 
   call::Op some_op() {
     const u8 choice = in_.byte();
-    if (choice < 250) return static_cast<call::Op>(1 + choice % 23);
+    if (choice < 250) return static_cast<call::Op>(1 + choice % 25);
     return static_cast<call::Op>(static_cast<u32>(call::Op::file_open) + choice - 250);
   }
 
@@ -94,9 +94,18 @@ class Attack {
           c.a[2] = addresses[in_.byte() % std::size(addresses)] | u64{port()} << 32;
         break;
       case call::Op::send:
+      case call::Op::send_urgent:
       case call::Op::send_shared:
         c.a[0] = in_.word() % (10 * call::chunk_bytes + 2);
         name_chunks(c);
+        if (op == call::Op::send_shared) c.a[0] |= u64{in_.byte() % 2u} << 33;
+        break;
+      case call::Op::receive_shared:
+        c.a[0] = in_.word();
+        c.a[1] = in_.byte() % 8;
+        break;
+      case call::Op::urgent:
+        c.a[0] = in_.byte() % 6;
         break;
       case call::Op::bind:
         c.a[0] = addresses[in_.byte() % std::size(addresses)];
@@ -144,7 +153,7 @@ class Attack {
         for (u32 i = 0; i < 5; ++i) c.a[1 + i] = p().reply(in_.byte() % Played::threads).value[i];
         break;
       case call::Op::set_option:
-        c.a[0] = in_.byte() % 10;
+        c.a[0] = in_.byte() % 16;  // signals of the host's are left out
         for (u32 i = 1; i < 4; ++i) c.a[i] = in_.number();
         break;
       case call::Op::publish:

@@ -125,7 +125,7 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
   }
   if (d->state == call::SocketState::file && call.op != Op::remember) {
     sockets_->refuse_send(program, call);
-    return call.op <= Op::send_to;
+    return call.op <= Op::send_urgent;
   }
   const u32 number = call.socket;
   switch (call.op) {
@@ -156,6 +156,9 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
       return true;
     case Op::send_to:
       sockets_->send_to(program, number, call);
+      return true;
+    case Op::send_urgent:
+      sockets_->send_urgent(program, number, call);
       return true;
     case Op::remember:
       if (d->shared->memory == nullptr)
@@ -232,7 +235,9 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
         return;  // parked: answered when the seat comes
       }
       relays_->before_call(*d, call.op != Op::send_shared);
-      if (d->seat >= 0 || sockets_->give_seat_back(*d)) {
+      if (call.op == Op::receive_shared && (call.a[1] & 4) != 0) {
+        result = sockets_->peek_behind_mark(program, number, call.a[0], values);
+      } else if (d->seat >= 0 || sockets_->give_seat_back(*d)) {
         // The seat is the caller's own: it does the rest itself.
         result = call.op == Op::use ? 0 : -ERESTART;
       } else if (call.op == Op::send_shared) {
@@ -243,6 +248,9 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       } else if (call.op == Op::receive_datagram) {
         result = sockets_->receive_datagram(program, number, (call.a[0] & 1) != 0, &values[0]);
       }
+      break;
+    case Op::urgent:
+      result = sockets_->urgent(program, number, static_cast<call::UrgentCall>(call.a[0]), values);
       break;
     case Op::fork:
       result = fork_program(program, values);
@@ -268,7 +276,7 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
         result = sockets_->tcp_info(program, number, call.a[1], values);
       } else {
         values[0] = d->send_buffered;
-        values[1] = d->kept.size();
+        values[1] = sockets_->readable_bytes(*d);
       }
       break;
     case Op::relay:

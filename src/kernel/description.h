@@ -71,7 +71,30 @@ struct OpenFile {
   u32 share = 0;
 };
 
-// What descriptions have that are, or were, held by several, or travelled.
+// The peer's urgent mark (docs/calls.md, "Urgent data"), while Description::urgent stands: bytes at
+// and behind it wait in Description::kept, whoever has the seat.
+struct UrgentMark {
+  enum class State : u8 {
+    none,     // passed; what is kept awaits chunks
+    awaited,  // its byte has not come
+    here,
+    taken,  // by MSG_OOB
+  };
+  State state = State::none;
+  std::byte byte{};
+  bool ended = false;  // the peer's FIN came before the connection broke
+  u64 ahead = 0;       // bytes from the first one kept, or to come, to it
+};
+
+// Who gets SIGURG, fcntl(2); id 0: nobody.
+struct UrgentOwner {
+  i32 id = 0;  // of a process, a thread, or, negative, a group
+  bool thread = false;
+  u32 user = 0;  // who said so
+};
+
+// What few descriptions have: those that are, or were, held by several, or travelled; that have
+// urgent data, or somebody who is told of them.
 struct SharedPart {
   u64 token = 0;  // names it in descriptor tables once published
   std::vector<ParkedCall> parked;
@@ -81,6 +104,8 @@ struct SharedPart {
   u32 relay_unread = 0;  // bytes given to it that its program has not read, as far as is known
   bool stirred = false;  // a relay must look at it
   std::unique_ptr<std::array<u64, 6>> memory;  // Op::remember; the programs' own
+  UrgentMark mark;
+  UrgentOwner owner;
 };
 
 // Options that few set.
@@ -91,6 +116,7 @@ struct SettingsPart {
   u32 defer_accept_s = 0;             // a listener's
   u32 fast_open_queue = 0;            // a listener's; 0: no Fast Open
   u16 max_segment_bytes = 0;          // 0: the route's
+  bool urgent_inline = false;         // SO_OOBINLINE
   bool operator==(const SettingsPart&) const = default;
 };
 
@@ -108,6 +134,7 @@ struct Description {
   bool port_given : 1 = false;      // bind(2) named it: it stays when listening ends
   bool listened : 1 = false;        // its holders' lines count offers, or did
   bool deferred : 1 = false;        // in its listener's `deferred`, until the peer sends
+  bool urgent : 1 = false;          // SharedPart::mark; call::flag_urgent is in `flags`
   bool accept_counted : 1 = false;  // unaccepted: the stack still counts it against the backlog
   bool taking : 1 = false;          // waiting for `released` of the seat's holder
   bool receive_fixed : 1 = false;   // SO_RCVBUF, SO_SNDBUF: they do not grow
@@ -128,7 +155,7 @@ struct Description {
   u32 window_limit = 0;    // receive buffer as last told to the stack; 0: receive_limit
   u64 first_position = 0;  // of first_chunk's first byte
   u64 consumed = 0;        // as last told to the stack
-  ByteQueue kept;          // received, while the kernel has the seat
+  ByteQueue kept;          // received, while the kernel has the seat, or behind an urgent mark
 
   std::unique_ptr<SendQueue> sends;  // none: nothing is buffered
   u64 send_buffered = 0;             // bytes in it

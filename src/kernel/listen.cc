@@ -234,7 +234,8 @@ void Sockets::inherit_settings(Description& d, const SettingsPart& from) {
                     .congestion = from.congestion,
                     .defer_accept_s = 0,
                     .fast_open_queue = 0,
-                    .max_segment_bytes = 0};
+                    .max_segment_bytes = 0,
+                    .urgent_inline = from.urgent_inline};
   if (only != SettingsPart{}) d.settings.make() = only;
 }
 

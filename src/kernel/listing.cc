@@ -79,8 +79,10 @@ SocketRow connection_row(const net::AddressNames& names, const net::TcbInfo& inf
 }  // namespace
 
 // As unread_bytes(), but what the holder has consumed meanwhile stays to be told to the stack.
-u64 Sockets::peek_unread(const Description& d) const {
-  if (d.seat < 0) return d.kept.size();
+u64 Sockets::peek_unread(const Description& d) const { return unread_in_chunks(d) + d.kept.size(); }
+
+u64 Sockets::unread_in_chunks(const Description& d) const {
+  if (d.seat < 0) return 0;
   const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
   const u64 received = h.program->ours(h.slot).received;
   const u64 told = load(h.program->theirs(h.slot).consumed);

@@ -97,6 +97,13 @@ void Sockets::set_option(Program& program, u32 number, const call::CallSlot& cal
           value == 2 ? call::CongestionName::reno : call::CongestionName::cubic;
       if (live) set_congestion(d);
       break;
+    case call::SocketOption::urgent_inline:
+      d.settings.make().urgent_inline = value != 0;
+      if (d.urgent) write_flags(d);
+      break;
+    case call::SocketOption::urgent_owner:  // value: the id; a[2] = 1: of a thread
+      set_owner(program, d, static_cast<i32>(value), call.a[2] == 1);
+      break;
     case call::SocketOption::error_taken:
       d.error = 0;
       write_flags(d);

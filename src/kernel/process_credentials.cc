@@ -50,6 +50,10 @@ bool read_credentials(std::string_view status, fs::Credentials& into, std::array
   return true;
 }
 
+bool credentials_of_process(u32 pid, fs::Credentials& into, std::array<u32, 4>& may_be) {
+  return pid != 0 && read_credentials(read_status(pid), into, may_be);
+}
+
 fs::Credentials credentials_of(FdRef liveness, u32 pid) {
   ucred maker{};
   socklen_t bytes = sizeof maker;
@@ -57,7 +61,7 @@ fs::Credentials credentials_of(FdRef liveness, u32 pid) {
     maker = {.pid = 0, .uid = 65'534, .gid = 65'534};
   fs::Credentials found;
   std::array<u32, 4> may_be{};
-  if (pid != 0 && read_credentials(read_status(pid), found, may_be) &&
+  if (credentials_of_process(pid, found, may_be) &&
       (maker.uid == 0 || std::find(may_be.begin(), may_be.end(), maker.uid) != may_be.end()))
     return found;
   return {.uid = maker.uid, .gid = maker.gid, .groups = {}};

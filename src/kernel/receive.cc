@@ -26,7 +26,7 @@ u64 Sockets::unread_bytes(Description& d) {
   if (d.seat < 0) return d.kept.size();
   take_consumed(d);
   const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
-  return h.program->ours(h.slot).received - d.consumed;
+  return h.program->ours(h.slot).received - d.consumed + d.kept.size();
 }
 
 void Sockets::free_receive_chunks(Description& d) {
@@ -125,12 +125,16 @@ std::size_t Sockets::on_data(net::TcbId tcb, u64 cookie, std::span<const std::by
   if (d.references == 0)
     return payload.size();  // closed: the stack answers with a reset, nothing is kept
   counters_.bytes_in += payload.size();
-  if (d.deferred) undefer(d);
+  if (d.deferred || d.urgent) [[unlikely]] {
+    if (d.deferred) undefer(d);
+    if (d.urgent && d.seat >= 0) return keep_behind_mark(d, payload);
+  }
   if (d.seat < 0) {
     const std::size_t room =
         d.receive_limit - std::min<std::size_t>(d.receive_limit, d.kept.size());
     const std::size_t taken = std::min(room, payload.size());
     d.kept.append(payload.first(taken));
+    if (d.urgent) look_for_mark(d);
     write_flags(d);
     return taken;
   }
@@ -174,7 +178,12 @@ void Sockets::consumed(Program& program, u32 number) {
 i32 Sockets::receive_shared(Program& program, u32 number, u64 max_bytes, bool peek, u64* chunks,
                             bool keep_error) {
   Description& d = *program.slot(number).description;
-  if (d.kept.size() == 0) {
+  std::size_t from = 0;  // of what is kept
+  if (d.urgent) [[unlikely]] {
+    if (keep_error && at_mark(d)) return 0;  // what comes before the mark is a read of its own
+    from = step_over_mark(d, peek);
+  }
+  if (d.kept.size() == from) {
     // EPIPE: reset after the peer's FIN; reading gives the end all the same.
     if (d.error != 0 && d.error != EPIPE) {
       if (keep_error) return 0;
@@ -187,7 +196,8 @@ i32 Sockets::receive_shared(Program& program, u32 number, u64 max_bytes, bool pe
     return d.state == call::SocketState::connected ? -EAGAIN : -ENOTCONN;
   }
   // Twelve chunk numbers fit a reply.
-  u64 left = std::min<u64>({max_bytes, d.kept.size(), u64{12} * chunk_room});
+  const auto kept = at_mark(d) ? d.kept.bytes().subspan(from) : kept_to_mark(d);
+  u64 left = std::min<u64>({max_bytes, kept.size(), u64{12} * chunk_room});
   Arena& arena = program.arena();
   u64 done = 0;
   u32 used = 0;
@@ -195,7 +205,7 @@ i32 Sockets::receive_shared(Program& program, u32 number, u64 max_bytes, bool pe
     const u32 chunk = arena.take_chunk();
     if (chunk == call::no_chunk) break;
     const u64 part = std::min<u64>(left, chunk_room);
-    std::memcpy(arena.chunk_payload(chunk), d.kept.bytes().data() + done, part);
+    std::memcpy(arena.chunk_payload(chunk), kept.data() + done, part);
     chunks[used / 2] |= u64{chunk} << (used % 2 == 0 ? 0 : 32);
     program.lend_chunk(chunk);
     ++used;
@@ -204,8 +214,7 @@ i32 Sockets::receive_shared(Program& program, u32 number, u64 max_bytes, bool pe
   }
   if (done == 0) return -ENOMEM;
   if (!peek) {
-    d.kept.drop(done);
-    if (d.tcb != net::no_tcb) stack_->receive_consumed(d.tcb, done);
+    take_kept(d, done);
     write_flags(d);
   }
   return static_cast<i32>(done);

@@ -171,7 +171,9 @@ bool Relays::to_program(Relay& r) {
   std::size_t left = budget;
   bool moved = false;
   while (r.writable && !r.deaf && left > 0 && d.kept.size() > 0) {
-    const auto bytes = sockets_.kept(d).first(std::min(left, d.kept.size()));
+    if (d.urgent && sockets_.step_over_mark(d, false) == 0 && d.kept.size() == 0) break;
+    auto bytes = sockets_.kept_to_mark(d);
+    bytes = bytes.first(std::min(left, bytes.size()));
     const ssize_t sent =
         ::send(r.ours.get(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent >= 0) {

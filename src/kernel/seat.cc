@@ -14,8 +14,9 @@ void Sockets::take_unread(Description& d) {
   Arena& arena = h.program->arena();
   u64 left = h.program->ours(h.slot).received - d.consumed;
   u64 skip = d.consumed - d.first_position;
-  d.kept.clear();
-  d.kept.reserve(left);
+  const ByteQueue behind = std::exchange(d.kept, {});  // an urgent mark
+  if (d.urgent) d.shared.make().mark.ahead += left;
+  d.kept.reserve(left + behind.size());
   for (u32 chunk = d.first_chunk; left > 0; chunk = arena.chunk_header(chunk).next) {
     if (skip >= call::receive_chunk_payload) {
       skip -= call::receive_chunk_payload;
@@ -27,8 +28,10 @@ void Sockets::take_unread(Description& d) {
     left -= part;
     skip = 0;
   }
+  d.kept.append(behind.bytes());
   free_receive_chunks(d);
   d.seat = -1;
+  if (d.urgent) settle_mark(d);
   if (d.window_limit == 0) return;
   d.window_limit = 0;  // the arena's pool no longer matters
   if (d.tcb != net::no_tcb) stack_->set_receive_buffer(d.tcb, d.receive_limit);

@@ -153,6 +153,13 @@ void Sockets::send(Program& program, u32 number, const call::CallSlot& call) {
   stack_->send_available(d.tcb, taken);
 }
 
+void Sockets::send_urgent(Program& program, u32 number, const call::CallSlot& call) {
+  Description& d = *program.slot(number).description;
+  const u64 before = d.send_buffered;
+  send(program, number, call);
+  if (d.tcb != net::no_tcb && d.send_buffered > before) stack_->mark_urgent(d.tcb);
+}
+
 void Sockets::refuse_send(Program& program, const call::CallSlot& call) {
   if (call.op == call::Op::send_to) {
     DatagramChunks chunks;
@@ -160,7 +167,7 @@ void Sockets::refuse_send(Program& program, const call::CallSlot& call) {
       return programs_.fault(program, "datagram of chunks that are not the program's");
     return give_datagram(program.arena(), chunks);
   }
-  if (call.op != call::Op::send) return;
+  if (call.op != call::Op::send && call.op != call::Op::send_urgent) return;
   Description nowhere;
   u64 taken = 0;
   if (!take_pieces(program, nowhere, call, UINT64_MAX, &taken)) {
@@ -192,6 +199,7 @@ i32 Sockets::send_shared(Program& program, u32 number, const call::CallSlot& cal
   slot.posted += taken;
   counters_.bytes_out += taken;
   stack_->send_available(d.tcb, taken);
+  if ((call.a[0] >> 33 & 1) != 0) stack_->mark_urgent(d.tcb);
   write_flags(d);
   return static_cast<i32>(taken);
 }

@@ -178,7 +178,7 @@ Description* Sockets::at_token(u64 token) {
 // Bytes kept here go into the arena of the program that now has the seat. False: no chunks for
 // them.
 bool Sockets::take_in_kept(Description& d) {
-  const auto kept = d.kept.bytes();
+  const auto kept = kept_to_mark(d);
   if (!kept.empty() && append_to_arena(d, kept) != kept.size()) {
     const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
     free_receive_chunks(d);
@@ -187,6 +187,12 @@ bool Sockets::take_in_kept(Description& d) {
     publish(line.flags, static_cast<u8>(d.flags | call::flag_shared));
     d.seat = -1;
     return false;
+  }
+  if (d.urgent) [[unlikely]] {
+    d.kept.drop(kept.size());
+    leave_bytes_before_mark(d, kept.size());
+    settle_mark(d);
+    return true;
   }
   d.kept.clear();
   return true;
@@ -267,7 +273,11 @@ u32 Sockets::shared_events(const Description& d) const {
   const bool reset = (d.flags & call::flag_reset) != 0;
   const bool peer_closed = (d.flags & call::flag_peer_closed) != 0;
   const bool send_closed = (d.flags & call::flag_send_closed) != 0;
-  if (d.kept.size() + d.shared->relay_unread > 0 || peer_closed || reset) events |= call::ready_in;
+  const u64 readable = d.kept.size() + d.shared->relay_unread;
+  // At the mark a byte more is asked for: the urgent one is no reason to read (Linux tcp_poll).
+  const u64 least = d.urgent && at_mark(d) && !d.settings->urgent_inline ? 1 : 0;
+  if (readable > least || peer_closed || reset) events |= call::ready_in;
+  if (d.urgent && d.shared->mark.state == UrgentMark::State::here) events |= call::ready_urgent;
   if (peer_closed || reset) events |= call::ready_read_hangup;
   const bool room = d.send_limit - std::min<u64>(d.send_limit, d.send_buffered) >= d.send_limit / 3;
   if (reset || send_closed || d.state == SocketState::datagram ||
@@ -298,6 +308,7 @@ void Sockets::fail(Description& d, int error) {
   }
   d.state = SocketState::failed;
   d.error = static_cast<u16>(error);
+  if (d.urgent) d.shared.make().mark.ended = (d.flags & call::flag_peer_closed) != 0;
   d.flags |= call::flag_reset | call::flag_peer_closed | call::flag_send_closed;
   write_flags(d);
 }

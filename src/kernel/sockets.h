@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <unordered_map>
 
 #include "kernel/description.h"
@@ -99,6 +100,7 @@ class Sockets final : public net::SocketLayer {
   void connect(Program& program, u32 slot, net::Endpoint remote, net::Endpoint local,
                bool fast_open = false);
   void send(Program& program, u32 slot, const call::CallSlot& call);
+  void send_urgent(Program& program, u32 slot, const call::CallSlot& call);
   void refuse_send(Program& program, const call::CallSlot& call);  // chunks go back unused
   void consumed(Program& program, u32 slot);
   void shutdown(Program& program, u32 slot, u32 how);
@@ -133,6 +135,10 @@ class Sockets final : public net::SocketLayer {
   i32 send_shared(Program& program, u32 slot, const call::CallSlot& call);
   i32 receive_shared(Program& program, u32 slot, u64 max_bytes, bool peek, u64* chunks,
                      bool keep_error = false);
+  // urgent.cc
+  i32 urgent(Program& program, u32 slot, call::UrgentCall what, u64* values);
+  i32 peek_behind_mark(Program& program, u32 slot, u64 max_bytes, u64* chunks);
+  u64 readable_bytes(const Description& d) const;  // as FIONREAD tells them
   // `part`: 0 or 1; docs/calls.md, `info`.
   i32 tcp_info(Program& program, u32 slot, u64 part, u64* values);
 
@@ -143,8 +149,9 @@ class Sockets final : public net::SocketLayer {
   std::size_t send_room(const Description& d, std::size_t limit) const;
   // REQUIRES: bytes fit in send_room().
   void append_send(Description& d, std::span<const std::byte> bytes);
-  void finish_send(Description& d);  // a FIN follows
-  std::span<const std::byte> kept(const Description& d) const { return d.kept.bytes(); }
+  void finish_send(Description& d);                                     // a FIN follows
+  std::span<const std::byte> kept_to_mark(const Description& d) const;  // the urgent one, if any
+  std::size_t step_over_mark(Description& d, bool peek);
   void take_kept(Description& d, std::size_t bytes);
   void put_back_kept(Description& d, std::span<const std::byte> bytes);  // in front
   u32 shared_events(const Description& d) const;
@@ -186,6 +193,7 @@ class Sockets final : public net::SocketLayer {
   void on_connected(net::TcbId tcb, u64 cookie) override;
   std::size_t on_data(net::TcbId tcb, u64 cookie, std::span<const std::byte> payload) override;
   u32 grow_receive_buffer(net::TcbId tcb, u64 cookie, u32 wanted) override;
+  void on_urgent(net::TcbId tcb, u64 cookie, u32 ahead, std::optional<std::byte> byte) override;
   void on_peer_closed(net::TcbId tcb, u64 cookie) override;
   void on_acked(net::TcbId tcb, u64 cookie, std::size_t bytes) override;
   void read_send_buffer(net::TcbId tcb, u64 cookie, std::size_t offset,
@@ -227,6 +235,7 @@ class Sockets final : public net::SocketLayer {
   // listing.cc
   void mark_names(net::AddressNames& names) const override;
   u64 peek_unread(const Description& d) const;
+  u64 unread_in_chunks(const Description& d) const;  // of the seat's holder
   u32 waiting_at(const Description& d) const;
 
   // datagram.cc
@@ -254,6 +263,19 @@ class Sockets final : public net::SocketLayer {
   u32 receive_buffer(const Description& d) const {
     return d.window_limit != 0 ? d.window_limit : d.receive_limit;
   }
+
+  // urgent.cc
+  bool at_mark(const Description& d) const;
+  bool has_seat(const Description& d, const Program& program, u32 number) const;
+  void leave_bytes_before_mark(Description& d, u64 bytes);
+  void settle_mark(Description& d);
+  void look_for_mark(Description& d);
+  void pour_kept(Description& d);
+  std::size_t keep_behind_mark(Description& d, std::span<const std::byte> payload);
+  i32 pass_mark(Program& program, u32 number);
+  i32 urgent_byte(Description& d, bool peek);
+  void set_owner(const Program& program, Description& d, i32 id, bool thread);
+  void tell_owner(const Description& d);
 
   // send.cc
   bool take_pieces(Program& program, Description& d, const call::CallSlot& call, u64 limit,

@@ -44,11 +44,13 @@ void Sockets::finish_send(Description& d) {
 
 void Sockets::take_kept(Description& d, std::size_t bytes) {
   d.kept.drop(bytes);
+  if (d.urgent) leave_bytes_before_mark(d, bytes);
   if (d.tcb != net::no_tcb) stack_->receive_consumed(d.tcb, bytes);
 }
 
 void Sockets::put_back_kept(Description& d, std::span<const std::byte> bytes) {
   d.kept.put_front(bytes);
+  if (d.urgent) d.shared.make().mark.ahead += bytes.size();
 }
 
 void Sockets::stir(Description& d) {

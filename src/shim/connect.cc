@@ -12,6 +12,7 @@
 #include "shim/option_plain.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
+#include "shim/urgent.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -79,6 +80,7 @@ int host_socket(Socket* socket) {
     const KeptOption& o = socket->option[i];
     raw::call(SYS_setsockopt, host, o.level, o.name, raw::at(o.value), o.bytes);
   }
+  give_owner(socket, host);
   return host;
 }
 

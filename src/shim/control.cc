@@ -12,6 +12,7 @@
 #include "shim/file.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
+#include "shim/urgent.h"
 
 namespace cob::shim {
 
@@ -154,8 +155,8 @@ int cob_getpeername(int fd, sockaddr* address, socklen_t* length) {
 }
 
 int cob_sockatmark(int fd) {
-  if (lookup_socket(fd) == nullptr) return fail(EBADF);
-  return 0;
+  int at_mark = 0;
+  return cob_ioctl(fd, SIOCATMARK, &at_mark) < 0 ? -1 : at_mark;
 }
 
 int cob_ioctl(int fd, unsigned long request, void* argument) {
@@ -165,8 +166,8 @@ int cob_ioctl(int fd, unsigned long request, void* argument) {
     return static_cast<int>(
         libc_result(raw::call(SYS_ioctl, fd, static_cast<long>(request), raw::at(argument))));
   }
-  const bool needs_argument =
-      request == FIONREAD || request == SIOCOUTQ || request == SIOCATMARK || request == FIONBIO;
+  const bool needs_argument = request == FIONREAD || request == SIOCOUTQ || request == SIOCATMARK ||
+                              request == FIONBIO || (request >= FIOSETOWN && request <= SIOCGPGRP);
   if (needs_argument && argument == nullptr) return fail(EFAULT);
   int number = 0;
   switch (request) {
@@ -175,6 +176,10 @@ int cob_ioctl(int fd, unsigned long request, void* argument) {
       settle(socket);
       if (socket->datagram) {
         number = static_cast<int>(next_datagram_bytes(socket, fd));
+        break;
+      }
+      if (has_mark(socket)) {
+        number = static_cast<int>(look_at_mark(socket).readable);
         break;
       }
       i64 bytes = unread(socket);
@@ -196,7 +201,16 @@ int cob_ioctl(int fd, unsigned long request, void* argument) {
       number = static_cast<int>(unsent(socket));
       break;
     case SIOCATMARK:
-      number = 0;
+      if (socket->datagram) return fail(ENOTTY);
+      settle(socket);
+      number = has_mark(socket) && look_at_mark(socket).at_mark;
+      break;
+    case FIOSETOWN:
+    case SIOCSPGRP:
+      return set_owner(socket, fd, F_SETOWN, *static_cast<const int*>(argument));
+    case FIOGETOWN:
+    case SIOCGPGRP:
+      number = get_owner(fd);
       break;
     case FIONBIO: {
       int on = *static_cast<const int*>(argument);
@@ -246,6 +260,8 @@ int cob_fcntl(int fd, int command, void* argument) {
       bool nonblocking = nonblocking_at(socket, fd);
       return O_RDWR | (socket->status_flags & ~O_NONBLOCK) | (nonblocking ? O_NONBLOCK : 0);
     }
+    if (command == F_SETOWN || command == F_SETOWN_EX) return set_owner(socket, fd, command, value);
+    if (command == F_GETOWN) return get_owner(fd);
     if (command == F_SETFD) socket->first_number = -1;
     if (command == F_SETFL) return set_status_flags(socket, fd, static_cast<int>(value));
   }

@@ -45,7 +45,7 @@ u64 bits_of(const Socket* s) {
          (s->quick_ack ? 64U : 0U) | (s->protocol != 0 ? 128U : 0U) | datagram_bits_of(s) |
          static_cast<u64>(s->keep_idle) << 16 | static_cast<u64>(s->keep_interval) << 32 |
          static_cast<u64>(s->keep_probes) << 48 | static_cast<u64>(s->congestion) << 56 |
-         ipv6_bits_of(s);
+         ipv6_bits_of(s) | static_cast<u64>(reads_true(s, SOL_SOCKET, SO_OOBINLINE)) << 63;
 }
 
 void set_bits(Socket* s, u64 bits) {
@@ -74,6 +74,8 @@ void set_bits(Socket* s, u64 bits) {
   s->tell_ipv6_packet_info = (bits >> 60 & 1) != 0;
   s->tell_hop_limit = (bits >> 61 & 1) != 0;
   s->tell_traffic_class = (bits >> 62 & 1) != 0;
+  const int in_line = static_cast<int>(bits >> 63);
+  keep_option(s, SOL_SOCKET, SO_OOBINLINE, &in_line, sizeof in_line);
 }
 
 void keep_number(Socket* socket, int level, int name, int value) {

@@ -14,6 +14,7 @@
 #include "shim/family.h"
 #include "shim/information.h"
 #include "shim/option_plain.h"
+#include "shim/urgent.h"
 
 namespace cob::shim {
 
@@ -329,6 +330,9 @@ void post_options(Socket* socket) {
   if (const int queue = read_plain(socket, *fast_open); queue != 0) {
     post_option(socket, SocketOption::fast_open, static_cast<u32>(queue));
   }
+  if (reads_true(socket, SOL_SOCKET, SO_OOBINLINE))
+    post_option(socket, SocketOption::urgent_inline, 1);
+  if (socket->owner != 0) post_owner(socket);
   for (const auto& p : plain) {
     if (p.value != 0) post_option(socket, p.option, static_cast<u32>(p.value));
   }
@@ -370,6 +374,8 @@ int cob_setsockopt(int fd, int level, int name, const void* value, socklen_t len
     if (error == 0) keep_option(socket, level, name, value, length);
     if (error == 0 && level == IPPROTO_TCP && name == TCP_FASTOPEN && !socket->datagram)
       post_option(socket, SocketOption::fast_open, static_cast<u32>(number));
+    if (error == 0 && level == SOL_SOCKET && name == SO_OOBINLINE && !socket->datagram)
+      post_option(socket, SocketOption::urgent_inline, number != 0);
   } else if (level == SOL_SOCKET) {
     error = set_socket_level(socket, name, number, value, length);
   } else if (level == IPPROTO_TCP) {

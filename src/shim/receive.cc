@@ -7,6 +7,7 @@
 #include "shim/address.h"
 #include "shim/datagram.h"
 #include "shim/file.h"
+#include "shim/urgent.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -33,8 +34,11 @@ bool walk_chunks(const Arena* arena, u32& chunk, u32& offset, u64 bytes, Pieces*
 
 namespace {
 
+constexpr ssize_t stands_at_mark = -EADV;  // never leaves this file
+
 // REQUIRES: the seat. Bytes taken; 0: end of file; -errno. `first`: the call has none yet; else an
-// error ends it, and stays for the next (as in Linux).
+// error ends it, and stays for the next (as in Linux). stands_at_mark: the peer's mark is in the
+// way.
 ssize_t take(Socket* socket, size_t bytes, Pieces* pieces, bool peek, bool first) {
   const KernelSocket* kernel = socket->kernel;
   if (!begun(socket)) return -EAGAIN;
@@ -43,6 +47,11 @@ ssize_t take(Socket* socket, size_t bytes, Pieces* pieces, bool peek, bool first
   u64 unread = received - socket->consumed;
   if (unread == 0 || bytes == 0) {
     if (bytes == 0 && unread != 0) return 0;
+    if ((flags & flag_urgent) != 0) [[unlikely]] {
+      const AtMark mark = at_mark(socket, first);
+      if (mark == AtMark::end || (mark == AtMark::pass && bytes == 0)) return 0;
+      if (mark == AtMark::pass) return stands_at_mark;
+    }
     // After the peer's FIN (which EPIPE tells) reading gives the end, whatever came later.
     if (load(kernel->error) == EPIPE) return 0;
     if (!first && ((flags & flag_reset) != 0 || load(kernel->error) != 0)) return 0;
@@ -77,19 +86,13 @@ ssize_t take(Socket* socket, size_t bytes, Pieces* pieces, bool peek, bool first
   return static_cast<ssize_t>(n);
 }
 
-// The seat is the kernel's. -ERESTART: it came back to us.
-ssize_t take_shared(Socket* socket, size_t bytes, Pieces* pieces, bool peek, bool first) {
-  if (bytes == 0) {
-    if ((readiness(socket, POLLIN) & POLLIN) == 0) return -EAGAIN;
-    if ((acquire(socket->kernel->flags) & flag_shared) == 0) return -ERESTART;
-    const bool reset = (acquire(socket->kernel->flags) & flag_reset) != 0;
-    return reset && load(socket->kernel->error) != EPIPE ? -take_error(socket) : 0;
-  }
+// By a receive_shared whose a[1] is `how`. -ERESTART: the seat came back to us.
+ssize_t take_by_call(Socket* socket, size_t bytes, Pieces* pieces, u64 how) {
   Call c{.op = Op::receive_shared};
   constexpr u32 chunks_in_reply = 12;
   size_t most = static_cast<size_t>(chunks_in_reply) * receive_chunk_payload;
   c.a[0] = bytes < most ? bytes : most;
-  c.a[1] = (peek ? 1 : 0) | (first ? 0 : 2);
+  c.a[1] = how;
   Critical critical;
   Reply reply = call_on(socket, c);
   socket->climbed = true;
@@ -114,12 +117,34 @@ ssize_t take_shared(Socket* socket, size_t bytes, Pieces* pieces, bool peek, boo
   return reply.result;
 }
 
+// The seat is the kernel's. -ERESTART: it came back to us.
+ssize_t take_shared(Socket* socket, size_t bytes, Pieces* pieces, bool peek, bool first) {
+  if (bytes == 0) {
+    if ((readiness(socket, POLLIN) & POLLIN) == 0) return -EAGAIN;
+    if ((acquire(socket->kernel->flags) & flag_shared) == 0) return -ERESTART;
+    const bool reset = (acquire(socket->kernel->flags) & flag_reset) != 0;
+    return reset && load(socket->kernel->error) != EPIPE ? -take_error(socket) : 0;
+  }
+  return take_by_call(socket, bytes, pieces, (peek ? 1 : 0) | (first ? 0 : 2));
+}
+
+// The seat was ours. -ERESTART: the mark is passed, look again.
+ssize_t go_past_mark(Socket* socket, size_t bytes, Pieces* pieces, bool peek) {
+  if (peek) return take_by_call(socket, bytes, pieces, 1 | 4);
+  const int error = pass_mark(socket);
+  return error != 0 ? error : -ERESTART;
+}
+
 ssize_t try_take(Socket* socket, int fd, size_t bytes, Pieces* pieces, bool peek, bool first,
                  bool& moved) {
   switch (enter_seat(socket, fd)) {
     case Turn::mine: {
       ssize_t n = take(socket, bytes, pieces, peek, first);
       leave_seat(socket);
+      if (n == stands_at_mark) [[unlikely]] {
+        n = go_past_mark(socket, bytes, pieces, peek);
+        moved = n == -ERESTART;
+      }
       return n;
     }
     case Turn::shared: {
@@ -151,10 +176,13 @@ ssize_t receive(const Receive& r) {
   if (datagram_at(r.fd) != nullptr) return receive_datagram(r.fd, r.parts, r.count, r.flags);
   u32 seen = signals_seen();
   u32 breaking = signals_breaking();
-  if ((r.flags & MSG_OOB) != 0) return -EINVAL;
-  if ((r.flags & MSG_ERRQUEUE) != 0) return -EAGAIN;
   ssize_t wanted = Pieces::total(r.parts, r.count);
   if (wanted < 0) return -EINVAL;
+  if ((r.flags & (MSG_ERRQUEUE | MSG_OOB)) != 0) [[unlikely]] {
+    if ((r.flags & MSG_ERRQUEUE) != 0) return -EAGAIN;
+    Pieces place(r.parts, r.count);
+    return receive_urgent(r.fd, place, static_cast<size_t>(wanted), r.flags);
+  }
   bool peek = (r.flags & MSG_PEEK) != 0;
   bool all = (r.flags & MSG_WAITALL) != 0 && !peek;
   Pieces pieces(r.parts, r.count);
@@ -229,7 +257,7 @@ ssize_t cob_recvmsg(int fd, msghdr* message, int flags) {
   if (n >= 0) {
     message->msg_namelen = 0;
     message->msg_controllen = 0;
-    message->msg_flags = 0;
+    message->msg_flags = n > 0 ? flags & MSG_OOB : 0;
   }
   return libc_result(n);
 }

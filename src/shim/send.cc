@@ -15,7 +15,7 @@ using namespace call;
 
 namespace {
 
-constexpr u64 more_follows = 1ULL << 32;
+constexpr u64 more_follows = 1ULL << 32, last_is_urgent = 1ULL << 33;
 
 u32 chunks_at_hand(Thread* thread, Arena* arena, u32 wanted) {
   if (thread->chunks < wanted) {
@@ -47,7 +47,8 @@ bool fill_chunks(Arena* arena, Pieces& pieces, size_t most, Filled& filled) {
   return got > 0;
 }
 
-// REQUIRES: the seat. Bytes taken, -errno.
+// REQUIRES: the seat. Bytes taken, -errno. `urgent`: the last of them is.
+template <bool urgent>
 ssize_t put(Socket* socket, Pieces& pieces, size_t bytes, bool more, bool first) {
   size_t done = 0;
   u32 fruitless = 0;
@@ -64,13 +65,18 @@ ssize_t put(Socket* socket, Pieces& pieces, size_t bytes, bool more, bool first)
       continue;
     }
     done += filled.bytes;
-    if (!post_chunks(socket, filled, filled.bytes, more || done < bytes)) return -ECONNRESET;
+    // Linux marks what it has at each wait for room, and the end.
+    const bool marks = urgent && (done == bytes || filled.bytes == room);
+    if (!post_chunks(socket, filled, filled.bytes, more || done < bytes,
+                     marks ? Op::send_urgent : Op::send))
+      return -ECONNRESET;
   }
   return done > 0 || bytes == 0 ? static_cast<ssize_t>(done) : -EAGAIN;
 }
 
 // The seat is the kernel's: one post's worth by call.
-ssize_t put_shared(Socket* socket, Pieces& pieces, size_t bytes, bool more, bool first) {
+ssize_t put_shared(Socket* socket, Pieces& pieces, size_t bytes, bool more, bool first,
+                   bool urgent) {
   if ((acquire(socket->kernel->flags) & (flag_reset | flag_send_closed)) != 0 ||
       socket->shut_write) {
     return -refused(socket, first);
@@ -84,7 +90,7 @@ ssize_t put_shared(Socket* socket, Pieces& pieces, size_t bytes, bool more, bool
     note_starved(socket);
     return -EAGAIN;
   }
-  const ssize_t taken = call_chunks(socket, filled, more);
+  const ssize_t taken = call_chunks(socket, filled, more, urgent && filled.bytes == bytes);
   if (taken < static_cast<ssize_t>(filled.bytes)) {  // rewind
     pieces = before;
     if (taken > 0) pieces.skip(static_cast<size_t>(taken));
@@ -93,17 +99,17 @@ ssize_t put_shared(Socket* socket, Pieces& pieces, size_t bytes, bool more, bool
 }
 
 ssize_t send_pieces(int fd, Pieces& pieces, size_t bytes, int flags) {
-  if ((flags & MSG_OOB) != 0) return -EOPNOTSUPP;
-  const bool more = (flags & MSG_MORE) != 0;
+  const bool more = (flags & MSG_MORE) != 0, urgent = (flags & MSG_OOB) != 0;
   return send_by({fd, bytes, flags}, [&](Socket* socket, size_t left) -> ssize_t {
     switch (enter_seat(socket, fd)) {
       case Turn::mine: {
-        const ssize_t n = put(socket, pieces, left, more, left == bytes);
+        const ssize_t n = urgent ? put<true>(socket, pieces, left, more, left == bytes)
+                                 : put<false>(socket, pieces, left, more, left == bytes);
         leave_seat(socket);
         return n;
       }
       case Turn::shared:
-        return put_shared(socket, pieces, left, more, left == bytes);
+        return put_shared(socket, pieces, left, more, left == bytes, urgent);
       case Turn::not_connected:
         return -refused_unconnected(socket, left == bytes);
       case Turn::dead:
@@ -166,18 +172,19 @@ int refused_unconnected(Socket* socket, bool first) {
   return error != 0 ? error : EPIPE;
 }
 
-bool post_chunks(Socket* socket, const Filled& filled, size_t bytes, bool more) {
+bool post_chunks(Socket* socket, const Filled& filled, size_t bytes, bool more, Op op) {
   const u32 used = chunks_for(bytes);
   give_post_chunks(socket->arena, filled.chunk + used, filled.chunks - used);
-  Call c{.op = Op::send};
+  Call c{.op = op};
   name_chunks(c, filled, bytes, more);
   socket->posted += bytes;
   return post_on(socket, c);
 }
 
-ssize_t call_chunks(Socket* socket, const Filled& filled, bool more) {
+ssize_t call_chunks(Socket* socket, const Filled& filled, bool more, bool urgent) {
   Call c{.op = Op::send_shared};
   name_chunks(c, filled, filled.bytes, more);
+  if (urgent) c.a[0] |= last_is_urgent;
   const i32 result = call_on(socket, c).result;
   socket->climbed = true;
   auto taken = static_cast<size_t>(result > 0 ? result : 0);

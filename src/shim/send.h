@@ -35,9 +35,10 @@ int refused_unconnected(Socket* socket, bool first);
 
 // REQUIRES: the seat, and room. Posts the first `bytes` of what is filled; what is left goes back.
 // False: the kernel is dead.
-bool post_chunks(Socket* socket, const Filled& filled, size_t bytes, bool more);
+bool post_chunks(Socket* socket, const Filled& filled, size_t bytes, bool more,
+                 call::Op op = call::Op::send);
 // The seat is the kernel's: by call. Bytes taken, or -errno; what was not taken goes back.
-ssize_t call_chunks(Socket* socket, const Filled& filled, bool more);
+ssize_t call_chunks(Socket* socket, const Filled& filled, bool more, bool urgent = false);
 
 struct SendTo {
   int fd;

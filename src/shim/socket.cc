@@ -9,6 +9,7 @@
 #include "shim/epoll.h"
 #include "shim/inherit.h"
 #include "shim/revive.h"
+#include "shim/urgent.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -379,9 +380,11 @@ u32 readiness(Socket* socket, u32 interest) {
   }
   u8 flags = acquire(socket->kernel->flags);
   u32 events = ~0U;
-  if ((flags & flag_shared) != 0) [[unlikely]] {
-    events = shared_readiness(socket);
+  if ((flags & (flag_shared | flag_urgent)) != 0) [[unlikely]] {
+    if ((flags & flag_shared) != 0) events = shared_readiness(socket);
     flags = acquire(socket->kernel->flags);
+    if (events == ~0U && (flags & flag_urgent) != 0)
+      events = stream_readiness(socket, flags, interest) | urgent_events(socket);
   }
   if (events == ~0U) {
     switch (acquire(socket->kernel->state)) {

@@ -82,6 +82,8 @@ struct alignas(64) Socket : Object {
   i32 send_buffer, receive_buffer, defer_accept, user_timeout;
   i32 syn_count, linger2, max_segment;  // 0: not set
   call::CongestionName congestion;      // none: the cob's
+  i32 owner;  // F_SETOWN: a process, a thread, or, negative, a group; 0: none
+  bool owner_is_thread;
   // Datagram sockets only.
   bool may_leave;   // nothing was exchanged in the cob, it may become the host's
   bool port_given;  // by bind

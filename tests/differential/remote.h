@@ -12,6 +12,8 @@ enum remote_call {
   remote_receive, /* up to `bytes` */
   remote_shutdown,
   remote_close,
+  remote_send_urgent,
+  remote_receive_urgent, /* the urgent byte; an odd `bytes`: only looked at */
   remote_calls,
 };
 enum { remote_slots = 6 };

@@ -80,8 +80,15 @@ static struct remote_reply answer(const struct remote_request* r) {
       }
       break;
     case remote_send:
+    case remote_send_urgent:
       memset(data, 'a' + r->bytes % 26, sizeof data);
-      reply.result = (int32_t)send(fd, data, (size_t)r->bytes, MSG_NOSIGNAL);
+      reply.result = (int32_t)send(fd, data, (size_t)r->bytes,
+                                   MSG_NOSIGNAL | (r->call == remote_send_urgent ? MSG_OOB : 0));
+      break;
+    case remote_receive_urgent:
+      reply.result =
+          (int32_t)recv(fd, data, 1, MSG_DONTWAIT | MSG_OOB | (r->bytes % 2 != 0 ? MSG_PEEK : 0));
+      if (reply.result == 1) reply.sum = (unsigned char)data[0];
       break;
     case remote_receive:
       reply.result = (int32_t)recv(fd, data, (size_t)r->bytes, MSG_DONTWAIT);

@@ -41,7 +41,7 @@ enum {
 };
 
 static struct {
-  uint64_t random;
+  uint64_t random, beside;
   int steps, settle_us, depth;
   int fd[slots];
   int ports; /* known, by first appearance */
@@ -54,6 +54,11 @@ static struct {
 static unsigned pick(unsigned below) {
   s.random = s.random * 6364136223846793005ULL + 1442695040888963407ULL;
   return (unsigned)(s.random >> 33) % below;
+}
+/* What makes a call an urgent one, so that the sequence without that stays what it is. */
+static unsigned pick_urgent(unsigned below) {
+  s.beside = s.beside * 6364136223846793005ULL + 1442695040888963407ULL;
+  return (unsigned)(s.beside >> 33) % below;
 }
 static int slot_fd(void) { /* mostly an open one */
   int fd = s.fd[pick(slots)];
@@ -252,11 +257,12 @@ static void do_send(void) {
   struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
   long result = -1;
   const unsigned how = pick(3);
+  const int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (pick_urgent(4) == 0 ? MSG_OOB : 0);
   const char* name = how == 0 ? "send" : how == 1 ? "sendmsg" : "sendto";
-  if (how == 0) result = CALL(send(fd, data, bytes, MSG_DONTWAIT | MSG_NOSIGNAL));
-  if (how == 1) result = CALL(sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL));
-  if (how == 2) result = CALL(sendto(fd, data, bytes, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0));
-  say("%s %d %zu -> %s", name, fd, bytes, outcome(result, errno));
+  if (how == 0) result = CALL(send(fd, data, bytes, flags));
+  if (how == 1) result = CALL(sendmsg(fd, &message, flags));
+  if (how == 2) result = CALL(sendto(fd, data, bytes, flags, NULL, 0));
+  say("%s %d %zu %x -> %s", name, fd, bytes, (unsigned)flags, outcome(result, errno));
   settle();
 }
 
@@ -264,7 +270,8 @@ static void do_receive(void) {
   static char data[4000];
   const int fd = slot_fd();
   const size_t bytes = 1 + pick(sizeof data);
-  const int flags = MSG_DONTWAIT | (pick(4) == 0 ? MSG_PEEK : 0) | (pick(5) == 0 ? MSG_WAITALL : 0);
+  const int flags = MSG_DONTWAIT | (pick(4) == 0 ? MSG_PEEK : 0) |
+                    (pick(5) == 0 ? MSG_WAITALL : 0) | (pick_urgent(5) == 0 ? MSG_OOB : 0);
   const long result = CALL(recv(fd, data, bytes, flags));
   const int error = errno;
   unsigned sum = 0;
@@ -354,15 +361,17 @@ static void do_names(void) {
 static void do_options(void) {
   static const struct {
     int level, name;
-  } option[] = {{SOL_SOCKET, SO_ERROR},      {SOL_SOCKET, SO_TYPE},
-                {SOL_SOCKET, SO_ACCEPTCONN}, {SOL_SOCKET, SO_DOMAIN},
-                {IPPROTO_IPV6, IPV6_V6ONLY}, {SOL_SOCKET, SO_KEEPALIVE},
-                {IPPROTO_TCP, TCP_NODELAY},  {SOL_SOCKET, SO_REUSEADDR}};
+  } option[] = {
+      {SOL_SOCKET, SO_ERROR},     {SOL_SOCKET, SO_TYPE},       {SOL_SOCKET, SO_ACCEPTCONN},
+      {SOL_SOCKET, SO_DOMAIN},    {IPPROTO_IPV6, IPV6_V6ONLY}, {SOL_SOCKET, SO_KEEPALIVE},
+      {IPPROTO_TCP, TCP_NODELAY}, {SOL_SOCKET, SO_REUSEADDR},  {SOL_SOCKET, SO_OOBINLINE}};
   const int fd = slot_fd();
-  const unsigned which = pick(8);
+  unsigned which = pick(8);
   int value = (int)pick(2);
   socklen_t length = sizeof value;
-  if (which >= 4 && pick(2) != 0) {
+  const int sets = which >= 4 && pick(2) != 0;
+  if (which >= 4 && pick_urgent(3) == 0) which = 8;
+  if (sets) {
     const long result =
         CALL(setsockopt(fd, option[which].level, option[which].name, &value, length));
     say("setsockopt %d %u %d -> %s", fd, which, value, outcome(result, errno));
@@ -377,6 +386,11 @@ static void do_options(void) {
 static void do_ioctl(void) {
   const int fd = slot_fd();
   int value = -1;
+  if (pick_urgent(2) != 0) {
+    const long result = CALL(ioctl(fd, SIOCATMARK, &value));
+    say("at mark %d -> %s %d", fd, outcome(result, errno), value);
+    return;
+  }
   const long result = CALL(ioctl(fd, FIONREAD, &value));
   struct stat status = {0};
   const long found = CALL(fstat(fd, &status));
@@ -442,7 +456,8 @@ static void do_epoll(void) {
     const int fd = slot_fd(), op = operation[pick(4)];
     struct epoll_event event = {
         .events = (pick(2) != 0 ? EPOLLIN : 0) | (pick(2) != 0 ? EPOLLOUT : 0) |
-                  (pick(3) == 0 ? EPOLLRDHUP : 0) | (pick(5) == 0 ? EPOLLONESHOT : 0),
+                  (pick(3) == 0 ? EPOLLRDHUP : 0) | (pick(5) == 0 ? EPOLLONESHOT : 0) |
+                  (pick_urgent(3) == 0 ? EPOLLPRI : 0),
         .data.u32 = (uint32_t)fd};
     struct stat a = {0}, b = {0};
     if (fstat(set, &a) == 0 && fstat(fd, &b) == 0 && !S_ISSOCK(a.st_mode) && !S_ISSOCK(b.st_mode))
@@ -528,8 +543,9 @@ static void connect_fixed(void) {
 }
 
 static void ask_remote(void) {
-  static const char* const name[] = {"listen", "bind",    "connect",  "accept",
-                                     "send",   "receive", "shutdown", "close"};
+  static const char* const name[] = {"listen",      "bind",          "connect",  "accept",
+                                     "send",        "receive",       "shutdown", "close",
+                                     "send urgent", "receive urgent"};
   static const unsigned often[] = {0, 0, 1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 7};
   struct remote_request request = {.call = (int32_t)often[pick(18)],
                                    .slot = (int32_t)pick(remote_slots),
@@ -542,6 +558,8 @@ static void ask_remote(void) {
                       ? (int32_t)pick(2)
                       : 1 + (int32_t)pick(3000);
   if (request.call == remote_accept && request.slot == request.other) return;
+  if (request.call == remote_send && pick_urgent(4) == 0) request.call = remote_send_urgent;
+  if (request.call == remote_receive && pick_urgent(4) == 0) request.call = remote_receive_urgent;
   struct remote_reply reply;
   if (write(request_fd, &request, sizeof request) != sizeof request ||
       read(reply_fd, &reply, sizeof reply) != sizeof reply) {
@@ -749,6 +767,7 @@ int main(int argc, char** argv) {
     fprintf(stderr, "usage: socket_calls SEED STEPS SETTLE_US [REQUESTS REPLIES PORT]\n");
     return 2;
   }
+  s.beside = ~s.random;
   run();
   say("end");
   return 0;

@@ -196,6 +196,8 @@ void TcpStack::send_frame(const OutgoingFrame& frame) {
 // The most payload of a frame that the device cuts into segments of the connection's size: whole
 // ones; not above the MSS: it cuts none.
 u32 TcpStack::segmented_payload(const Tcb& t) const {
+  if (t.has(flag_urgent) && in_urgent_mode(t))
+    return t.mss;  // every segment has a pointer of its own
   constexpr std::size_t more = sizeof(Ipv6Header) - sizeof(Ipv4Header);
   const std::size_t headers = ip_headers + sizeof(TcpHeader) + sizeof(TcpTimestampsOption) +
                               (t.key.remote().address.is_ipv6() ? more : 0);

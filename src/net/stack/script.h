@@ -35,6 +35,7 @@ struct Packet {
   std::optional<std::vector<SackBlock>> sack{};  // ours count from the stack's initial number
   u8 ecn{};                                      // the IP header's field
   std::optional<std::string> fast_open{};        // a cookie, or "": asked for
+  std::optional<u16> urgent{};                   // the pointer, with URG
 };
 
 // Keeps what is committed; hands nothing in.
@@ -105,10 +106,11 @@ inline std::vector<std::byte> build_frame(const FlowKey& from_peer, const Packet
                 .data_offset = static_cast<u8>((sizeof(TcpHeader) + options.size()) << 2),
                 .flags = static_cast<u8>((p.syn ? tcp_syn : 0) | (p.fin ? tcp_fin : 0) |
                                          (p.rst ? tcp_rst : 0) | (p.ack ? tcp_ack : 0) |
-                                         (p.ece ? tcp_ece : 0) | (p.cwr ? tcp_cwr : 0)),
+                                         (p.ece ? tcp_ece : 0) | (p.cwr ? tcp_cwr : 0) |
+                                         (p.urgent ? tcp_urg : 0)),
                 .window = p.window.value_or(default_window),
                 .checksum = {},
-                .urgent_pointer = u16{0}};
+                .urgent_pointer = p.urgent.value_or(0)};
   std::vector<std::byte> frame(14 + 20 + tcp_bytes);
   std::memcpy(frame.data(), &ethernet, 14);
   std::memcpy(frame.data() + 14, &ip, 20);
@@ -194,6 +196,7 @@ class Script : public testing::Test {
                                      {tcp_fin, "FIN "},
                                      {tcp_rst, "RST "},
                                      {tcp_psh, "PSH "},
+                                     {tcp_urg, "URG "},
                                      {tcp_ece, "ECE "},
                                      {tcp_cwr, "CWR "}})
       if (s.segment.has(flag)) text += name;
@@ -223,6 +226,8 @@ class Script : public testing::Test {
     EXPECT_EQ(g.has(tcp_ack), p.ack.has_value());
     EXPECT_EQ(g.has(tcp_ece), p.ece);
     EXPECT_EQ(g.has(tcp_cwr), p.cwr);
+    EXPECT_EQ(g.has(tcp_urg), p.urgent.has_value());
+    EXPECT_EQ(g.urgent_pointer.get(), p.urgent.value_or(0));
     EXPECT_EQ(s.ecn, p.ecn);
     if (p.sack) {
       EXPECT_TRUE(std::ranges::equal(g.blocks(), *p.sack));

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "base/clock.h"
@@ -76,6 +77,10 @@ class SocketLayer {
   // peer send faster. Returns how large it is now; not more than before: it stays (its user chose
   // it, or memory is short).
   virtual u32 grow_receive_buffer(TcbId tcb, u64 cookie, u32 wanted) = 0;
+  // The peer has urgent data (RFC 9293 section 3.8.5): the last byte of them, the mark, lies
+  // `ahead` bytes behind what on_data took; `byte`: that one, if it came with the news. A mark is
+  // told of again with each segment that says so, until on_data has taken it.
+  virtual void on_urgent(TcbId, u64 /*cookie*/, u32 /*ahead*/, std::optional<std::byte> /*byte*/) {}
   // The peer's FIN was reached: no more on_data.
   virtual void on_peer_closed(TcbId tcb, u64 cookie) = 0;
   // The peer acknowledged `bytes` more of the stream: they leave the front of the send buffer.
@@ -320,6 +325,8 @@ class Stack {
 
   // `bytes` more lie in the send buffer behind what was announced before.
   virtual void send_available(TcbId tcb, std::size_t bytes) = 0;
+  // The last byte announced is urgent; what was marked before and not acknowledged no longer is.
+  virtual void mark_urgent(TcbId tcb) = 0;
   // The receiver took `bytes` out of its buffer: the window may open (an update is sent as RFC
   // 9293 3.8.6.2 says).
   virtual void receive_consumed(TcbId tcb, std::size_t bytes) = 0;

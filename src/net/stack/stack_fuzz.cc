@@ -80,6 +80,8 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
         }
         if ((more & 0x40) != 0 && !p.sack)
           p.fast_open = (more & 0x80) != 0 ? fast_open_cookie : std::string(in.byte() % 13, 'c');
+        if ((more & 0x44) == 0x04)
+          p.urgent = static_cast<u16>((more & 0x80) != 0 ? in.word() : in.byte());
         const u16 port = static_cast<u16>(in.byte() % 4);
         const u32 ack = our_next + static_cast<u32>(static_cast<signed char>(in.byte()));
         const auto frame =
@@ -100,7 +102,9 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
         break;
       case 7:
         if (auto [cookie, c] = some_connection(); c != nullptr && !c->over()) {
-          if (!c->closing) layer.send(cookie, std::string(in.byte() * 16u, 's'));
+          const u8 what = in.byte();
+          if (!c->closing) layer.send(cookie, std::string(what * 16u, 's'));
+          if (what % 4 == 1) stack->mark_urgent(c->id);
         }
         break;
       case 8:

@@ -182,7 +182,7 @@ TEST(TcbTable, AnIdleConnectionIsFoundAsItWas) {
   cold.bytes_received = 5;
   cold.slow_start_threshold = 77;
   cold.initial_send = t.send_unacknowledged - 1;
-  cold.recover = cold.rtt_sequence = cold.ecn_recover = t.send_unacknowledged;
+  cold.recover = cold.rtt_sequence = cold.ecn_recover = cold.urgent_send = t.send_unacknowledged;
   cold.smoothed_rtt_us = 90'000;
   cold.rtt_variance_us = 80'000;
   cold.retransmit_timeout_ms = retransmit_timeout_ms(90'000, 80'000);

@@ -53,7 +53,7 @@ enum TcbFlag : u32 {
   flag_congestion_limited = 1u << 18,  // the congestion window stopped the last output
   flag_timing_rtt = 1u << 19,          // rtt_sequence is being timed (RFC 6298, Karn)
   flag_peer_fin_known = 1u << 21,      // a FIN came out of order; it lies at peer_fin
-  flag_partial_ack_seen = 1u << 20,    // RFC 6582 step 3: the timer was restarted already
+  flag_urgent = 1u << 20,  // TcbCold::urgent_send was ahead of SND.UNA, and may be (tcp_urgent.cc)
   flag_may_undo = 1u << 22,        // the first new ACK tells whether recovery was needed (RFC 3522)
   flag_retransmit_due = 1u << 23,  // the first unacknowledged segment goes again at the next flush
   flag_consumed = 1u << 24,        // the layer made room: a window update may be due
@@ -166,8 +166,9 @@ struct alignas(cache_line_bytes) TcbCold {
   u8 syn_retries;       // 0: the usual
   u8 fin_wait_2_s;      // 0: the usual; no_fin_wait_2
   u32 reassembly_head;  // first out-of-order piece, no_slot: none
-  u32 reassembly_pieces;
-  u32 listener;  // slot of the listener of a passive open, until accepted
+  u16 reassembly_pieces;
+  u8 silent_probes;  // sent in this recovery since the peer was last heard
+  u32 listener;      // slot of the listener of a passive open, until accepted
   u32 listener_next, listener_previous;
   u16 advertised_mss;
   u8 soft_error;  // ICMP's last complaint, reported in place of ETIMEDOUT
@@ -182,21 +183,22 @@ struct alignas(cache_line_bytes) TcbCold {
   SequenceNumber probe_end;    // TLP.end_seq, if probe
   SequenceNumber ecn_recover;  // what lies before was sent before CE's last reduction
   CubicState cubic;
-  CongestionControl congestion;
-  FineTimer fine_timer;
-  Probe probe;
+  CongestionControl congestion : 1;
+  FineTimer fine_timer : 1;
+  Probe probe : 2;
+  u8 partial_ack_seen : 1;  // RFC 6582 step 3: the timer was restarted already
   // RFC 8985 section 5.3: RACK.reordering_seen, reo_wnd_mult and reo_wnd_persist.
-  u8 reordering_seen;
+  u8 reordering_seen : 1;
   u8 reorder_multiplier;
   u8 reorder_persist;
-  u8 silent_probes;  // sent in this recovery since the peer was last heard
-  u8 fast_open;      // FastOpenFlag
+  u8 fast_open;  // FastOpenFlag
 
   // What the layer took since then, once the connection received much (tcp_window.cc).
   u32 taken_since_us;         // 0: not looked at yet
   SequenceNumber taken_from;  // where it stood then
 
   ListenerId fast_open_listener;  // with fast_open_early: whose place it takes
+  SequenceNumber urgent_send;     // SND.UP, if flag_urgent: behind the last urgent byte
 };
 inline constexpr u8 no_fin_wait_2 = 255;
 static_assert(sizeof(TcbCold) == 3 * cache_line_bytes);

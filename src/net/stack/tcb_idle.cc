@@ -77,7 +77,7 @@ void unpack_idle(const Tcb& t, const TcbIdle& idle, TcbCold& cold) {
   cold.bytes_received = idle.bytes_received;
   cold.slow_start_threshold = idle.slow_start_threshold;
   cold.initial_send = una - 1;  // only that it lies before
-  cold.recover = cold.rtt_sequence = cold.ecn_recover = una;
+  cold.recover = cold.rtt_sequence = cold.ecn_recover = cold.urgent_send = una;
   cold.smoothed_rtt_us = idle.smoothed_rtt_us;
   cold.rtt_variance_us = idle.rtt_variance_us;
   cold.retransmit_timeout_ms = retransmit_timeout_ms(idle.smoothed_rtt_us, idle.rtt_variance_us);
@@ -97,7 +97,7 @@ void unpack_idle(const Tcb& t, const TcbIdle& idle, TcbCold& cold) {
   cold.cubic.window_max = idle.cubic_window_max;
   cold.cubic.window_prior = idle.cubic_window_prior;
   cold.congestion = idle.new_reno != 0 ? CongestionControl::new_reno : CongestionControl::cubic;
-  cold.reordering_seen = static_cast<u8>(idle.reordering_seen);
+  cold.reordering_seen = idle.reordering_seen & 1;
   if (idle.syn_data_taken != 0) cold.fast_open = fast_open_data_taken;
 }
 

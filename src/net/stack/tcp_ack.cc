@@ -89,8 +89,8 @@ void TcpStack::on_new_ack(Tcb& t, const TcpSegment& s) {
     } else {
       congestion::partial_ack(t, acked);
       t.set(flag_retransmit_due);
-      restart_timer = !t.has(flag_partial_ack_seen);
-      t.set(flag_partial_ack_seen);
+      restart_timer = cold.partial_ack_seen == 0;
+      cold.partial_ack_seen = 1;
     }
     t.clear(flag_may_undo);
   } else {
@@ -120,7 +120,7 @@ void TcpStack::on_duplicate_ack(Tcb& t) {
   if (t.duplicate_acks != 3 || t.send_unacknowledged < cold.recover) return;
   start_recovery(t);
   t.congestion_window += 3u * t.mss;
-  t.clear(flag_partial_ack_seen);
+  cold.partial_ack_seen = 0;
   t.set(flag_retransmit_due);
 }
 

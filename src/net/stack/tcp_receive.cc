@@ -121,6 +121,7 @@ void TcpStack::on_segment_syn_sent(Tcb& t, const TcpSegment& s) {
   if (!establish(t, s)) return;
   if (cold.fast_open != 0 && !on_fast_open_answer(t, s)) return;
   ack_soon(t);
+  if (s.has(tcp_urg) && (!alive(t, id) || !on_urgent(t, s))) return;
   if (s.payload.empty() && !s.has(tcp_fin)) return;
   TcpSegment rest = s;
   rest.sequence += 1;
@@ -267,7 +268,10 @@ void TcpStack::on_segment(Tcb& t, const TcpSegment& s) {
     if (!establish(t, s)) return;
   }
   if (!process_ack(t, s)) return;
-  if (s.length() > 0 && !s.has(tcp_syn) && alive(t, id)) receive_text(t, s);
+  if ((s.flags & (tcp_syn | tcp_urg)) != 0) [[unlikely]] {
+    if (s.has(tcp_syn) || !alive(t, id) || !on_urgent(t, s)) return;
+  }
+  if (s.length() > 0 && alive(t, id)) receive_text(t, s);
 }
 
 bool TcpStack::deliver(Tcb& t, std::span<const std::byte> payload) {

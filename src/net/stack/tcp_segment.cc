@@ -56,7 +56,7 @@ bool TcpStack::transmit(const SegmentFields& f, Tcb* payload_of, u32 payload_off
                     .flags = f.flags,
                     .window = f.window,
                     .checksum = {},
-                    .urgent_pointer = u16{0}}};
+                    .urgent_pointer = f.urgent_pointer}};
   std::byte* at = out.bytes.data() + fixed_bytes;
   if (f.syn_options != nullptr) {
     std::memcpy(at, &f.syn_options->fixed, sizeof(TcpSynOptions));
@@ -146,13 +146,16 @@ bool TcpStack::emit_ack(Tcb& t, const SackBlock* duplicate) {
   if (!t.has(flag_sack)) return emit(t, t.send_max, 0, tcp_ack);
   TcpSackOption option;
   const u32 blocks = fill_sack(t, duplicate, option);
+  const u16 urgent = t.has(flag_urgent) ? urgent_pointer(t, t.send_max) : u16{0};
+  const int flags = tcp_ack | (t.has(flag_ecn_echo) ? tcp_ece : 0) | (urgent != 0 ? tcp_urg : 0);
   if (!transmit({.key = t.key,
                  .route = t.route,
                  .sequence = t.send_max,
                  .acknowledgment = t.receive_next,
                  .window = advertise_window(t),
-                 .flags = static_cast<u8>(t.has(flag_ecn_echo) ? tcp_ack | tcp_ece : tcp_ack),
+                 .flags = static_cast<u8>(flags),
                  .timestamps = t.has(flag_timestamps),
+                 .urgent_pointer = urgent,
                  .timestamp_value = timestamp_now(t),
                  .timestamp_echo = t.timestamp_recent,
                  .sack_blocks = static_cast<u8>(blocks),
@@ -174,13 +177,16 @@ bool TcpStack::emit(Tcb& t, SequenceNumber sequence, u32 bytes, u8 flags) {
     return emit_ack(t, nullptr);
   const u32 offset = bytes > 0 ? sequence - t.send_unacknowledged : 0;
   u8 ecn = 0;
-  if (t.has(flag_ecn)) [[unlikely]] {
+  u16 urgent = 0;
+  if ((t.flags & (flag_ecn | flag_urgent)) != 0) [[unlikely]] {
     if (t.has(flag_ecn_echo)) flags |= tcp_ece;
     // New data only (RFC 3168 sections 6.1.2, 6.1.4 and 6.1.5).
-    if (bytes > 0 && sequence == t.send_max) {
+    if (t.has(flag_ecn) && bytes > 0 && sequence == t.send_max) {
       ecn = ip_ecn_ect0;
       if (t.has(flag_cwr_due)) flags |= tcp_cwr;
     }
+    if (t.has(flag_urgent)) urgent = urgent_pointer(t, sequence);
+    if (urgent != 0) flags |= tcp_urg;
   }
   if (!transmit({.key = t.key,
                  .route = t.route,
@@ -189,6 +195,7 @@ bool TcpStack::emit(Tcb& t, SequenceNumber sequence, u32 bytes, u8 flags) {
                  .window = advertise_window(t),
                  .flags = flags,
                  .timestamps = t.has(flag_timestamps),
+                 .urgent_pointer = urgent,
                  .timestamp_value = timestamp_now(t),
                  .timestamp_echo = t.timestamp_recent,
                  .ecn = ecn,

@@ -134,7 +134,10 @@ bool TcpStack::output_data(Tcb& t) {
 bool TcpStack::may_send(const Tcb& t, u32 bytes, bool last, bool fin) const {
   if (bytes >= t.mss || fin || t.has(flag_send_forced) || t.send_next < t.send_max) return true;
   if (!last) return bytes >= t.send_window_max / 2;  // limited by a window
-  if (t.has(flag_cork) && !t.has(flag_cork_expired)) return false;
+  if ((t.flags & (flag_cork | flag_urgent)) != 0) [[unlikely]] {
+    if (in_urgent_mode(t)) return true;  // Linux tcp_nagle_test
+    if (t.has(flag_cork) && !t.has(flag_cork_expired)) return false;
+  }
   if (t.has(flag_no_delay)) return true;
   // Nagle in Minshall's variant, as Linux: at most one small segment unacknowledged.
   return t.small_segment_end <= t.send_unacknowledged;

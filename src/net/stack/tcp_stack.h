@@ -76,6 +76,7 @@ class TcpStack final : public Stack {
   bool waits_for_data(TcbId tcb) const override;
   void set_cookie(TcbId tcb, u64 cookie) override;
   void send_available(TcbId tcb, std::size_t bytes) override;
+  void mark_urgent(TcbId tcb) override;
   void receive_consumed(TcbId tcb, std::size_t bytes) override;
   void set_receive_buffer(TcbId tcb, u32 bytes) override;
   void set_no_delay(TcbId tcb, bool on) override;
@@ -211,6 +212,7 @@ class TcpStack final : public Stack {
     u16 window = 0;
     u8 flags = 0;
     bool timestamps = false;
+    u16 urgent_pointer = 0;  // with tcp_urg
     u32 timestamp_value = 0, timestamp_echo = 0;
     const SynOptions* syn_options = nullptr;
     bool sack_permitted = false;
@@ -298,6 +300,11 @@ class TcpStack final : public Stack {
   bool may_send(const Tcb& t, u32 bytes, bool last, bool fin) const;
   bool send_piece(Tcb& t, u32 bytes, bool fin);
   void arm_after_output(Tcb& t);
+
+  // tcp_urgent.cc
+  bool on_urgent(Tcb& t, const TcpSegment& segment);
+  bool in_urgent_mode(const Tcb& t) const;
+  u16 urgent_pointer(Tcb& t, SequenceNumber sequence);
 
   // tcp_timer.cc
   void sync_timer(Tcb& t);

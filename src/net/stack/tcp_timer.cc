@@ -115,6 +115,9 @@ bool TcpStack::on_retransmit_timer(Tcb& t) {
     // changes nothing here.
     if (cold.persist_shift < 12) ++cold.persist_shift;
     start_retransmit_timer(t, RetransmitTimer::persist);
+    // One that is acceptable takes the news of urgent data past the closed window (RFC 9293 section
+    // 3.8.5).
+    if (in_urgent_mode(t)) emit(t, t.send_max, 0, tcp_ack);
     emit(t, t.send_max - 1, 0, tcp_ack);
     return true;
   }

@@ -10,10 +10,16 @@
 #include <deque>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "net/stack/stack.h"
 
 namespace cob::net {
+
+struct TestMark {
+  std::size_t at;  // in `received`
+  std::optional<std::byte> byte;
+};
 
 struct TestConnection {
   TcbId id;
@@ -27,6 +33,7 @@ struct TestConnection {
   bool closing = false;  // the test's own note: nothing more is sent
   int error = 0;
   std::size_t acked = 0;
+  std::vector<TestMark> marks;  // as they were told of
   bool over() const { return closed || error != 0; }
 };
 
@@ -40,6 +47,7 @@ class TestLayer final : public SocketLayer {
   std::deque<u64> incoming;  // cookies, in order of arrival
   u64 next_cookie = 1;
   void (*on_data_hook)(TestLayer&, u64 cookie) = nullptr;
+  void (*on_urgent_hook)(TestLayer&, u64 cookie) = nullptr;
   void (*on_peer_closed_hook)(TestLayer&, u64 cookie) = nullptr;
 
   Result<u64> connect(ConnectOptions options) {
@@ -98,6 +106,12 @@ class TestLayer final : public SocketLayer {
   u32 most_receive_buffer = 0;  // 0: none grows
   u32 grow_receive_buffer(TcbId, u64, u32 wanted) override {
     return std::min(wanted, most_receive_buffer);
+  }
+  void on_urgent(TcbId tcb, u64 cookie, u32 ahead, std::optional<std::byte> byte) override {
+    TestConnection& c = at(tcb, cookie);
+    VERIFY(c.connected && !c.peer_closed && !c.over());
+    c.marks.push_back({.at = c.received.size() + ahead, .byte = byte});
+    if (on_urgent_hook != nullptr) on_urgent_hook(*this, cookie);
   }
   void on_peer_closed(TcbId tcb, u64 cookie) override {
     TestConnection& c = at(tcb, cookie);

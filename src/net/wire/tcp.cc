@@ -114,6 +114,7 @@ TcpVerdict parse_tcp(const Ipv4Packet& packet, bool verify_checksum, TcpSegment&
   out.source_port = Port(h.source_port.get());
   out.destination_port = Port(h.destination_port.get());
   out.window = h.window.get();
+  out.urgent_pointer = h.urgent_pointer;
   out.flags = h.flags;
   out.has_timestamps = out.has_window_scale = out.sack_permitted = out.has_fast_open = false;
   out.congestion_experienced = packet.ecn == ip_ecn_ce;

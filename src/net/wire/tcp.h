@@ -41,6 +41,7 @@ struct TcpHeader {
 static_assert(sizeof(TcpHeader) == 20 && alignof(TcpHeader) == 1);
 
 inline constexpr u8 tcp_fin = 0x01, tcp_syn = 0x02, tcp_rst = 0x04, tcp_psh = 0x08, tcp_ack = 0x10;
+inline constexpr u8 tcp_urg = 0x20;
 inline constexpr u8 tcp_ece = 0x40, tcp_cwr = 0x80;  // RFC 3168 section 6.1
 
 // RFC 7323 appendix A: NOP NOP kind 8 length 10, TSval, TSecr. The layout every established segment
@@ -106,7 +107,8 @@ struct TcpSegment {
   SequenceNumber acknowledgment;  // meaningful with tcp_ack
   Port source_port;
   Port destination_port;
-  u16 window = 0;  // not scaled
+  u16 window = 0;       // not scaled
+  Be16 urgent_pointer;  // as it lies; meaningful with tcp_urg
   u8 flags = 0;
   bool has_timestamps = false;
   bool has_window_scale = false;
