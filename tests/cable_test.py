@@ -68,6 +68,90 @@ def total(cob, what):
     return sum(k["cable"][what] for k in cob.kernels() if "cable" in k)
 
 
+A6, B6 = "fd77::1", "fd77::2"
+
+
+class Ipv6Test(CableTest):
+    def joined(self):
+        a = self.one_cob(A, "--ip6", f"{A6}/64", core=0)
+        b = self.one_cob(B, "--ip6", f"{B6}/64", core=1, runtime=a)
+        a.ipv6, b.ipv6 = A6, B6
+        done = a.cli("cable", a.name, b.name)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return a, b
+
+    @needs("nginx", "curl", "ab")
+    def test_every_kernel_reaches_every_server_both_ways(self):
+        a, b = self.joined()
+        for server in (a, b):
+            servers.nginx(server, port=8080, kernel=1, server="listen [::]:8080;")
+            servers.nginx(server, port=8081, kernel=0, server="listen [::]:8081;")
+        for client, server in ((a, b), (b, a)):
+            for port in (8080, 8081):
+                root = server.directory / f"nginx-{port}" / "www"
+                (root / "large").write_bytes(os.urandom(3 << 20))
+                for kernel in (0, 1):
+                    url = f"http://[{server.ipv6}]:{port}"
+                    for _ in range(4):  # source ports differ, and with them flow groups
+                        self.assertEqual(curl(client, kernel, f"{url}/"), (root / "index.html").read_text())
+                    done = client.run("sh", "-c", f"curl -sS -m 20 {url}/large | sha256sum", kernel=kernel)
+                    self.assertEqual(done.stdout.split()[:1], [hashlib.sha256((root / "large").read_bytes()).hexdigest()],
+                                     done.stderr)
+                    done = client.run("ab", "-q", "-n", 500, "-c", 16, f"{url}/memory", kernel=kernel)
+                    self.assertRegex(done.stdout, r"Complete requests:\s+500\nFailed requests:\s+0", done.stderr)
+        self.assertEqual(total(a, "wires_cut") + total(b, "wires_cut"), 0)
+
+    @needs("redis-server", "redis-benchmark")
+    def test_redis_both_ways(self):
+        a, b = self.joined()
+        for client, server in ((a, b), (b, a)):
+            servers.redis(server, 6379, 1, "--bind", "0.0.0.0", "::")
+            for words in (["-c", 50], ["-c", 20, "-P", 16], ["-c", 5, "-d", 20_000]):
+                done = client.run("redis-benchmark", "-h", server.ipv6, "-n", 5000, "-t", "set,get", "-q", *words, kernel=0)
+                self.assertRegex(done.stdout, r"GET: [\d.]+ requests per second", done.stderr)
+
+    def test_transfers_arrive_whole_both_ways_at_once(self):
+        a, b = self.joined()
+        size, running = 64 << 20, []
+        for port, server, client in ((7001, b, a), (7002, a, b)):
+            serving = server.start(sys.executable, "-c", servers.TRANSFER, "serve", "receive", "::", port, size, kernel=1)
+            self.assertEqual(serving.stdout.readline(), "listening\n")
+            going = client.start(sys.executable, "-c", servers.TRANSFER, "go", "send", server.ipv6, port, size, kernel=0)
+            running.append((serving, going))
+        for serving, going in running:
+            sent, failed = going.communicate(timeout=120)
+            received, also = serving.communicate(timeout=120)
+            self.assertEqual((len(sent), sent), (65, received), failed + also)
+        self.assertEqual(total(a, "dropped_full") + total(b, "dropped_full"), 0)
+
+    @needs("iperf3")
+    def test_iperf3(self):
+        a, b = self.joined()
+        server = b.start("iperf3", "-s", "--forceflush", kernel=1)
+        for line in server.stdout:
+            if "listening" in line:
+                break
+        for words in ([], ["-R"], ["-P", 4], ["-u", "-b", "50M", "-l", 1400], ["-u", "-b", "50M", "-l", 1400, "-R"]):
+            done = a.run("iperf3", "-6", "-c", B6, "-t", 1, "-J", *words, kernel=0)
+            result = json.loads(done.stdout)
+            self.assertNotIn("error", result, done.stdout)
+            self.assertGreater((result["end"].get("sum_received") or result["end"]["sum"])["bytes"], 4 << 20)
+
+    def test_datagrams_both_ways(self):
+        a, b = self.joined()
+        for client, server in ((a, b), (b, a)):
+            echo = server.start(sys.executable, "-c", "import socket\ns=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM); "
+                                "s.bind(('::',5353)); print('bound',flush=True)\n"
+                                "while True: d,a=s.recvfrom(65536); s.sendto(d.upper(),a)", kernel=1)
+            self.assertEqual(echo.stdout.readline(), "bound\n")
+            for kernel in (0, 1):
+                done = client.run(sys.executable, "-c", "import socket\ns=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM); s.settimeout(10)\n"
+                                  f"for n in 1,1000,60000,65527: s.sendto(n*b'x',('{server.ipv6}',5353)); print(s.recv(65536)==n*b'X')\n"
+                                  f"s.connect(('{server.ipv6}',9)); s.send(b'x')\n"
+                                  "try: s.recv(10)\nexcept ConnectionRefusedError: print('refused')", kernel=kernel)
+                self.assertEqual(done.stdout.splitlines(), ["True"] * 4 + ["refused"], done.stderr)
+
+
 class CommandTest(CableTest):
     def refused(self, cob, *words, status=1):
         done = cob.cli("cable", *words)

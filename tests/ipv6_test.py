@@ -1,9 +1,11 @@
 """IPv6 over the TAP and within a cob: plain Linux's programs against programs on a cob and the reverse, in a network namespace of the test's own.
+xdp_ipv6_test.py asks the same over AF_XDP.
 
 Needs root; without it everything is skipped by name.
 """
 import hashlib
 import json
+import os
 import pathlib
 import re
 import socket
@@ -16,7 +18,7 @@ import unittest
 import harness
 import servers
 import tap_test
-from tap_test import linux, needs
+from tap_test import check_h2load, check_netcat, linux, needs
 
 HOST, ADDRESS = "fd07::1", "fd07::2"
 WORDS = (*tap_test.UPLINK, "--ip6", f"{ADDRESS}/64")
@@ -65,6 +67,75 @@ while True:
 """
 
 
+# Sends one long datagram after another, each when the last one was answered.
+SEND_LONG = """
+import hashlib, os, socket, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.settimeout(10)
+for size in (1_452, 1_453, 2_896, 2_897, 20_000, 65_527):
+    data = os.urandom(size)
+    s.sendto(data, (sys.argv[1], int(sys.argv[2])))
+    s.recv(100)
+    print(size, hashlib.sha256(data).hexdigest(), flush=True)
+"""
+
+WEIGH = """
+import hashlib, socket, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind(("::", int(sys.argv[1]))); print("listening", flush=True)
+while True:
+    data, source = s.recvfrom(65536)
+    s.sendto(b"%d %s" % (len(data), hashlib.sha256(data).hexdigest().encode()), source)
+"""
+
+# What IPV6_MTU_DISCOVER, IPV6_DONTFRAG and IPV6_MTU make of datagrams that fit a frame and that do not.
+OPTIONS = """
+import errno, socket, struct, sys, time
+MTU_DISCOVER, MTU, DONTFRAG = 23, 24, 62
+def fresh(*options):
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.settimeout(5)
+    for name, value in options: s.setsockopt(socket.IPPROTO_IPV6, name, value)
+    s.connect((sys.argv[1], int(sys.argv[2])))
+    return s
+def outcome(s, size, extra=()):
+    try:
+        s.sendmsg([size * b"x"], extra)
+        for _ in range(100):  # on a cob it is told a moment later
+            problem = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if problem: return errno.errorcode[problem]
+            try: return s.recv(100, socket.MSG_DONTWAIT).decode().split()[0]
+            except BlockingIOError: time.sleep(0.01)
+        return "silence"
+    except OSError as e: return errno.errorcode[e.errno]
+for discover in range(6):
+    s = fresh((MTU_DISCOVER, discover))
+    print(discover, outcome(s, 1_452), outcome(s, 3_000))
+for value in (0, 1):
+    s = fresh((DONTFRAG, value))
+    print("whole", value, s.getsockopt(socket.IPPROTO_IPV6, DONTFRAG), outcome(s, 3_000), outcome(s, 1_000))
+    print("once", outcome(s, 3_000, [(socket.IPPROTO_IPV6, DONTFRAG, struct.pack("i", 1 - value))]))
+s = fresh((MTU, 1_280))
+print("bounded", outcome(s, 1_400), outcome(s, 9_000))
+s = fresh((MTU, 1_280), (MTU_DISCOVER, 2))
+print("bounded and whole", outcome(s, 1_232), outcome(s, 1_233))
+print("path", fresh().getsockopt(socket.IPPROTO_IPV6, MTU))
+for value in (1, 1_279, -1):
+    try: fresh((MTU, value))
+    except OSError as e: print(errno.errorcode[e.errno], end=" ")
+print()
+try: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).getsockopt(socket.IPPROTO_IPV6, MTU)
+except OSError as e: print(errno.errorcode[e.errno])
+"""
+
+UNTIL_ANSWERED = """
+import socket, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.settimeout(1)
+for _ in range(10):
+    s.sendto(int(sys.argv[3]) * b"x", (sys.argv[1], int(sys.argv[2])))
+    try:
+        if s.recv(100).startswith(sys.argv[3].encode()): print("answered"); break
+    except TimeoutError: pass
+"""
+
+
 def digest(mebibytes):
     sha = hashlib.sha256()
     for _ in range(mebibytes):
@@ -87,31 +158,25 @@ def router_advertisement(source, prefix, valid=600, preferred=300, lifetime=1800
 
 @unittest.skipIf(tap_test.NO_NAMESPACE, tap_test.NO_NAMESPACE)
 class Ipv6Test(harness.CobTest):
-    def uplinked(self, kernels=2, words=WORDS):
+    wire = "cob0"  # Linux's end
+    words = WORDS
+    steered = True  # by the tables, not only by what hardware does
+
+    def uplinked(self, kernels=2, words=None):
         cob = self.cob(up=False)
         cores = harness.usable_cores()
-        cob.up("--kernels", kernels, "--cores", ",".join(str(cores[i % len(cores)]) for i in range(kernels)), *words)
-        subprocess.run(["ip", "-6", "addr", "add", f"{HOST}/64", "dev", "cob0", "nodad"], check=True)
+        cob.up("--kernels", kernels, "--cores", ",".join(str(cores[i % len(cores)]) for i in range(kernels)), *(words or self.words))
+        subprocess.run(["ip", "-6", "addr", "add", f"{HOST}/64", "dev", self.wire, "nodad"], check=True)
         # Linux's end has looked for duplicates of its link-local address: until then it answers nobody.
-        harness.wait_until(lambda: "tentative" not in linux("ip", "-6", "addr", "show", "dev", "cob0").stdout and
-                           "fe80" in linux("ip", "-6", "addr", "show", "dev", "cob0").stdout, 10, "Linux's link-local address")
+        harness.wait_until(lambda: "tentative" not in linux("ip", "-6", "addr", "show", "dev", self.wire).stdout and
+                           "fe80" in linux("ip", "-6", "addr", "show", "dev", self.wire).stdout, 10, "Linux's link-local address")
         return cob
 
     def started(self, process):
         self.assertEqual(process.stdout.readline(), "listening\n")
         return process
 
-    def on_linux(self, *words):
-        process = subprocess.Popen([*map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        def end():
-            process.kill()
-            process.wait()
-            process.stdout.close()
-        self.addCleanup(end)
-        return process
-
-    def neighbour_mac(self, address=ADDRESS):
-        return re.search(r"lladdr (\S+)", linux("ip", "-6", "neigh", "show", address).stdout).group(1)
+    linux_process = tap_test.TapTest.linux_process
 
     def ask(self, address, port, timeout=10):
         with socket.create_connection((address, port), timeout) as s:
@@ -129,8 +194,8 @@ class Ipv6Test(harness.CobTest):
             done = linux("ab", "-q", *words, f"http://[{ADDRESS}]:8080/memory")
             self.assertRegex(done.stdout, rf"Complete requests:\s+{words[-1]}", done.stderr)
             self.assertRegex(done.stdout, r"Failed requests:\s+0")
-        # The eBPF program steers IPv6 by the same tables.
-        self.assertLess(sum(k["uplink"]["handed_on"] for k in cob.kernels()), 150)
+        if self.steered:  # the eBPF program steers IPv6 by the same tables
+            self.assertLess(sum(k["uplink"]["handed_on"] for k in cob.kernels()), 150)
         self.assertEqual(sum(k["uplink"]["lost"] for k in cob.kernels()), 0)
 
     @needs("redis-server", "redis-benchmark")
@@ -175,7 +240,7 @@ class Ipv6Test(harness.CobTest):
         self.started(cob.start(sys.executable, "-c", TAKE, 7001, kernel=1))
         done = linux(sys.executable, "-c", SEND, ADDRESS, 7001, 64)
         self.assertEqual(done.stdout.strip(), digest(64), done.stderr)
-        self.started(self.on_linux(sys.executable, "-c", TAKE, 7002))
+        self.started(self.linux_process(sys.executable, "-c", TAKE, 7002))
         for kernel in (0, 1):
             done = cob.run(sys.executable, "-c", SEND, HOST, 7002, 64, kernel=kernel)
             self.assertEqual(done.stdout.strip(), digest(64), done.stderr)
@@ -189,14 +254,14 @@ class Ipv6Test(harness.CobTest):
         (root / "plain.conf").write_text(f"daemon off; master_process off; pid {root}/plain.pid; error_log {root}/plain.log;\n"
                                          "events {} http { access_log off; server { listen [::]:8081;\n"
                                          "location / { return 200 \"from $remote_addr\\n\"; } } }\n")
-        self.on_linux("nginx", "-p", root, "-c", root / "plain.conf")
+        self.linux_process("nginx", "-p", root, "-c", root / "plain.conf")
         harness.wait_until(lambda: linux("curl", "-sS", f"http://[{HOST}]:8081/").returncode == 0)
         for kernel in (0, 1):
             for _ in range(5):
                 done = cob.run("curl", "-6", "-sS", "-m", 10, f"http://[{HOST}]:8081/", kernel=kernel)
                 self.assertEqual(done.stdout, f"from {ADDRESS}\n", done.stderr)
-        # The port was chosen so that what was asked by one kernel is answered to it.
-        self.assertLess(sum(k["uplink"]["handed_on"] for k in cob.kernels()), 30)
+        if self.steered:  # the port was chosen so that what was asked by one kernel is answered to it
+            self.assertLess(sum(k["uplink"]["handed_on"] for k in cob.kernels()), 30)
         self.assertEqual(cob.run("curl", "-sS", "-m", 10, f"http://[{HOST}]:8082/").returncode, 7)  # refused
         self.assertEqual(cob.run("curl", "-sS", "-m", 10, "http://[fd07::77]/").returncode, 7)  # nobody has it
 
@@ -228,7 +293,7 @@ class Ipv6Test(harness.CobTest):
             s.send(b"nobody")
             with self.assertRaises(ConnectionRefusedError):
                 s.recv(10)
-        self.started(self.on_linux(sys.executable, "-c", UDP, HOST, 7004))
+        self.started(self.linux_process(sys.executable, "-c", UDP, HOST, 7004))
         program = textwrap.dedent(f"""
             import socket
             s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.settimeout(5)
@@ -250,11 +315,98 @@ class Ipv6Test(harness.CobTest):
         cob = self.uplinked()
         server = cob.start("iperf3", "-s", "-p", 5201, "--forceflush", kernel=1)
         harness.wait_until(lambda: "listening" in server.stdout.readline(), what="iperf3's server")
-        for words in ((), ("-R",), ("-u", "-b", "20M"), ("-u", "-b", "20M", "-R")):
+        for words in ((), ("-R",), ("-P", 4), ("-P", 4, "-R"), ("-u", "-b", "20M", "-l", 1400), ("-u", "-b", "20M", "-l", 1400, "-R"),
+                      ("-u", "-b", "20M", "-l", 4000), ("-u", "-b", "20M", "-l", 4000, "-R")):  # the last two in fragments
             done = linux("iperf3", "-6", "-c", ADDRESS, "-p", 5201, "-t", 1, "-J", *words)
             report = json.loads(done.stdout)
             self.assertNotIn("error", report, done.stdout[-300:])
-            self.assertGreater((report["end"].get("sum_received") or report["end"]["sum"])["bits_per_second"], 5e6)
+            total = report["end"].get("sum_received") or report["end"]["sum"]
+            self.assertGreater(total["bits_per_second"], 5e6, words)
+            self.assertLess(total.get("lost_percent", 0), 50, words)
+
+    @needs("nc")
+    def test_netcat_carries_files_whole(self):
+        check_netcat(self, self.uplinked(), HOST, ADDRESS, "-6")
+
+    @needs("nginx", "h2load")
+    def test_h2load(self):
+        check_h2load(self, self.uplinked(), f"[{ADDRESS}]")
+
+    def test_transfers_both_ways_at_once_by_several(self):
+        cob = self.uplinked()
+        size, running = 16 << 20, []
+        for number in range(4):
+            what, other = ("send", "receive") if number % 2 else ("receive", "send")
+            server = self.started(cob.start(sys.executable, "-c", servers.TRANSFER, "serve", what, "::", 7200 + number, size, kernel=number // 2))
+            running.append((server, self.linux_process(sys.executable, "-c", servers.TRANSFER, "go", other, ADDRESS, 7200 + number, size)))
+        for server, client in running:
+            said = client.communicate(timeout=100)[0]
+            self.assertEqual(len(said), 65)
+            self.assertEqual(server.stdout.readline(), said)
+
+    def test_datagrams_leave_in_fragments(self):
+        cob = self.uplinked()
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
+            server.settimeout(10)
+            server.bind((HOST, 7431))
+            for kernel in (0, 1):
+                client = cob.start(sys.executable, "-c", SEND_LONG, HOST, 7431, kernel=kernel)
+                seen = []
+                for _ in range(6):
+                    data, source = server.recvfrom(65536)
+                    seen.append(f"{len(data)} {hashlib.sha256(data).hexdigest()}")
+                    server.sendto(b"ok", source)
+                self.assertEqual(client.communicate(timeout=10)[0].splitlines(), seen)
+
+    def test_datagrams_in_fragments_arrive_whole(self):
+        cob = self.uplinked()
+        self.started(cob.start(sys.executable, "-c", WEIGH, 7450, kernel=1))
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asking:
+            asking.settimeout(10)
+            for size in (1, 2_000, 20_000, 65_527):
+                data = os.urandom(size)
+                asking.sendto(data, (ADDRESS, 7450))
+                self.assertEqual(asking.recv(200).decode(), f"{size} {hashlib.sha256(data).hexdigest()}")
+        counted = json.loads(cob.named("stats", "--net", "--json").stdout)["sum"]
+        self.assertEqual((counted["IpReasmOKs"], counted["IpReasmFails"]), (3, 0))
+
+    def test_the_options_about_fragments_are_linuxs(self):
+        """The same program on Linux and on the cob, each towards the other."""
+        cob = self.uplinked()
+        self.started(cob.start(sys.executable, "-c", WEIGH, 7460, kernel=1))
+        self.started(self.linux_process(sys.executable, "-c", WEIGH, 7460))
+        linux_says = linux(sys.executable, "-c", OPTIONS, ADDRESS, 7460)
+        self.assertEqual(linux_says.stdout.count("\n"), 15, linux_says.stderr)
+        for kernel in (0, 1):
+            self.assertEqual(cob.run(sys.executable, "-c", OPTIONS, HOST, 7460, kernel=kernel).stdout, linux_says.stdout)
+
+    @needs("unshare", "nsenter")
+    def test_a_path_that_carries_less_than_the_gateway(self):
+        """Behind Linux, who routes, lies a link of 1300 bytes: routers do not cut, who sends must learn of it."""
+        cob = self.uplinked(words=(*self.words, "--gateway6", HOST))
+        inner = self.linux_process("unshare", "-n", "sh", "-c", "echo ready; exec sleep 300")
+        self.assertEqual(inner.stdout.readline(), "ready\n")
+        there = ("nsenter", "-t", inner.pid, "-n")
+        for words in (("ip", "link", "add", "narrow0", "mtu", 1300, "type", "veth", "peer", "name", "narrow1", "netns", inner.pid),
+                      ("ip", "-6", "addr", "add", "fd0b::1/64", "dev", "narrow0", "nodad"), ("ip", "link", "set", "narrow0", "up"),
+                      (*there, "ip", "-6", "addr", "add", "fd0b::2/64", "dev", "narrow1", "nodad"),
+                      (*there, "ip", "link", "set", "narrow1", "up"),
+                      (*there, "ip", "-6", "route", "add", "default", "via", "fd0b::1")):
+            done = linux(*words)
+            self.assertEqual(done.returncode, 0, (words, done.stderr))
+        forward = pathlib.Path("/proc/sys/net/ipv6/conf/all/forwarding")
+        self.addCleanup(forward.write_text, forward.read_text())
+        forward.write_text("1")
+        size = 4 << 20
+        server = self.started(self.linux_process(*there, sys.executable, "-c", servers.TRANSFER, "serve", "receive", "::", 7600, size))
+        done = cob.run(sys.executable, "-c", servers.TRANSFER, "go", "send", "fd0b::2", 7600, size, kernel=0, timeout=60)
+        self.assertEqual(len(done.stdout), 65, done.stderr)
+        self.assertEqual(server.stdout.readline(), done.stdout)
+        # Datagrams: the first that is too long is lost, and its sender's next ones are cut.
+        self.started(self.linux_process(*there, sys.executable, "-c", WEIGH, 7601))
+        for kernel in (0, 1):
+            done = cob.run(sys.executable, "-c", UNTIL_ANSWERED, "fd0b::2", 7601, 1_400, kernel=kernel)
+            self.assertEqual(done.stdout, "answered\n", done.stderr)
 
     # ---- ICMPv6 and neighbour discovery
 

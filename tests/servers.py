@@ -22,7 +22,8 @@ TRANSFER = """
 import hashlib, random, socket, sys
 role, what, address, port, size = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 if role == "serve":
-    l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); l.bind(("0.0.0.0", port)); l.listen(1)
+    l = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); l.bind((address if ":" in address else "0.0.0.0", port)); l.listen(1)
     print("listening", flush=True)
     s, _ = l.accept()
 else:

@@ -129,6 +129,33 @@ def answers(port, count):
     return names
 
 
+def check_h2load(test, cob, host):
+    """HTTP/2 with several requests under way a connection, and HTTP/1.1, from Linux."""
+    every = "[::]" if ":" in host else "0.0.0.0"
+    servers.nginx(cob, server=f"listen {every}:8082 http2; listen {every}:8081;")
+    for port, words in ((8082, ("-m", 20)), (8081, ("--h1",))):
+        done = linux("h2load", "-n", 4000, "-c", 32, *words, f"http://{host}:{port}/memory")
+        test.assertIn("4000 succeeded, 0 failed, 0 errored, 0 timeout", done.stdout, done.stderr)
+        test.assertRegex(done.stdout, r"4000 2xx")
+
+
+def check_netcat(test, cob, here, there, *family):
+    """8 MiB by nc each way between Linux at `here` and the cob at `there`."""
+    given = cob.directory / "given"
+    given.write_bytes(os.urandom(8 << 20))
+    wanted = hashlib.sha256(given.read_bytes()).hexdigest()
+    for port, serve, ask, address in ((7310, lambda *w, **o: cob.start(*w, kernel=1, **o), lambda *w: linux(*w), there),
+                                      (7311, lambda *w, **o: test.linux_process(*w, **o), lambda *w: cob.run(*w, kernel=0), here)):
+        taken = cob.directory / f"taken-{port}"
+        with open(taken, "w") as out:
+            server = serve("nc", *family, "-l", "-p", port, stdout=out)
+        def sent():
+            return ask("sh", "-c", f"nc {' '.join(family)} -N -w 20 {address} {port} < {given}").returncode == 0
+        harness.wait_until(sent, 20, "nc's listener")
+        server.wait(20)
+        test.assertEqual(hashlib.sha256(taken.read_bytes()).hexdigest(), wanted)
+
+
 @unittest.skipIf(NO_NAMESPACE := enter_namespace(), NO_NAMESPACE)
 class TapTest(harness.CobTest):
     wire = "cob0"  # Linux's end
@@ -151,13 +178,13 @@ class TapTest(harness.CobTest):
     def echo(self, cob, name, port, kernel):
         return self.started(cob.start(sys.executable, "-c", ECHO, name, port, kernel=kernel))
 
-    def linux_process(self, *words):
-        process = subprocess.Popen([*map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                   text=True)
+    def linux_process(self, *words, stdout=subprocess.PIPE):
+        process = subprocess.Popen([*map(str, words)], stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.DEVNULL, text=True)
         def end():
             process.kill()
             process.wait()
-            process.stdout.close()
+            if process.stdout is not None:
+                process.stdout.close()
         self.addCleanup(end)
         return process
 
@@ -555,6 +582,14 @@ print(errno.errorcode.get(problem))
         harness.wait_until(connected, what="nc's listener")
         server.wait(10)
         self.assertEqual((cob.directory / "nc").read_text(), "from outside\n")
+
+    @needs("nc")
+    def test_netcat_carries_files_whole(self):
+        check_netcat(self, self.uplinked(), HOST, ADDRESS)
+
+    @needs("nginx", "h2load")
+    def test_h2load(self):
+        check_h2load(self, self.uplinked(), ADDRESS)
 
     # ---- deaths and refusals ----
 

@@ -71,9 +71,9 @@ enum class Op : u16 {
   remember,      // socket; a[0..5]: the shim's own notes about it, kept with the description
   send_to,       // socket; a[0] = bytes | DatagramFlag << 32 | type of service << 48 | time to live
                  // << 56; a[1] = remote address | port << 32 (0: the connected one); a[2] = local
-                 // address (0: as bound); chunk ids, all full but the last: at most 6 in a[3..5],
-                 // or with `listed` the one in a[3] holds them; to ipv6_elsewhere at most 2, in
-                 // a[3], and a[4..5] = remote bytes
+            // address (0: as bound) | IPV6_MTU << 32 (0: none); chunk ids, all full but the last:
+            // at most 6 in a[3..5], or with `listed` the one in a[3] holds them; to ipv6_elsewhere
+            // at most 2, in a[3], and a[4..5] = remote bytes
   send_urgent,   // as send; the last byte is urgent (MSG_OOB)
   // Synchronous calls: answered in ThreadReply. result is >= 0 or -errno.
   open,    // socket: make the kernel know an undecided socket -> value[0] = handle
@@ -196,8 +196,9 @@ enum DatagramFlag : u16 {
   // IP_MTU_DISCOVER, ip(7):
   datagram_whole = 4,           // longer than its path carries: EMSGSIZE, not fragments
   datagram_cut_by_routers = 8,  // without DF
+  datagram_link_only = 16,      // only the link's frames count, not what the path carries
 };
-enum class InfoKind : u32 { tcp = 1, queue = 2 };
+enum class InfoKind : u32 { tcp = 1, queue = 2, path_mtu = 3 };
 
 struct alignas(64) CallSlot {
   u32 sequence;  // written last: position + 1
@@ -294,7 +295,8 @@ struct DatagramHeader {
   u8 remote_ipv6[16];  // with ipv6_elsewhere
 };
 static_assert(sizeof(DatagramHeader) == 32);
-inline constexpr u32 max_datagram = 65'507;  // what one IPv4 packet holds
+inline constexpr u32 max_datagram = 65'527;       // what one IPv6 packet holds
+inline constexpr u32 max_datagram_ipv4 = 65'507;  // and one of IPv4
 inline constexpr u32 chunks_in_send_to = 6, chunks_in_send_to_ipv6 = 2;
 inline constexpr u32 max_datagram_chunks = (max_datagram + chunk_bytes - 1) / chunk_bytes;
 

@@ -274,6 +274,8 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
     case Op::info:
       if (call.a[0] == static_cast<u64>(call::InfoKind::tcp)) {
         result = sockets_->tcp_info(program, number, call.a[1], values);
+      } else if (call.a[0] == static_cast<u64>(call::InfoKind::path_mtu)) {
+        result = sockets_->path_mtu(*d, values);
       } else {
         values[0] = d->send_buffered;
         values[1] = sockets_->readable_bytes(*d);

@@ -256,7 +256,9 @@ void Sockets::send_to(Program& program, u32 number, const call::CallSlot& call) 
                       .type_of_service = static_cast<u8>(call.a[0] >> 48),
                       .time_to_live = static_cast<u8>(call.a[0] >> 56),
                       .whole = (flags & call::datagram_whole) != 0,
-                      .cut_by_routers = (flags & call::datagram_cut_by_routers) != 0};
+                      .cut_by_routers = (flags & call::datagram_cut_by_routers) != 0,
+                      .link_only = (flags & call::datagram_link_only) != 0,
+                      .most_bytes = static_cast<u16>(call.a[2] >> 32)};
     if (send.remote.port.value == 0) send.remote = d.remote;
     const net::Ipv4Address from{static_cast<u32>(call.a[2])};  // an own one, by its name
     if (ours(from) && from.families() == send.remote.address.families()) send.local.address = from;

@@ -113,6 +113,15 @@ void Sockets::set_option(Program& program, u32 number, const call::CallSlot& cal
   }
 }
 
+// A way within the cob: as wide as Linux's loopback.
+i32 Sockets::path_mtu(const Description& d, u64* values) const {
+  constexpr u32 loopback_mtu = 65'536;
+  if (d.remote.port.value == 0) return -ENOTCONN;
+  const net::Ipv4Address to = d.remote.address;
+  values[0] = goes_out(to) ? stack_->path_mtu(to, net::Route::uplink()) : loopback_mtu;
+  return 0;
+}
+
 i32 Sockets::tcp_info(Program& program, u32 number, u64 part, u64* values) {
   const Description& d = *program.slot(number).description;
   if (d.tcb == net::no_tcb) return -ENOTCONN;

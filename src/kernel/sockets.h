@@ -141,6 +141,7 @@ class Sockets final : public net::SocketLayer {
   u64 readable_bytes(const Description& d) const;  // as FIONREAD tells them
   // `part`: 0 or 1; docs/calls.md, `info`.
   i32 tcp_info(Program& program, u32 slot, u64 part, u64* values);
+  i32 path_mtu(const Description& d, u64* values) const;
 
   // stream.cc: a connection whose seat the kernel has, as relays use it.
   // True when the kernel has the seat; false: its holder was asked, and the description is stirred

@@ -146,13 +146,17 @@ bool take_datagram_chunks(Arena* arena, u32 wanted, Chosen& chosen) {
   return false;
 }
 
-// What becomes of one that is longer than its path carries, or than a later router's.
-u16 cutting_of(u8 mtu_discover) {
-  const bool whole = mtu_discover == IP_PMTUDISC_DO || mtu_discover == IP_PMTUDISC_PROBE ||
-                     mtu_discover == IP_PMTUDISC_INTERFACE;
-  const bool cut = mtu_discover == IP_PMTUDISC_DONT || mtu_discover == IP_PMTUDISC_INTERFACE ||
-                   mtu_discover == IP_PMTUDISC_OMIT;
-  return static_cast<u16>((whole ? datagram_whole : 0) | (cut ? datagram_cut_by_routers : 0));
+// What becomes of one that is longer than its path carries, or than a later router's. The values of
+// IPV6_MTU_DISCOVER are those of IP_MTU_DISCOVER.
+u16 cutting_of(const Socket* socket, bool towards_ipv6, const Extras& extras) {
+  const u8 discover = towards_ipv6 ? socket->ipv6_mtu_discover : socket->mtu_discover;
+  const bool asked = extras.whole >= 0 ? extras.whole != 0 : socket->ipv6_whole;
+  const bool whole = discover == IP_PMTUDISC_DO || discover == IP_PMTUDISC_PROBE ||
+                     discover == IP_PMTUDISC_INTERFACE || (towards_ipv6 && asked);
+  const bool cut = discover == IP_PMTUDISC_DONT || discover == IP_PMTUDISC_INTERFACE ||
+                   discover == IP_PMTUDISC_OMIT;
+  return static_cast<u16>((whole ? datagram_whole : 0) | (cut ? datagram_cut_by_routers : 0) |
+                          (discover >= IP_PMTUDISC_PROBE ? datagram_link_only : 0));
 }
 
 // REQUIRES: the lock, a live slot. 0 or an errno.
@@ -164,6 +168,7 @@ int post_datagram(Socket* socket, const DatagramOut& out, u32 bytes, Ipv4Endpoin
   const bool listed = chunks > (bytes_beside ? chunks_in_send_to_ipv6 : chunks_in_send_to);
   const bool towards_ipv6 = !is_ipv4(remote.address);
   if (extras.local_address != 0 && is_ipv4(extras.local_address) == towards_ipv6) return EINVAL;
+  if (!towards_ipv6 && bytes > max_datagram_ipv4) return EMSGSIZE;
   if (room_or_ask(socket) == 0) return EAGAIN;
   Chosen chosen;
   if (bytes > 0 && !take_datagram_chunks(arena, chunks + (listed ? 1 : 0), chosen)) {
@@ -188,12 +193,12 @@ int post_datagram(Socket* socket, const DatagramOut& out, u32 bytes, Ipv4Endpoin
                                         : socket->type_of_service;
   const u16 flags = static_cast<u16>((listed ? datagram_listed : 0) |
                                      (group && socket->group_loop_off ? datagram_no_loop : 0) |
-                                     cutting_of(socket->mtu_discover));
+                                     cutting_of(socket, towards_ipv6, extras));
   Call c{.op = Op::send_to};
   c.a[0] = bytes | static_cast<u64>(flags) << 32 | static_cast<u64>(service) << 48 |
            static_cast<u64>(time_to_live) << 56;
   c.a[1] = remote.address | static_cast<u64>(remote.port) << 32;
-  c.a[2] = extras.local_address;
+  c.a[2] = extras.local_address | static_cast<u64>(towards_ipv6 ? socket->ipv6_mtu : 0) << 32;
   if (listed) {
     memcpy(arena->program->chunk[chosen.chunk[chunks]], chosen.chunk, chunks * sizeof(u32));
     c.a[3] = chosen.chunk[chunks];

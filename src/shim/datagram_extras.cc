@@ -20,12 +20,17 @@ int read_ipv6_extra(const cmsghdr* header, Extras& extras) {
     extras.local_address = is_any(address) ? 0 : address;
     return 0;
   }
-  if (header->cmsg_type != IPV6_HOPLIMIT && header->cmsg_type != IPV6_TCLASS) return 0;
+  int* asked = header->cmsg_type == IPV6_HOPLIMIT   ? &extras.hop_limit
+               : header->cmsg_type == IPV6_TCLASS   ? &extras.traffic_class
+               : header->cmsg_type == IPV6_DONTFRAG ? &extras.whole
+                                                    : nullptr;
+  if (asked == nullptr) return 0;
+  const bool truth = asked == &extras.whole;
   int number = 0;
   if (bytes != sizeof number) return EINVAL;
   memcpy(&number, CMSG_DATA(header), sizeof number);
-  if (number < -1 || number > 255) return EINVAL;
-  (header->cmsg_type == IPV6_HOPLIMIT ? extras.hop_limit : extras.traffic_class) = number;
+  if (number < (truth ? 0 : -1) || number > (truth ? 1 : 255)) return EINVAL;
+  *asked = number;
   return 0;
 }
 

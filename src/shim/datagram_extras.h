@@ -11,6 +11,7 @@ struct Extras {
   u32 local_address = 0;  // IP_PKTINFO, IPV6_PKTINFO
   int type_of_service = -1, time_to_live = -1;
   int traffic_class = -1, hop_limit = -1;  // to IPv6
+  int whole = -1;                          // likewise, IPV6_DONTFRAG
 };
 
 // 0 or an errno. `ipv6`: the socket is of AF_INET6; `to`: where the datagram goes, null: where the

@@ -3,6 +3,7 @@
 #include "shim/family.h"
 
 #include "shim/arena.h"
+#include "shim/information.h"
 #include "shim/option_plain.h"
 
 namespace cob::shim {
@@ -10,6 +11,8 @@ namespace cob::shim {
 using namespace call;
 
 namespace {
+
+constexpr int least_ipv6_mtu = 1'280;  // RFC 8200 section 5
 
 // What Linux says of an address of the family that the socket does not speak, or is not bound to.
 int check_family(const Socket* socket, Ipv4Endpoint& remote, int only_ipv6) {
@@ -126,7 +129,7 @@ bool joins_ipv6_group(const Socket* socket, int level, int name) {
 int set_ipv6_option(Socket* socket, int name, const void* value, socklen_t length) {
   if (!socket->ipv6) return ENOPROTOOPT;
   const PlainOption* plain = plain_option(IPPROTO_IPV6, name);
-  if (plain == nullptr && name != IPV6_V6ONLY) return ENOPROTOOPT;
+  if (plain == nullptr && name != IPV6_V6ONLY && name != IPV6_MTU) return ENOPROTOOPT;
   int number = 0;
   if (length < sizeof number) return EINVAL;
   memcpy(&number, value, sizeof number);
@@ -134,6 +137,11 @@ int set_ipv6_option(Socket* socket, int name, const void* value, socklen_t lengt
     case IPV6_V6ONLY:
       if (socket->bound || socket->stage != Stage::undecided) return EINVAL;
       socket->ipv6_only = number != 0;
+      return 0;
+    case IPV6_MTU:  // an MTU of the program's own choice, for datagrams
+      if (number != 0 && number < least_ipv6_mtu) return EINVAL;
+      socket->ipv6_mtu = static_cast<u16>(number < 65'535 ? number : 65'535);
+      keep_option(socket, IPPROTO_IPV6, name, value, length);
       return 0;
     case IPV6_MULTICAST_IF:
     case IPV6_MULTICAST_HOPS:
@@ -149,6 +157,12 @@ int set_ipv6_option(Socket* socket, int name, const void* value, socklen_t lengt
       break;
     case IPV6_TCLASS:
       socket->traffic_class = static_cast<u8>(number < 0 ? 0 : number);
+      break;
+    case IPV6_MTU_DISCOVER:
+      socket->ipv6_mtu_discover = static_cast<u8>(number);
+      break;
+    case IPV6_DONTFRAG:
+      socket->ipv6_whole = number != 0;
       break;
     case IPV6_RECVPKTINFO:
       socket->tell_ipv6_packet_info = number != 0;
@@ -166,8 +180,9 @@ int set_ipv6_option(Socket* socket, int name, const void* value, socklen_t lengt
   return 0;
 }
 
-int get_ipv6_option(const Socket* socket, int name, int& number) {
+int get_ipv6_option(Socket* socket, int name, int& number) {
   if (!socket->ipv6) return EOPNOTSUPP;
+  if (name == IPV6_MTU) return path_mtu(socket, number);
   if (name == IPV6_V6ONLY) {
     number = socket->ipv6_only;
     return 0;

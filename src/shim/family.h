@@ -35,7 +35,7 @@ int read_target(const Socket* socket, const sockaddr* address, socklen_t length,
 
 // Level IPPROTO_IPV6: 0 or an errno.
 int set_ipv6_option(Socket* socket, int name, const void* value, socklen_t length);
-int get_ipv6_option(const Socket* socket, int name, int& number);
+int get_ipv6_option(Socket* socket, int name, int& number);
 // It joins a group of IPv6's, which are the host's.
 bool joins_ipv6_group(const Socket* socket, int level, int name);
 

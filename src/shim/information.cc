@@ -114,6 +114,17 @@ void tcp_information(Socket* socket, void* value, socklen_t* length) {
   *length = bytes;
 }
 
+int path_mtu(Socket* socket, int& bytes) {
+  if (!is_live(socket) || (socket->stage != Stage::stream && socket->stage != Stage::datagram))
+    return ENOTCONN;
+  Call c{.op = Op::info};
+  c.a[0] = static_cast<u32>(InfoKind::path_mtu);
+  const Reply reply = call_on(socket, c);
+  if (reply.result != 0) return reply.result < 0 ? -reply.result : ENOTCONN;
+  bytes = static_cast<int>(reply.value[0]);
+  return 0;
+}
+
 CongestionName congestion_control(Socket* socket) {
   if (socket->stage == Stage::stream && is_live(socket)) {
     const Reply reply = ask(socket, 1);

@@ -408,6 +408,9 @@ int cob_getsockopt(int fd, int level, int name, void* value, socklen_t* length) 
   if (level == IPPROTO_IPV6) {
     error = get_ipv6_option(socket, name, own);
     handled = true;
+  } else if (level == IPPROTO_IP && name == IP_MTU) {
+    error = path_mtu(socket, own);
+    handled = true;
   } else if (socket->datagram) {
     error = get_datagram_option(socket, level, name, own, handled);
   }

@@ -99,6 +99,7 @@ Socket* new_socket() {
   socket->time_to_live = 64;
   socket->group_time_to_live = 1;
   socket->mtu_discover = IP_PMTUDISC_WANT;
+  socket->ipv6_mtu_discover = IPV6_PMTUDISC_WANT;
   socket->hop_limit = 64;
   store(socket->references, 1U);
   return socket;

@@ -90,7 +90,9 @@ struct alignas(64) Socket : Object {
   bool broadcast, group_loop_off;
   bool tell_packet_info, tell_time_to_live, tell_type_of_service;  // recvmsg
   u8 type_of_service, time_to_live, group_time_to_live;
-  u8 mtu_discover;  // IP_MTU_DISCOVER
+  u8 mtu_discover, ipv6_mtu_discover;  // IP_MTU_DISCOVER, IPV6_MTU_DISCOVER
+  bool ipv6_whole;                     // IPV6_DONTFRAG
+  u16 ipv6_mtu;                        // IPV6_MTU; 0: not set
   bool tell_ipv6_packet_info, tell_hop_limit, tell_traffic_class;
   u8 traffic_class, hop_limit;
   u32 routed_address;  // outside the cob, to which there was a way

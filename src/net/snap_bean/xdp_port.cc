@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <linux/ethtool.h>
+#include <linux/if_packet.h>
 #include <linux/if_xdp.h>
 #include <linux/sockios.h>
 #include <net/if.h>
@@ -130,6 +131,7 @@ Result<XdpPort> XdpPort::open(const XdpOptions& options, PortFailure& failure) {
                    std::to_string(options.kernels));
   port.queues_ = static_cast<u16>(queues);
   TRY(port.attach(failure));
+  if (!options.ipv6.is_any()) TRY(port.join_group(failure));
   for (u16 kernel = 0; kernel < options.kernels; ++kernel) {
     auto sockets = port.take_sockets(kernel);
     if (sockets.is_error())
@@ -137,6 +139,34 @@ Result<XdpPort> XdpPort::open(const XdpOptions& options, PortFailure& failure) {
     port.first_.push_back(sockets.release_value());
   }
   return port;
+}
+
+// The card would not let the group's frames in, nor a switch that snoops: Linux tells both, for as
+// long as it has a listener (RFC 3810). Where Linux has no IPv6 on the interface, the card alone.
+Result<void> XdpPort::join_group(PortFailure& failure) {
+  const Ipv6Address group = options_.ipv6.solicited_node();
+  ipv6_mreq listener{};
+  std::memcpy(&listener.ipv6mr_multiaddr, group.bytes.data(), group.bytes.size());
+  listener.ipv6mr_interface = index_;
+  group_ = Fd(::socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (group_.valid() &&
+      ::setsockopt(group_.get(), IPPROTO_IPV6, IPV6_JOIN_GROUP, &listener, sizeof listener) == 0)
+    return {};
+  packet_mreq frames{};
+  frames.mr_ifindex = static_cast<int>(index_);
+  frames.mr_type = PACKET_MR_MULTICAST;
+  frames.mr_alen = sizeof(MacAddress);
+  const MacAddress mac = group_mac(group);
+  std::memcpy(frames.mr_address, mac.bytes.data(), mac.bytes.size());
+  group_ = Fd(::socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (group_.valid() &&
+      ::setsockopt(group_.get(), SOL_PACKET, PACKET_ADD_MEMBERSHIP, &frames, sizeof frames) == 0)
+    return {};
+  const int problem = errno;
+  return say(failure, problem,
+             "the group by which " + options_.interface +
+                 " hears who asks for the cob's IPv6 address: " + std::strerror(problem) +
+                 (problem == EPERM ? privilege : ""));
 }
 
 // In the driver if it can.

@@ -55,11 +55,13 @@ class XdpPort {
  private:
   explicit XdpPort(XdpOptions options) : options_(std::move(options)) {}
   Result<void> attach(PortFailure& failure);
+  Result<void> join_group(PortFailure& failure);
   Result<void> add_queue(u16 queue, std::vector<Fd>& sockets);
   std::string why_no_socket(const Error& error) const;
 
   std::optional<XdpProgram> program_;
   XdpOptions options_;
+  Fd group_;  // while it is open the interface hears the group of the cob's IPv6 address
   u32 index_ = 0;
   u16 queues_ = 1;
   u16 mtu_ = 1'500;

@@ -17,10 +17,10 @@ namespace cob::net {
 namespace {
 
 // ARP (RFC 826) for the cob's address, and IPv4 to it: all of it, so that nothing of the cob's is
-// forwarded or refused by Linux. Likewise of `ipv6`, if there is one, and who asks for it (RFC 4861
-// section 4.3, whatever its destination).
+// forwarded or refused by Linux. Likewise of `ipv6`, if there is one, and who asks for it or claims
+// it (RFC 4861 sections 4.3 and 4.4, whatever their destination).
 Result<Fd> load(Ipv4Address address, const Ipv6Address& ipv6, FdRef sockets) {
-  enum Label : u8 { pass, compare, arp, six, solicitation, give };
+  enum Label : u8 { pass, compare, arp, six, discovery, ask_target, give };
   constexpr int destination_ipv6 = sizeof(EthernetHeader) + offsetof(Ipv6Header, destination);
   constexpr int icmp = sizeof(EthernetHeader) + sizeof(Ipv6Header);
   constexpr int target = icmp + static_cast<int>(sizeof(Icmpv6Header));
@@ -59,14 +59,16 @@ Result<Fd> load(Ipv4Address address, const Ipv6Address& ipv6, FdRef sockets) {
     a.jump(BPF_JA, 0, 0, give);
     a.place(six);
     has(icmp);
-    must_be_ours(destination_ipv6, solicitation);
+    must_be_ours(destination_ipv6, discovery);
     a.jump(BPF_JA, 0, 0, give);
-    a.place(solicitation);
+    a.place(discovery);
     a.load(BPF_B, BPF_REG_5, BPF_REG_2, payload + int{offsetof(Ipv6Header, next_header)});
     a.jump(BPF_JNE, BPF_REG_5, ip_protocol_icmpv6, pass);
     has(target + 16);
     a.load(BPF_B, BPF_REG_5, BPF_REG_2, icmp);
+    a.jump(BPF_JEQ, BPF_REG_5, icmpv6_neighbor_advertisement, ask_target);
     a.jump(BPF_JNE, BPF_REG_5, icmpv6_neighbor_solicitation, pass);
+    a.place(ask_target);
     must_be_ours(target, pass);
     a.place(give);
   }

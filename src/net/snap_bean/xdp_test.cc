@@ -304,13 +304,16 @@ TEST(XdpProgramTest, AndThoseOfItsIpv6Address) {
   if (made.is_error() && made.error().code == EPERM)
     GTEST_SKIP() << "XDP programs need CAP_BPF and CAP_NET_ADMIN";
   ASSERT_FALSE(made.is_error()) << made.error().what;
-  const auto choice = [&](const Ipv6Address& to, const Ipv6Address* asked) {
+  const auto choice = [&](const Ipv6Address& to, const Ipv6Address* asked, bool claimed = false) {
     std::byte packet[128] = {};
     std::size_t bytes = sizeof(Ipv6Header) + 20;
     const Ipv6Header ip = emit_ipv6({.source = theirs, .destination = to, .protocol = 6});
     std::memcpy(packet, &ip, sizeof ip);
     if (asked != nullptr)
-      bytes = emit_neighbor_solicitation(theirs, to, {.target = *asked, .source_mac = {}}, packet);
+      bytes = claimed ? emit_neighbor_advertisement(
+                            theirs, to, {.target = *asked, .target_mac = MacAddress{}}, packet)
+                      : emit_neighbor_solicitation(theirs, to, {.target = *asked, .source_mac = {}},
+                                                   packet);
     std::vector<std::byte> frame(sizeof(EthernetHeader) + bytes);
     const EthernetHeader ethernet{{}, {}, ethernet_type_ipv6};
     std::memcpy(frame.data(), &ethernet, sizeof ethernet);
@@ -323,6 +326,8 @@ TEST(XdpProgramTest, AndThoseOfItsIpv6Address) {
   EXPECT_EQ(choice(ours.solicited_node(), &ours), taken);
   EXPECT_EQ(choice(ours.solicited_node(), &theirs), passed);  // Linux's own, of the same group
   EXPECT_EQ(choice(ipv6_all_nodes, nullptr), passed);
+  EXPECT_EQ(choice(ipv6_all_nodes, &ours, true), taken);  // RFC 4862 section 5.4.4
+  EXPECT_EQ(choice(ipv6_all_nodes, &theirs, true), passed);
 }
 
 }  // namespace

@@ -86,20 +86,42 @@ void Fragments::expire(u32 now_ms) {
 }
 
 void Fragments::note_lost(const Datagram& d) {
-  if (!d.source.is_mapped() || d.first_bytes < sizeof(Lost::payload) ||
-      lost_.size() == max_datagrams)
-    return;
-  Lost& lost = lost_.emplace_back();
-  lost.ip = emit_ipv4({.source = ipv4_of(d.source),
-                       .destination = ipv4_of(d.destination),
-                       .protocol = d.protocol,
-                       .payload_bytes = d.first_bytes,
-                       .type_of_service = d.type_of_service,
-                       .time_to_live = d.time_to_live,
-                       .identification = static_cast<u16>(d.identification),
-                       .flags_and_offset = ip_more_fragments},
-                      true);
-  std::memcpy(lost.payload.data(), d.payload.data(), sizeof lost.payload);
+  if (d.first_bytes < unit || lost_.size() == max_datagrams) return;
+  Lost lost{.source = d.source, .destination = d.destination, .quote = {}};
+  const auto quote = [&](const auto& header, std::size_t most) {
+    const auto raw = std::as_bytes(std::span(&header, 1));
+    lost.quote.assign(raw.begin(), raw.end());
+    const auto payload = std::span(d.payload).first(std::min<std::size_t>(d.first_bytes, most));
+    lost.quote.insert(lost.quote.end(), payload.begin(), payload.end());
+  };
+  if (d.source.is_mapped()) {
+    quote(emit_ipv4({.source = ipv4_of(d.source),
+                     .destination = ipv4_of(d.destination),
+                     .protocol = d.protocol,
+                     .payload_bytes = d.first_bytes,
+                     .type_of_service = d.type_of_service,
+                     .time_to_live = d.time_to_live,
+                     .identification = static_cast<u16>(d.identification),
+                     .flags_and_offset = ip_more_fragments},
+                    true),
+          unit);
+  } else {
+    struct Headers {
+      Ipv6Header ip;
+      Ipv6FragmentHeader fragment;
+    };
+    constexpr std::size_t most = 1'280 - sizeof(Ipv6Header) - 8 - sizeof(Headers);
+    quote(Headers{emit_ipv6({.source = d.source,
+                             .destination = d.destination,
+                             .protocol = ipv6_fragment,
+                             .payload_bytes =
+                                 static_cast<u16>(sizeof(Ipv6FragmentHeader) + d.first_bytes),
+                             .hop_limit = d.time_to_live,
+                             .traffic_class = d.type_of_service}),
+                  {d.protocol, 0, u16{1}, d.identification}},
+          most);
+  }
+  lost_.push_back(std::move(lost));
 }
 
 std::vector<Fragments::Datagram>::iterator Fragments::find(const Piece& piece) {

@@ -6,7 +6,6 @@
 // deceive. One that came already is ignored. Owned by the Stack's loop.
 #pragma once
 
-#include <array>
 #include <span>
 #include <utility>
 #include <vector>
@@ -34,10 +33,12 @@ class Fragments {
                                  u32 now_ms);
   void expire(u32 now_ms);
 
-  // What a datagram whose time was over began with, for its sender (RFC 792, time exceeded).
+  // What a datagram whose time was over began with, for its sender (time exceeded).
   struct Lost {
-    Ipv4Header ip;  // of its first piece
-    std::array<std::byte, 8> payload;
+    Ipv6Address source, destination;  // IPv4's as ::ffff:a.b.c.d
+    // Its first piece as a packet: of IPv4 with eight bytes behind the header (RFC 792), of IPv6 no
+    // more than fits an error (RFC 4443 section 3.3).
+    std::vector<std::byte> quote;
   };
   std::vector<Lost> take_lost() { return std::exchange(lost_, {}); }
   bool has_lost() const { return !lost_.empty(); }

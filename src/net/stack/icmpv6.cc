@@ -52,8 +52,23 @@ void TcpStack::on_icmpv6(const Ipv6Packet& packet, Route from, bool verify) {
   if (message.type == icmpv6_echo_request && message.code == 0)
     return on_echo_ipv6(packet, message, from);
   if (from.is_uplink() && message.type >= icmpv6_router_solicitation &&
-      message.type <= icmpv6_neighbor_advertisement)
+      message.type <= icmpv6_redirect)
     on_neighbour_message(packet, message);
+  if (from.is_uplink() && (message.type == mld_query || message.type == mld_report_v1))
+    on_group_message(packet, message);
+}
+
+// All kernels hear which version the link's router speaks; one answers.
+void TcpStack::on_group_message(const Ipv6Packet& packet, const Icmpv6Message& message) {
+  if (const auto query = parse_mld_query(packet, message)) {
+    quiet_until_ = {};
+    ipv6_.on_group_query(*query, frame_flags_.hops == 0, now_tick_);
+    if (frame_flags_.hops == 0 && others_ != nullptr) others_->share(frame_, frame_flags_);
+  } else if (const auto group = parse_mld_report_v1(packet, message)) {
+    ipv6_.on_group_report(*group, now_tick_);
+  } else {
+    ++counters_.frames_malformed;
+  }
 }
 
 void TcpStack::on_echo_ipv6(const Ipv6Packet& packet, const Icmpv6Message& message, Route from) {
@@ -99,6 +114,7 @@ void TcpStack::on_icmpv6_error(const Icmpv6Message& message, Route from) {
 
 void TcpStack::on_neighbour_message(const Ipv6Packet& packet, const Icmpv6Message& message) {
   ++counters_.neighbour_messages_in;
+  quiet_until_ = {};  // addresses, routers and neighbours have deadlines
   bool good = false;
   if (const auto ns = parse_neighbor_solicitation(packet, message)) {
     good = ipv6_.place_of(ns->target).has_value();
@@ -109,6 +125,8 @@ void TcpStack::on_neighbour_message(const Ipv6Packet& packet, const Icmpv6Messag
   } else if (const auto ra = parse_router_advertisement(packet, message)) {
     good = true;
     on_router_advertisement(packet, *ra);
+  } else if (const auto redirect = parse_redirect(packet, message)) {
+    good = on_redirect(packet, *redirect);
   } else if (!parse_router_solicitation(packet, message)) {
     ++counters_.frames_malformed;
   }
@@ -159,6 +177,18 @@ void TcpStack::on_router_advertisement(const Ipv6Packet& packet, const RouterAdv
   neighbours_.set_times(ra.reachable_ms, ra.retransmit_ms);
   ipv6_.on_router(packet.source, ra, now_tick_);
   ++own_version_;
+}
+
+// RFC 4861 section 8.3.
+bool TcpStack::on_redirect(const Ipv6Packet& packet, const Redirect& redirect) {
+  if (!ipv6_.on_redirect(packet.source, redirect, now_tick_)) {
+    ++counters_.frames_not_ours;
+    return false;
+  }
+  if (redirect.target_mac)
+    neighbours_.heard(redirect.target, *redirect.target_mac, true, now_ms_,
+                      [this](std::span<std::byte> frame) { send_parked(frame); });
+  return true;
 }
 
 // ---- neighbour discovery: out

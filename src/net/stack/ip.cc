@@ -92,6 +92,7 @@ void TcpStack::on_frame(std::span<const std::byte> frame, Route from, FrameFlags
   if (verdict == Ipv4Verdict::fragment) [[unlikely]] {
     frame_ = fragments_.add(frame.first(sizeof(EthernetHeader)), packet, now_ms_);
     if (fragments_.has_lost()) expire_fragments();
+    quiet_until_ = {};  // they have a deadline
     if (frame_.empty()) return;
     flags.checksum_not_computed = frame_flags_.checksum_not_computed = false;
     const auto whole = parse_ipv4(frame_.subspan(sizeof(EthernetHeader)), false, packet);

@@ -17,6 +17,17 @@ namespace {
 // What an error quotes at most: the whole shall not exceed the least MTU (RFC 4443 section 2.4 c).
 constexpr std::size_t most_quoted = 1'280 - sizeof(Ipv6Header) - sizeof(Icmpv6Header);
 
+// RFC 8200 section 4.5: where what is wrong with a fragment stands in its packet; 0: nothing is.
+u32 wrong_field(const Ipv6Packet& fragment, std::span<const std::byte> bytes) {
+  constexpr std::size_t unit = 8, most = 65'535;
+  const std::size_t payload = fragment.payload.size();
+  if (fragment.fragment_more && payload % unit != 0) return offsetof(Ipv6Header, payload_length);
+  if (fragment.fragment_offset_bytes + payload <= most) return 0;
+  const auto header =
+      static_cast<std::size_t>(fragment.payload.data() - bytes.data()) - sizeof(Ipv6FragmentHeader);
+  return static_cast<u32>(header + offsetof(Ipv6FragmentHeader, offset_and_more));
+}
+
 // RFC 4862 section 5.4.4: whoever has our address says so from it.
 bool claims_own_address(const Ipv6Packet& packet) {
   return packet.protocol == ip_protocol_icmpv6 && !packet.source.is_loopback() &&
@@ -56,7 +67,11 @@ void TcpStack::on_ipv6(std::span<const std::byte> bytes, const MacAddress& to, R
     return tell_source_ipv6(packet, bytes, icmpv6_parameter_problem, packet.problem_code,
                             packet.problem_pointer, from);
   if (verdict == Ipv6Verdict::fragment) [[unlikely]] {
+    if (const u32 field = wrong_field(packet, bytes))
+      tell_source_ipv6(packet, bytes, icmpv6_parameter_problem, 0, field, from);
     frame_ = fragments_.add(frame_.first(sizeof(EthernetHeader)), packet, now_ms_);
+    if (fragments_.has_lost()) expire_fragments();
+    quiet_until_ = {};  // they have a deadline
     if (frame_.empty()) return;
     frame_flags_.checksum_not_computed = false;
     verify = true;
@@ -135,6 +150,7 @@ void TcpStack::send_packet_ipv6(const Ipv6Address& destination, Route to,
   const Ipv4Address name = names_.name(destination);
   if (name == ipv6_elsewhere) return;
   const OutgoingFrame out = open_frame(to, name, sizeof(EthernetHeader) + packet.size(), no_tcb);
+  if (to.is_uplink()) mind_neighbours();
   if (out.bytes.empty()) return;
   const EthernetHeader ethernet{out.destination, options_.mac, ethernet_type_ipv6};
   std::memcpy(out.bytes.data(), &ethernet, sizeof ethernet);
@@ -235,9 +251,11 @@ void TcpStack::poll_ipv6() {
   u32 after = 0;
   for (const auto& a : ipv6_.addresses()) after = after * 4 + static_cast<u32>(a.state);
   if (before != after) ++own_version_;
-  neighbours_.poll(
-      now_ms_, [this](const Ipv6Address& target, const MacAddress* to) { solicit(target, to); },
-      [this](TcbId id) { on_unreachable(id); });
+  if (neighbours_.waiting())
+    neighbours_.poll(
+        now_ms_, [this](const Ipv6Address& target, const MacAddress* to) { solicit(target, to); },
+        [this](TcbId id) { on_unreachable(id); },
+        [this](const Ipv6Address& neighbour) { ipv6_.on_silent_neighbour(neighbour); });
   if (names_.crowded()) [[unlikely]]
     sweep_names();
 }

@@ -24,8 +24,12 @@ u32 common_bits(const Ipv6Address& a, const Ipv6Address& b) {
 }  // namespace
 
 Ipv6Interface::Ipv6Interface(const Ipv6Options& options, const MacAddress& mac, AddressNames& names,
-                             Actions actions)
-    : options_(options), mac_(mac), names_(names), actions_(std::move(actions)) {
+                             HashKey key, Actions actions)
+    : options_(options),
+      mac_(mac),
+      names_(names),
+      actions_(std::move(actions)),
+      groups_(key, actions_.tell_groups) {
   // Known from the beginning, so that programs can bind to it.
   if (options_.on && options_.prefix_bits != 0) {
     addresses_[configured_place] = {.address = options_.address,
@@ -51,10 +55,17 @@ void Ipv6Interface::start(bool link, u64 now_ms) {
   if (configured.state != State::free) {
     configured.state = State::tentative;
     configured.decided_ms = now_ms + retransmit_ms;
-    actions_.detect_duplicate(configured.address);
+    begin_detection(configured.address, now_ms);
   }
   if (options_.gateway.is_any()) solicit_at_ms_ = now_ms + retransmit_ms;
   find_deadline();
+}
+
+// RFC 4862 section 5.4.2: its group is joined first. Where Linux has the link-local address
+// (AF_XDP) it tells the groups too.
+void Ipv6Interface::begin_detection(const Ipv6Address& address, u64 now_ms) {
+  if (options_.link_local) groups_.join(address.solicited_node(), now_ms);
+  actions_.detect_duplicate(address);
 }
 
 void Ipv6Interface::add(const Ipv6Address& address, u8 prefix_bits, bool automatic,
@@ -70,12 +81,14 @@ void Ipv6Interface::add(const Ipv6Address& address, u8 prefix_bits, bool automat
                        .preferred_until_ms = preferred_until_ms,
                        .valid_until_ms = valid_until_ms};
   names_.set_own(place, address);
-  actions_.detect_duplicate(address);
+  begin_detection(address, now_ms);
 }
 
-void Ipv6Interface::remove(u32 place) {
+void Ipv6Interface::remove(u32 place, u64 now_ms) {
+  const Ipv6Address group = addresses_[place].address.solicited_node();
   addresses_[place] = {};
   names_.clear_own(place);
+  if (!listens_to(group)) groups_.leave(group, now_ms);
   actions_.gone(place);
 }
 
@@ -83,6 +96,10 @@ void Ipv6Interface::poll(u64 now_ms) {
   if (now_ms < next_deadline_ms_) return;
   for (Address& a : addresses_)
     if (a.state == State::tentative && now_ms >= a.decided_ms) a.state = State::preferred;
+  const Address& link_local = addresses_[link_local_place];
+  groups_.set_source(link_local.state == State::preferred ? link_local.address : Ipv6Address{},
+                     now_ms);
+  groups_.poll(now_ms);
   if (now_ms >= solicit_at_ms_) {
     actions_.solicit_routers();
     solicit_at_ms_ =
@@ -97,7 +114,7 @@ void Ipv6Interface::expire(u64 now_ms) {
     Address& a = addresses_[place];
     if (a.state == State::free) continue;
     if (now_ms >= a.valid_until_ms) {
-      remove(place);
+      remove(place, now_ms);
     } else if (a.state == State::preferred && now_ms >= a.preferred_until_ms) {
       a.state = State::deprecated;
     }
@@ -106,10 +123,12 @@ void Ipv6Interface::expire(u64 now_ms) {
     if (now_ms >= r.until_ms) r = {};
   for (Prefix& p : prefixes_)
     if (now_ms >= p.until_ms) p = {};
+  for (Redirected& r : redirects_)
+    if (now_ms >= r.until_ms) r = {};
 }
 
 void Ipv6Interface::find_deadline() {
-  next_deadline_ms_ = solicit_at_ms_;
+  next_deadline_ms_ = std::min(solicit_at_ms_, groups_.next_deadline_ms());
   const auto at = [this](u64 ms) { next_deadline_ms_ = std::min(next_deadline_ms_, ms); };
   for (const Address& a : addresses_) {
     if (a.state == State::free) continue;
@@ -121,6 +140,8 @@ void Ipv6Interface::find_deadline() {
     if (!r.address.is_any()) at(r.until_ms);
   for (const Prefix& p : prefixes_)
     if (p.bits != 0) at(p.until_ms);
+  for (const Redirected& r : redirects_)
+    if (!r.destination.is_any()) at(r.until_ms);
 }
 
 std::optional<u32> Ipv6Interface::place_of(const Ipv6Address& address) const {
@@ -153,6 +174,7 @@ std::optional<Ipv6Address> Ipv6Interface::next_hop(const Ipv6Address& destinatio
     return destination;
   for (const Prefix& p : prefixes_)
     if (p.bits != 0 && destination.shares_prefix(p.prefix, p.bits)) return destination;
+  if (const Redirected* r = redirected(destination)) return r->target;
   if (!options_.gateway.is_any()) return options_.gateway;
   for (const Router& r : routers_)
     if (!r.address.is_any()) return r.address;
@@ -185,7 +207,7 @@ std::optional<Ipv6Address> Ipv6Interface::settled_source() const {
 void Ipv6Interface::on_conflict(const Ipv6Address& address, u64 now_ms) {
   const auto place = place_of(address);
   if (!place || addresses_[*place].state != State::tentative) return;
-  remove(*place);
+  remove(*place, now_ms);
   poll(now_ms);
   find_deadline();
 }
@@ -243,6 +265,47 @@ void Ipv6Interface::take_autonomous(const PrefixInformation& p, u64 now_ms) {
   if (p.valid_s == 0) return;
   const Ipv6Address made = from_prefix(p.prefix);
   if (!place_of(made)) add(made, 64, true, valid, preferred, now_ms);
+}
+
+// ---- RFC 4861 section 8
+
+u32 Ipv6Interface::redirect_place(const Ipv6Address& destination) {
+  u32 sum = 0;
+  for (const u8 b : destination.bytes) sum = sum * 31 + b;
+  return sum % max_redirects;
+}
+
+const Ipv6Interface::Redirected* Ipv6Interface::redirected(const Ipv6Address& destination) const {
+  const Redirected& r = redirects_[redirect_place(destination)];
+  return r.destination == destination ? &r : nullptr;
+}
+
+bool Ipv6Interface::on_redirect(const Ipv6Address& router, const Redirect& redirect, u64 now_ms) {
+  if (!link_ || place_of(redirect.destination) || place_of(redirect.target) ||
+      redirect.destination.is_loopback() || next_hop(redirect.destination) != router)
+    return false;
+  redirects_[redirect_place(redirect.destination)] = {redirect.destination, redirect.target,
+                                                      now_ms + redirect_ms};
+  find_deadline();
+  return true;
+}
+
+void Ipv6Interface::on_silent_neighbour(const Ipv6Address& neighbour) {
+  for (Redirected& r : redirects_)
+    if (r.target == neighbour) r = {};
+}
+
+// ---- MLD
+
+void Ipv6Interface::on_group_query(const MldQuery& query, bool answers, u64 now_ms) {
+  if (!link_ || !options_.link_local) return;
+  groups_.on_query(query, answers, now_ms);
+  find_deadline();
+}
+
+void Ipv6Interface::on_group_report(const Ipv6Address& group, u64 now_ms) {
+  groups_.on_report_v1(group, now_ms);
+  find_deadline();
 }
 
 std::optional<Ipv6Interface::RouterInfo> Ipv6Interface::router(u32 place) const {

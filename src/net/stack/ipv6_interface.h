@@ -1,9 +1,11 @@
 // Ipv6Interface: the cob's IPv6 addresses, and what routers say: RFC 4862 (a link-local address,
 // duplicate address detection, addresses from prefixes), RFC 4861 section 6.3 (router discovery),
-// RFC 4429 (a tentative address is used already, and does not insist).
+// section 8 (redirects), RFC 4429 (a tentative address is used already, and does not insist).
 // Model: at most max_own_addresses addresses, places of AddressNames; 8 routers, 8 prefixes on the
-// link; more are not learned. Each kernel of a cob has one; all hear the same and do the same.
-// Owned by the Stack, which sends what the callbacks say.
+// link; more are not learned. 64 redirected destinations, a newer one in an older's place, for ten
+// minutes or until the neighbour is silent. The groups of the addresses are told to the link
+// (multicast_listener.h) where the link-local address is the cob's. Each kernel of a cob has one;
+// all hear the same and do the same. Owned by the Stack, which sends what the callbacks say.
 #pragma once
 
 #include <array>
@@ -11,6 +13,7 @@
 #include <optional>
 
 #include "net/stack/address_names.h"
+#include "net/stack/multicast_listener.h"
 #include "net/stack/stack.h"
 #include "net/wire/icmpv6.h"
 
@@ -18,7 +21,8 @@ namespace cob::net {
 
 class Ipv6Interface {
  public:
-  static constexpr u32 max_routers = 8, max_prefixes = 8;
+  static constexpr u32 max_routers = 8, max_prefixes = 8, max_redirects = 64;
+  static constexpr u64 redirect_ms = 600'000;
   static constexpr u32 retransmit_ms = 1'000;  // one solicitation decides: DupAddrDetectTransmits
   static constexpr u32 max_router_solicitations = 3, router_solicitation_ms = 4'000;
   static constexpr u16 least_mtu = 1'280;  // RFC 8200 section 5
@@ -38,9 +42,10 @@ class Ipv6Interface {
     std::function<void(const Ipv6Address& target)> detect_duplicate;
     std::function<void()> solicit_routers;
     std::function<void(u32 place)> gone;  // that address is the cob's no more
+    MulticastListener::Send tell_groups;
   };
 
-  Ipv6Interface(const Ipv6Options& options, const MacAddress& mac, AddressNames& names,
+  Ipv6Interface(const Ipv6Options& options, const MacAddress& mac, AddressNames& names, HashKey key,
                 Actions actions);
 
   bool on() const { return options_.on; }
@@ -70,6 +75,14 @@ class Ipv6Interface {
   void on_conflict(const Ipv6Address& address, u64 now_ms);
   void on_router(const Ipv6Address& router, const RouterAdvertisement& advertisement, u64 now_ms);
 
+  // False: not of the router that the destination goes by.
+  bool on_redirect(const Ipv6Address& router, const Redirect& redirect, u64 now_ms);
+  // It does not answer any more: nothing is redirected to it.
+  void on_silent_neighbour(const Ipv6Address& neighbour);
+  // Of MLD. `answers`: false: another kernel of the cob answers.
+  void on_group_query(const MldQuery& query, bool answers, u64 now_ms);
+  void on_group_report(const Ipv6Address& group, u64 now_ms);
+
   struct RouterInfo {
     Ipv6Address address;
     u64 until_ms;
@@ -93,9 +106,18 @@ class Ipv6Interface {
     u64 until_ms = 0;
   };
 
+  struct Redirected {
+    Ipv6Address destination;  // any: the place is free
+    Ipv6Address target;
+    u64 until_ms = 0;
+  };
+  static u32 redirect_place(const Ipv6Address& destination);
+  const Redirected* redirected(const Ipv6Address& destination) const;
+
+  void begin_detection(const Ipv6Address& address, u64 now_ms);
   void add(const Ipv6Address& address, u8 prefix_bits, bool automatic, u64 valid_until_ms,
            u64 preferred_until_ms, u64 now_ms);
-  void remove(u32 place);
+  void remove(u32 place, u64 now_ms);
   Ipv6Address from_prefix(const Ipv6Address& prefix) const;
   void take_prefix(const PrefixInformation& p, u64 now_ms);
   void take_autonomous(const PrefixInformation& p, u64 now_ms);
@@ -109,6 +131,8 @@ class Ipv6Interface {
   std::array<Address, max_own_addresses> addresses_{};
   std::array<Router, max_routers> routers_{};
   std::array<Prefix, max_prefixes> prefixes_{};
+  std::array<Redirected, max_redirects> redirects_{};
+  MulticastListener groups_;
   bool started_ = false, link_ = false;
   u32 solicitations_ = 0;  // of routers, sent
   u64 solicit_at_ms_ = forever;

@@ -5,6 +5,7 @@
 
 #include "net/stack/script.h"
 #include "net/wire/icmpv6.h"
+#include "net/wire/mld.h"
 #include "sim/fuzz_input.h"
 
 using namespace cob;
@@ -37,8 +38,8 @@ std::vector<std::byte> packet(sim::FuzzInput& in) {
   const u32 length = 8 + in.byte() % 120u;
   for (u32 i = 0; i < length; ++i) body[i] = in.byte();
   if (protocol == 58) {
-    constexpr u8 types[] = {1, 2, 3, 4, 128, 133, 134, 135, 136};
-    body[0] = types[body[0] % 9];
+    constexpr u8 types[] = {1, 2, 3, 4, 128, 130, 131, 133, 134, 135, 136, 137};
+    body[0] = types[body[0] % 12];
     if (body[0] > 128) body[1] = 0;
   }
   if (protocol == 6 && length >= 20) body[12] = static_cast<u8>((body[12] % 3 + 5) << 4);
@@ -64,6 +65,14 @@ std::vector<std::byte> packet(sim::FuzzInput& in) {
   std::memcpy(out.data(), &ethernet, sizeof ethernet);
   std::memcpy(out.data() + sizeof ethernet, &ip, sizeof ip);
   std::memcpy(out.data() + sizeof ethernet + sizeof ip, body, length);
+  if (protocol == 58 && (body[0] == mld_query || body[0] == mld_report_v1)) {
+    const u8 alert[] = {58, 0, ipv6_option_router_alert, 2, 0, 0, 1, 0};
+    const auto raw = std::as_bytes(std::span(alert));
+    out.insert(out.begin() + sizeof ethernet + sizeof ip, raw.begin(), raw.end());
+    out[sizeof ethernet + 5] = static_cast<std::byte>(length + sizeof alert);
+    out[sizeof ethernet + 6] = std::byte{ipv6_hop_by_hop};
+    out[sizeof ethernet + 7] = std::byte{1};
+  }
   return out;
 }
 

@@ -127,7 +127,8 @@ void NeighbourCache::advertised(const NeighborAdvertisement& a, u32 now_ms, cons
 }
 
 void NeighbourCache::poll(u32 now_ms, const Solicit& solicit,
-                          const std::function<void(TcbId)>& failed) {
+                          const std::function<void(TcbId)>& failed,
+                          const std::function<void(const Ipv6Address&)>& silent) {
   if (timed_ == 0 || before(now_ms, next_deadline_ms_)) return;
   next_deadline_ms_ = now_ms + delay_ms;
   for (Entry& e : entries_) {
@@ -137,6 +138,7 @@ void NeighbourCache::poll(u32 now_ms, const Solicit& solicit,
         const bool waited = e.state == State::incomplete;
         const Ipv6Address address = e.address;
         set_state(e, State::free);
+        silent(address);
         if (waited) parked_.drop(address, failed);
         continue;
       }

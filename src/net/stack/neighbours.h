@@ -45,8 +45,9 @@ class NeighbourCache {
   void advertised(const NeighborAdvertisement& advertisement, u32 now_ms, const Send& send);
 
   // Repeats solicitations and gives up who stays silent: `failed` gets the TCB of each frame that
-  // waited.
-  void poll(u32 now_ms, const Solicit& solicit, const std::function<void(TcbId)>& failed);
+  // waited, `silent` the neighbour.
+  void poll(u32 now_ms, const Solicit& solicit, const std::function<void(TcbId)>& failed,
+            const std::function<void(const Ipv6Address&)>& silent);
   bool waiting() const { return timed_ > 0; }
   u32 next_deadline_ms() const { return next_deadline_ms_; }
   // Of a router's advertisement, section 6.3.4; 0: as it was.

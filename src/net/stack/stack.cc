@@ -37,10 +37,14 @@ TcpStack::TcpStack(const StackOptions& options, Device& device, SocketLayer& lay
       reassembly_(reassembly_pieces),
       udp_({siphash(secret_, 3, 0), siphash(secret_, 4, 0)}, names_),
       boards_(options.max_scoreboards),
-      ipv6_(options.ipv6, options.mac, names_,
+      ipv6_(options.ipv6, options.mac, names_, {siphash(secret_, 11, 0), siphash(secret_, 12, 0)},
             {.detect_duplicate = [this](const Ipv6Address& target) { detect_duplicate(target); },
              .solicit_routers = [this] { solicit_routers(); },
-             .gone = [this](u32 place) { on_own_address_gone(place); }}),
+             .gone = [this](u32 place) { on_own_address_gone(place); },
+             .tell_groups =
+                 [this](const Ipv6Address& group, std::span<const std::byte> packet) {
+                   send_link_ipv6(group_mac(group), packet);
+                 }}),
       path_mtu_({siphash(secret_, 5, 0), siphash(secret_, 6, 0)}),
       fast_open_({siphash(secret_, 7, 0), siphash(secret_, 8, 0)}),
       listener_of_port_(65'536),

@@ -52,7 +52,9 @@ struct UdpSend {
   u8 type_of_service = 0;
   u8 time_to_live = 64;
   bool whole = false;           // longer than the path carries: EMSGSIZE, not fragments
-  bool cut_by_routers = false;  // without DF
+  bool cut_by_routers = false;  // without DF; of IPv4
+  bool link_only = false;       // only the link counts, not what is known of the path behind it
+  u16 most_bytes = 0;           // IPv6 packets are to be no longer; 0: as the path carries
 };
 using UdpPiece = std::span<const std::byte>;  // may be written by others meanwhile: read once
 
@@ -365,6 +367,8 @@ class Stack {
   // has no room. EMSGSIZE: longer than the path carries, and it shall stay whole, or than a
   // datagram can be. ENETUNREACH: no next hop.
   virtual Result<void> udp_send(const UdpSend& send, std::span<const UdpPiece> pieces) = 0;
+  // What the path to `remote` carries in one packet, as far as is known.
+  virtual u32 path_mtu(Ipv4Address remote, Route route) const = 0;
 
   // The kernel behind an inside route is gone: its connections fail with ECONNRESET (on_error),
   // nothing is sent.

@@ -97,6 +97,7 @@ class TcpStack final : public Stack {
   Result<void> udp_leave(UdpId id, Ipv4Address group) override;
   bool udp_port_in_use(Port port) const override;
   Result<void> udp_send(const UdpSend& send, std::span<const UdpPiece> pieces) override;
+  u32 path_mtu(Ipv4Address remote, Route route) const override;
 
   Result<TcbInfo> info(TcbId tcb) const override;
   u32 congestion_window(TcbId tcb) const override;
@@ -142,6 +143,10 @@ class TcpStack final : public Stack {
   std::optional<Ipv4Address> next_hop(Ipv4Address destination) const;
   OutgoingFrame open_frame(Route to, Ipv4Address destination, std::size_t bytes, TcbId tcb);
   void send_frame(const OutgoingFrame& frame);
+  // What was asked may have to be asked again, though nothing else happens.
+  void mind_neighbours() {
+    if (arp_.waiting() || neighbours_.waiting()) quiet_until_ = {};
+  }
   bool has_route(Ipv4Address destination) const {
     return destination.is_ipv6() ? reaches_ipv6(destination) : next_hop(destination).has_value();
   }
@@ -163,8 +168,12 @@ class TcpStack final : public Stack {
   // ip_fragments.cc
   void expire_fragments();
   u16 next_identification();
+  u32 next_identification_ipv6();
+  void join_datagram(const UdpSend& send, std::span<const UdpPiece> pieces,
+                     std::size_t payload_bytes);
   Result<void> send_fragments(const UdpSend& send, std::span<const UdpPiece> pieces,
                               std::size_t payload_bytes, std::size_t mtu);
+  void tell_lost(const Fragments::Lost& lost);
   // ipv6.cc
   void on_ipv6(std::span<const std::byte> bytes, const MacAddress& destination, Route from,
                bool verify);
@@ -188,12 +197,15 @@ class TcpStack final : public Stack {
   void on_solicitation(const Ipv6Packet& packet, const NeighborSolicitation& solicitation);
   void on_advertisement(const NeighborAdvertisement& advertisement);
   void on_router_advertisement(const Ipv6Packet& packet, const RouterAdvertisement& advertisement);
+  bool on_redirect(const Ipv6Packet& packet, const Redirect& redirect);
+  void on_group_message(const Ipv6Packet& packet, const Icmpv6Message& message);
   void solicit(const Ipv6Address& target, const MacAddress* to);
   void detect_duplicate(const Ipv6Address& target);
   void solicit_routers();
   void on_own_address_gone(u32 place);
 
   // udp.cc
+  std::size_t datagram_mtu(const UdpSend& send) const;
   bool may_refuse();
   void on_udp(const Ipv4Packet& packet, Route from, bool verify_checksum);
   void refuse_datagram(const Ipv4Packet& packet, Route from, Port source_port);
@@ -435,6 +447,7 @@ class TcpStack final : public Stack {
   u32 challenge_second_ = 0;
   std::vector<std::byte> whole_datagram_;  // what send_fragments() cuts
   u16 next_identification_ = 0;            // 0: none was chosen yet
+  u64 cut_ipv6_ = 0;                       // datagrams of IPv6 that left in fragments
   u32 refusals_ = 0;                       // in refusal_second_
   u32 refusal_second_ = 0;
   u64 random_ = 0;

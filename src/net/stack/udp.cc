@@ -162,6 +162,25 @@ Result<void> TcpStack::udp_leave(UdpId id, Ipv4Address group) {
 
 bool TcpStack::udp_port_in_use(Port port) const { return udp_.in_use(port); }
 
+std::size_t TcpStack::datagram_mtu(const UdpSend& send) const {
+  const std::size_t frame = device_.max_frame_bytes(send.route);
+  std::size_t most = frame > sizeof(EthernetHeader) ? frame - sizeof(EthernetHeader) : 0;
+  const auto no_more_than = [&](std::size_t bytes) {
+    if (bytes != 0) most = std::min(most, bytes);
+  };
+  if (!send.route.is_uplink()) return most;
+  if (!send.link_only) no_more_than(path_mtu_.find(send.remote.address, now_ms_));
+  if (send.remote.address.is_ipv6()) {
+    no_more_than(ipv6_.mtu());
+    no_more_than(send.most_bytes);
+  }
+  return most;
+}
+
+u32 TcpStack::path_mtu(Ipv4Address remote, Route route) const {
+  return static_cast<u32>(datagram_mtu({.remote = {remote, Port(0)}, .route = route}));
+}
+
 Result<void> TcpStack::udp_send(const UdpSend& send, std::span<const UdpPiece> pieces) {
   struct Headers {
     EthernetHeader ethernet;
@@ -174,21 +193,17 @@ Result<void> TcpStack::udp_send(const UdpSend& send, std::span<const UdpPiece> p
       sizeof(Headers) + (ipv6 ? sizeof(Ipv6Header) - sizeof(Ipv4Header) : 0);
   std::size_t payload_bytes = 0;
   for (const UdpPiece& piece : pieces) payload_bytes += piece.size();
-  std::size_t most = device_.max_frame_bytes(send.route);
-  if (send.route.is_uplink())
-    if (const u16 mtu = path_mtu_.find(send.remote.address, now_ms_))
-      most = std::min(most, sizeof(EthernetHeader) + mtu);
-  if (ipv6 && send.route.is_uplink() && ipv6_.mtu() != 0)
-    most = std::min(most, sizeof(EthernetHeader) + ipv6_.mtu());
-  const bool fits = header_bytes + payload_bytes <= most;
-  if (payload_bytes > max_udp_payload || (!fits && (send.whole || ipv6)))
+  const std::size_t mtu = datagram_mtu(send);
+  const bool fits = header_bytes + payload_bytes <= sizeof(EthernetHeader) + mtu;
+  if (payload_bytes > (ipv6 ? max_udp_payload_ipv6 : max_udp_payload) || (!fits && send.whole))
     return Error::of(EMSGSIZE, "a datagram longer than a frame of its route");
   if (send.route.is_uplink() && !has_route(send.remote.address))
     return Error::of(ENETUNREACH, "no route for a datagram");
   if (!fits) [[unlikely]]
-    return send_fragments(send, pieces, payload_bytes, most - sizeof(EthernetHeader));
+    return send_fragments(send, pieces, payload_bytes, mtu);
   const OutgoingFrame out =
       open_frame(send.route, send.remote.address, header_bytes + payload_bytes, no_tcb);
+  if (send.route.is_uplink()) mind_neighbours();
   if (out.bytes.empty()) {
     ++counters_.datagrams_dropped_out;
     return {};
@@ -331,17 +346,22 @@ void TcpStack::refuse_datagram(const Ipv4Packet& packet, Route from, Port source
   ++counters_.frames_out;
 }
 
-// Only what Linux calls fatal is told, and only to a connected socket (udp(7)).
+// Only what Linux calls fatal is told, and only to a connected socket (udp(7)). Of a socket without
+// a peer anybody could say that it sent something too long: IPv6's path is learned from that all
+// the same, as routers do not cut (RFC 8201 section 4), and not below 1,280 bytes.
 void TcpStack::on_datagram_refused(const IcmpError& e, Route from) {
   const UdpSocket* socket = udp_.find_connected(e.local, e.remote);
-  if (socket == nullptr) return;
   if (e.type == icmp_unreachable && e.code == icmp_code_fragmentation_needed) {
-    if (!from.is_uplink() || e.packet_bytes <= e.next_hop_mtu) return;
-    const u16 mtu =
-        e.remote.address.is_ipv6() ? e.next_hop_mtu : PathMtu::told(e.next_hop_mtu, e.packet_bytes);
+    const bool ipv6 = e.remote.address.is_ipv6();
+    if (!from.is_uplink() || e.packet_bytes <= e.next_hop_mtu ||
+        (socket == nullptr && (!ipv6 || udp_.find(e.local, e.remote) == nullptr)))
+      return;
+    const u16 mtu = ipv6 ? e.next_hop_mtu : PathMtu::told(e.next_hop_mtu, e.packet_bytes);
     path_mtu_.learn(e.remote.address, mtu, now_ms_);
-    return layer_.on_datagram_error(socket->cookie, EMSGSIZE);
+    if (socket != nullptr) layer_.on_datagram_error(socket->cookie, EMSGSIZE);
+    return;
   }
+  if (socket == nullptr) return;
   const auto [error, fatal] = icmp_meaning(e);
   if (fatal) layer_.on_datagram_error(socket->cookie, error);
 }

@@ -227,6 +227,22 @@ std::optional<RouterAdvertisement> parse_router_advertisement(const Ipv6Packet& 
 
 // ---- emit
 
+// RFC 4861 sections 4.5 and 8.1.
+std::optional<Redirect> parse_redirect(const Ipv6Packet& packet, const Icmpv6Message& message) {
+  struct Body {
+    Ipv6Address target, destination;
+  };
+  Options options;
+  if (!valid(packet, message, icmpv6_redirect, sizeof(Body), options) ||
+      !packet.source.is_link_local())
+    return std::nullopt;
+  const auto body = read_once<Body>(message.rest, 0);
+  if (body.destination.is_multicast() || body.destination.is_any() ||
+      (!body.target.is_link_local() && body.target != body.destination))
+    return std::nullopt;
+  return Redirect{body.target, body.destination, options.target_mac};
+}
+
 std::size_t emit_icmpv6(const Ipv6Address& source, const Ipv6Address& destination, u8 hop_limit,
                         const Icmpv6Message& message, std::span<std::byte> out) {
   const std::size_t icmp_bytes = sizeof(Icmpv6Header) + message.rest.size();

@@ -30,7 +30,7 @@ inline constexpr u8 icmpv6_unreachable = 1, icmpv6_packet_too_big = 2, icmpv6_ti
                     icmpv6_parameter_problem = 4, icmpv6_echo_request = 128,
                     icmpv6_echo_reply = 129, icmpv6_router_solicitation = 133,
                     icmpv6_router_advertisement = 134, icmpv6_neighbor_solicitation = 135,
-                    icmpv6_neighbor_advertisement = 136;
+                    icmpv6_neighbor_advertisement = 136, icmpv6_redirect = 137;
 inline constexpr u8 icmpv6_code_port = 4;  // of unreachable
 
 struct Icmpv6Message {
@@ -81,6 +81,11 @@ struct NeighborAdvertisement {
   bool router = false, solicited = false, override_cache = false;
   std::optional<MacAddress> target_mac;
 };
+// The better next hop for a destination; the destination itself: it is on the link.
+struct Redirect {
+  Ipv6Address target, destination;
+  std::optional<MacAddress> target_mac;
+};
 struct RouterSolicitation {
   std::optional<MacAddress> source_mac;
 };
@@ -104,6 +109,9 @@ std::optional<RouterSolicitation> parse_router_solicitation(const Ipv6Packet& pa
                                                             const Icmpv6Message& message);
 std::optional<RouterAdvertisement> parse_router_advertisement(const Ipv6Packet& packet,
                                                               const Icmpv6Message& message);
+// Whether the source is the router that the destination goes by now is left to the caller (RFC 4861
+// section 8.1).
+std::optional<Redirect> parse_redirect(const Ipv6Packet& packet, const Icmpv6Message& message);
 
 // Whole packets: IPv6 header, message, checksum. Their length; 0: `out` is too short for it.
 std::size_t emit_neighbor_solicitation(const Ipv6Address& source, const Ipv6Address& destination,

@@ -34,6 +34,8 @@ Ipv6Verdict walk_options(std::span<const std::byte> packet, std::size_t at, std:
     if (option + 2 > end || ++options > max_extension_options) return Ipv6Verdict::malformed;
     const std::size_t next = option + 2 + read_once<u8>(packet, option + 1);
     if (next > end) return Ipv6Verdict::malformed;
+    if (type == ipv6_option_router_alert && next == option + 4)
+      out.router_alert = read_once<Be16>(packet, option + 2).get() == 0;
     const u8 action = type >> 6;
     if (type != 1 && action != 0) {  // not PadN, and not to be skipped
       const bool told = action == 2 || (action == 3 && !out.destination.is_multicast());
@@ -82,7 +84,9 @@ Ipv6Verdict walk(std::span<const std::byte> packet, u8 next_header, bool quoted,
       // No type is known here: one that is done with is passed over (section 4.4, RFC 5095).
       if (h.segments_left != 0 && !quoted) return problem(out, erroneous_field, at + 2);
     } else if (!quoted) {
+      const bool alerted = out.router_alert;
       const Ipv6Verdict verdict = walk_options(packet, at, end, out);
+      if (next_header != ipv6_hop_by_hop) out.router_alert = alerted;
       if (verdict != Ipv6Verdict::good) return verdict;
     }
     named_at = at;

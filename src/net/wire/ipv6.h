@@ -96,6 +96,7 @@ static_assert(sizeof(Ipv6FragmentHeader) == 8 && alignof(Ipv6FragmentHeader) == 
 
 inline constexpr u8 ipv6_hop_by_hop = 0, ipv6_routing = 43, ipv6_fragment = 44, ipv6_no_next = 59,
                     ipv6_destination_options = 60, ip_protocol_icmpv6 = 58;
+inline constexpr u8 ipv6_option_router_alert = 5;
 inline constexpr u16 ethernet_type_ipv6 = 0x86dd;
 
 // Beyond it a packet is malformed: a chain of them is a way to make a receiver work (RFC 8504
@@ -112,6 +113,7 @@ struct Ipv6Packet {
   u8 hop_limit = 0;
   u32 flow_label = 0;
   std::span<const std::byte> payload;  // behind the extension headers
+  bool router_alert = false;           // RFC 2711, of the value 0: MLD's
   // Of a fragment; `protocol` is the packet's next header then.
   u32 fragment_identification = 0;
   u16 fragment_offset_bytes = 0;

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "net/wire/icmpv6.h"
+#include "net/wire/mld.h"
 
 using namespace cob::net;
 
@@ -35,6 +36,30 @@ void discover(const Ipv6Packet& packet, const Icmpv6Message& message) {
   static_cast<void>(parse_router_solicitation(packet, message));
   if (const auto m = parse_router_advertisement(packet, message))
     require(m->prefixes <= max_nd_prefixes);
+  if (const auto m = parse_redirect(packet, message))
+    require(!m->destination.is_multicast() &&
+            (m->target == m->destination || m->target.is_link_local()));
+}
+
+void listen(const Ipv6Packet& packet, const Icmpv6Message& message) {
+  std::array<std::byte, 1'280> out;
+  Ipv6Packet again;
+  Icmpv6Message same;
+  const auto reparse = [&](std::size_t bytes) {
+    require(bytes != 0 && parse_ipv6(std::span(out).first(bytes), again) == Ipv6Verdict::good);
+    require(parse_icmpv6(again, true, same) == Icmpv6Verdict::good);
+    require(again.router_alert && again.hop_limit == 1);
+  };
+  if (const auto q = parse_mld_query(packet, message)) {
+    require(q->sources <= max_mld_sources && q->robustness < 8);
+    const MldRecord record{MldRecordType::is_include, q->group,
+                           std::span<const Ipv6Address>(q->source).first(q->sources)};
+    reparse(emit_mld_report(packet.source, std::span(&record, 1), out));
+  }
+  if (const auto group = parse_mld_report_v1(packet, message)) {
+    reparse(emit_mld_v1(packet.source, mld_report_v1, *group, out));
+    require(parse_mld_report_v1(again, same) == group);
+  }
 }
 
 }  // namespace
@@ -60,6 +85,9 @@ extern "C" int LLVMFuzzerTestOneInput(const cob::u8* data, std::size_t size) {
     if (parse_icmpv6(packet, false, message) != Icmpv6Verdict::good) continue;
     inside(message.rest);
     discover(packet, message);
+    packet.hop_limit = 1;
+    packet.router_alert = true;
+    listen(packet, message);
   }
   return 0;
 }

@@ -27,6 +27,7 @@ static_assert(sizeof(UdpHeader) == 8 && alignof(UdpHeader) == 1);
 
 // What a packet without options carries.
 inline constexpr u32 max_udp_payload = 65'535 - u32{sizeof(Ipv4Header)} - u32{sizeof(UdpHeader)};
+inline constexpr u32 max_udp_payload_ipv6 = 65'535 - u32{sizeof(UdpHeader)};
 
 struct UdpDatagram {
   Port source_port;  // 0: no reply is wanted
