@@ -128,6 +128,8 @@ enum class Op : u16 {
                  // chunk ids (given back on the freed ring) -> result = bytes
   file_seek,     // socket; a[0] = distance, a[1] = whence -> value[0] = offset
   file_control,  // socket; a[0] = FileControl, a[1], a[2] -> result; value[0..5] = chunk ids
+  file_lock,     // socket; a[0] = FileLock | kind << 8 | mode << 16, a[1] = first byte, a[2] = last
+              // (inclusive), a[3] = a wait's number; kinds and modes are descriptor/lock_table.h's
 };
 
 // What begins the chunks of file_open and file_name. Behind it: the path, the second path, the
@@ -153,6 +155,17 @@ enum class FileControl : u32 {
   allocate,      // a[1] = offset, a[2] = bytes; flags: fallocate's mode
   entries,       // the next entries of a directory, as fs/entries.h packs them; result: bytes
   status_flags,  // a[1]: O_APPEND, O_NONBLOCK as fcntl sets them; result: those in force
+};
+enum class FileLock : u32 {
+  set = 1,  // or unlock -> result; -EAGAIN: another has it
+  wait,     // -> value[0] = its number; the socket line's `change` grows when it has ended
+  look,     // -> result 1: it waits still; else how it ended, and the number is over
+  cancel,   // -> how it ended: 0: it is had; -EINTR
+  test,     // -> value[0] = mode of what is in the way (0: nothing), [1] = first, [2] = last, [3] =
+            // pid
+  abandon,  // the thread's waits on the file: it has left them; what is had is unlocked
+  close,  // a number of it is closed, and others are left: the program's POSIX locks of the file go
+  settled,  // no socket; -> when all that was closed before is so at its home
 };
 inline constexpr u32 max_file_read = 12 * 2'032;
 

@@ -136,10 +136,12 @@ void Home::end_if_unheld(u32 slot) {
     fail(std::move(op), ENOENT);
   }
   set_place(slot, Place::home);
+  const Handle handle{slot, entry.generation};
   entry = {};
   free_.push_back(slot);
   --size_;
   ++counters_.ended;
+  if (ended_) ended_(handle);
 }
 
 // ---- The token.

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <variant>
 #include <vector>
@@ -54,6 +55,8 @@ class Home {
   // As find(); the object stays until end_use(), which may end it.
   Object* begin_use(Handle handle, KernelId holder);
   void end_use(Handle handle);
+  // Who hears that a description has ended, when its object is gone.
+  void on_end(std::move_only_function<void(Handle)> ended) { ended_ = std::move(ended); }
 
   void poll(Time now);
   Time next_deadline() const;
@@ -148,6 +151,7 @@ class Home {
   std::vector<Pair> pairs_;
   std::vector<std::unique_ptr<Operation>> spare_;
   std::deque<Unsent> unsent_;  // read, and no room to lend it
+  std::move_only_function<void(Handle)> ended_;
   Counters counters_;
 };
 

@@ -6,11 +6,13 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 
 #include "base/result.h"
 #include "base/types.h"
+#include "descriptor/lock_table.h"
 
 namespace cob::descriptor {
 
@@ -19,8 +21,41 @@ using Position = std::optional<u64>;
 
 // What the home does with an object; fixed for its life.
 struct ObjectTraits {
-  bool has_offset = false;  // lseek(2) works: its offset may rest elsewhere
-  bool appends = false;     // O_APPEND is on: writes at the offset go behind the last byte
+  bool has_offset = false;           // lseek(2) works: its offset may rest elsewhere
+  bool appends = false;              // O_APPEND is on: writes at the offset go behind the last byte
+  bool reads = true, writes = true;  // it is open for that
+};
+
+// A file of the host, the same however often and by whom it was opened.
+struct FileId {
+  u64 device = 0, inode = 0;
+  auto operator<=>(const FileId&) const = default;
+};
+
+// The record locks that a home takes on the host for all holders of a file: those of one open
+// description more. F_OFD_SETLK, fcntl(2). Its end gives them up.
+class RecordLocks {
+ public:
+  using Call = std::move_only_function<Result<u64>()>;
+  using Done = std::move_only_function<void(Result<u64>)>;
+  struct Found {
+    LockRange range;
+    LockMode mode{};  // none: nothing is in the way
+    u32 pid = 0;
+  };
+
+  RecordLocks() = default;
+  RecordLocks(const RecordLocks&) = delete;
+  RecordLocks& operator=(const RecordLocks&) = delete;
+  virtual ~RecordLocks() = default;
+
+  // Exclusive ones can be had by it.
+  virtual bool writes() const = 0;
+  // From within perform() only. They never wait for a lock: EAGAIN, others than holders have it.
+  virtual Result<void> set(const LockRange& range, LockMode mode) = 0;
+  virtual Result<Found> test(const LockRange& range, LockMode mode) = 0;
+  // `call` where it may wait for storage; `done` on the loop, also from within.
+  virtual void perform(Call call, Done done) = 0;
 };
 
 class Object {
@@ -46,6 +81,16 @@ class Object {
   virtual void seek(i64 distance, int whence, Done done) = 0;
   // Where the offset is; EIO if it has none.
   virtual Result<u64> offset() = 0;
+
+  // --- Locks. nullopt: it is nothing that has them.
+  virtual std::optional<FileId> file() const { return std::nullopt; }
+  // flock(2) with LOCK_NB. none: unlock.
+  virtual void flock(LockMode, Done done) { done(Error::of(EOPNOTSUPP, "no locks")); }
+  // `exclusive`: writes() is wanted of it.
+  virtual Result<std::shared_ptr<RecordLocks>> record_locks(bool exclusive) {
+    (void)exclusive;
+    return Error::of(EOPNOTSUPP, "no locks");
+  }
 };
 
 }  // namespace cob::descriptor

@@ -47,11 +47,12 @@ bool is_whole(ssize_t moved, std::size_t wanted) { return static_cast<u64>(moved
 
 }  // namespace
 
-HostObject::HostObject(Fd fd, Ring& ring, Who who, Kind kind)
+HostObject::HostObject(Fd fd, Ring& ring, Who who, Kind kind, descriptor::FileId id)
     : fd_(std::move(fd)),
       ring_(ring),
       who_(std::move(who)),
       kind_(kind),
+      id_(id),
       waits_(waits_of(fd_.ref())) {
   const bool has_position =
       kind_ == Kind::file || kind_ == Kind::directory || kind_ == Kind::device;
@@ -63,7 +64,8 @@ Result<std::unique_ptr<HostObject>> HostObject::create(Fd fd, Ring& ring, Who wh
   const int flags = ::fcntl(fd.get(), F_GETFL);
   if (flags < 0 || ::fstat(fd.get(), &status) != 0) return Error::from_errno("fstat");
   const Kind kind = kind_of(fd.ref(), status);
-  std::unique_ptr<HostObject> object(new HostObject(std::move(fd), ring, std::move(who), kind));
+  const descriptor::FileId id{.device = status.st_dev, .inode = status.st_ino};
+  std::unique_ptr<HostObject> object(new HostObject(std::move(fd), ring, std::move(who), kind, id));
   if ((flags & O_PATH) == 0 && may_open_twin(kind, status)) {
     object->twin_ = Fd(::open(ProcPath(object->fd_.ref()).c_str(),
                               (flags & O_ACCMODE) | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
@@ -80,9 +82,20 @@ HostObject::~HostObject() {
 
 bool HostObject::appends() const { return (::fcntl(fd_.get(), F_GETFL) & O_APPEND) != 0; }
 
+namespace {
+bool is_open_for(int flags, int mode) {
+  const int access = flags & O_ACCMODE;
+  return (flags & O_PATH) == 0 && (access == mode || access == O_RDWR);
+}
+}  // namespace
+
 descriptor::ObjectTraits HostObject::traits() const {
   // A device has an offset that need not be where its bytes come from.
-  return {.has_offset = seekable_ && kind_ != Kind::device, .appends = appends()};
+  const int flags = ::fcntl(fd_.get(), F_GETFL);
+  return {.has_offset = seekable_ && kind_ != Kind::device,
+          .appends = (flags & O_APPEND) != 0,
+          .reads = is_open_for(flags, O_RDONLY),
+          .writes = is_open_for(flags, O_WRONLY)};
 }
 
 // --- Pipes, terminals, sockets, devices: what waits for events.

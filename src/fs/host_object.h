@@ -40,6 +40,10 @@ class HostObject final : public descriptor::Object {
   void append(std::span<const std::byte> from, Done done) override;
   void seek(i64 distance, int whence, Done done) override;
   Result<u64> offset() override;
+  // --- Locks (host_locks.cc). Those of sockets are nobody's.
+  std::optional<descriptor::FileId> file() const override;
+  void flock(descriptor::LockMode mode, Done done) override;
+  Result<std::shared_ptr<descriptor::RecordLocks>> record_locks(bool exclusive) override;
 
   // --- What `Control` asks for (host_control.cc). Buffers stay until `done` ran; numbers are those
   // of open_flags.h and status.h.
@@ -76,7 +80,7 @@ class HostObject final : public descriptor::Object {
  private:
   using Call = std::move_only_function<Result<u64>()>;
 
-  HostObject(Fd fd, Ring& ring, Who who, Kind kind);
+  HostObject(Fd fd, Ring& ring, Who who, Kind kind, descriptor::FileId id);
 
   // The host may make a write wait, or must judge it by other credentials than the loop's.
   bool waits() const { return waits_.for_storage || who_ != nullptr; }
@@ -98,6 +102,7 @@ class HostObject final : public descriptor::Object {
   Ring& ring_;
   Who who_;
   Kind kind_;
+  descriptor::FileId id_;
   Waits waits_;
   bool seekable_ = false;
   bool reads_without_waiting_ = true;  // the filesystem knows RWF_NOWAIT

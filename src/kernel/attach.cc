@@ -205,6 +205,10 @@ void Kernel::let_go_all(Program& program, bool keep_descriptions) {
         sockets_->retain(d);
         program.unadopted.push_back(&d);
       }
+      if (d.state == call::SocketState::file) {
+        if (keep_descriptions) file_calls_->image_left(program, number);
+        if (!keep_descriptions) file_calls_->left(program, number, d);
+      }
       sockets_->let_go(program, number, false);
     });
   }
@@ -242,7 +246,10 @@ void Kernel::end_flight(u32 id) {
 void Kernel::drop_unadopted(Program& program) {
   auto unadopted = std::move(program.unadopted);
   program.unadopted.clear();
-  for (Description* d : unadopted) sockets_->release(*d);
+  for (Description* d : unadopted) {
+    if (d->state == call::SocketState::file) file_calls_->left(program, 0, *d);
+    sockets_->release(*d);
+  }
 }
 
 // The program is gone (or broke the protocol): what it published is done, what it held is closed.
@@ -274,9 +281,7 @@ void Kernel::fault(Program& program, const char* what) {
   any_dead_ = true;
 }
 
-void Kernel::file_closed(Description& file) {
-  files_->holder().drop(file.file->ref, [](const Result<u64>&) {});
-}
+void Kernel::file_closed(Description& file) { file_calls_->closed(*file.file); }
 
 void Kernel::collect_dead() {
   any_dead_ = false;

@@ -78,8 +78,8 @@ class Attack {
 
   call::Op some_op() {
     const u8 choice = in_.byte();
-    if (choice < 250) return static_cast<call::Op>(1 + choice % 25);
-    return static_cast<call::Op>(static_cast<u32>(call::Op::file_open) + choice - 250);
+    if (choice < 249) return static_cast<call::Op>(1 + choice % 25);
+    return static_cast<call::Op>(static_cast<u32>(call::Op::file_open) + choice - 249);
   }
 
   call::CallSlot some_call(call::Op op) {
@@ -135,6 +135,12 @@ class Attack {
         c.a[0] = in_.byte();
         c.a[1] = in_.byte() % 8;
         c.flags = in_.byte() % 2;
+        break;
+      case call::Op::file_lock:
+        c.a[0] = in_.byte() % 10 | u64{in_.byte() % 4u} << 8 | u64{in_.byte() % 4u} << 16;
+        c.a[1] = in_.byte();
+        c.a[2] = in_.byte();
+        c.a[3] = in_.byte() % 8;
         break;
       case call::Op::connect_datagram:
         c.a[0] = addresses[in_.byte() % std::size(addresses)];

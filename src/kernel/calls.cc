@@ -89,7 +89,7 @@ void Kernel::run_call(Program& program, u32 thread, const CallSlot& call) {
     if (!run_post(program, call)) fault(program, "unknown call");
   } else if (call.op <= Op::relay) {
     run_synchronous(program, thread, call);
-  } else if (call.op <= Op::file_control) {
+  } else if (call.op <= Op::file_lock) {
     file_calls_->run(program, thread, call, now_);
   } else {
     fault(program, "unknown call");
@@ -113,8 +113,11 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
   if (call.op == Op::close) {
     // Closing what the kernel never knew needs nothing.
     if (call.socket == 0 || call.socket >= call::max_sockets) return false;
-    if (program.slot_open(call.socket) && program.slot(call.socket).generation == call.generation)
+    if (program.slot_open(call.socket) && program.slot(call.socket).generation == call.generation) {
+      Description& closed = *program.slot(call.socket).description;
+      if (closed.state == call::SocketState::file) file_calls_->left(program, call.socket, closed);
       sockets_->let_go(program, call.socket, call.a[0] == 1);
+    }
     return true;
   }
   Description* d = slot_for(program, call);

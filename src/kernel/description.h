@@ -69,6 +69,7 @@ struct Datagram {
 struct OpenFile {
   descriptor::Holder::Ref ref;
   u32 share = 0;
+  bool locked = false;  // a lock of its own was asked for: its end may free one
 };
 
 // The peer's urgent mark (docs/calls.md, "Urgent data"), while Description::urgent stands: bytes at

@@ -264,6 +264,8 @@ void FileCalls::run(Program& program, u32 thread, const CallSlot& call, Time now
   const Shared pending = begin(program, thread, call);
   if (call.op == Op::file_open) return open(program, pending, call, now);
   if (call.op == Op::file_name) return name(program, pending, call, now);
+  if (call.op == Op::file_lock && (call.a[0] & 0xff) == static_cast<u64>(call::FileLock::settled))
+    return settle(pending);
   if (call.socket == 0 || call.socket >= call::max_sockets) {
     programs_.fault(program, "socket slot out of range");
     return answer(pending, -EBADF);
@@ -275,6 +277,8 @@ void FileCalls::run(Program& program, u32 thread, const CallSlot& call, Time now
       return write(program, pending, call);
     case Op::file_seek:
       return seek(program, pending, call);
+    case Op::file_lock:
+      return lock(program, pending, call);
     default:
       return control(program, pending, call);
   }

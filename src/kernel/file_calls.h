@@ -10,6 +10,8 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <set>
+#include <unordered_map>
 #include <vector>
 
 #include "kernel/files.h"
@@ -21,6 +23,8 @@ namespace cob::kernel {
 class FileCalls {
  public:
   static constexpr u32 max_under_way = 4'096;  // reaction when full: EAGAIN
+  // Of a program; a home takes 128 of a kernel. Reaction when full: ENOLCK.
+  static constexpr u32 max_lock_waits = 48;
 
   // `files`: nullptr: there are none; every call is then refused.
   FileCalls(Files* files, Sockets& sockets, Sockets::Programs& programs)
@@ -37,6 +41,14 @@ class FileCalls {
   }
   u32 under_way() const { return under_way_; }
 
+  // --- Locks (lock_calls.cc).
+  // The program has the file no more by that slot; 0: by one that it never took.
+  void left(Program& program, u32 slot, Description& file);
+  // Its image is over; the file stays.
+  void image_left(Program& program, u32 slot);
+  // By its last holder.
+  void closed(const OpenFile& file);
+
  private:
   // A call that is not answered, with what it keeps of its program's arena.
   struct Pending {
@@ -47,6 +59,19 @@ class FileCalls {
   };
   using Shared = std::shared_ptr<Pending>;
   struct Names;  // a checked FileAsk
+  // A lock that a program waits for, until it has looked how that ended.
+  struct LockWait {
+    u32 program = 0, thread = 0, slot = 0, generation = 0;
+    descriptor::Locker::Wish wish;
+    u32 number = 0;  // the Locker's, while it waits
+    bool over = false, abandoned = false;
+    i32 result = 0;
+    Shared cancel;  // who has cancelled it, and is to be answered
+  };
+  struct Settling {
+    u64 before = 0;
+    Shared pending;
+  };
 
   Shared begin(Program& program, u32 thread, const call::CallSlot& call);
   // False: there is no memory for so many; it was answered.
@@ -71,6 +96,18 @@ class FileCalls {
   void write(Program& program, const Shared& pending, const call::CallSlot& call);
   void seek(Program& program, const Shared& pending, const call::CallSlot& call);
   void control(Program& program, const Shared& pending, const call::CallSlot& call);
+  void lock(Program& program, const Shared& pending, const call::CallSlot& call);
+  void lock_wait(Program& program, const Shared& pending, const call::CallSlot& call,
+                 const descriptor::Locker::Wish& wish);
+  void lock_waited(u32 wait, const Result<descriptor::Locked>& result);
+  void look_at_wait(Program& program, const Shared& pending, const call::CallSlot& call);
+  void end_wait(u32 wait);
+  void give_back(const LockWait& w);
+  void abandon_waits(Program& program, const Shared& pending, const call::CallSlot& call);
+  void forget_waits(const Program& program, u32 slot);
+  void settle(const Shared& pending);
+  u64 begin_closing() { return *closing_.insert(++closings_).first; }
+  void end_closing(u64 closing);
 
   bool take_ask(Program& program, const Shared& pending, const call::CallSlot& call, Names& into);
   Result<fs::Asker::Base> base_of(Program& program, u32 directory, u32 generation, u32 share);
@@ -87,6 +124,11 @@ class FileCalls {
   Sockets::Programs& programs_;
   std::deque<Unsent> unsent_;
   u32 under_way_ = 0;
+  std::unordered_map<u32, LockWait> lock_waits_;
+  u32 lock_wait_numbers_ = 0;
+  std::set<u64> closing_;  // closes that their homes have not answered
+  u64 closings_ = 0;
+  std::deque<Settling> settling_;
 };
 
 }  // namespace cob::kernel

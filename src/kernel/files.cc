@@ -32,6 +32,7 @@ Files::Files(const message::Config& config, message::Messenger& messenger)
       islands_(config),
       self_(config.kernel),
       holder_(messenger, clock_),
+      locker_(messenger, holder_),
       asker_(messenger) {
   fs::know_controls(messenger);
 }
@@ -61,6 +62,7 @@ Result<void> Files::serve(const message::Config& config, std::span<const Share> 
   if (std::none_of(shares.begin(), shares.end(), ours)) return {};
   ring_ = TRY(fs::Ring::create());
   home_ = std::make_unique<descriptor::Home>(messenger_, clock_, config.epoch);
+  locks_ = std::make_unique<descriptor::Locks>(messenger_, *home_, clock_);
   controls_ = std::make_unique<fs::Controls>(messenger_, *home_);
   fs::Names::Parts parts{
       .messenger = messenger_,
@@ -119,15 +121,17 @@ Result<void> Files::control(descriptor::Holder::Ref file, fs::Control what, fs::
 
 std::size_t Files::poll(Time now) {
   holder_.poll(now);
+  locker_.poll();
   if (ring_ == nullptr) return 0;
   const std::size_t work = ring_->poll();
   home_->poll(now);
+  locks_->poll(now);
   return work;
 }
 
 Time Files::next_deadline() const {
-  return home_ == nullptr ? holder_.next_deadline()
-                          : std::min(holder_.next_deadline(), home_->next_deadline());
+  if (home_ == nullptr) return holder_.next_deadline();
+  return std::min({holder_.next_deadline(), home_->next_deadline(), locks_->next_deadline()});
 }
 
 void Files::peer_down(KernelId peer) {

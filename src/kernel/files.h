@@ -12,6 +12,8 @@
 #include "call/layout.h"
 #include "descriptor/holder.h"
 #include "descriptor/home.h"
+#include "descriptor/locker.h"
+#include "descriptor/locks.h"
 #include "fs/asker.h"
 #include "fs/controls.h"
 #include "fs/names.h"
@@ -37,6 +39,7 @@ class Files {
   // For a program's arena.
   void show_shares(std::span<call::RemoteShare> table) const;
   descriptor::Holder& holder() { return holder_; }
+  descriptor::Locker& locker() { return locker_; }
   fs::Asker& asker() { return asker_; }
   // To the description's home.
   Result<void> control(descriptor::Holder::Ref file, fs::Control what, fs::ControlThen then);
@@ -55,6 +58,7 @@ class Files {
   const descriptor::Holder::Counters& held() const { return holder_.counters(); }
   // nullptr: nothing is served here.
   const descriptor::Home* home() const { return home_.get(); }
+  const descriptor::Locks* locks() const { return locks_.get(); }
 
  private:
   struct Remote {
@@ -73,10 +77,12 @@ class Files {
   HostClock clock_;
   std::vector<Remote> remote_;
   descriptor::Holder holder_;
+  descriptor::Locker locker_;
   fs::Asker asker_;
   // Of a storing island. Objects name the ring.
   std::unique_ptr<fs::Ring> ring_;
   std::unique_ptr<descriptor::Home> home_;
+  std::unique_ptr<descriptor::Locks> locks_;
   std::unique_ptr<fs::Controls> controls_;
   std::unique_ptr<fs::Names> names_;
 };

@@ -2,6 +2,7 @@
 // other, by calls. In real time, as the host's storage is.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include <cstdlib>
@@ -114,6 +115,21 @@ class RemoteFiles : public ::testing::Test {
     c.a[0] = static_cast<u64>(what);
     c.a[1] = a;
     c.a[2] = b;
+    return kernels_->call(p, c);
+  }
+  // Of kinds and modes as descriptor/lock_table.h numbers them.
+  i32 lock(Played& p, Opened f, call::FileLock what, u64 kind, u64 mode, u64 first = 0,
+           u64 last = 9, u64 number = 0) {
+    auto c = slot_call(Op::file_lock, f.slot, f.generation);
+    c.a[0] = static_cast<u64>(what) | kind << 8 | mode << 16;
+    c.a[1] = first;
+    c.a[2] = last;
+    c.a[3] = number;
+    return kernels_->call(p, c);
+  }
+  i32 settled(Played& p) {
+    auto c = slot_call(Op::file_lock);
+    c.a[0] = static_cast<u64>(call::FileLock::settled);
     return kernels_->call(p, c);
   }
   std::string in_file(const std::string& name) const {
@@ -272,6 +288,101 @@ TEST_F(RemoteFiles, RefuseWhatIsForSockets) {
   ASSERT_TRUE(p.post(slot_call(Op::close, f.slot, f.generation)));
   EXPECT_EQ(read(p, f, 4), "error 9");
   EXPECT_TRUE(kernels_->until([&] { return kernels_->open_files() == 0; }));
+}
+
+constexpr u64 flocks = 0, posix = 1, ofd = 2, none = 0, shared = 1, exclusive = 2;
+using call::FileLock;
+
+TEST_F(RemoteFiles, LocksExcludeProgramsHereAndOnTheHost) {
+  Played& p = *program_;
+  const auto q = kernels_->attached(1);
+  const Opened f = open(p, "a", read_write), g = open(*q, "a", read_write);
+  const Fd host(::open((root_ + "/a").c_str(), O_RDWR | O_CLOEXEC));
+  for (const u64 kind : {flocks, posix, ofd}) {
+    EXPECT_EQ(lock(p, f, FileLock::set, kind, exclusive), 0);
+    EXPECT_EQ(lock(*q, g, FileLock::set, kind, shared), -EAGAIN);
+    struct ::flock range{};
+    range.l_type = F_RDLCK;
+    range.l_len = 5;
+    EXPECT_EQ(kind == flocks ? ::flock(host.get(), LOCK_SH | LOCK_NB)
+                             : ::fcntl(host.get(), F_OFD_SETLK, &range),
+              -1);
+    EXPECT_EQ(lock(p, f, FileLock::set, kind, none), 0);
+    EXPECT_EQ(lock(*q, g, FileLock::set, kind, shared), 0);
+    EXPECT_EQ(lock(*q, g, FileLock::set, kind, none), 0);
+  }
+  EXPECT_EQ(lock(p, f, FileLock::set, posix, shared, 3, 5), 0);
+  EXPECT_EQ(lock(*q, g, FileLock::test, posix, exclusive, 0, 100), 0);
+  EXPECT_EQ(q->reply().value[0], shared);
+  EXPECT_EQ(q->reply().value[1], 3u);
+  EXPECT_EQ(q->reply().value[2], 5u);
+  EXPECT_EQ(lock(*q, g, FileLock::test, posix, shared), 0);
+  EXPECT_EQ(q->reply().value[0], none);
+}
+
+TEST_F(RemoteFiles, AWaitIsAnnouncedAndCanBeCancelled) {
+  Played& p = *program_;
+  const auto q = kernels_->attached(1);
+  const Opened f = open(p, "a", read_write), g = open(*q, "a", read_write);
+  EXPECT_EQ(lock(p, f, FileLock::set, posix, exclusive), 0);
+  ASSERT_EQ(lock(*q, g, FileLock::wait, posix, exclusive), 0);
+  u64 wait = q->reply().value[0];
+  EXPECT_EQ(lock(*q, g, FileLock::look, posix, none, 0, 9, wait), 1);
+  EXPECT_EQ(lock(p, f, FileLock::look, posix, none, 0, 9, wait), -EINVAL) << "another's";
+  const u32 change = q->line(g.slot).change;
+  EXPECT_EQ(lock(p, f, FileLock::set, posix, none), 0);
+  EXPECT_TRUE(kernels_->until([&] { return q->line(g.slot).change != change; }));
+  EXPECT_EQ(lock(*q, g, FileLock::look, posix, none, 0, 9, wait), 0);
+  EXPECT_EQ(lock(*q, g, FileLock::look, posix, none, 0, 9, wait), -EINVAL) << "it is over";
+
+  ASSERT_EQ(lock(p, f, FileLock::wait, posix, shared), 0);
+  wait = p.reply().value[0];
+  EXPECT_EQ(lock(p, f, FileLock::cancel, posix, none, 0, 9, wait), -EINTR);
+  ASSERT_EQ(lock(p, f, FileLock::wait, posix, shared), 0);
+  EXPECT_EQ(lock(p, f, FileLock::abandon, posix, none), 0);
+  EXPECT_EQ(lock(*q, g, FileLock::set, posix, none), 0);
+  EXPECT_EQ(lock(*q, g, FileLock::set, posix, exclusive), 0) << "what was left is not had";
+}
+
+TEST_F(RemoteFiles, LocksGoWithClosesAndDeaths) {
+  Played& p = *program_;
+  const auto q = kernels_->attached(1);
+  const Opened g = open(*q, "a", read_write);
+  for (const u64 kind : {flocks, posix, ofd}) {
+    const Opened f = open(p, "a", read_write);
+    EXPECT_EQ(lock(p, f, FileLock::set, kind, exclusive), 0);
+    ASSERT_TRUE(p.post(slot_call(Op::close, f.slot, f.generation)));
+    EXPECT_EQ(settled(p), 0);
+    EXPECT_EQ(lock(*q, g, FileLock::set, kind, exclusive), 0);
+    EXPECT_EQ(lock(*q, g, FileLock::set, kind, none), 0);
+  }
+  const Opened f = open(p, "a", read_write), other = open(p, "a", read_write);
+  EXPECT_EQ(lock(p, f, FileLock::set, posix, exclusive), 0);
+  EXPECT_EQ(lock(p, other, FileLock::close, posix, none), 0);
+  EXPECT_EQ(lock(*q, g, FileLock::set, posix, exclusive), 0);
+  ASSERT_EQ(lock(p, f, FileLock::wait, posix, exclusive), 0);
+  EXPECT_EQ(lock(p, f, FileLock::set, flocks, exclusive), 0);
+  p.die();
+  kernels_->host_turn();
+  EXPECT_TRUE(kernels_->until([&] { return kernels_->open_files() == 1; }));
+  EXPECT_TRUE(kernels_->until([&] { return lock(*q, g, FileLock::set, flocks, exclusive) == 0; }));
+  EXPECT_EQ(lock(*q, g, FileLock::set, posix, none), 0);
+  EXPECT_EQ(lock(*q, g, FileLock::set, posix, exclusive), 0) << "the dead do not wait";
+}
+
+TEST_F(RemoteFiles, LocksThatCannotBeAreRefused) {
+  Played& p = *program_;
+  const Opened f = open(p, "a", 0);
+  EXPECT_EQ(lock(p, f, FileLock::set, posix, exclusive), -EBADF);
+  EXPECT_EQ(lock(p, f, FileLock::set, 3, shared), -EINVAL);
+  EXPECT_EQ(lock(p, f, FileLock::set, posix, 3), -EINVAL);
+  EXPECT_EQ(lock(p, f, FileLock::set, posix, shared, 9, 8), -EINVAL);
+  EXPECT_EQ(lock(p, f, FileLock::set, posix, shared, 0, ~u64{0}), -EINVAL);
+  EXPECT_EQ(lock(p, f, FileLock::wait, posix, none), -EINVAL);
+  EXPECT_EQ(lock(p, f, FileLock::test, flocks, shared), -EINVAL);
+  EXPECT_EQ(lock(p, f, static_cast<FileLock>(200), posix, shared), -EINVAL);
+  EXPECT_EQ(lock(p, {0, f.slot, f.generation + 1}, FileLock::set, posix, shared), -EBADF);
+  EXPECT_EQ(settled(p), 0);
 }
 
 TEST_F(RemoteFiles, AForgerEndsAlone) {

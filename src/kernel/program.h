@@ -115,6 +115,8 @@ class Program {
   u32 child = 0;  // the program that `fork` is about to make of what it holds; 0: none announced
   Fd flight;      // the kernel's end of a pair about to travel
   u32 file_calls = 0;          // of this image, not answered yet
+  u32 lock_waits = 0;          // of this program (file_calls.h)
+  bool posix_locks = false;    // it has asked for some: what it closes may have them
   Time asked_as;               // when `asks_as` was looked at
   std::optional<u32> asks_as;  // its credentials' number (file_calls.h)
   Fd doorbell;  // an eventfd that the program rings and may do anything to: never read nor written

@@ -43,6 +43,7 @@ class FakeKernel {
   const unsigned char* sent_chunk(unsigned number) const { return program_->chunk[number]; }
   void give_back_sent(unsigned number);
   unsigned begin_file();  // its slot
+  void file_changed(unsigned slot) { changed(slot); }
   unsigned generation_of(unsigned slot) { return slots_[slot].generation; }
 
   static constexpr unsigned address = 0x0a4d0001;

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
+#include "shim/locks.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -21,18 +22,6 @@ constexpr u32 chunks_in_write = 8;
 constexpr u32 max_file_write = chunks_in_write * chunk_bytes;
 
 char* names;
-
-// The answer of a call on the file, 0 or more, or -errno.
-Reply file_call(const Socket* file, Call& c) {
-  Reply reply;
-  reply.result = -ESTALE;
-  if (!is_live(file)) return reply;
-  c.socket = file->slot;
-  c.generation = file->generation;
-  reply = call_kernel(file->arena, c);
-  if (reply.result == -ENETDOWN) reply.result = -ESTALE;
-  return reply;
-}
 
 void put_position(Call& c, off_t position) {
   c.flags = position >= 0 ? 1 : 0;
@@ -112,6 +101,17 @@ ssize_t repeat(int number, size_t total, off_t position, u32 most, Once once) {
 }
 
 }  // namespace
+
+Reply file_call(const Socket* file, Call& c) {
+  Reply reply;
+  reply.result = -ESTALE;
+  if (!is_live(file)) return reply;
+  c.socket = file->slot;
+  c.generation = file->generation;
+  reply = call_kernel(file->arena, c);
+  if (reply.result == -ENETDOWN) reply.result = -ESTALE;
+  return reply;
+}
 
 void names_start() {
   if (names == nullptr) names = static_cast<char*>(reserve(size_t{max_descriptions} * name_room));
@@ -209,6 +209,17 @@ int file_control(int number, u32 control, u64 first, u64 second, u16 flags) {
 
 int file_fcntl(int number, int command, long value) {
   constexpr int settable = O_NONBLOCK | O_APPEND;
+  switch (command) {
+    case F_GETLK:
+    case F_SETLK:
+    case F_SETLKW:
+    case F_OFD_GETLK:
+    case F_OFD_SETLK:
+    case F_OFD_SETLKW:
+      return file_lock(number, command, reinterpret_cast<struct flock*>(value));
+    default:
+      break;
+  }
   const HeldFile held(number);
   if (!held.is_file()) return fail(EBADF);
   Socket* file = held.get();
@@ -226,13 +237,6 @@ int file_fcntl(int number, int command, long value) {
       if (file->inherited_flags) remember_file(file);
       return 0;
     }
-    case F_GETLK:
-    case F_SETLK:
-    case F_SETLKW:
-    case F_OFD_GETLK:
-    case F_OFD_SETLK:
-    case F_OFD_SETLKW:
-      return fail(ENOLCK);
     default:
       return fail(EINVAL);
   }

@@ -70,6 +70,8 @@ void note_umask(u32 mask);
 
 // ---- descriptions (file.cc)
 
+// The answer of a call on the file, 0 or more, or -errno. Inside a critical section.
+Reply file_call(const Socket* file, Call& c);
 void names_start();                 // room for names, when there are shares
 char* name_of(const Socket* file);  // under which it was opened, absolute; "": not known
 // Copies `bytes` out of the chunks a reply names, and gives those back. False: no such chunks.

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/file.h>
 
 #include <map>
 #include <mutex>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "shim/core_test.h"
+#include "shim/locks.h"
 
 namespace cob::shim::testing {
 namespace {
@@ -24,6 +26,8 @@ struct PlayedHome {
   std::map<std::string, std::string> ways_out;  // path -> where it goes on
   std::map<unsigned, std::pair<std::string, size_t>> open;
   std::vector<std::string> asked;
+  std::vector<CallSlot> locks;  // file_lock's
+  bool held = false;            // others have what is asked for, until it is waited for
   FileAsk last{};
 
   static std::string sent(FakeKernel& kernel, const CallSlot& c, unsigned first, size_t bytes) {
@@ -131,9 +135,36 @@ struct PlayedHome {
         }
         return tell(kernel, packed, value);
       }
+      case Op::file_lock:
+        locks.push_back(c);
+        return answer_lock(kernel, c, value);
       default:
         return -ENOSYS;
     }
+  }
+
+  int answer_lock(FakeKernel& kernel, const CallSlot& c, u64 (&value)[6]) const {
+    switch (static_cast<FileLock>(c.a[0] & 0xff)) {
+      case FileLock::set:
+        return held ? -EAGAIN : 0;
+      case FileLock::wait:
+        value[0] = 41;
+        kernel.file_changed(c.socket);
+        return 0;
+      case FileLock::test:
+        value[0] = 2;
+        value[1] = 7;
+        value[2] = INT64_MAX;
+        value[3] = 99;
+        return 0;
+      default:
+        return 0;
+    }
+  }
+  std::vector<FileLock> lock_calls() const {
+    std::vector<FileLock> calls;
+    for (const CallSlot& c : locks) calls.push_back(static_cast<FileLock>(c.a[0] & 0xff));
+    return calls;
   }
 };
 
@@ -299,6 +330,87 @@ TEST_F(FileTest, BehindAnOpenDirectoryItsSlotIsNamed) {
   EXPECT_STREQ(name_of(lookup_file(file)), "/played/share/d/f");
   cob_close(file);
   cob_close(fd);
+}
+
+TEST_F(FileTest, RangesOfLocksAreCountedFromWhereTheyBegin) {
+  home_.content["f"] = "0123456789";
+  const int fd = open_file(in_share("f"));
+  const auto range = [&](short whence, off_t start, off_t length) -> std::pair<u64, u64> {
+    home_.locks.clear();
+    struct flock lock{};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = whence;
+    lock.l_start = start;
+    lock.l_len = length;
+    if (cob_fcntl(fd, F_SETLK, &lock) < 0) return {errno, 0};
+    EXPECT_EQ(home_.locks.size(), 1u);
+    EXPECT_EQ(home_.locks[0].a[0], u64{0x02'01'01}) << "exclusive, POSIX, set";
+    return {home_.locks[0].a[1], home_.locks[0].a[2]};
+  };
+  using Range = std::pair<u64, u64>;
+  EXPECT_EQ(range(SEEK_SET, 3, 4), (Range{3, 6}));
+  EXPECT_EQ(range(SEEK_SET, 3, 0), (Range{3, INT64_MAX}));
+  EXPECT_EQ(range(SEEK_SET, 8, -3), (Range{5, 7}));
+  EXPECT_EQ(range(SEEK_END, -2, 1), (Range{8, 8}));
+  EXPECT_EQ(range(SEEK_SET, -1, 1), (Range{EINVAL, 0}));
+  EXPECT_EQ(range(SEEK_SET, 2, -3), (Range{EINVAL, 0}));
+  EXPECT_EQ(range(SEEK_SET, INT64_MAX, 2), (Range{EOVERFLOW, 0}));
+  EXPECT_EQ(range(9, 0, 1), (Range{EINVAL, 0}));
+  struct flock lock{};
+  lock.l_type = F_RDLCK;
+  EXPECT_EQ(cob_fcntl(fd, F_OFD_GETLK, &lock), 0);
+  EXPECT_EQ(lock.l_type, F_WRLCK);
+  EXPECT_EQ(lock.l_start, 7);
+  EXPECT_EQ(lock.l_len, 0);
+  EXPECT_EQ(lock.l_pid, 99);
+  EXPECT_EQ(cob_fcntl(fd, F_OFD_SETLK, &lock), -1) << "with a pid";
+  EXPECT_EQ(errno, EINVAL);
+  cob_close(fd);
+}
+
+TEST_F(FileTest, ALockThatIsHeldIsWaitedFor) {
+  home_.content["f"] = "";
+  const int fd = open_file(in_share("f"));
+  home_.held = true;
+  EXPECT_EQ(file_flock(fd, LOCK_EX | LOCK_NB), -1);
+  EXPECT_EQ(errno, EWOULDBLOCK);
+  home_.locks.clear();
+  EXPECT_EQ(file_flock(fd, LOCK_EX), 0);
+  EXPECT_EQ(home_.lock_calls(),
+            (std::vector<FileLock>{FileLock::set, FileLock::wait, FileLock::look}));
+  EXPECT_EQ(home_.locks[2].a[3], 41u);
+  cob_close(fd);
+}
+
+TEST_F(FileTest, ClosesAreToldWhereLocksMayHangOnThem) {
+  home_.content["f"] = "";
+  forget_posix_locks();
+  int fd = open_file(in_share("f"));
+  int copy = cob_dup(fd);
+  EXPECT_EQ(cob_close(copy), 0);
+  EXPECT_EQ(cob_close(fd), 0);
+  EXPECT_TRUE(home_.locks.empty());
+
+  fd = open_file(in_share("f"));
+  copy = cob_dup(fd);
+  EXPECT_EQ(file_flock(fd, LOCK_SH), 0);
+  EXPECT_EQ(cob_close(copy), 0);
+  EXPECT_EQ(home_.lock_calls(), (std::vector<FileLock>{FileLock::set, FileLock::settled}));
+  cob_close(fd);
+
+  home_.locks.clear();
+  fd = open_file(in_share("f"));
+  copy = cob_dup(fd);
+  struct flock lock{};
+  lock.l_type = F_WRLCK;
+  EXPECT_EQ(cob_fcntl(fd, F_SETLK, &lock), 0);
+  EXPECT_EQ(cob_dup2(fd, copy), copy);
+  EXPECT_EQ(cob_close(copy), 0);
+  EXPECT_EQ(cob_close(fd), 0);
+  EXPECT_EQ(home_.lock_calls(),
+            (std::vector<FileLock>{FileLock::set, FileLock::close, FileLock::settled,
+                                   FileLock::close, FileLock::settled, FileLock::settled}));
+  forget_posix_locks();
 }
 
 TEST_F(FileTest, WhatNeedsARealFileIsRefused) {

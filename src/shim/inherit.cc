@@ -7,6 +7,7 @@
 
 #include "shim/epoll.h"
 #include "shim/file.h"
+#include "shim/locks.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
 
@@ -151,6 +152,8 @@ int adopt_token(Arena* arena, int fd, u64 token) {
   take_place(socket, arena, reply.value[0]);
   if (socket->kind == Kind::file) {
     recall_file(socket);
+    socket->locked = true;  // by whoever had it before, perhaps this program's last image
+    note_posix_locks();
   } else {
     recall_for_host(socket);
   }
@@ -295,6 +298,7 @@ void after_fork_child(ForkPlan& plan) {
   child_lock.reset();
   flight_lock.reset();
   reset_members_lock();
+  forget_posix_locks();
   bool may_claim = plan.child_end >= 0;
   recount_references();
   for_each_socket(

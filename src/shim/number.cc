@@ -4,6 +4,7 @@
 
 #include <linux/close_range.h>
 
+#include "shim/locks.h"
 #include "shim/socket.h"
 
 namespace cob::shim {
@@ -31,12 +32,14 @@ int cob_close(int fd) {
   Critical critical;
   drop_left_pins(__builtin_frame_address(0));
   Object* object = take_out(fd);
+  LockClosing closing(object);
   int result = 0;
   if (!park(fd, object)) {
     result = raw::close(fd);
     number_freed(fd);
   }
   if (object != nullptr) drop(object);
+  closing.settle();
   return result < 0 ? fail(-result) : 0;
 }
 
@@ -46,16 +49,19 @@ int cob_close_range(unsigned first, unsigned last, int flags) {
   if ((flags & ~known) != 0) return fail(EINVAL);
   Critical critical;
   drop_left_pins(__builtin_frame_address(0));
+  LockClosing closing(nullptr);
   if ((flags & static_cast<int>(CLOSE_RANGE_CLOEXEC)) == 0) {
     u32 high = table_high();
     for (u32 fd = first; fd < high && fd <= last; ++fd) {
       int number = static_cast<int>(fd);
       Object* object = take_out(number);
       if (object == nullptr) continue;
+      closing.add(object);
       raw::close(number);
       drop(object);
     }
   }
+  closing.settle();
   int result = close_range_around_hidden(first, last, static_cast<u32>(flags));
   if ((flags & static_cast<int>(CLOSE_RANGE_CLOEXEC)) == 0 && first < table_entries)
     number_freed(static_cast<int>(first));
@@ -111,7 +117,9 @@ int duplicate_onto(int from, int to, int flags) {
     raw::close(to);
     return fail(EBADF);
   }
+  LockClosing closing(replaced);
   if (replaced != nullptr) drop(replaced);
+  closing.settle();
   return result;
 }
 

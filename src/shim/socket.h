@@ -47,6 +47,7 @@ struct alignas(64) Socket : Object {
   bool ipv6;              // of AF_INET6 (family.h)
   bool ipv6_only;         // IPV6_V6ONLY
   u32 share;              // of a file: the number of its share
+  bool locked;            // of a file: a lock of its own (flock, OFD) was asked for, here or before
   u32 slot, generation;
   Arena* arena;
   const call::KernelSocket* kernel;

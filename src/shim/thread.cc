@@ -6,6 +6,8 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+#include "shim/locks.h"
+
 namespace cob::shim {
 
 using namespace call;
@@ -21,9 +23,16 @@ Lock register_lock;  // the liveness socket carries one handshake at a time
 pthread_key_t at_exit;
 bool have_key;
 
+// What a blocked call held that will not return.
+void drop_left(const Thread* thread, Object* object) {
+  if (object->kind == Kind::file && !thread->shared)
+    abandon_lock_waits(reinterpret_cast<Socket*>(object));
+  drop(object);
+}
+
 void end_thread(void* value) {
   auto* thread = static_cast<Thread*>(value);
-  while (thread->pins > 0) drop(thread->pin[--thread->pins].object);
+  while (thread->pins > 0) drop_left(thread, thread->pin[--thread->pins].object);
   Guard guard(threads_lock);
   store(thread_signals.doorbell, 0);
   this_thread = nullptr;
@@ -141,7 +150,7 @@ void drop_left_pins(Thread* thread, const void* frame) {
     if (!left) continue;
     for (u32 j = i; j < thread->pins; ++j) thread->pin[j - 1] = thread->pin[j];
     --thread->pins;
-    drop(pinned.object);
+    drop_left(thread, pinned.object);
   }
   if (thread->pins > 0) return;
   // Nor does it sleep in any of them.
