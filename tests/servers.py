@@ -57,7 +57,7 @@ def end_nginx(root):
     harness.wait_until(lambda: not harness.is_alive(pid), what="nginx's end")
 
 
-def nginx(cob, port=8080, kernel=1, workers=1, server="", listen=None, daemon="off", probe=0):
+def nginx(cob, port=8080, kernel=1, workers=1, server="", listen=None, daemon="off", probe=0, master="on"):
     """`probe`: the kernel whose program finds out that it accepts."""
     root = pathlib.Path(cob.directory) / f"nginx-{port}"
     (root / "www").mkdir(parents=True)
@@ -66,6 +66,7 @@ def nginx(cob, port=8080, kernel=1, workers=1, server="", listen=None, daemon="o
     (root / "www" / "index.html").write_text("<h1>served from a file</h1>\n" * 20)
     (root / "nginx.conf").write_text(f"""
 daemon {daemon};
+master_process {master};
 worker_processes {workers};
 pid {root}/nginx.pid;
 error_log {root}/error.log;

@@ -358,6 +358,7 @@ struct alignas(4096) ArenaHeader {  // kernel-written
   u64 layout_bytes_kernel, layout_bytes_program;
   u32 epoch;        // of the kernel; a respawned kernel has another
   u32 dead;         // 1: the kernel gave this arena up (never set back)
+  u32 moved;        // 1: another kernel has the program; Hello::moved tells where
   u32 cob_address;  // host byte order
   u32 cob_prefix_bits;
   u16 kernel, kernels;
@@ -443,6 +444,8 @@ enum class Hello : u32 {
   flight,  // program -> kernel, before Op::publish with in_flight. + {kernel's end of the pair
            // whose other end travels by SCM_RIGHTS}; no answer
   relay,   // kernel -> program, on the liveness socket of an Op::relay: AttachReply + {host socket}
+  moved,  // kernel -> program: AttachReply + {kernel side}: this kernel has the program now; to be
+          // mapped in the place of the one before
 };
 
 // What lies in the end that travels, with the placeholder itself as a right: its receiver reads it

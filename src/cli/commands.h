@@ -22,6 +22,7 @@ struct Context {
 
 void add_up(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
+void add_migrate(CLI::App& app, Context& context);
 void add_ps(CLI::App& app, Context& context);
 void add_status(CLI::App& app, Context& context);
 void add_stats(CLI::App& app, Context& context);

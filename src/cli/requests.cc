@@ -7,6 +7,8 @@
 //   running kernel, in order}
 //   {"do":"view","kernel":K}          -> {"ok":true,"kernel","epoch"} + {socket to the kernel,
 //   kernel/view.h}
+//   {"do":"migrate","pid","from":K,"to":K} -> {"ok":true,"core" of the second} + {socket on which the
+//   first one says how it ended, kernel/moving.h}
 //   {"do":"cable","role":"maker" or "other"} + {end of a SOCK_SEQPACKET pair} -> {"ok":true}
 //   {"do":"uncable"}                  -> {"ok":true}
 //   {"do":"down"}                     -> {"ok":true}; the connection closes when all is over
@@ -98,6 +100,7 @@ Supervisor::Reply Supervisor::answer(const nlohmann::json& request, pid_t sender
   if (ending_) return {refusal("the cob is going down"), {}, {}};
   if (verb == "attach") return answer_attach(request, sender);
   if (verb == "view") return answer_view(request);
+  if (verb == "migrate") return answer_migrate(request);
   if (verb == "cable") return answer_cable(request, std::move(descriptors));
   if (verb == "uncable") {
     if (!cable_->in_use()) return {refusal("there is no cable"), {}, {}};

@@ -148,6 +148,7 @@ class Supervisor {
   Reply answer(const nlohmann::json& request, pid_t sender, std::vector<Fd> descriptors);
   Reply answer_attach(const nlohmann::json& request, pid_t sender);
   Reply answer_cable(const nlohmann::json& request, std::vector<Fd> descriptors);
+  Reply answer_migrate(const nlohmann::json& request);  // migrating.cc
   Reply answer_status() const;
   Reply answer_view(const nlohmann::json& request);
   // `island` -1: of all.

@@ -5,6 +5,10 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+
+#include "base/memory.h"
+
 namespace cob::kernel {
 
 namespace {
@@ -27,20 +31,54 @@ Result<void*> map_writable(FdRef fd, std::size_t bytes) {
 
 }  // namespace
 
+Result<void> Arena::make_ours() {
+  ours_fd_ = TRY(sized_memfd("cob-kernel-side", sizeof(call::KernelSide)));
+  ours_ = static_cast<call::KernelSide*>(
+      TRY(map_writable(ours_fd_.ref(), sizeof(call::KernelSide))));
+  if (::fcntl(ours_fd_.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) != 0)
+    return Error::from_errno("sealing the kernel side of an arena");
+  send_held_.resize(call::send_chunks);
+  return {};
+}
+
 Result<std::unique_ptr<Arena>> Arena::create() {
   std::unique_ptr<Arena> arena(new Arena);
-  arena->ours_fd_ = TRY(sized_memfd("cob-kernel-side", sizeof(call::KernelSide)));
+  TRY(arena->make_ours());
   arena->theirs_fd_ = TRY(sized_memfd("cob-program-side", sizeof(call::ProgramSide)));
-  arena->ours_ = static_cast<call::KernelSide*>(
-      TRY(map_writable(arena->ours_fd_.ref(), sizeof(call::KernelSide))));
   arena->theirs_ = static_cast<call::ProgramSide*>(
       TRY(map_writable(arena->theirs_fd_.ref(), sizeof(call::ProgramSide))));
-  if (::fcntl(arena->ours_fd_.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) != 0)
-    return Error::from_errno("sealing the kernel side of an arena");
   if (::fcntl(arena->theirs_fd_.get(), F_ADD_SEALS, F_SEAL_SEAL) != 0)
     return Error::from_errno("sealing the program side of an arena");
-  arena->send_held_.resize(call::send_chunks);
   return arena;
+}
+
+Result<std::unique_ptr<Arena>> Arena::create_for(Fd program_side) {
+  TRY(check_memory(program_side.ref(), sizeof(call::ProgramSide), Writers::anyone));
+  std::unique_ptr<Arena> arena(new Arena);
+  TRY(arena->make_ours());
+  arena->theirs_fd_ = std::move(program_side);
+  arena->theirs_ = static_cast<call::ProgramSide*>(
+      TRY(map_writable(arena->theirs_fd_.ref(), sizeof(call::ProgramSide))));
+  return arena;
+}
+
+void Arena::restore(std::span<const u32> received, u32 freed_head) {
+  memory_->give_received(chunks_held());
+  memory_->give_sent(send_chunks_held_);
+  send_held_.assign(call::send_chunks, false);
+  send_chunks_held_ = 0;
+  freed_head_ = freed_head;
+  freed_dirty_ = false;
+  free_chunks_.clear();
+  unused_chunk_ = 0;
+  for (const u32 chunk : received) unused_chunk_ = std::max(unused_chunk_, chunk + 1);
+  std::vector<bool> used(unused_chunk_);
+  for (const u32 chunk : received) {
+    used[chunk] = true;
+    memory_->take_received();
+  }
+  for (u32 chunk = unused_chunk_; chunk > 0; --chunk)
+    if (!used[chunk - 1]) free_chunks_.push_back(chunk - 1);
 }
 
 Arena::~Arena() {

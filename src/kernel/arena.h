@@ -20,6 +20,9 @@ namespace cob::kernel {
 class Arena {
  public:
   static Result<std::unique_ptr<Arena>> create();
+  // For a program that comes from another kernel, with what it writes. EPERM, EMSGSIZE: that is not
+  // such memory.
+  static Result<std::unique_ptr<Arena>> create_for(Fd program_side);
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -32,11 +35,8 @@ class Arena {
   // Counts what it holds in `memory`. REQUIRES: it holds nothing yet.
   void count_in(std::shared_ptr<BufferMemory> memory) { memory_ = std::move(memory); }
   const BufferMemory& memory() const { return *memory_; }
-  // Once the program has its own.
-  void close_descriptors() {
-    ours_fd_.reset();
-    theirs_fd_.reset();
-  }
+  // Once the program has its own. What the program writes another kernel may be given yet.
+  void close_descriptors() { ours_fd_.reset(); }
 
   // Touches the pages that every program uses first, so that its first connections do not.
   void populate();
@@ -61,11 +61,16 @@ class Arena {
   const std::byte* send_chunk(u32 chunk) const;
   void give_send_chunk(u32 chunk);
   u32 send_chunks_held() const { return send_chunks_held_; }
+  // It holds these receive chunks and no others, and no send chunks. REQUIRES: each once, and in
+  // range.
+  void restore(std::span<const u32> received, u32 freed_head);
+  u32 freed_head() const { return freed_head_; }
   // Makes the chunks given back since the last call visible.
   bool publish_freed();  // false: there was none
 
  private:
   Arena() = default;
+  Result<void> make_ours();
 
   Fd ours_fd_, theirs_fd_;
   call::KernelSide* ours_ = nullptr;

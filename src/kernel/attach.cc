@@ -127,17 +127,7 @@ void Kernel::show_own_addresses() {
   for (Program* program : attached_) show_own_addresses(program->arena().ours().header);
 }
 
-Result<void> Kernel::give_arena(Program& program) {
-  if (!program.doorbell.valid()) {
-    Fd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!doorbell.valid()) return Error::from_errno("eventfd");
-    TRY(watch(doorbell.ref(), event_doorbell));
-    program.doorbell = std::move(doorbell);
-  }
-  auto arena = std::move(spare_arena_);
-  if (arena == nullptr) arena = TRY(Arena::create());
-  arena->count_in(sockets_->memory());
-  call::ArenaHeader& header = arena->ours().header;
+void Kernel::fill_header(Program& program, call::ArenaHeader& header) {
   header.magic = call::arena_magic;
   header.version = call::protocol_version;
   header.layout_bytes_kernel = sizeof(call::KernelSide);
@@ -156,6 +146,19 @@ Result<void> Kernel::give_arena(Program& program) {
   header.uplink_index = config_.uplink_index;
   show_own_addresses(header);
   std::memcpy(header.cob_name, config_.cob_name, sizeof header.cob_name);
+}
+
+Result<void> Kernel::give_arena(Program& program) {
+  if (!program.doorbell.valid()) {
+    Fd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!doorbell.valid()) return Error::from_errno("eventfd");
+    TRY(watch(doorbell.ref(), event_doorbell));
+    program.doorbell = std::move(doorbell);
+  }
+  auto arena = std::move(spare_arena_);
+  if (arena == nullptr) arena = TRY(Arena::create());
+  arena->count_in(sockets_->memory());
+  fill_header(program, arena->ours().header);
   if (files_ != nullptr) files_->show_shares(arena->ours().remote_share);
   const call::AttachReply reply{.kind = static_cast<u32>(call::Hello::attach), .result = 0};
   const FdRef fds[] = {arena->ours_fd(), arena->theirs_fd(), program.doorbell.ref()};

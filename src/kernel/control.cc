@@ -59,6 +59,7 @@ void Kernel::lose_peer(KernelId peer) {
   if (peer.value >= config_.kernels || peer.value == config_.kernel) return;
   directory_.peer_down(peer);
   flows_->peer_down(peer);
+  departures_->peer_down(peer);
   if (files_ != nullptr) files_->peer_down(peer);
   stack_->route_lost(net::Route::inside(peer));
 }
@@ -135,6 +136,12 @@ void Kernel::on_supervisor() {
         break;
       case ControlKind::viewer:
         if (fds.size() == 1) add_viewer(std::move(fds[0]));
+        break;
+      case ControlKind::move_out:
+        move_out(simple, fds);
+        break;
+      case ControlKind::move_in:
+        move_in(simple, fds);
         break;
       case ControlKind::steered:  // the flows look at the tables once a turn
         break;

@@ -64,6 +64,16 @@ void Directory::attach(message::Messenger& messenger) {
     forget({from_wire(names_, m.address, m.ipv6_first, m.ipv6_second), Port(m.port)},
            transport_of(m.flags), from, m.handle);
   });
+  messenger.on<SucceedMessage>([this](KernelId from, const SucceedMessage& m) {
+    const ClaimMessage claim{.address = m.address,
+                             .handle = m.handle,
+                             .port = m.port,
+                             .flags = m.flags,
+                             .reserved = 0,
+                             .ipv6_first = m.ipv6_first,
+                             .ipv6_second = m.ipv6_second};
+    decide_succession(from_message(claim, from), KernelId(m.former), m.former_handle);
+  });
   messenger.on<ListenerMessage>([this](KernelId from, const ListenerMessage& m) {
     const u16 flags = m.flags;
     const Reached reached{
@@ -89,6 +99,34 @@ i32 Directory::decide(const PortClaim& claim) {
   }
   claims.push_back(claim);
   return 0;
+}
+
+// Where the former's claim is not known any more (it ended meanwhile, its kernel died) it is a claim
+// as any other; one that is refused leaves its owner's socket what it is.
+void Directory::decide_succession(const PortClaim& claim, KernelId former, u32 former_handle) {
+  const auto found = claims_.find(key_of(claim.local.port, claim.transport));
+  if (found != claims_.end()) {
+    for (PortClaim& other : found->second) {
+      if (other.owner != former || other.handle != former_handle) continue;
+      other = claim;
+      return;
+    }
+  }
+  (void)decide(claim);
+}
+
+void Directory::succeed(const PortClaim& claim, KernelId former, u32 former_handle, Time now) {
+  own_claims_[claim.handle] = claim;
+  const KernelId home = home_of(claim.local.port);
+  if (home == self_) return decide_succession(claim, former, former_handle);
+  tell(home,
+       {.notice = Notice::succeed,
+        .local = claim.local,
+        .transport = claim.transport,
+        .name = claim.handle,
+        .former = former,
+        .former_handle = former_handle},
+       now);
 }
 
 void Directory::forget(net::Endpoint local, Transport transport, KernelId owner, u32 handle) {
@@ -205,6 +243,22 @@ bool Directory::try_tell(KernelId peer, const Owed& what, Time now) {
                                                    .ipv6_first = a.ipv6[0],
                                                    .ipv6_second = a.ipv6[1]});
       break;
+    case Notice::succeed: {
+      const auto found = own_claims_.find(what.name);
+      if (found == own_claims_.end()) return true;
+      const ClaimMessage claim = to_message(found->second);
+      sent = messenger_->send(peer, SucceedMessage{.address = claim.address,
+                                                   .handle = claim.handle,
+                                                   .port = claim.port,
+                                                   .flags = claim.flags,
+                                                   .former_handle = what.former_handle,
+                                                   .former = what.former.value,
+                                                   .reserved0 = 0,
+                                                   .reserved1 = 0,
+                                                   .ipv6_first = claim.ipv6_first,
+                                                   .ipv6_second = claim.ipv6_second});
+      break;
+    }
     case Notice::listener_added:
     case Notice::listener_removed:
       sent = messenger_->send(

@@ -86,6 +86,11 @@ class Directory {
   // gone down, or with -EADDRINUSE after claim_timeout.
   void claim(const PortClaim& claim, Time now, Done done);
   void unclaim(net::Endpoint local, u32 handle, Transport transport = Transport::stream);
+  // docs/moving.md. `handle`'s claim goes to another kernel, which tells its home.
+  void give_up(u32 handle) { own_claims_.erase(handle); }
+  // The claim was `former_handle`'s of kernel `former`, or nobody's: the home's word is not waited
+  // for.
+  void succeed(const PortClaim& claim, KernelId former, u32 former_handle, Time now);
   // Who hears of a claim granted while its home was down and refused when that came back: another
   // kernel's was there before.
   void on_claim_lost(Lost lost) { lost_ = std::move(lost); }
@@ -147,13 +152,15 @@ class Directory {
     Time deadline;
     Done done;
   };
-  enum class Notice : u8 { claim, claim_again, unclaim, listener_added, listener_removed };
+  enum class Notice : u8 { claim, claim_again, unclaim, listener_added, listener_removed, succeed };
   struct Owed {
     Notice notice = Notice::claim;
     net::Endpoint local{};
     Transport transport = Transport::stream;
     bool reuse_port = false;
-    u32 name = 0;  // claim: which of waiting_; claim_again, unclaim: the handle
+    u32 name = 0;  // claim: which of waiting_; claim_again, unclaim, succeed: the handle
+    KernelId former{};
+    u32 former_handle = 0;
   };
 
   using Table = std::unordered_map<u32, std::vector<ListenerEntry>>;  // by key_of
@@ -162,6 +169,7 @@ class Directory {
     return out_of_reach_.contains(kernel) ? elsewhere_ : listeners_;
   }
   i32 decide(const PortClaim& claim);
+  void decide_succession(const PortClaim& claim, KernelId former, u32 former_handle);
   static u32 key_of(Port port, Transport transport) {
     return port.value | static_cast<u32>(transport) << 16;
   }

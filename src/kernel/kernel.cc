@@ -14,6 +14,8 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "kernel/messages.h"
+#include "kernel/wire_address.h"
 
 namespace cob::kernel {
 
@@ -110,6 +112,18 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
   std::memcpy(stack.ipv6.gateway.bytes.data(), config_.ipv6_gateway, sizeof config_.ipv6_gateway);
   stack_ = TRY(net::Stack::create(stack, *tapped_, *sockets_));
   sockets_->set_stack(*stack_);
+  departures_ = std::make_unique<Departures>(KernelId(config_.kernel), *tapped_);
+  stack_->set_moved(*departures_);
+  messenger_->on<ReroutedMessage>([this](KernelId from, const ReroutedMessage& m) {
+    if (m.kernel >= config_.kernels) return;
+    net::AddressNames& names = stack_->names();
+    stack_->reroute(
+        {from_wire(&names, m.local_address, m.local_ipv6_first, m.local_ipv6_second),
+         Port(m.local_port)},
+        {from_wire(&names, m.remote_address, m.remote_ipv6_first, m.remote_ipv6_second),
+         Port(m.remote_port)},
+        net::Route::inside(from), net::Route::inside(KernelId(m.kernel)));
+  });
   if (config_.ipv6_on != 0) {
     directory_.set_names(stack_->names());
     flows_->set_names(stack_->names());
@@ -188,6 +202,10 @@ bool Kernel::poll(Time now) {
   stack_->poll(now);
   if (device_->has_uplink()) flows_->poll(*stack_, now);
   if (!listening_owed_.empty()) tell_listening();
+  if (departures_->entries() != 0) [[unlikely]]
+    departures_->poll(now);
+  if (moving()) [[unlikely]]
+    work += poll_moves(now) ? 1 : 0;
   if (now >= next_host_poll_) {
     next_host_poll_ = now + host_poll_interval;
     work += poll_host(0, now, now) ? 1 : 0;
@@ -220,7 +238,8 @@ Time Kernel::next_deadline() const {
                          ? Time::never()
                          : std::min(files_->next_deadline(), file_calls_->next_deadline(now_));
   return std::min({messenger_->next_deadline(), stack_->next_deadline(), sockets_->next_deadline(),
-                   directory_.next_deadline(), device_->next_deadline(), files});
+                   directory_.next_deadline(), device_->next_deadline(), files,
+                   moving() ? now_ + Duration::milliseconds(1) : Time::never()});
 }
 
 void Kernel::set_armed(bool armed) {
@@ -340,6 +359,8 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
     const u64 data = events[i].data.u64;
     if (data == event_uplink) {
       work = true;  // the next turn takes the frames
+    } else if (data == event_move) {
+      work = true;  // the next turn looks
     } else if (is_doorbell(data)) {
       if ((data & event_peer_doorbell) == event_peer_doorbell)
         messenger_->heard(KernelId(static_cast<u16>(data)));

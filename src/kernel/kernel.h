@@ -11,9 +11,11 @@
 #include "kernel/board.h"
 #include "kernel/directory.h"
 #include "kernel/file_calls.h"
+#include "kernel/departures.h"
 #include "kernel/files.h"
 #include "kernel/flows.h"
 #include "kernel/islands.h"
+#include "kernel/moving.h"
 #include "kernel/program.h"
 #include "kernel/relay.h"
 #include "kernel/rest.h"
@@ -53,6 +55,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
       event_peer_doorbell = event_doorbell | u64{1} << 16,           // and the peer
       event_supervisor = u64{2} << 32, event_flight = u64{3} << 32,  // and its id
       event_uplink = event_doorbell | u64{1} << 17, event_files = event_doorbell | u64{1} << 18,
+                       event_move = event_doorbell | u64{1} << 19,
                        event_viewer = u64{5} << 32;  // and its id
   static constexpr bool is_doorbell(u64 event) { return event >> 32 == event_doorbell >> 32; }
   static_assert(Relays::event_mark > (event_flight | 0xffff'ffff));  // relays look alike
@@ -64,6 +67,12 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
         islands_(config),
         directory_(KernelId(config.kernel), config.kernels) {}
   Result<void> start(Uplink uplink, Fd link_listener);
+
+  // Something of a move is to be done at each turn.
+  bool moving() const {
+    return departure_.has_value() || !arrivals_.empty() || !rerouted_owed_.empty() ||
+           !untold_.empty() || departures_->has_openings();
+  }
 
   // loop.cc
   bool poll(Time now);
@@ -109,6 +118,28 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   bool answer_view(Viewer& viewer, const ViewRequest& request);
   std::size_t list_sockets(const ViewRequest& request, u32& cursor, std::span<SocketRow> rows);
   u32 view_mtu() const;
+
+  // moving.cc, docs/moving.md
+  void move_out(const message::Simple& order, std::vector<Fd>& descriptors);
+  void move_in(const message::Simple& order, std::vector<Fd>& descriptors);
+  bool poll_moves(Time now);
+  bool poll_departure(Time now);
+  bool hear_departure(Time now);
+  Result<void> offer_program(Program& program);
+  void freeze(Program& program, Time now);
+  void thaw(Program& program, Time now);
+  void leave(Program& program, Time now);
+  void fail_departure(Time now, i32 error, const char* why);
+  void report_departure(const MoveReport& report);
+  bool poll_arrival(Arrival& arrival, Time now);
+  Result<void> on_offer(Arrival& arrival, const MoveWord& word, std::vector<Fd>& descriptors);
+  Result<void> on_image(Arrival& arrival, u64 bytes);
+  void settle_in(Arrival& arrival, Time now);
+  void take_held(const std::vector<Departures::HeldFrame>& frames, Time now);
+  bool tell_moved(Program& program);
+  bool tell_rerouted(KernelId peer, const MovedFlow& flow, KernelId to);
+  void reroute(KernelId peer, const MovedFlow& flow, KernelId to);
+  void fill_header(Program& program, call::ArenaHeader& header);
 
   // attach.cc
   void on_program(Program& program);
@@ -195,6 +226,18 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   static constexpr std::size_t max_viewers = 8;  // reaction when full: the new one is closed
   std::unordered_map<u32, Viewer> viewers_;
   u32 next_viewer_ = 1;
+
+  std::unique_ptr<Departures> departures_;
+  std::optional<Departure> departure_;
+  std::vector<Arrival> arrivals_;
+  u32 next_move_ = 1;
+  struct Rerouted {
+    KernelId peer;
+    MovedFlow flow;
+    KernelId to;
+  };
+  std::deque<Rerouted> rerouted_owed_;  // peers whose rings were full
+  std::vector<u32> untold_;             // programs that have not been told where they are
 
   Fd events_;
 

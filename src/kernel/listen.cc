@@ -443,6 +443,10 @@ void Sockets::take_offers_back(Description& listener, Holder& holder) {
 
 void Sockets::poll(Time now) {
   now_ = now;
+  while (!leaving_.empty() && leaving_.front().until <= now) [[unlikely]] {
+    directory_.remove(leaving_.front().reached);
+    leaving_.pop_front();
+  }
   if (now >= deferred_check_) check_deferred();
   offers_retry_ = Time::never();
   for (std::size_t i = 0; i < busy_listeners_.size();) {

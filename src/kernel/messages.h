@@ -56,6 +56,32 @@ struct SteeredMessage {
   message::le<u32> changes;
 };
 
+// The sender has the claim (docs/moving.md) that `former_handle` of kernel `former` was.
+struct SucceedMessage {
+  static constexpr message::MessageType type{22};
+  message::le<u32> address;
+  message::le<u32> handle;
+  message::le<u16> port;
+  message::le<u16> flags;  // ClaimMessage's
+  message::le<u32> former_handle;
+  message::le<u16> former;
+  message::le<u16> reserved0;
+  message::le<u32> reserved1;
+  message::le<u64> ipv6_first, ipv6_second;
+};
+// The other end of a connection of the receiver's was the sender's, and is `kernel`'s now.
+struct ReroutedMessage {
+  static constexpr message::MessageType type{23};
+  message::le<u32> local_address;  // the receiver's
+  message::le<u32> remote_address;
+  message::le<u16> local_port;
+  message::le<u16> remote_port;
+  message::le<u16> kernel;
+  message::le<u16> reserved;
+  message::le<u64> local_ipv6_first, local_ipv6_second, remote_ipv6_first, remote_ipv6_second;
+};
+
+static_assert(message::FlatMessage<SucceedMessage> && message::FlatMessage<ReroutedMessage>);
 static_assert(message::FlatMessage<FlowMessage> && message::FlatMessage<SteeredMessage>);
 static_assert(message::FlatMessage<ClaimMessage> && message::FlatMessage<ClaimReply> &&
               message::FlatMessage<UnclaimMessage> && message::FlatMessage<ListenerMessage>);

@@ -21,6 +21,28 @@ std::unique_ptr<Arena> Program::drop_arena() {
   return std::move(arena_);
 }
 
+void Program::restore_slots(u32 low, u32 high, u32 unused_offer_ring) {
+  low_.assign(low, {});
+  high_.assign(high, {});
+  free_high_.clear();
+  touched_.clear();
+  lent_.clear();
+  free_offer_rings_.clear();
+  unused_offer_ring_ = unused_offer_ring;
+  offers_.assign(unused_offer_ring, {});
+  open_slots_ = 0;
+}
+
+void Program::restore_free_slots(std::span<const u32> offer_rings_in_use) {
+  for (u32 i = high_slots(); i > 0; --i)
+    if (high_[i - 1].description == nullptr)
+      free_high_.push_back(call::first_kernel_socket + i - 1);
+  std::vector<bool> used(unused_offer_ring_);
+  for (const u32 ring : offer_rings_in_use) used[ring] = true;
+  for (u32 ring = unused_offer_ring_; ring > 1; --ring)
+    if (!used[ring - 1]) free_offer_rings_.push_back(ring - 1);
+}
+
 Program::Thread& Program::add_thread(u32 index) {
   VERIFY(index < call::max_threads);
   if (threads_.size() <= index) threads_.resize(index + 1);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -75,6 +76,15 @@ class Program {
       if (high_[i].description != nullptr) f(call::first_kernel_socket + i, high_[i]);
   }
   u32 open_slots() const { return open_slots_; }
+  // For a move (docs/moving.md).
+  u32 low_slots() const { return static_cast<u32>(low_.size()); }
+  u32 high_slots() const { return static_cast<u32>(high_.size()); }
+  std::span<const u32> lent_chunks() const { return lent_; }
+  u32 unused_offer_ring() const { return unused_offer_ring_; }
+  // So many slots, none of them open; offer rings up to there were taken at some time.
+  void restore_slots(u32 low, u32 high, u32 unused_offer_ring);
+  // Once those that are open are: the others are free.
+  void restore_free_slots(std::span<const u32> offer_rings_in_use);
   // Posts that lie in the call rings and were not taken yet. REQUIRES: attached().
   u32 calls_waiting() const;
   void count_slot(i32 change) {

@@ -4,6 +4,7 @@
 // listen.cc, receive.cc, send.cc, seat.cc, datagram.cc. Kernel's loop only.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -18,6 +19,12 @@
 namespace cob::kernel {
 
 struct SocketRow;
+struct MovedProgram;
+struct MovedDescription;
+struct DescriptionPart;
+class ImageWriter;
+class Departures;
+struct MovedEnd;
 
 struct SocketCounters {
   u64 bytes_in = 0, bytes_out = 0;
@@ -165,7 +172,10 @@ class Sockets final : public net::SocketLayer {
 
   // Listeners with waiting connections, offers to settle or take back. Call once a poll.
   void poll(Time now);
-  Time next_deadline() const { return std::min({offers_check_, offers_retry_, deferred_check_}); }
+  Time next_deadline() const {
+    const Time leaves = leaving_.empty() ? Time::never() : leaving_.front().until;
+    return std::min({offers_check_, offers_retry_, deferred_check_, leaves});
+  }
 
   // Calls f(local, net::ListenerInfo) for every listener that still listens; what programs have
   // accepted meanwhile has left the queues.
@@ -206,6 +216,25 @@ class Sockets final : public net::SocketLayer {
   void on_datagram_error(u64 cookie, int error) override;
 
   void arena_orphaned(std::unique_ptr<Arena> arena);
+
+  // sockets_move.cc, docs/moving.md: all of a program's sockets at once.
+  // EBUSY: not just now; else never, as things are: `what` says why.
+  Result<void> may_move(Program& program) const;
+  // What pack() will write at most, but for what TCP has out of order.
+  std::size_t image_bytes(Program& program);
+  // Writes the program's image; its sockets are hollow from now on, until install() or drop_moved().
+  // REQUIRES: may_move(), room for image_bytes() and most_pieces_bytes.
+  // Returns the connections' ends.
+  std::vector<MovedEnd> pack(Program& program, ImageWriter& out, Departures& departures, u32 move);
+  static constexpr std::size_t most_pieces_bytes = std::size_t{32} << 20;
+  // What install() needs of this kernel. The program's own ends do not count, if it is here.
+  Result<void> may_install(const MovedProgram& moved) const;
+  // REQUIRES: may_install(); the program has an arena and no open slot. What fails all the same
+  // ends as a connection that was reset.
+  void install(Program& program, const MovedProgram& moved, KernelId from);
+  // The program has gone: nothing is closed, nobody is told. Its ports are reached here for a moment
+  // longer, so that nobody finds them nowhere.
+  void drop_moved(Program& program, Time now);
 
  private:
   static Description& from_cookie(u64 cookie) { return *reinterpret_cast<Description*>(cookie); }
@@ -310,6 +339,20 @@ class Sockets final : public net::SocketLayer {
   void forget_offers(Description& d);
   void answer(const CallOrigin& origin, i32 result, const u64* values = nullptr, u32 count = 0);
 
+  // sockets_move.cc
+  std::vector<Description*> moving_with(Program& program) const;
+  void pack_listener(Description& d, ImageWriter& out, Departures& departures, u32 move,
+                     std::vector<MovedEnd>& ends);
+  void own_pieces_of(Arena& arena);
+  void give_up_moved(Description& d, Time now);
+  void install_socket(Program& program, const MovedDescription& m, Description& d, KernelId from);
+  bool install_listener(const MovedDescription& m, Description& d);
+  bool install_datagram(const MovedDescription& m, Description& d, KernelId from);
+  void install_connection(const MovedDescription& m, Description& d, net::ListenerId queue,
+                          KernelId from);
+  void install_queue(const MovedDescription& m, Description& d);
+  net::Route route_here(const MovedDescription& m, KernelId from) const;
+
   // seat.cc
   void take_unread(Description& d);
   void seat_taken(Description& d);
@@ -342,6 +385,13 @@ class Sockets final : public net::SocketLayer {
     std::size_t piece = 0, offset = 0;  // of its first byte, from the first unacknowledged one
   } send_cursor_;
   std::vector<u32> stirred_;
+  // Ports of programs that have moved on, and until when they are still reached here.
+  struct Leaving {
+    Time until;
+    Reached reached;
+  };
+  std::deque<Leaving> leaving_;
+  std::vector<Description*> installing_;  // by the image's numbers
   Time offers_check_ = Time::never();
   Time deferred_check_ = Time::never();
   Time offers_retry_ = Time::never();  // connections wait, and who wants them has its hands full

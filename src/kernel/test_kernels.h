@@ -59,6 +59,10 @@ class Played {
       if (got.is_error()) return got.error().code == EAGAIN;
       if (got.value().bytes == 0) return false;
       if (got.value().descriptors.size() == 3) map(got.value().descriptors);
+      u32 kind = 0;
+      std::memcpy(&kind, bytes, sizeof kind);
+      if (kind == static_cast<u32>(call::Hello::moved) && got.value().descriptors.size() == 1)
+        follow(got.value().descriptors[0].ref());
     }
     return false;
   }
@@ -77,6 +81,7 @@ class Played {
     return load(ours_->reply[thread].sequence) == position_[thread];
   }
   static constexpr u32 threads = 4;
+  u32 moves() const { return moves_; }
 
  private:
   void map(const std::vector<Fd>& fds) {
@@ -89,6 +94,12 @@ class Played {
     theirs_ = static_cast<call::ProgramSide*>(theirs);
     position_ = {};
   }
+  void follow(FdRef side) {
+    void* place = const_cast<call::KernelSide*>(ours_);
+    VERIFY(::mmap(place, sizeof(call::KernelSide), PROT_READ, MAP_SHARED | MAP_FIXED, side.get(),
+                  0) == place);
+    ++moves_;
+  }
   void unmap() {
     if (ours_ != nullptr) ::munmap(const_cast<call::KernelSide*>(ours_), sizeof *ours_);
     if (theirs_ != nullptr) ::munmap(theirs_, sizeof *theirs_);
@@ -100,6 +111,7 @@ class Played {
   const call::KernelSide* ours_ = nullptr;
   call::ProgramSide* theirs_ = nullptr;
   std::array<u32, call::max_threads> position_{};
+  u32 moves_ = 0;
 };
 
 class TwoKernels {
@@ -191,6 +203,25 @@ class TwoKernels {
     send_struct(nodes_[kernel].supervisor.ref(), hand, end).release_value();
     host_turn();
     return std::make_unique<Played>(std::move(mine));
+  }
+  // As the supervisor asked for a move of the program that attached last (all have pid 7); where the
+  // report comes.
+  Fd move(u16 from, u16 to) {
+    auto [old_end, new_end] = seqpacket_pair().release_value();
+    const message::Simple in{.kind = static_cast<u32>(message::ControlKind::move_in),
+                             .value = from};
+    const FdRef to_new[] = {new_end.ref()};
+    if (to < 2) send_struct(nodes_[to].supervisor.ref(), in, to_new).release_value();
+    return move_by(from, to, std::move(old_end));
+  }
+  // The other kernel is whoever has the other end of `channel`.
+  Fd move_by(u16 from, u16 to, Fd channel) {
+    auto [mine, kernels] = seqpacket_pair().release_value();
+    const message::Simple out{
+        .kind = static_cast<u32>(message::ControlKind::move_out), .value = 7, .reserved = to};
+    const FdRef to_old[] = {channel.ref(), kernels.ref()};
+    send_struct(nodes_[from].supervisor.ref(), out, to_old).release_value();
+    return std::move(mine);
   }
   // Its end of a viewer's socket goes to the kernel (kernel/view.h).
   Fd viewer(u16 kernel) {

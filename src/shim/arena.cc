@@ -191,6 +191,17 @@ int map_arena(Arena* arena, int kernel_side, int program_side) {
   return 0;
 }
 
+void take_moved(Arena* arena, int side) {
+  if (!sealed(side, sizeof(KernelSide), true)) return;
+  void* place = const_cast<KernelSide*>(arena->kernel);
+  const long at = raw::call(SYS_mmap, raw::at(place), static_cast<long>(sizeof(KernelSide)),
+                            PROT_READ, MAP_SHARED | MAP_FIXED, side, 0);
+  if (at < 0 && at >= -4095) return;
+  raw::call(SYS_madvise, at, static_cast<long>(sizeof(KernelSide)), MADV_DONTFORK);
+  store(arena->last_rung, 0U);
+  if (arena == g.current) store(g.kernel, u32{load(arena->kernel->header.kernel)});
+}
+
 Arena* attach() {
   Arena* arena = current_arena();
   if (arena != nullptr && !arena->is_dead()) return arena;
@@ -239,6 +250,7 @@ void mark_dead(Arena* arena) {
 
 bool check_death(Arena* arena) {
   if (arena->is_dead()) return true;
+  look_for_move(arena);
   const ArenaHeader& header = arena->kernel->header;
   bool dead = load(header.dead) != 0 || load(header.epoch) != arena->epoch;
   if (!dead) {

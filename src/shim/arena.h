@@ -52,6 +52,17 @@ void mark_dead(Arena* arena);
 // Looks at the liveness socket and the header; true (and marked) when the kernel died.
 bool check_death(Arena* arena);
 
+// Another kernel of the island has the program (docs/moving.md): its side is mapped in the place of
+// the former one's, so that all that is being read goes on. Whoever waits, finds nothing or rings
+// looks for it.
+void follow_move(Arena* arena);  // thread.cc
+inline void look_for_move(Arena* arena) {
+  if (load(arena->kernel->header.moved) != 0) [[unlikely]]
+    follow_move(arena);
+}
+// REQUIRES: nobody else reads from the liveness socket. `side`: what came with Hello::moved.
+void take_moved(Arena* arena, int side);
+
 // A slot of the program's numbering whose last life is over; 0: none. PS is begun.
 u32 take_slot(Arena* arena);
 // Some are closed, and the kernel has still to say that they are free.

@@ -51,6 +51,7 @@ bool post_slot(Arena* arena, Thread* thread, const Call& c, u32* position) {
 }  // namespace
 
 void ring_doorbell(Arena* arena) {
+  look_for_move(arena);
   u32 armed = load(arena->kernel->armed.armed);
   // A count above 1 tells the sleeps apart: one ring a sleep is enough.
   if (armed == 0 || (armed > 1 && armed == load(arena->last_rung))) return;

@@ -547,6 +547,7 @@ int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 s
 
 void found_nothing() {
   Thread* thread = own_thread();
+  if (Arena* arena = current_arena()) look_for_move(arena);
   if ((++thread->would_block & 15) == 0) timed_yield();
 }
 

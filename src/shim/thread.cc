@@ -68,6 +68,19 @@ void set_bell(Thread* thread, int fd) {
   store(thread->bell, hidden >= 0 ? hidden : -1);
 }
 
+// A hello from the kernel; what tells of a move is taken on the way. Bytes or -errno.
+long receive_hello(Arena* arena, AttachReply& reply, int* fd, u32& count, int flags) {
+  for (;;) {
+    const long got = receive_with_fds(arena->liveness, &reply, sizeof reply, fd, 1, count, flags);
+    if (got < 0 || reply.kind != static_cast<u32>(Hello::moved)) return got;
+    if (count == 1) {
+      take_moved(arena, *fd);
+      raw::close(*fd);
+      *fd = -1;
+    }
+  }
+}
+
 // Asks the kernel for a bell. 0 or -errno.
 int introduce(Arena* arena, Thread* thread) {
   Guard guard(register_lock);
@@ -79,7 +92,7 @@ int introduce(Arena* arena, Thread* thread) {
   AttachReply reply{};
   int bell = -1;
   u32 count = 0;
-  long got = receive_with_fds(arena->liveness, &reply, sizeof reply, &bell, 1, count);
+  long got = receive_hello(arena, reply, &bell, count, 0);
   if (got < 0) return static_cast<int>(got);
   if (bell >= 0 && (reply.result < 0 || watch_own(bell, thread->nudge, arena->liveness) < 0)) {
     raw::close(bell);
@@ -93,6 +106,18 @@ int introduce(Arena* arena, Thread* thread) {
 }
 
 }  // namespace
+
+void follow_move(Arena* arena) {
+  Critical critical;
+  Guard guard(register_lock);
+  if (arena->is_dead() || load(arena->kernel->header.moved) == 0) return;
+  const RaisedLimit raised;
+  AttachReply reply{};
+  int fd = -1;
+  u32 count = 0;
+  receive_hello(arena, reply, &fd, count, MSG_DONTWAIT);
+  if (fd >= 0) raw::close(fd);
+}
 
 namespace {
 

@@ -137,6 +137,7 @@ bool kernel_busy(Arena* arena) {
 
 bool Patience::rest(Arena* arena) {
   if (arena != nullptr && arena->is_dead()) return false;
+  if (arena != nullptr) look_for_move(arena);
   if (turns_++ < spins) {
     relax();
     return true;
@@ -170,6 +171,7 @@ bool Patience::nap(Arena* arena) {
 }
 
 void sleep_uninterrupted(Arena* arena, Thread* thread) {
+  look_for_move(arena);
   const int bell = load(thread->bell);
   if (bell >= 0) return listen(arena, bell, thread->shared ? 1 : 10);
   pollfd fds[2] = {{thread->nudge, POLLIN, 0}, {arena->liveness, 0, 0}};
@@ -183,6 +185,7 @@ Woken wait_for(Arena* arena, const Condition& condition, const WaitOptions& opti
                u32 breaking) {
   Thread* thread = arena != nullptr ? thread_for(arena) : own_thread();
   if (thread == nullptr) return Woken::dead;
+  if (arena != nullptr) look_for_move(arena);
   if (arena != nullptr && condition.mask == nullptr) {  // a mask must be in force from the start
     ring_to_rest(arena);
     Patience patience;
@@ -222,6 +225,7 @@ Woken wait_for(Arena* arena, const Condition& condition, const WaitOptions& opti
     store(thread->sleeping, 0U);
     if (condition.disarm != nullptr) condition.disarm(condition.context, thread);
     if (decided) return woken;
+    if (arena != nullptr) look_for_move(arena);
     if (host || condition.check(condition.context)) return Woken::ready;
     if (arena != nullptr && arena->is_dead()) return Woken::dead;
   }

@@ -35,6 +35,13 @@ class ReassemblyPool {
   std::span<const std::byte> front(TcbCold& cold, SequenceNumber next);
   void clear(TcbCold& cold);
 
+  // For f(sequence, bytes) of each piece, in order.
+  template <typename F>
+  void for_each(const TcbCold& cold, F f) const {
+    for (u32 i = cold.reassembly_head; i != no_slot; i = pieces_[i].next)
+      f(pieces_[i].sequence, std::span<const std::byte>(pieces_[i].data, pieces_[i].bytes));
+  }
+
   u32 pieces_in_use() const { return in_use_; }
   // Pieces that a connection may hold.
   u32 fair_share() const { return (static_cast<u32>(pieces_.size()) - in_use_) / 8; }

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -139,6 +140,36 @@ class OtherStacks {
   virtual void on_flow(Endpoint local, Endpoint remote, bool begins) = 0;
   // As SocketLayer's.
   virtual void mark_names(AddressNames&) const {}
+};
+
+// A connection on its way to another kernel of the island (docs/moving.md): whom it joins, and what
+// take_out() wrote of it, which where it arrives is nobody's word.
+struct MovedConnection {
+  Endpoint local{}, remote{};
+  Route route{};
+  std::vector<std::byte> state;
+};
+
+struct MovedFacts {
+  u32 announced_bytes = 0;  // of its send buffer
+  bool waits = false;       // in a listener's queue
+  bool passive = false;     // came from a listener
+};
+
+// Who knows where connections and ports have moved. Called from inside on_frame(); must not call
+// the stack. Frames as OtherStacks'.
+class MovedFlows {
+ public:
+  virtual ~MovedFlows() = default;
+  // A segment for which there is no connection here. True: it is taken care of.
+  virtual bool hand_on_moved(Endpoint local, Endpoint remote, bool opens, bool listened, Route from,
+                             std::span<const std::byte> frame, FrameFlags flags) = 0;
+  // A datagram for which there is no socket here. True: it is taken care of.
+  virtual bool hand_on_moved_datagram(Endpoint local, Endpoint remote, Route from,
+                                      std::span<const std::byte> frame, FrameFlags flags) = 0;
+  // A segment of a connection of this stack came from a kernel that is not its peer's. True: that
+  // kernel had the connection before, and hands on what still comes to it.
+  virtual bool hands_on(Endpoint local, Endpoint remote, Route from) = 0;
 };
 
 struct Ipv6Options {
@@ -373,6 +404,25 @@ class Stack {
   // The kernel behind an inside route is gone: its connections fail with ECONNRESET (on_error),
   // nothing is sent.
   virtual void route_lost(Route route) = 0;
+
+  // tcp_move.cc: connections that move between the kernels of an island. `moved` outlives the stack.
+  virtual void set_moved(MovedFlows& moved) = 0;
+  // The connection leaves without a word; its id is stale. EBUSY: just now it cannot (the layer has
+  // it by Fast Open and its handshake has not ended). EINVAL: stale id.
+  // `with_pieces` false: what came out of order is left behind, and comes again.
+  virtual Result<MovedConnection> take_out(TcbId tcb, bool with_pieces = true) = 0;
+  virtual bool may_take_out(TcbId tcb) const = 0;  // just now
+  // It goes on here. `listener`: whose queue it waits in, as it did where it was; 0: none. EPROTO:
+  // no stack wrote that. EADDRINUSE: there is one between these ends. ENOBUFS.
+  virtual Result<TcbId> take_in(const MovedConnection& moved, u64 cookie, ListenerId listener) = 0;
+  // What take_in() would say.
+  virtual Result<void> may_take_in(const MovedConnection& moved) const = 0;
+  // REQUIRES: may_take_in().
+  virtual MovedFacts facts_of(const MovedConnection& moved) const = 0;
+  // Those of the listener that the layer does not know yet: their handshakes have not ended.
+  virtual std::vector<TcbId> handshakes(ListenerId listener) const = 0;
+  // The peer of this connection has moved from one kernel to another; a SYN leaves again at once.
+  virtual void reroute(Endpoint local, Endpoint remote, Route from, Route to) = 0;
 
   // EINVAL for a stale id.
   virtual Result<TcbInfo> info(TcbId tcb) const = 0;

@@ -37,9 +37,11 @@ void TcpStack::on_tcp(const Ipv4Packet& packet, Route from, bool verify_checksum
   const u32 hash = table_.hash(key);
   Tcb* t = table_.find(key, hash);
   if (t == nullptr) return on_segment_without_tcb(key, hash, segment, from);
-  if (t->route != from) {  // no kernel speaks for another's connection
-    ++counters_.frames_not_ours;
-    return;
+  if (t->route != from) [[unlikely]] {  // no kernel speaks for another's connection
+    if (moved_ == nullptr || !moved_->hands_on(key.local(), key.remote(), from)) {
+      ++counters_.frames_not_ours;
+      return;
+    }
   }
   const TcbId id = t->id;
   if (t->state == TcpState::syn_sent) {
@@ -74,6 +76,10 @@ void TcpStack::on_segment_without_tcb(const FlowKey& key, u32 hash, const TcpSeg
                                       Route from) {
   TimeWaitEntry* old = time_wait_.find(key, hash);
   Listener* l = listener_for({key.local_address}, Port(key.local_port));
+  const bool opens = (segment.flags & (tcp_syn | tcp_ack | tcp_rst)) == tcp_syn;
+  if (moved_ != nullptr && moved_->hand_on_moved(key.local(), key.remote(), opens, l != nullptr,
+                                                 from, frame_, frame_flags_))
+    return;
   if (old != nullptr) {
     if (old->route != from) {
       ++counters_.frames_not_ours;
@@ -85,7 +91,6 @@ void TcpStack::on_segment_without_tcb(const FlowKey& key, u32 hash, const TcpSeg
     if (const auto syn = check_cookie(key, segment))
       return open_by_cookie(static_cast<u32>(l - listeners_.data()), key, *syn, segment, from);
   }
-  const bool opens = (segment.flags & (tcp_syn | tcp_ack | tcp_rst)) == tcp_syn;
   if (from.is_uplink() && (opens && l != nullptr ? hand_on_opening(key) : hand_on(key, opens)))
     return;
   if (l == nullptr) return reset_for(key, segment, from);

@@ -89,6 +89,15 @@ class TcpStack final : public Stack {
   void close(TcbId tcb) override;
   void abort(TcbId tcb) override;
   void route_lost(Route route) override;
+  // tcp_move.cc
+  void set_moved(MovedFlows& moved) override { moved_ = &moved; }
+  Result<MovedConnection> take_out(TcbId tcb, bool with_pieces) override;
+  Result<TcbId> take_in(const MovedConnection& moved, u64 cookie, ListenerId listener) override;
+  bool may_take_out(TcbId tcb) const override;
+  Result<void> may_take_in(const MovedConnection& moved) const override;
+  MovedFacts facts_of(const MovedConnection& moved) const override;
+  std::vector<TcbId> handshakes(ListenerId listener) const override;
+  void reroute(Endpoint local, Endpoint remote, Route from, Route to) override;
 
   Result<UdpId> udp_open(Endpoint local, bool reuse_port, u64 cookie) override;
   void udp_close(UdpId id) override;
@@ -359,6 +368,9 @@ class TcpStack final : public Stack {
   bool output_early(Tcb& t);
   bool must_wait_for_data(const Tcb& t, const TcbCold& cold) const;
 
+  // tcp_move.cc
+  void go_on(Tcb& t);
+
   // tcp_connection.cc: birth and death.
   Tcb* create_tcb(const FlowKey& key, Route route, u16 max_segment_bytes);
   u16 own_mss(Route route, bool ipv6, u16 most) const;
@@ -386,6 +398,7 @@ class TcpStack final : public Stack {
   Device& device_;
   SocketLayer& layer_;
   OtherStacks* others_ = nullptr;
+  MovedFlows* moved_ = nullptr;
   std::span<const std::byte> frame_;  // from the uplink, during its on_frame()
   FrameFlags frame_flags_;
   mutable StackCounters counters_;  // the gauges are filled in by counters()

@@ -287,6 +287,9 @@ void TcpStack::on_udp(const Ipv4Packet& packet, Route from, bool verify_checksum
   if (hand_on_datagram(local, remote, from)) return;
   const UdpSocket* socket = udp_.find(local, remote);
   if (socket != nullptr) return layer_.on_datagram(socket->cookie, received, datagram.payload);
+  if (moved_ != nullptr &&
+      moved_->hand_on_moved_datagram(local, remote, from, frame_, frame_flags_))
+    return;
   ++counters_.datagrams_nobody;
   refuse_datagram(packet, from, datagram.source_port);
 }

@@ -1,0 +1,76 @@
+// The supervisor's part in moving a program: it joins the two kernels, which do the rest by
+// themselves; docs/moving.md. The supervisor's thread.
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "cli/supervisor.h"
+
+namespace cob::cli {
+namespace {
+
+nlohmann::json refusal(std::string text) { return {{"ok", false}, {"error", std::move(text)}}; }
+
+i64 number_of(const nlohmann::json& request, const char* name) {
+  const auto found = request.find(name);
+  return found != request.end() && found->is_number_integer() ? found->get<i64>() : -1;
+}
+
+}  // namespace
+
+Supervisor::Reply Supervisor::answer_migrate(const nlohmann::json& request) {
+  const i64 pid = number_of(request, "pid"), from = number_of(request, "from"),
+            to = number_of(request, "to");
+  const auto kernels = static_cast<i64>(kernels_.size());
+  if (pid <= 0 || pid > INT32_MAX || from < 0 || from >= kernels)
+    return {refusal("migrate needs a program and its kernel"), {}, {}};
+  if (to < 0 || to >= kernels)
+    return {refusal(fmt::format("there is no kernel {}; '{}' has kernels 0 to {}", to,
+                                options_.name, kernels - 1)),
+            {},
+            {}};
+  if (from == to) return {refusal(fmt::format("program {} is on kernel {} already", pid, to)), {}, {}};
+  KernelSlot& old_kernel = kernels_[static_cast<std::size_t>(from)];
+  KernelSlot& new_kernel = kernels_[static_cast<std::size_t>(to)];
+  if (!together(old_kernel, new_kernel))
+    return {refusal(fmt::format("kernel {} is on island '{}', program {} on '{}': programs move "
+                                "within their island",
+                                to, island_of(new_kernel), pid, island_of(old_kernel))),
+            {},
+            {}};
+  for (const KernelSlot* kernel : {&old_kernel, &new_kernel}) {
+    if (!kernel->running())
+      return {refusal(fmt::format("kernel {} is {}", kernel->id(), to_string(kernel->state()))),
+              {},
+              {}};
+    if (kernel->has_queued())
+      return {refusal(fmt::format("kernel {} stands still", kernel->id())), {}, {}};
+  }
+  auto channel = seqpacket_pair();
+  auto report = seqpacket_pair();
+  if (channel.is_error() || report.is_error())
+    return {refusal("the supervisor has no descriptors left"), {}, {}};
+  auto [old_end, new_end] = channel.release_value();
+  auto [kernel_end, command_end] = report.release_value();
+  message::Simple in{};
+  in.kind = std::to_underlying(message::ControlKind::move_in);
+  in.value = old_kernel.id();
+  in.epoch = new_kernel.epoch();
+  std::vector<Fd> to_new, to_old;
+  to_new.push_back(std::move(new_end));
+  message::Simple out{};
+  out.kind = std::to_underlying(message::ControlKind::move_out);
+  out.value = static_cast<u32>(pid);
+  out.epoch = old_kernel.epoch();
+  out.reserved = new_kernel.id();
+  to_old.push_back(std::move(old_end));
+  to_old.push_back(std::move(kernel_end));
+  if (new_kernel.send(in, std::move(to_new)).is_error() ||
+      old_kernel.send(out, std::move(to_old)).is_error())
+    return {refusal("a kernel takes no requests"), {}, {}};
+  Reply reply{{{"ok", true}, {"core", new_kernel.core()}}, {}, {}};
+  reply.owned.push_back(std::move(command_end));
+  return reply;
+}
+
+}  // namespace cob::cli
