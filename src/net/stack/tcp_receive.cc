@@ -215,7 +215,7 @@ bool TcpStack::check_acceptable(Tcb& t, const TcpSegment& s) {
   return false;
 }
 
-// RFC 5961 sections 3.2 and 4.2.
+// RFC 5961 sections 3.2 and 4.2; and what else is rare. False: the segment ends here.
 bool TcpStack::handle_reset_and_syn(Tcb& t, const TcpSegment& s) {
   if (s.has(tcp_rst)) {
     if (s.sequence != t.receive_next) {
@@ -247,12 +247,18 @@ bool TcpStack::handle_reset_and_syn(Tcb& t, const TcpSegment& s) {
     challenge_ack(t);
     return false;
   }
-  return s.has(tcp_ack);
+  if (!s.has(tcp_ack)) return false;
+  // News of urgent data without data does not wait for the ACK field, of which it wants only that
+  // it is acceptable; with data its turn comes in on_segment().
+  const bool alone = s.has(tcp_urg) && s.length() == 0 && s.acknowledgment <= t.send_max &&
+                     s.acknowledgment >= t.send_unacknowledged - t.send_window_max;
+  return !alone || on_urgent(t, s);
 }
 
 void TcpStack::on_segment(Tcb& t, const TcpSegment& s) {
   if (!check_acceptable(t, s)) return;
-  if ((s.flags & (tcp_rst | tcp_syn | tcp_ack)) != tcp_ack && !handle_reset_and_syn(t, s)) return;
+  if ((s.flags & (tcp_rst | tcp_syn | tcp_ack | tcp_urg)) != tcp_ack && !handle_reset_and_syn(t, s))
+    return;
   // RFC 7323 section 4.3.
   if (t.has(flag_timestamps) && s.timestamp_value != t.timestamp_recent &&
       !timestamp_before(s.timestamp_value, t.timestamp_recent) && s.sequence <= t.last_ack_sent) {
@@ -273,10 +279,11 @@ void TcpStack::on_segment(Tcb& t, const TcpSegment& s) {
     if (!establish(t, s)) return;
   }
   if (!process_ack(t, s)) return;
+  if (s.length() == 0 || !alive(t, id)) return;
   if ((s.flags & (tcp_syn | tcp_urg)) != 0) [[unlikely]] {
-    if (s.has(tcp_syn) || !alive(t, id) || !on_urgent(t, s)) return;
+    if (s.has(tcp_syn) || !on_urgent(t, s)) return;
   }
-  if (s.length() > 0 && alive(t, id)) receive_text(t, s);
+  receive_text(t, s);
 }
 
 bool TcpStack::deliver(Tcb& t, std::span<const std::byte> payload) {
