@@ -213,7 +213,7 @@ print('well')
 class DeathsTest(SharesTest):
     def test_a_killed_program_and_a_killed_kernel(self):
         (self.share / "f").write_text("x" * 100)
-        child = self.begin("sh", "-c", 'exec 3< "$0/f"; read -r y <&3; echo open; sleep 60', self.share)
+        child = self.begin("sh", "-c", 'exec 3< "$0/f"; read -r y <&3; echo open; exec sleep 60', self.share)
         self.assertEqual(child.stdout.readline(), "open\n")
         child.kill()
         child.wait()
