@@ -444,8 +444,8 @@ enum class Hello : u32 {
   flight,  // program -> kernel, before Op::publish with in_flight. + {kernel's end of the pair
            // whose other end travels by SCM_RIGHTS}; no answer
   relay,   // kernel -> program, on the liveness socket of an Op::relay: AttachReply + {host socket}
-  moved,  // kernel -> program: AttachReply + {kernel side}: this kernel has the program now; to be
-          // mapped in the place of the one before
+  moved,   // kernel -> program: AttachReply + {kernel side}: this kernel has the program now; to be
+           // mapped in the place of the one before
 };
 
 // What lies in the end that travels, with the placeholder itself as a right: its receiver reads it

@@ -58,7 +58,8 @@ Where where_is(ControlClient& client, u32 pid, const std::string& name) {
 kernel::MoveReport wait_for_report(FdRef socket, u32 pid) {
   pollfd waits{socket.get(), POLLIN, 0};
   if (::poll(&waits, 1, answer_ms) != 1)
-    fail(exit_state, "the kernel of program {} does not answer; it may still move (see: cob ps)", pid);
+    fail(exit_state, "the kernel of program {} does not answer; it may still move (see: cob ps)",
+         pid);
   kernel::MoveReport report;
   const auto received = receive_datagram(socket, std::as_writable_bytes(std::span(&report, 1)));
   if (received.is_error() || received.value().bytes != sizeof report)
@@ -76,8 +77,8 @@ int move_threads(u32 pid, int core) {
   int problem = 0;
   for (int round = 0; round < 2; ++round) {
     std::error_code ignored;
-    for (const auto& task : std::filesystem::directory_iterator(fmt::format("/proc/{}/task", pid),
-                                                                ignored)) {
+    for (const auto& task :
+         std::filesystem::directory_iterator(fmt::format("/proc/{}/task", pid), ignored)) {
       const int thread = std::atoi(task.path().filename().c_str());
       if (::sched_setaffinity(thread, sizeof set, &set) != 0 && errno != ESRCH) problem = errno;
     }
@@ -94,10 +95,8 @@ void migrate(const MigrateOptions& options, const Context& context) {
   const std::string name = checked_name(context.name);
   ControlClient client = ControlClient::connect(name);
   const Where from = where_is(client, options.pid, name);
-  ControlReply reply = client.ask({{"do", "migrate"},
-                                   {"pid", options.pid},
-                                   {"from", from.kernel},
-                                   {"to", options.kernel}});
+  ControlReply reply = client.ask(
+      {{"do", "migrate"}, {"pid", options.pid}, {"from", from.kernel}, {"to", options.kernel}});
   if (reply.descriptors.size() != 1) fail(exit_state, "the supervisor sent no socket");
   const kernel::MoveReport report = wait_for_report(reply.descriptors[0].ref(), options.pid);
   if (report.error != 0)

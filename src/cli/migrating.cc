@@ -29,7 +29,8 @@ Supervisor::Reply Supervisor::answer_migrate(const nlohmann::json& request) {
                                 options_.name, kernels - 1)),
             {},
             {}};
-  if (from == to) return {refusal(fmt::format("program {} is on kernel {} already", pid, to)), {}, {}};
+  if (from == to)
+    return {refusal(fmt::format("program {} is on kernel {} already", pid, to)), {}, {}};
   KernelSlot& old_kernel = kernels_[static_cast<std::size_t>(from)];
   KernelSlot& new_kernel = kernels_[static_cast<std::size_t>(to)];
   if (!together(old_kernel, new_kernel))

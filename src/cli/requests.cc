@@ -7,8 +7,8 @@
 //   running kernel, in order}
 //   {"do":"view","kernel":K}          -> {"ok":true,"kernel","epoch"} + {socket to the kernel,
 //   kernel/view.h}
-//   {"do":"migrate","pid","from":K,"to":K} -> {"ok":true,"core" of the second} + {socket on which the
-//   first one says how it ended, kernel/moving.h}
+//   {"do":"migrate","pid","from":K,"to":K} -> {"ok":true,"core" of the second} + {socket on which
+//   the first one says how it ended, kernel/moving.h}
 //   {"do":"cable","role":"maker" or "other"} + {end of a SOCK_SEQPACKET pair} -> {"ok":true}
 //   {"do":"uncable"}                  -> {"ok":true}
 //   {"do":"down"}                     -> {"ok":true}; the connection closes when all is over

@@ -33,8 +33,8 @@ Result<void*> map_writable(FdRef fd, std::size_t bytes) {
 
 Result<void> Arena::make_ours() {
   ours_fd_ = TRY(sized_memfd("cob-kernel-side", sizeof(call::KernelSide)));
-  ours_ = static_cast<call::KernelSide*>(
-      TRY(map_writable(ours_fd_.ref(), sizeof(call::KernelSide))));
+  ours_ =
+      static_cast<call::KernelSide*>(TRY(map_writable(ours_fd_.ref(), sizeof(call::KernelSide))));
   if (::fcntl(ours_fd_.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) != 0)
     return Error::from_errno("sealing the kernel side of an arena");
   send_held_.resize(call::send_chunks);

@@ -69,10 +69,18 @@ std::vector<Departures::HeldFrame> Departures::arrived(u32 move, KernelId from, 
     entry = {.way = Way::came, .move = move, .kernel = from, .until = until};
     ending_flows_.emplace_back(until, flow);
   }
-  std::erase_if(ports_, [&](const auto& p) {
-    return p.second.way == Way::held && p.second.move == move;
-  });
+  std::erase_if(ports_,
+                [&](const auto& p) { return p.second.way == Way::held && p.second.move == move; });
   return give_up(move);
+}
+
+// A connection that is itself under way, or has gone, has no such frames to take here.
+void Departures::peer_left(const MovedFlow& flow, KernelId from, Time now) {
+  const auto found = flows_.find(flow);
+  if (found != flows_.end() && found->second.way != Way::came) return;
+  const Time until = now + entry_lives;
+  flows_[flow] = {.way = Way::came, .move = 0, .kernel = from, .until = until};
+  ending_flows_.emplace_back(until, flow);
 }
 
 std::vector<Departures::HeldFrame> Departures::give_up(u32 move) {

@@ -1,8 +1,8 @@
-// Departures: where programs' connections and ports have moved to, on the kernel that they left, and
-// from where, on the one that they came to; docs/moving.md, "What still comes to the old kernel".
-// Model: while a program is under way what comes for it is held, on both kernels; then the old one
-// hands on what still comes to it. An entry outlives the move by a minute; coming back ends it.
-// Kernel's loop only.
+// Departures: where programs' connections and ports have moved to, on the kernel that they left,
+// and from where, on the one that they came to; docs/moving.md, "What still comes to the old
+// kernel". Model: while a program is under way what comes for it is held, on both kernels; then the
+// old one hands on what still comes to it. An entry outlives the move by a minute; coming back ends
+// it. Kernel's loop only.
 #pragma once
 
 #include <deque>
@@ -60,6 +60,8 @@ class Departures final : public net::MovedFlows {
   // They have come from `from`: whatever is known of them here ends, frames that `from` hands on
   // are theirs. Returns what was held, to be taken anew.
   std::vector<HeldFrame> arrived(u32 move, KernelId from, Time now);
+  // The connection's peer was on `from` and has moved: what that kernel still sends is taken.
+  void peer_left(const MovedFlow& flow, KernelId from, Time now);
   // The move was given up: nothing is known of them any more. Returns what was held.
   std::vector<HeldFrame> give_up(u32 move);
 

@@ -101,8 +101,8 @@ i32 Directory::decide(const PortClaim& claim) {
   return 0;
 }
 
-// Where the former's claim is not known any more (it ended meanwhile, its kernel died) it is a claim
-// as any other; one that is refused leaves its owner's socket what it is.
+// Where the former's claim is not known any more (it ended meanwhile, its kernel died) it is a
+// claim as any other; one that is refused leaves its owner's socket what it is.
 void Directory::decide_succession(const PortClaim& claim, KernelId former, u32 former_handle) {
   const auto found = claims_.find(key_of(claim.local.port, claim.transport));
   if (found != claims_.end()) {

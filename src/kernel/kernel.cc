@@ -117,12 +117,14 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
   messenger_->on<ReroutedMessage>([this](KernelId from, const ReroutedMessage& m) {
     if (m.kernel >= config_.kernels) return;
     net::AddressNames& names = stack_->names();
-    stack_->reroute(
+    const MovedFlow flow{
         {from_wire(&names, m.local_address, m.local_ipv6_first, m.local_ipv6_second),
          Port(m.local_port)},
         {from_wire(&names, m.remote_address, m.remote_ipv6_first, m.remote_ipv6_second),
-         Port(m.remote_port)},
-        net::Route::inside(from), net::Route::inside(KernelId(m.kernel)));
+         Port(m.remote_port)}};
+    if (stack_->reroute(flow.local, flow.remote, net::Route::inside(from),
+                        net::Route::inside(KernelId(m.kernel))))
+      departures_->peer_left(flow, from, now_);
   });
   if (config_.ipv6_on != 0) {
     directory_.set_names(stack_->names());

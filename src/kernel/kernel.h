@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "kernel/board.h"
+#include "kernel/departures.h"
 #include "kernel/directory.h"
 #include "kernel/file_calls.h"
-#include "kernel/departures.h"
 #include "kernel/files.h"
 #include "kernel/flows.h"
 #include "kernel/islands.h"

@@ -101,9 +101,9 @@ Result<void> Parse::slots() {
     const auto slot = in.take<SlotPart>();
     const bool high = slot.number >= call::first_kernel_socket;
     const u32 index = high ? slot.number - call::first_kernel_socket : slot.number;
-    if (in.failed() || slot.number == 0 ||
-        index >= (high ? p.head.high_slots : p.head.low_slots) || seen[slot.number] ||
-        slot.description >= p.head.descriptions || slot.ready_ring >= call::max_ready_rings)
+    if (in.failed() || slot.number == 0 || index >= (high ? p.head.high_slots : p.head.low_slots) ||
+        seen[slot.number] || slot.description >= p.head.descriptions ||
+        slot.ready_ring >= call::max_ready_rings)
       return malformed("the image of a program: a slot");
     const bool has_ring = std::ranges::any_of(
         p.offer_rings, [&](const auto& o) { return o.ring == slot.offer_ring; });
@@ -179,10 +179,12 @@ Result<void> Parse::description(MovedDescription& d) {
       return malformed("the image of a datagram socket");
     for (u32 i = 0; i < d.datagram.groups; ++i) {
       d.groups.push_back({in.take<u32>()});
-      if (!d.groups.back().is_multicast()) return malformed("the image of a datagram socket: a group");
+      if (!d.groups.back().is_multicast())
+        return malformed("the image of a datagram socket: a group");
     }
   }
-  if ((q.is_listener != 0) != (q.state == SocketState::listening) || (q.is_listener != 0 && d.connection))
+  if ((q.is_listener != 0) != (q.state == SocketState::listening) ||
+      (q.is_listener != 0 && d.connection))
     return malformed("the image of a listener");
   if (q.is_listener != 0) TRY(listener(d));
   return in.failed() ? malformed("the image of a socket: it is too short") : Result<void>{};
@@ -237,14 +239,16 @@ Result<void> Parse::positions(const MovedDescription& d) const {
 Result<void> Parse::references() {
   for (const SlotPart& slot : p.slots) {
     MovedDescription& d = p.descriptions[slot.description];
-    if (d.slot != 0 || d.part.holders != 1) return malformed("the image of a program: a socket twice");
+    if (d.slot != 0 || d.part.holders != 1)
+      return malformed("the image of a program: a socket twice");
     d.slot = slot.number;
   }
   std::vector<u32> queued(p.descriptions.size(), no_description);
   const auto queue = [&](u32 listener, u32 index) {
     if (!is_description(index) || queued[index] != no_description) return false;
     queued[index] = listener;
-    return p.descriptions[index].part.holders == 0 && p.descriptions[index].connection.has_value() &&
+    return p.descriptions[index].part.holders == 0 &&
+           p.descriptions[index].connection.has_value() &&
            p.descriptions[index].part.queue_of == listener;
   };
   for (u32 i = 0; i < p.descriptions.size(); ++i) {

@@ -1,7 +1,7 @@
 // Kernel, moving programs within an island: the steps of docs/moving.md on both kernels.
 // Model: until the old kernel reads `accepted` it may take everything back, and does when anything
-// fails; from then on the program is the new one's. Nothing blocks: each turn looks at the channels.
-// Kernel's loop only.
+// fails; from then on the program is the new one's. Nothing blocks: each turn looks at the
+// channels. Kernel's loop only.
 #include <algorithm>
 #include <cstring>
 
@@ -139,6 +139,7 @@ Result<void> Kernel::offer_program(Program& program) {
 
 void Kernel::report_departure(const MoveReport& report) {
   (void)send_struct(departure_->report.ref(), report, {}, Blocking::never);
+  sockets_->leave_ports(now_);
   unwatch(departure_->channel.ref());
   departure_.reset();
 }
@@ -227,8 +228,7 @@ void Kernel::freeze(Program& program, Time now) {
   drain(program);
   if (gone()) return fail_departure(now, ESRCH, "the program has ended, or become another");
   const auto may = sockets_->may_move(program);
-  const bool fits =
-      sockets_->image_bytes(program) + Sockets::most_pieces_bytes <= most_image_bytes;
+  const bool fits = sockets_->image_bytes(program) + Sockets::most_pieces_bytes <= most_image_bytes;
   if (may.is_error() || !fits) {
     publish(armed, 0u);
     if (may.is_error() && may.error().code == EBUSY && now < departure_->deadline) return;
@@ -277,7 +277,7 @@ void Kernel::thaw(Program& program, Time now) {
   const auto bytes = departure_->image.mapping.bytes().first(departure_->image_bytes);
   auto image = MovedProgram::parse({bytes.begin(), bytes.end()}, &stack_->names());
   VERIFY(!image.is_error());
-  sockets_->drop_moved(program, now);
+  sockets_->drop_moved(program);
   sockets_->install(program, image.value(), KernelId(config_.kernel));
   attached_.push_back(&program);
   publish(program.arena().ours().armed.armed, 0u);
@@ -304,7 +304,7 @@ void Kernel::leave(Program& program, Time now) {
   (void)say(departure_->channel.ref(), MoveStep::go);  // dead by now: the program will see it
   departure_->phase = Departure::Phase::gone;
   departure_->deadline = now + move_patience;
-  sockets_->drop_moved(program, now);
+  sockets_->drop_moved(program);
   (void)program.drop_arena();
   program.dead = true;
   program.close_liveness();
@@ -314,6 +314,7 @@ void Kernel::leave(Program& program, Time now) {
 
 void Kernel::reroute(KernelId peer, const MovedFlow& flow, KernelId to) {
   if (peer == KernelId(config_.kernel)) {
+    departures_->peer_left(flow, peer, now_);
     stack_->reroute(flow.local, flow.remote, net::Route::inside(peer), net::Route::inside(to));
   } else if (!rerouted_owed_.empty() || !tell_rerouted(peer, flow, to)) {
     rerouted_owed_.push_back({peer, flow, to});
@@ -402,8 +403,7 @@ Result<void> Kernel::on_offer(Arrival& arrival, const MoveWord& word, std::vecto
     return Error::of(EMFILE, "the kernel has no descriptors left for it");
   arrival.pid = static_cast<u32>(word.bytes);
   arrival.command = word.text;
-  arrival.image =
-      TRY(map_foreign(fds[0].ref(), most_image_bytes, Writers::creator, Access::read));
+  arrival.image = TRY(map_foreign(fds[0].ref(), most_image_bytes, Writers::creator, Access::read));
   arrival.arena = TRY(Arena::create_for(std::move(fds[1])));
   arrival.liveness = std::move(fds[2]);
   arrival.doorbell = std::move(fds[3]);

@@ -147,7 +147,8 @@ TEST_F(Moving, ConnectionsNotAcceptedYetGoAlong) {
   server.listen(80);
   std::vector<u32> slots;
   for (int i = 0; i < 5; ++i) slots.push_back(client.connect(80));
-  ASSERT_TRUE(kernels.until([&] { return client.state(slots[4]) == call::SocketState::connected; }));
+  ASSERT_TRUE(
+      kernels.until([&] { return client.state(slots[4]) == call::SocketState::connected; }));
   const MoveReport report = move(server, 0, 1, [] {});
   ASSERT_EQ(report.error, 0) << report.text;
   for (const u32 slot : slots) {
@@ -191,8 +192,8 @@ TEST_F(Moving, ATargetThatRefusesOrIsSilentChangesNothing) {
     const auto said = report_of(kernels, report.ref(), [&] {
       pair.turn();
       MoveWord word;
-      const auto got =
-          receive_datagram(ours.ref(), std::as_writable_bytes(std::span(&word, 1)), Blocking::never);
+      const auto got = receive_datagram(ours.ref(), std::as_writable_bytes(std::span(&word, 1)),
+                                        Blocking::never);
       if (got.is_error()) return;
       MoveWord answer;
       if (word.step == static_cast<u32>(MoveStep::offer)) {
@@ -230,8 +231,8 @@ TEST_F(Moving, ForgedImagesAreRefused) {
         if (got.is_error()) return;
         MoveWord answer;
         if (word.step == static_cast<u32>(MoveStep::offer)) {
-          memory = map_foreign(got.value().descriptors[0].ref(), most_image_bytes,
-                               Writers::creator, Access::read)
+          memory = map_foreign(got.value().descriptors[0].ref(), most_image_bytes, Writers::creator,
+                               Access::read)
                        .release_value();
           answer.step = static_cast<u32>(MoveStep::ready);
         }

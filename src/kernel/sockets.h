@@ -222,9 +222,9 @@ class Sockets final : public net::SocketLayer {
   Result<void> may_move(Program& program) const;
   // What pack() will write at most, but for what TCP has out of order.
   std::size_t image_bytes(Program& program);
-  // Writes the program's image; its sockets are hollow from now on, until install() or drop_moved().
-  // REQUIRES: may_move(), room for image_bytes() and most_pieces_bytes.
-  // Returns the connections' ends.
+  // Writes the program's image; its sockets are hollow from now on, until install() or
+  // drop_moved(). REQUIRES: may_move(), room for image_bytes() and most_pieces_bytes. Returns the
+  // connections' ends.
   std::vector<MovedEnd> pack(Program& program, ImageWriter& out, Departures& departures, u32 move);
   static constexpr std::size_t most_pieces_bytes = std::size_t{32} << 20;
   // What install() needs of this kernel. The program's own ends do not count, if it is here.
@@ -232,9 +232,10 @@ class Sockets final : public net::SocketLayer {
   // REQUIRES: may_install(); the program has an arena and no open slot. What fails all the same
   // ends as a connection that was reset.
   void install(Program& program, const MovedProgram& moved, KernelId from);
-  // The program has gone: nothing is closed, nobody is told. Its ports are reached here for a moment
-  // longer, so that nobody finds them nowhere.
-  void drop_moved(Program& program, Time now);
+  // The program has gone: nothing is closed, nobody is told. Its ports are still reached here until
+  // a moment after leave_ports(), when every kernel has heard of the new ones.
+  void drop_moved(Program& program);
+  void leave_ports(Time now);
 
  private:
   static Description& from_cookie(u64 cookie) { return *reinterpret_cast<Description*>(cookie); }
@@ -344,7 +345,7 @@ class Sockets final : public net::SocketLayer {
   void pack_listener(Description& d, ImageWriter& out, Departures& departures, u32 move,
                      std::vector<MovedEnd>& ends);
   void own_pieces_of(Arena& arena);
-  void give_up_moved(Description& d, Time now);
+  void give_up_moved(Description& d);
   void install_socket(Program& program, const MovedDescription& m, Description& d, KernelId from);
   bool install_listener(const MovedDescription& m, Description& d);
   bool install_datagram(const MovedDescription& m, Description& d, KernelId from);

@@ -365,8 +365,8 @@ std::vector<MovedEnd> Sockets::pack(Program& program, ImageWriter& out, Departur
 }
 
 // The description goes as if it had never been.
-void Sockets::give_up_moved(Description& d, Time now) {
-  const Time until = now + leaves_in;
+void Sockets::give_up_moved(Description& d) {
+  const Time until = Time::never();  // leave_ports()
   if (d.state == SocketState::listening) {
     if ((d.flags & call::flag_reset) == 0) leaving_.push_back({until, {.local = d.local}});
     std::erase(busy_listeners_, &d);
@@ -387,10 +387,14 @@ void Sockets::give_up_moved(Description& d, Time now) {
   --open_count_;
 }
 
-void Sockets::drop_moved(Program& program, Time now) {
+void Sockets::leave_ports(Time now) {
+  for (Leaving& one : leaving_) one.until = std::min(one.until, now + leaves_in);
+}
+
+void Sockets::drop_moved(Program& program) {
   const auto all = moving_with(program);
   program.restore_slots(program.low_slots(), program.high_slots(), program.unused_offer_ring());
-  for (Description* d : all) give_up_moved(*d, now);
+  for (Description* d : all) give_up_moved(*d);
 }
 
 // ---- where it comes to
@@ -438,7 +442,8 @@ void Sockets::install_connection(const MovedDescription& m, Description& d, net:
   net::MovedConnection connection = *m.connection;
   connection.route = route_here(m, from);
   const net::MovedFacts facts = stack_->facts_of(connection);
-  const auto taken = stack_->take_in(connection, to_cookie(d), facts.waits ? queue : net::ListenerId{0});
+  const auto taken =
+      stack_->take_in(connection, to_cookie(d), facts.waits ? queue : net::ListenerId{0});
   if (taken.is_error()) return fail(d, ECONNRESET);
   d.tcb = taken.value();
   if (connection.route == net::Route::inside(options_.self))
@@ -508,8 +513,7 @@ void Sockets::install_socket(Program& program, const MovedDescription& m, Descri
   d.send_limit_shown = q.send_limit_shown;
   for_each_switch(d, [&](u32 bit, bool, auto set) { set((q.switches & 1u << bit) != 0); });
   if (q.has_settings != 0) d.settings.make() = m.settings;
-  if (q.has_memory != 0)
-    d.shared.make().memory = std::make_unique<std::array<u64, 6>>(m.memory);
+  if (q.has_memory != 0) d.shared.make().memory = std::make_unique<std::array<u64, 6>>(m.memory);
   if (q.token != 0 && at_token(q.token) == nullptr) publish_token(d, q.token);
   d.kept.append(m.kept);
   d.references = 1;
@@ -587,10 +591,10 @@ void Sockets::install(Program& program, const MovedProgram& moved, KernelId from
   const auto generations = [&](std::span<const std::byte> lines, u32 first) {
     for (u32 i = 0; i < lines.size() / sizeof(call::KernelSocket); ++i) {
       u32 generation;
-      std::memcpy(&generation,
-                  lines.data() + i * sizeof(call::KernelSocket) +
-                      offsetof(call::KernelSocket, generation),
-                  sizeof generation);
+      std::memcpy(
+          &generation,
+          lines.data() + i * sizeof(call::KernelSocket) + offsetof(call::KernelSocket, generation),
+          sizeof generation);
       program.slot(first + i).generation = generation;
     }
   };

@@ -204,8 +204,8 @@ class TwoKernels {
     host_turn();
     return std::make_unique<Played>(std::move(mine));
   }
-  // As the supervisor asked for a move of the program that attached last (all have pid 7); where the
-  // report comes.
+  // As the supervisor asked for a move of the program that attached last (all have pid 7); where
+  // the report comes.
   Fd move(u16 from, u16 to) {
     auto [old_end, new_end] = seqpacket_pair().release_value();
     const message::Simple in{.kind = static_cast<u32>(message::ControlKind::move_in),

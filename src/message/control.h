@@ -40,10 +40,11 @@ enum class ControlKind : u32 {
                     // cable's protocol and is heard no more
   share,  // supervisor -> kernel, Config::shares of them right behind it: ShareNotice and its path.
           // + {the directory, O_PATH}, if this kernel's island has it
-  move_out,  // supervisor -> kernel: Simple, value = host pid, reserved = the kernel that the program
-             // shall have. + {channel to that kernel, socket of the command: kernel/moving.h}
-  move_in,   // supervisor -> kernel: Simple, value = the kernel that a program comes from.
-             // + {channel to that kernel}
+  move_out,  // supervisor -> kernel: Simple, value = host pid, reserved = the kernel that the
+             // program shall have. + {channel to that kernel, socket of the command:
+             // kernel/moving.h}
+  move_in,  // supervisor -> kernel: Simple, value = the kernel that a program comes from.
+            // + {channel to that kernel}
 };
 
 inline constexpr u16 most_kernels = 64;  // that a supervisor starts

@@ -405,7 +405,8 @@ class Stack {
   // nothing is sent.
   virtual void route_lost(Route route) = 0;
 
-  // tcp_move.cc: connections that move between the kernels of an island. `moved` outlives the stack.
+  // tcp_move.cc: connections that move between the kernels of an island. `moved` outlives the
+  // stack.
   virtual void set_moved(MovedFlows& moved) = 0;
   // The connection leaves without a word; its id is stale. EBUSY: just now it cannot (the layer has
   // it by Fast Open and its handshake has not ended). EINVAL: stale id.
@@ -422,7 +423,8 @@ class Stack {
   // Those of the listener that the layer does not know yet: their handshakes have not ended.
   virtual std::vector<TcbId> handshakes(ListenerId listener) const = 0;
   // The peer of this connection has moved from one kernel to another; a SYN leaves again at once.
-  virtual void reroute(Endpoint local, Endpoint remote, Route from, Route to) = 0;
+  // False: there is none, or its peer was elsewhere.
+  virtual bool reroute(Endpoint local, Endpoint remote, Route from, Route to) = 0;
 
   // EINVAL for a stale id.
   virtual Result<TcbInfo> info(TcbId tcb) const = 0;

@@ -83,8 +83,8 @@ bool receive_space_is_sound(const Tcb& t, u32 most_receive_window) {
 
 // The SYN is what is first unacknowledged.
 bool handshake_is_sound(const Tcb& t, const TcbCold& c) {
-  return !handshake(t) || (c.initial_send == t.send_unacknowledged &&
-                           t.send_end - t.send_unacknowledged >= 1);
+  return !handshake(t) ||
+         (c.initial_send == t.send_unacknowledged && t.send_end - t.send_unacknowledged >= 1);
 }
 
 bool numbers_are_sound(const Tcb& t, const TcbCold& c) {
@@ -138,10 +138,8 @@ Result<MovedConnection> TcpStack::take_out(TcbId id, bool with_pieces) {
   const TcbCold& cold = table_.cold(*t);
   if ((cold.fast_open & fast_open_early) != 0)
     return Error::of(EBUSY, "a handshake with data in its SYN has not ended");
-  MovedConnection out{.local = t->key.local(),
-                      .remote = t->key.remote(),
-                      .route = t->route,
-                      .state = {}};
+  MovedConnection out{
+      .local = t->key.local(), .remote = t->key.remote(), .route = t->route, .state = {}};
   Image image{.mark = image_mark,
               .bytes = sizeof image,
               .pieces = 0,
@@ -149,7 +147,8 @@ Result<MovedConnection> TcpStack::take_out(TcbId id, bool with_pieces) {
               .hot = *t,
               .cold = cold};
   reassembly_.for_each(cold, [&](SequenceNumber, std::span<const std::byte>) { ++image.pieces; });
-  if (!with_pieces || image.pieces > most_pieces) image.pieces = 0;  // not acknowledged: they come again
+  if (!with_pieces || image.pieces > most_pieces)
+    image.pieces = 0;  // not acknowledged: they come again
   append(out.state, &image, sizeof image);
   if (image.pieces > 0) {
     reassembly_.for_each(cold, [&](SequenceNumber sequence, std::span<const std::byte> bytes) {
@@ -300,14 +299,15 @@ std::vector<TcbId> TcpStack::handshakes(ListenerId id) const {
   return found;
 }
 
-void TcpStack::reroute(Endpoint local, Endpoint remote, Route from, Route to) {
+bool TcpStack::reroute(Endpoint local, Endpoint remote, Route from, Route to) {
   const FlowKey key = FlowKey::of(local, remote);
   Tcb* t = table_.find(key, table_.hash(key));
-  if (t == nullptr || t->route != from || to.is_uplink()) return;
+  if (t == nullptr || t->route != from || to.is_uplink()) return false;
   set_now(latest_);
   t->route = to;
   if (t->state == TcpState::syn_sent) t->send_next = table_.cold(*t).initial_send;
   touch(*t);
+  return true;
 }
 
 }  // namespace cob::net

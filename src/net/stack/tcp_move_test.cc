@@ -84,7 +84,8 @@ TEST(TcpMove, AListenersQueuesGoAlong) {
   const ListenerId first = net.b.stack->listen({cob_address, Port(80)}, 16).value();
   net.b.layer.accept_at_once = false;
   const u64 done = net.connect(Port(5000), Port(80)).release_value();
-  ASSERT_TRUE(net.run([&] { return net.a.layer[done].connected && net.b.layer.incoming.size() == 1; }));
+  ASSERT_TRUE(
+      net.run([&] { return net.a.layer[done].connected && net.b.layer.incoming.size() == 1; }));
   const u64 half = net.connect(Port(5001), Port(80)).release_value();
   net.a.turn();
   net.b.turn();  // the SYN is here, its answer's answer is not
@@ -102,7 +103,8 @@ TEST(TcpMove, AListenersQueuesGoAlong) {
   waiting.id = net.b.stack->take_in(old, net.b.layer.incoming.front(), second).release_value();
   EXPECT_EQ(net.b.stack->info(second).accept_queue, 1u);
   EXPECT_EQ(net.b.stack->info(second).syn_queue, 1u);
-  ASSERT_TRUE(net.run([&] { return net.b.layer.incoming.size() == 2 && net.a.layer[half].connected; }));
+  ASSERT_TRUE(
+      net.run([&] { return net.b.layer.incoming.size() == 2 && net.a.layer[half].connected; }));
   EXPECT_TRUE(net.b.stack->accepted(waiting.id));
   EXPECT_EQ(net.a.layer[done].error, 0);
 }

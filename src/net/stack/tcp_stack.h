@@ -97,7 +97,7 @@ class TcpStack final : public Stack {
   Result<void> may_take_in(const MovedConnection& moved) const override;
   MovedFacts facts_of(const MovedConnection& moved) const override;
   std::vector<TcbId> handshakes(ListenerId listener) const override;
-  void reroute(Endpoint local, Endpoint remote, Route from, Route to) override;
+  bool reroute(Endpoint local, Endpoint remote, Route from, Route to) override;
 
   Result<UdpId> udp_open(Endpoint local, bool reuse_port, u64 cookie) override;
   void udp_close(UdpId id) override;
