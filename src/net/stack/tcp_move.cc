@@ -90,11 +90,12 @@ bool handshake_is_sound(const Tcb& t, const TcbCold& c) {
 bool numbers_are_sound(const Tcb& t, const TcbCold& c) {
   const auto mss_is_sound = [](u32 mss) { return mss >= least_mss; };
   return mss_is_sound(t.mss) && mss_is_sound(c.advertised_mss) && t.receive_mss >= 1 &&
-         t.send_scale <= 14 && t.timer <= RetransmitTimer::cork && t.congestion_window >= 1 &&
-         t.congestion_window <= most_window && t.send_window <= most_window &&
-         t.send_window_max <= most_window && c.persist_shift <= 12 &&
-         c.retransmit_timeout_ms >= 1 && c.retransmit_timeout_ms <= max_rto_ms &&
-         c.congestion <= CongestionControl::new_reno && c.user_timeout_ms <= u32{INT32_MAX};
+         t.send_scale <= 14 && t.timer <= RetransmitTimer::cork &&
+         (handshake(t) || t.congestion_window >= 1) && t.congestion_window <= most_window &&
+         t.send_window <= most_window && t.send_window_max <= most_window &&
+         c.persist_shift <= 12 && c.retransmit_timeout_ms >= 1 &&
+         c.retransmit_timeout_ms <= max_rto_ms && c.congestion <= CongestionControl::new_reno &&
+         c.user_timeout_ms <= u32{INT32_MAX};
 }
 
 struct Parsed {
