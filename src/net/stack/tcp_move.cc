@@ -260,16 +260,19 @@ void TcpStack::go_on(Tcb& t) {
   t.clear(flag_retransmit_due);
   if (t.has(flag_ack_soft)) t.set(flag_ack_now);
   t.clear(flag_ack_soft);
-  if (had_board) {
+  if (had_board && (t.flags & (flag_in_recovery | flag_after_timeout)) != 0) {
+    // What was lost is not known here: all of it goes again, as after a timeout without a board.
+    t.clear(flag_in_recovery);
+    t.clear(flag_may_undo);
+    t.clear(flag_timing_rtt);
+    t.set(flag_after_timeout);
+    cold.recover = t.send_max;
+    t.duplicate_acks = 0;
+    t.send_next = t.send_unacknowledged;
+  } else if (had_board) {
     t.duplicate_acks = 0;
     t.clear(flag_timing_rtt);
     cold.rtt_sequence = t.send_unacknowledged;
-    if (t.has(flag_in_recovery)) {
-      t.clear(flag_in_recovery);
-      t.congestion_window = std::max<u32>(cold.slow_start_threshold, t.mss);
-      t.congestion_window = std::min(t.congestion_window, most_window);
-    }
-    t.clear(flag_after_timeout);
     t.clear(flag_may_undo);
     t.send_next = t.send_max;
     if (t.in_flight() > 0 && !handshake(t)) {

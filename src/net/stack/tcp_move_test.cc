@@ -36,7 +36,8 @@ std::string pattern(u64 seed, std::size_t bytes) {
 
 class MovedUnderLoss : public testing::TestWithParam<u32> {};
 
-// At every few turns, wherever that is: handshake, transfer, closing.
+// At every few turns, wherever that is: handshake, transfer, closing; not for ever, for what was
+// known of losses is lost with each move.
 TEST_P(MovedUnderLoss, EveryByteComesOnceAndBothEndsClose) {
   u32 all_moves = 0;
   for (u64 seed = 1; seed <= 30; ++seed) {
@@ -61,7 +62,7 @@ TEST_P(MovedUnderLoss, EveryByteComesOnceAndBothEndsClose) {
         net.b.stack->shutdown_send(net.b.layer[net.b.layer.incoming.front()].id);
         answered = true;
       }
-      if (turns % (1 + seed % 3) == 0) {
+      if (turns < 300 && turns % (1 + seed % 3) == 0) {
         move(net.a, cookie);
         if (answered) move(net.b, net.b.layer.incoming.front());
         ++moves;
