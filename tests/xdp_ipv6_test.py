@@ -40,11 +40,6 @@ class Ipv6XdpTest(ipv6_test.Ipv6Test):
         cob.named("down", "--wait")
         harness.wait_until(lambda: "ff02::1:ff00:2" not in joined(), what="the group's end")
 
-    def test_an_address_that_another_claims_is_given_up(self):
-        linux("ip", "-6", "addr", "add", f"{ADDRESS}/64", "dev", self.wire, "nodad")
-        cob = self.uplinked()
-        harness.wait_until(lambda: ADDRESS not in cob.named("ip").stdout, 10, "the address's end")
-
 
 class Ipv6ProxyTest(Ipv6XdpTest):
     queues = 1
