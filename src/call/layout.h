@@ -17,7 +17,7 @@ using u64 = __u64;
 using i32 = __s32;
 using i64 = __s64;
 
-inline constexpr u32 protocol_version = 8;
+inline constexpr u32 protocol_version = 9;
 inline constexpr u32 arena_magic = 0x31626f63;  // "cob1"
 
 // Capacities of an arena; all of it is virtual until touched.
