@@ -82,7 +82,7 @@ TEST_F(Datagrams, ADatagramArrivesWithItsHeaderAndItsChunkComesBack) {
 TEST_F(Datagrams, ALongOneNamesItsChunksInAList) {
   Program& a = program();
   bound(a, 1, 5'000);
-  std::string text(call::max_datagram, 'x');
+  std::string text(call::max_datagram_ipv4, 'x');
   for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i * 31 >> 3);
   constexpr u32 list = 100;
   for (u32 i = 0; i < call::max_datagram_chunks; ++i) {
