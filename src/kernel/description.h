@@ -117,7 +117,7 @@ struct SettingsPart {
   u32 defer_accept_s = 0;             // a listener's
   u32 fast_open_queue = 0;            // a listener's; 0: no Fast Open
   u16 max_segment_bytes = 0;          // 0: the route's
-  bool urgent_inline = false;         // SO_OOBINLINE
+  u8 urgent_inline = 0;               // SO_OOBINLINE
   bool operator==(const SettingsPart&) const = default;
 };
 

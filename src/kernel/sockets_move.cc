@@ -82,6 +82,12 @@ Result<void> Sockets::may_move(Program& program) const {
       refusal = Error::of(EOPNOTSUPP,
                           "a socket of it is shared with another program (by fork or SCM_RIGHTS); "
                           "end that one, or run the server as one process");
+    } else if (d.shared->owner.id != 0) {
+      refusal = Error::of(EOPNOTSUPP,
+                          "a socket of it tells somebody of urgent data (F_SETOWN); close it, or "
+                          "take the owner away");
+    } else if (refusal.code == 0 && d.urgent) {
+      refusal = Error::of(EBUSY, "urgent data of a connection are not read yet");
     } else if (refusal.code == 0 && (d.claiming || d.taking || !d.shared->parked.empty())) {
       refusal = Error::of(EBUSY, "a bind or listen of it waits for another kernel");
     } else if (refusal.code == 0 && d.tcb != net::no_tcb && !stack_->may_take_out(d.tcb)) {
@@ -94,9 +100,12 @@ Result<void> Sockets::may_move(Program& program) const {
           refusal = Error::of(EBUSY, "bytes that another program sent are under way");
     }
     if (d.queue == nullptr || refusal.code != 0) return;
-    for (const Description* waiting : d.queue->pending)
+    for (const Description* waiting : d.queue->pending) {
+      if (waiting->urgent)
+        refusal = Error::of(EBUSY, "urgent data of a connection are not read yet");
       if (waiting->tcb != net::no_tcb && !stack_->may_take_out(waiting->tcb))
         refusal = Error::of(EBUSY, "a handshake by Fast Open has not ended");
+    }
   });
   if (refusal.code != 0) return refusal;
   return {};

@@ -81,6 +81,11 @@ bool receive_space_is_sound(const Tcb& t, u32 most_receive_window) {
          t.receive_buffer <= most_receive_window && t.unread <= most_window;
 }
 
+// The mark is behind a byte that was given to be sent.
+bool urgent_is_sound(const Tcb& t, const TcbCold& c) {
+  return !t.has(flag_urgent) || c.urgent_send <= t.send_end;
+}
+
 // The SYN is what is first unacknowledged.
 bool handshake_is_sound(const Tcb& t, const TcbCold& c) {
   return !handshake(t) ||
@@ -172,7 +177,8 @@ Result<void> TcpStack::may_take_in(const MovedConnection& moved) const {
   if (!states_agree(t) || (parsed->image.waits != 0 && !passive) ||
       (parsed->image.waits == 0 && needs_listener))
     return Error::of(EPROTO, "an image of a connection: its state");
-  if (!send_space_is_sound(t, max_send_buffer) || !handshake_is_sound(t, c))
+  if (!send_space_is_sound(t, max_send_buffer) || !handshake_is_sound(t, c) ||
+      !urgent_is_sound(t, c))
     return Error::of(EPROTO, "an image of a connection: what it sends");
   if (!receive_space_is_sound(t, most_receive_window))
     return Error::of(EPROTO, "an image of a connection: what it receives");
