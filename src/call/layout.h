@@ -71,10 +71,10 @@ enum class Op : u16 {
   remember,      // socket; a[0..5]: the shim's own notes about it, kept with the description
   send_to,       // socket; a[0] = bytes | DatagramFlag << 32 | type of service << 48 | time to live
                  // << 56; a[1] = remote address | port << 32 (0: the connected one); a[2] = local
-            // address (0: as bound) | IPV6_MTU << 32 (0: none); chunk ids, all full but the last:
-            // at most 6 in a[3..5], or with `listed` the one in a[3] holds them; to ipv6_elsewhere
-            // at most 2, in a[3], and a[4..5] = remote bytes
-  send_urgent,   // as send; the last byte is urgent (MSG_OOB)
+  // address (0: as bound) | IPV6_MTU << 32 (0: none); chunk ids, all full but the last:
+  // at most 6 in a[3..5], or with `listed` the one in a[3] holds them; to ipv6_elsewhere
+  // at most 2, in a[3], and a[4..5] = remote bytes
+  send_urgent,  // as send; the last byte is urgent (MSG_OOB)
   // Synchronous calls: answered in ThreadReply. result is >= 0 or -errno.
   open,    // socket: make the kernel know an undecided socket -> value[0] = handle
   bind,    // socket; a[0] = address, a[1] = port, a[2] = reuse_address | reuse_port << 1 | datagram

@@ -43,8 +43,8 @@ enum class ControlKind : u32 {
   move_out,  // supervisor -> kernel: Simple, value = host pid, reserved = the kernel that the
              // program shall have. + {channel to that kernel, socket of the command:
              // kernel/moving.h}
-  move_in,  // supervisor -> kernel: Simple, value = the kernel that a program comes from.
-            // + {channel to that kernel}
+  move_in,   // supervisor -> kernel: Simple, value = the kernel that a program comes from.
+             // + {channel to that kernel}
 };
 
 inline constexpr u16 most_kernels = 64;  // that a supervisor starts
