@@ -33,7 +33,8 @@ TEST_F(Hostile, RandomSlotsHarmTheirSenderOnly) {
         slot.a[0] = random() % 2 == 0 ? 0 : 0x0a4d0001;
         slot.a[1] = 1000 + random() % 3;
       }
-      if (!wild && (slot.op == call::Op::send || slot.op == call::Op::send_shared)) {
+      if (!wild && (slot.op == call::Op::send || slot.op == call::Op::send_shared ||
+                    slot.op == call::Op::send_urgent)) {
         slot.a[0] = 1 + random() % 20'000;
         for (int k = 1; k < 6; ++k) slot.a[k] = u64{chunk} | u64{chunk + 1} << 32, chunk += 2;
         if (chunk > call::send_chunks - 20) break;
@@ -45,6 +46,9 @@ TEST_F(Hostile, RandomSlotsHarmTheirSenderOnly) {
         if (chunk > call::send_chunks - 20) break;
       }
       if (!wild && slot.op == call::Op::set_option) slot.a[0] = 1 + random() % 12;
+      if (slot.op == call::Op::set_option &&
+          slot.a[0] == static_cast<u32>(call::SocketOption::urgent_owner))
+        slot.a[1] = 0;  // nobody is signalled
       if (!wild && slot.op == call::Op::free_receive) slot.a[0] = 0;
       if (!program.post(slot)) break;
       ++posted;

@@ -36,7 +36,7 @@ class FakeKernel {
   // Answers the calls of files; on the kernel's thread, which holds `files_mutex` meanwhile.
   // `value`: of the reply.
   std::function<int(FakeKernel&, const call::CallSlot&, call::u64 (&value)[6])> files;
-  std::mutex files_mutex;
+  std::recursive_mutex files_mutex;
   static constexpr char share_path[] = "/played/share";  // number 3
   unsigned take_chunk();  // of those that a program is told something in
   unsigned char* chunk(unsigned number) { return kernel_->chunk[number]; }

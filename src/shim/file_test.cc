@@ -172,7 +172,7 @@ class FileTest : public ::testing::Test {
  protected:
   // What the kernel's thread uses too, for one expression.
   struct Home {
-    std::unique_lock<std::mutex> lock;
+    std::unique_lock<std::recursive_mutex> lock;
     PlayedHome* played;
     PlayedHome* operator->() const { return played; }
   };
@@ -333,19 +333,19 @@ TEST_F(FileTest, BehindAnOpenDirectoryItsSlotIsNamed) {
 }
 
 TEST_F(FileTest, RangesOfLocksAreCountedFromWhereTheyBegin) {
-  home_.content["f"] = "0123456789";
+  home()->content["f"] = "0123456789";
   const int fd = open_file(in_share("f"));
   const auto range = [&](short whence, off_t start, off_t length) -> std::pair<u64, u64> {
-    home_.locks.clear();
+    home()->locks.clear();
     struct flock lock{};
     lock.l_type = F_WRLCK;
     lock.l_whence = whence;
     lock.l_start = start;
     lock.l_len = length;
     if (cob_fcntl(fd, F_SETLK, &lock) < 0) return {errno, 0};
-    EXPECT_EQ(home_.locks.size(), 1u);
-    EXPECT_EQ(home_.locks[0].a[0], u64{0x02'01'01}) << "exclusive, POSIX, set";
-    return {home_.locks[0].a[1], home_.locks[0].a[2]};
+    EXPECT_EQ(home()->locks.size(), 1u);
+    EXPECT_EQ(home()->locks[0].a[0], u64{0x02'01'01}) << "exclusive, POSIX, set";
+    return {home()->locks[0].a[1], home()->locks[0].a[2]};
   };
   using Range = std::pair<u64, u64>;
   EXPECT_EQ(range(SEEK_SET, 3, 4), (Range{3, 6}));
@@ -369,36 +369,36 @@ TEST_F(FileTest, RangesOfLocksAreCountedFromWhereTheyBegin) {
 }
 
 TEST_F(FileTest, ALockThatIsHeldIsWaitedFor) {
-  home_.content["f"] = "";
+  home()->content["f"] = "";
   const int fd = open_file(in_share("f"));
-  home_.held = true;
+  home()->held = true;
   EXPECT_EQ(file_flock(fd, LOCK_EX | LOCK_NB), -1);
   EXPECT_EQ(errno, EWOULDBLOCK);
-  home_.locks.clear();
+  home()->locks.clear();
   EXPECT_EQ(file_flock(fd, LOCK_EX), 0);
-  EXPECT_EQ(home_.lock_calls(),
+  EXPECT_EQ(home()->lock_calls(),
             (std::vector<FileLock>{FileLock::set, FileLock::wait, FileLock::look}));
-  EXPECT_EQ(home_.locks[2].a[3], 41u);
+  EXPECT_EQ(home()->locks[2].a[3], 41u);
   cob_close(fd);
 }
 
 TEST_F(FileTest, ClosesAreToldWhereLocksMayHangOnThem) {
-  home_.content["f"] = "";
+  home()->content["f"] = "";
   forget_posix_locks();
   int fd = open_file(in_share("f"));
   int copy = cob_dup(fd);
   EXPECT_EQ(cob_close(copy), 0);
   EXPECT_EQ(cob_close(fd), 0);
-  EXPECT_TRUE(home_.locks.empty());
+  EXPECT_TRUE(home()->locks.empty());
 
   fd = open_file(in_share("f"));
   copy = cob_dup(fd);
   EXPECT_EQ(file_flock(fd, LOCK_SH), 0);
   EXPECT_EQ(cob_close(copy), 0);
-  EXPECT_EQ(home_.lock_calls(), (std::vector<FileLock>{FileLock::set, FileLock::settled}));
+  EXPECT_EQ(home()->lock_calls(), (std::vector<FileLock>{FileLock::set, FileLock::settled}));
   cob_close(fd);
 
-  home_.locks.clear();
+  home()->locks.clear();
   fd = open_file(in_share("f"));
   copy = cob_dup(fd);
   struct flock lock{};
@@ -407,7 +407,7 @@ TEST_F(FileTest, ClosesAreToldWhereLocksMayHangOnThem) {
   EXPECT_EQ(cob_dup2(fd, copy), copy);
   EXPECT_EQ(cob_close(copy), 0);
   EXPECT_EQ(cob_close(fd), 0);
-  EXPECT_EQ(home_.lock_calls(),
+  EXPECT_EQ(home()->lock_calls(),
             (std::vector<FileLock>{FileLock::set, FileLock::close, FileLock::settled,
                                    FileLock::close, FileLock::settled, FileLock::settled}));
   forget_posix_locks();
