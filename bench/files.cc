@@ -236,7 +236,7 @@ bool finish(const Files& files, const std::map<std::string, bool>& missing,
   rows.insert(rows.end(), {"git", "sqlite"});
   for (const std::string& row : rows) {
     const auto key = [&](const std::string& label, const char* end = "_us_p50") {
-      return label + "_" + row + end;
+      return fmt::format("{}_{}{}", label, row, end);
     };
     const auto cell = [&](const std::string& name) {
       return files.has(name) ? human(files.get(name)) : std::string("-");
@@ -244,8 +244,8 @@ bool finish(const Files& files, const std::map<std::string, bool>& missing,
     const auto ratio = [&](const std::string& over, const std::string& under) {
       if (!files.has(key(over)) || !files.has(key(under))) return std::string("-");
       const double value = files.get(key(over)) / files.get(key(under));
-      report.number(over + "_" + row + "_over_" + under, value);
-      if (under == "remote") report.number(over + "_over_remote_" + row, value);
+      report.number(fmt::format("{}_{}_over_{}", over, row, under), value);
+      if (under == "remote") report.number(fmt::format("{}_over_remote_{}", over, row), value);
       return fmt::format("{:.2f}", value);
     };
     if (!files.wants(row)) continue;
@@ -253,7 +253,7 @@ bool finish(const Files& files, const std::map<std::string, bool>& missing,
       for (const char* end : {"_us_p50", "_us_p99"}) {
         if (files.has(key(label, end))) report.number(key(label, end), files.get(key(label, end)));
       }
-      if (files.has(key(label))) report.number(key(label, "_runs"), files.runs(label + "_" + row));
+      if (files.has(key(label))) report.number(key(label, "_runs"), files.runs(key(label, "")));
     }
     table.row({row, cell(key("host")), cell(key("local")), cell(key("remote")),
                cell(key("remote", "_us_p99")), cell(key("fuse")), cell(key("sshfs")),
@@ -291,7 +291,7 @@ std::optional<Mount> had(Outcome<Mount> mount, const char* label,
 
 int measure_all(const Options& options, Interrupts& interrupts, const std::string& helper) {
   const TemporaryDirectory store;
-  const std::string directory = store.path();
+  const std::string& directory = store.path();
   const auto [asker, keeper] = std::pair(options.cores[1], options.cores[0]);
   if (const std::string wrong = make_repository(directory + "/repository", interrupts);
       !wrong.empty())

@@ -31,6 +31,21 @@ def needs(*programs):
     return unittest.skipIf(missing, f"not installed: {', '.join(missing)}")
 
 
+def transfer_both_ways(test, a, b, size, address_of, listen_at):
+    """A checksummed stream each way at once."""
+    running = []
+    for port, server, client in ((7001, b, a), (7002, a, b)):
+        serving = server.start(sys.executable, "-c", servers.TRANSFER, "serve", "receive", listen_at, port, size, kernel=1)
+        test.assertEqual(serving.stdout.readline(), "listening\n")
+        going = client.start(sys.executable, "-c", servers.TRANSFER, "go", "send", address_of(server), port, size, kernel=0)
+        running.append((serving, going))
+    for serving, going in running:
+        sent, failed = going.communicate(timeout=120)
+        received, also = serving.communicate(timeout=120)
+        test.assertEqual((len(sent), sent), (65, received), failed + also)
+    test.assertEqual(total(a, "dropped_full") + total(b, "dropped_full"), 0)
+
+
 class CableTest(harness.CobTest):
     def one_cob(self, address, *words, core=None, kernels=2, runtime=None):
         """A cob of `kernels`, on one core when it is given. `runtime`: of another cob, whose user sees both."""
@@ -112,17 +127,7 @@ class Ipv6Test(CableTest):
 
     def test_transfers_arrive_whole_both_ways_at_once(self):
         a, b = self.joined()
-        size, running = 64 << 20, []
-        for port, server, client in ((7001, b, a), (7002, a, b)):
-            serving = server.start(sys.executable, "-c", servers.TRANSFER, "serve", "receive", "::", port, size, kernel=1)
-            self.assertEqual(serving.stdout.readline(), "listening\n")
-            going = client.start(sys.executable, "-c", servers.TRANSFER, "go", "send", server.ipv6, port, size, kernel=0)
-            running.append((serving, going))
-        for serving, going in running:
-            sent, failed = going.communicate(timeout=120)
-            received, also = serving.communicate(timeout=120)
-            self.assertEqual((len(sent), sent), (65, received), failed + also)
-        self.assertEqual(total(a, "dropped_full") + total(b, "dropped_full"), 0)
+        transfer_both_ways(self, a, b, 64 << 20, lambda cob: cob.ipv6, "::")
 
     @needs("iperf3")
     def test_iperf3(self):
@@ -269,17 +274,7 @@ class TrafficTest(CableTest):
 
     def test_256_mib_each_way_at_once(self):
         a, b = self.joined()
-        size, running = 256 << 20, []
-        for port, server, client in ((7001, b, a), (7002, a, b)):
-            serving = server.start(sys.executable, "-c", servers.TRANSFER, "serve", "receive", "-", port, size, kernel=1)
-            self.assertEqual(serving.stdout.readline(), "listening\n")
-            going = client.start(sys.executable, "-c", servers.TRANSFER, "go", "send", server.address, port, size, kernel=0)
-            running.append((serving, going))
-        for serving, going in running:
-            sent, failed = going.communicate(timeout=120)
-            received, also = serving.communicate(timeout=120)
-            self.assertEqual((len(sent), sent), (65, received), failed + also)
-        self.assertEqual(total(a, "dropped_full") + total(b, "dropped_full"), 0)
+        transfer_both_ways(self, a, b, 256 << 20, lambda cob: cob.address, "-")
         self.assertEqual(total(a, "wires_cut") + total(b, "wires_cut"), 0)
 
     @needs("redis-server", "redis-benchmark")

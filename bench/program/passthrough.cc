@@ -132,7 +132,9 @@ void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode
 }
 
 void read(fuse_req_t request, fuse_ino_t, std::size_t bytes, off_t at, fuse_file_info* file) {
-  fuse_bufvec from = FUSE_BUFVEC_INIT(bytes);
+  fuse_bufvec from{};
+  from.count = 1;
+  from.buf[0].size = bytes;
   from.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
   from.buf[0].fd = static_cast<int>(file->fh);
   from.buf[0].pos = at;
@@ -294,7 +296,7 @@ int serve(fuse_args& arguments) {
   fuse_cmdline_opts options{};
   char* source = nullptr;
   constexpr std::array<fuse_opt, 2> known{{{"source=%s", 0, 0}, FUSE_OPT_END}};
-  if (fuse_opt_parse(&arguments, &source, known.data(), nullptr) != 0 ||
+  if (fuse_opt_parse(&arguments, static_cast<void*>(&source), known.data(), nullptr) != 0 ||
       fuse_parse_cmdline(&arguments, &options) != 0 || source == nullptr ||
       options.mountpoint == nullptr) {
     std::fprintf(stderr, "usage: cob-bench-passthrough -f -o source=DIRECTORY MOUNTPOINT\n");

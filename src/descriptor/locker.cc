@@ -47,7 +47,7 @@ u32 Locker::wait(Holder::Ref ref, const Wish& wish, Done done) {
   Ask one = asking(ref, wish, LockCall::wait,
                    [this, number, then = std::move(done)](Result<Locked> result) mutable {
                      waits_.erase(number);
-                     then(std::move(result));
+                     then(result);
                    });
   one.message.wait = number;
   ask(std::move(one));
@@ -87,9 +87,9 @@ bool Locker::send(Ask& one) {
       if (*then) (*then)(result);
     });
   };
-  const auto sent = messenger_.request<Lock, Locked>(
-      holder_.home(ref), one.message, Time::never(),
-      [end, done](Result<Locked> result) { end(done, std::move(result)); });
+  const auto sent =
+      messenger_.request<Lock, Locked>(holder_.home(ref), one.message, Time::never(),
+                                       [end, done](Result<Locked> result) { end(done, result); });
   if (sent) return true;
   if (sent.error().code == EAGAIN) {
     one.done = std::move(*done);

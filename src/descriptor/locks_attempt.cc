@@ -13,8 +13,8 @@ bool is_refusal(int code) { return code == EAGAIN || code == EACCES || code == E
 Result<void> set_all(RecordLocks& record, const std::vector<LockTable::Part>& parts) {
   Result<void> result;
   for (const LockTable::Part& part : parts) {
-    auto set = record.set(part.range, part.mode);
-    if (set.is_error() && !result.is_error()) result = std::move(set);
+    const auto set = record.set(part.range, part.mode);
+    if (set.is_error() && !result.is_error()) result = set;
   }
   return result;
 }

@@ -20,7 +20,8 @@ using descriptor::LockMode;
 using descriptor::LockRange;
 
 short host_type(LockMode mode) {
-  return mode == LockMode::exclusive ? F_WRLCK : mode == LockMode::shared ? F_RDLCK : F_UNLCK;
+  constexpr short write = F_WRLCK, read = F_RDLCK, none = F_UNLCK;
+  return mode == LockMode::exclusive ? write : mode == LockMode::shared ? read : none;
 }
 
 struct ::flock host_range(const LockRange& range, LockMode mode) {

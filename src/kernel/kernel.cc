@@ -359,10 +359,8 @@ bool Kernel::poll_host(int wait, Time deadline, Time now) {
   bool work = false;
   for (int i = 0; i < count; ++i) {
     const u64 data = events[i].data.u64;
-    if (data == event_uplink) {
-      work = true;  // the next turn takes the frames
-    } else if (data == event_move) {
-      work = true;  // the next turn looks
+    if (data == event_uplink || data == event_move) {
+      work = true;  // the next turn takes the frames, or looks
     } else if (is_doorbell(data)) {
       if ((data & event_peer_doorbell) == event_peer_doorbell)
         messenger_->heard(KernelId(static_cast<u16>(data)));
