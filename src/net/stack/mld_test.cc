@@ -64,7 +64,8 @@ class Mld : public Ipv6 {
       rest[16] = std::byte{2};
       rest[17] = std::byte{125};
       rest[19] = static_cast<std::byte>(sources.size());
-      std::memcpy(rest.data() + 20, sources.data(), 16 * sources.size());
+      for (std::size_t i = 0; i < sources.size(); ++i)
+        std::memcpy(rest.data() + 20 + 16 * i, &sources[i], 16);
     }
     const Ipv6Address to = group.is_any() ? ipv6_all_nodes : group;
     std::vector<std::byte> icmp(48 + rest.size());
