@@ -2,7 +2,8 @@
 // docs/moving.md.
 // Model: the same install() makes a program on the kernel that it comes to, and again on the one
 // that it could not leave. Positions, slots, rings and chunks keep their numbers, so that the
-// program sees nothing but progress. Kernel's loop only.
+// program sees nothing but progress. Writing and making stay in one file, part by part: each is the
+// other's specification. Kernel's loop only.
 #include <algorithm>
 
 #include "kernel/departures.h"
