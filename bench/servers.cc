@@ -160,6 +160,7 @@ void Servers::record(const ServerCase& wanted, const CaseResult& result) {
   const std::string& name = wanted.name;
   report_.number(name + "_rounds", result.rounds);
   report_.number(name + "_voided", result.voided);
+  report_.number(name + "_repeated", result.repeated);
   report_.number(name + "_failed", result.failed.empty() ? 0 : 1);
   std::vector<std::string> row(10, "-");
   row[0] = name;

@@ -9,6 +9,7 @@ namespace cob::bench {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::Pair;
 
 Outcome<Verdict> judged(bool voided) {
   Verdict verdict;
@@ -32,13 +33,30 @@ TEST(Turns, TheSideThatBeginsChanges) {
   EXPECT_FALSE(turns.disturbed);
 }
 
-TEST(Turns, AVoidRoundIsCountedAndRepeated) {
+TEST(Turns, AVoidMeasurementIsMadeAgainInItsRound) {
+  std::vector<std::pair<std::size_t, int>> order;
+  const Turns turns = take_turns(
+      2, {"a", "b"},
+      [&](std::size_t side, int number) {
+        order.emplace_back(side, number);
+        return judged(number == 1 && side == 1);
+      },
+      [] {});
+  EXPECT_THAT(order, ElementsAre(Pair(0, 0), Pair(1, 0), Pair(1, 1), Pair(1, 2), Pair(0, 1)));
+  EXPECT_EQ(turns.rounds, 2);
+  EXPECT_EQ(turns.voided, 0);
+  EXPECT_EQ(turns.repeated, 1);
+}
+
+TEST(Turns, ARoundWithASideThatStaysVoidIsCountedAndRepeated) {
   int accepted = 0;
   const Turns turns = take_turns(
-      2, {"a", "b"}, [&](std::size_t side, int number) { return judged(number == 1 && side == 1); },
+      2, {"a", "b"},
+      [&](std::size_t side, int number) { return judged(side == 1 && number < tries_a_round); },
       [&] { ++accepted; });
   EXPECT_EQ(turns.rounds, 2);
   EXPECT_EQ(turns.voided, 1);
+  EXPECT_EQ(turns.repeated, tries_a_round - 1);
   EXPECT_EQ(accepted, 2);
 }
 
@@ -53,7 +71,7 @@ TEST(Turns, WithoutOneCleanRoundTheLastIsShownAsDisturbed) {
       [&] { ++accepted; });
   EXPECT_TRUE(turns.disturbed);
   EXPECT_EQ(turns.rounds, 0);
-  EXPECT_EQ(measured, 4);
+  EXPECT_EQ(measured, 4 * tries_a_round);
   EXPECT_EQ(accepted, 1);
 }
 

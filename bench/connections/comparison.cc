@@ -122,6 +122,7 @@ void Comparison::record(const ConnectionCase& wanted, const Turns& turns,
                         const std::vector<Entry>& entries) {
   report_.number(wanted.name + "_rounds", turns.disturbed ? 0 : turns.rounds);
   report_.number(wanted.name + "_voided", turns.voided);
+  report_.number(wanted.name + "_repeated", turns.repeated);
   report_.number(wanted.name + "_failed", 0);
   const Entry& first = entries.front();
   for (const Entry& entry : entries) {
