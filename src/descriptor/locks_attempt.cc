@@ -122,6 +122,8 @@ void Locks::attempt_record(File& file, Asked request) {
   record.perform(
       [record = file.record, former, to_move = std::move(to_move), range, mode]() -> Result<u64> {
         TRY(set_all(*record, to_move));
+        // What both have would stand in the way of what is asked for.
+        if (former != nullptr && former != record) TRY(former->set({}, LockMode::none));
         TRY(record->set(range, mode));
         return u64{0};
       },

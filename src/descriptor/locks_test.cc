@@ -354,6 +354,15 @@ TEST_F(LocksTest, OpenForReadingAloneIsSharedAlone) {
   EXPECT_TRUE(file.set(outside, {0, 0}, exclusive).is_error());
 }
 
+TEST_F(LocksTest, ASharedLockBecomesExclusiveBesideItsOwnHostDescription) {
+  const auto in_b = open(b), in_c = open(c);
+  ASSERT_EQ(set(b, in_b, wish(posix, shared, 50, 99)), 0);
+  EXPECT_EQ(set(b, in_b, wish(posix, exclusive, 0, 60)), 0);
+  expect_host_in_line();
+  EXPECT_EQ(set(c, in_c, wish(posix, shared, 60, 60)), EAGAIN);
+  EXPECT_EQ(set(c, in_c, wish(posix, shared, 61, 99)), 0);
+}
+
 TEST_F(LocksTest, WhatTheHostKeepsIsAskedForAgain) {
   const auto in_b = open(b), in_c = open(c);
   EXPECT_EQ(set(b, in_b, wish(posix, exclusive)), 0);

@@ -402,11 +402,10 @@ void FileCalls::read(Program& program, const Shared& pending, const CallSlot& ca
   const Description* d = file_at(program, call.socket, call.generation);
   if (d == nullptr) return answer(pending, -EBADF);
   const u32 wanted = static_cast<u32>(std::min<u64>(call.a[0], call::max_file_read));
-  if (wanted == 0) return answer(pending, 0);
   if (under_way_ > max_under_way) return answer(pending, -EAGAIN);
   if (!reserve(program, pending, chunks_for(wanted))) return;
   const u32 bytes = std::min(wanted, static_cast<u32>(pending->chunks.size()) * chunk_room);
-  if (bytes == 0) return answer(pending, -EAGAIN);
+  if (bytes == 0 && wanted > 0) return answer(pending, -EAGAIN);
   const bool there = (call.flags & 1) != 0;
   files_->holder().read(d->file->ref, there ? descriptor::Position(call.a[1]) : std::nullopt, bytes,
                         [this, pending, bytes](Result<descriptor::Holder::ReadData> result) {

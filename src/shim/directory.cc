@@ -314,6 +314,9 @@ int own_chdir(const char* path) {
 int own_fchdir(int fd) {
   if (is_hidden(fd)) return fail(EBADF);
   if (lookup_file(fd) != nullptr) {
+    struct stat status{};
+    if (cob_fstat(fd, &status) < 0) return -1;
+    if (!S_ISDIR(status.st_mode)) return fail(ENOTDIR);
     Target target(fd);
     if (target.absolute_name() == nullptr)
       return fail(EOPNOTSUPP);  // it came by exec or SCM_RIGHTS
@@ -414,12 +417,31 @@ char* own_mkdtemp(char* path) {
 
 // ---- mmap(2)
 
+namespace {
+
+// In the order in which Linux looks. 0: it may be had.
+int map_refused(size_t bytes, int protection, int flags, int fd, off_t offset) {
+  constexpr off_t page = 4'096;
+  if (offset % page != 0) return EINVAL;
+  const int status_flags = cob_fcntl(fd, F_GETFL, nullptr);
+  if (status_flags < 0 || (status_flags & O_PATH) != 0) return EBADF;
+  if (bytes == 0) return EINVAL;
+  const int access = status_flags & O_ACCMODE;
+  const bool writes_through = (flags & MAP_TYPE) != MAP_PRIVATE && (protection & PROT_WRITE) != 0;
+  if (access == O_WRONLY || (writes_through && access == O_RDONLY)) return EACCES;
+  struct stat status{};
+  if (cob_fstat(fd, &status) < 0) return errno;
+  return S_ISREG(status.st_mode) && !writes_through ? 0 : ENODEV;
+}
+
+}  // namespace
+
 void* own_mmap(void* place, size_t bytes, int protection, int flags, int fd, off_t offset) {
   if ((flags & MAP_ANONYMOUS) != 0 || lookup_file(fd) == nullptr)
     return real_mmap(place, bytes, protection, flags, fd, offset);
-  const bool writes_through = (flags & MAP_TYPE) != MAP_PRIVATE && (protection & PROT_WRITE) != 0;
-  if (writes_through) {
-    errno = ENODEV;
+  const int error = map_refused(bytes, protection, flags, fd, offset);
+  if (error != 0) {
+    errno = error;
     return MAP_FAILED;
   }
   const int kind = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) | MAP_PRIVATE | MAP_ANONYMOUS;

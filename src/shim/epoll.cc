@@ -4,6 +4,8 @@
 
 #include <sys/eventfd.h>
 
+#include "shim/file.h"
+
 namespace cob::shim {
 
 using namespace call;
@@ -448,7 +450,7 @@ int cob_epoll_ctl(int number, int operation, int fd, epoll_event* event) {
   if (is_hidden(fd) || is_hidden(number)) return fail(EBADF);
   EpollSet* set = lookup_epoll(number);
   Object* object = lookup(fd);
-  if (object != nullptr && object->kind == Kind::file) return fail(EPERM);
+  if (object != nullptr && object->kind == Kind::file) return fail(is_path(fd) ? EBADF : EPERM);
   if (set == nullptr && object != nullptr && operation == EPOLL_CTL_ADD) {
     set = adopt_set(number, false);
   }

@@ -72,6 +72,7 @@ ssize_t own_lgetxattr(const char* path, const char* name, void* value, size_t ro
 }
 ssize_t cob_fgetxattr(int fd, const char* name, void* value, size_t room) {
   if (lookup_file(fd) == nullptr) return real_fgetxattr(fd, name, value, room);
+  if (is_path(fd)) return fail(EBADF);
   Target target(fd);
   return get_attribute(target, NameCall::get_attribute, name, value, room, 0, lost);
 }
@@ -87,6 +88,7 @@ ssize_t own_llistxattr(const char* path, char* list, size_t room) {
 }
 ssize_t cob_flistxattr(int fd, char* list, size_t room) {
   if (lookup_file(fd) == nullptr) return real_flistxattr(fd, list, room);
+  if (is_path(fd)) return fail(EBADF);
   Target target(fd);
   return get_attribute(target, NameCall::list_attributes, nullptr, list, room, 0, lost);
 }
@@ -102,6 +104,7 @@ int own_lsetxattr(const char* path, const char* name, const void* value, size_t 
 }
 int cob_fsetxattr(int fd, const char* name, const void* value, size_t bytes, int flags) {
   if (lookup_file(fd) == nullptr) return real_fsetxattr(fd, name, value, bytes, flags);
+  if (is_path(fd)) return fail(EBADF);
   Target target(fd);
   return set_attribute(target, name, value, bytes, flags, 0, lost);
 }
@@ -116,6 +119,7 @@ int own_lremovexattr(const char* path, const char* name) {
 }
 int cob_fremovexattr(int fd, const char* name) {
   if (lookup_file(fd) == nullptr) return real_fremovexattr(fd, name);
+  if (is_path(fd)) return fail(EBADF);
   Target target(fd);
   return remove_attribute(target, name, 0, lost);
 }

@@ -76,6 +76,15 @@ bool is_nonblocking_file(int number) {
   return file == nullptr || (file->status_flags & O_NONBLOCK) != 0;
 }
 
+// Whether it was opened for that: O_RDONLY or O_WRONLY. Errors come before anything else, also of
+// no bytes.
+bool is_open_for(int number, int access) {
+  const Socket* file = lookup_file(number);
+  if (file == nullptr) return false;
+  const int opened = file->status_flags & O_ACCMODE;
+  return (file->status_flags & O_PATH) == 0 && (opened == access || opened == O_RDWR);
+}
+
 // Calls `once` for as long as there is more to do and each call does all it can.
 template <typename Once>
 ssize_t repeat(int number, size_t total, off_t position, u32 most, Once once) {
@@ -101,6 +110,11 @@ ssize_t repeat(int number, size_t total, off_t position, u32 most, Once once) {
 }
 
 }  // namespace
+
+bool is_path(int number) {
+  const Socket* file = lookup_file(number);
+  return file != nullptr && (file->status_flags & O_PATH) != 0;
+}
 
 Reply file_call(const Socket* file, Call& c) {
   Reply reply;
@@ -169,6 +183,7 @@ void recall_file(Socket* file) {
 }
 
 ssize_t file_read(int number, const iovec* parts, size_t count, off_t offset) {
+  if (!is_open_for(number, O_RDONLY)) return fail(EBADF);
   const ssize_t total = Pieces::total(parts, count);
   if (total < 0) return fail(EINVAL);
   Pieces into(parts, count);
@@ -178,6 +193,7 @@ ssize_t file_read(int number, const iovec* parts, size_t count, off_t offset) {
 }
 
 ssize_t file_write(int number, const iovec* parts, size_t count, off_t offset) {
+  if (!is_open_for(number, O_WRONLY)) return fail(EBADF);
   const ssize_t total = Pieces::total(parts, count);
   if (total < 0) return fail(EINVAL);
   Pieces from(parts, count);
@@ -204,11 +220,14 @@ int file_control(int number, u32 control, u64 first, u64 second, u16 flags) {
   c.a[0] = control;
   c.a[1] = first;
   c.a[2] = second;
+  if (is_path(number)) return fail(EBADF);
   return static_cast<int>(libc_result(file_call(held.get(), c).result));
 }
 
 int file_fcntl(int number, int command, long value) {
   constexpr int settable = O_NONBLOCK | O_APPEND;
+  const bool is_of_number = command == F_GETFD || command == F_SETFD || command == F_GETFL;
+  if (!is_of_number && is_path(number)) return fail(EBADF);
   switch (command) {
     case F_GETLK:
     case F_SETLK:
@@ -228,6 +247,8 @@ int file_fcntl(int number, int command, long value) {
     case F_SETFD:
       return static_cast<int>(libc_result(raw::fcntl(number, command, value)));
     case F_GETFL:
+      if ((file->status_flags & O_PATH) != 0)
+        return file->status_flags & (O_PATH | O_DIRECTORY | O_NOFOLLOW);
       return file->status_flags | 0100000;  // O_LARGEFILE, as Linux shows it
     case F_SETFL: {
       const auto control = static_cast<u32>(FileControl::status_flags);

@@ -72,6 +72,7 @@ void note_umask(u32 mask);
 
 // The answer of a call on the file, 0 or more, or -errno. Inside a critical section.
 Reply file_call(const Socket* file, Call& c);
+bool is_path(int number);           // opened with O_PATH: good for its place alone
 void names_start();                 // room for names, when there are shares
 char* name_of(const Socket* file);  // under which it was opened, absolute; "": not known
 // Copies `bytes` out of the chunks a reply names, and gives those back. False: no such chunks.

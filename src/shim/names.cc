@@ -189,6 +189,7 @@ int own_access(const char* path, int mode) {
   return own_faccessat(AT_FDCWD, path, mode, 0);
 }
 int own_faccessat(int directory, const char* path, int mode, int flags) {
+  if ((mode & ~(R_OK | W_OK | X_OK)) != 0) return fail(EINVAL);
   Target target(directory, path, (flags & AT_EMPTY_PATH) != 0);
   Ask asked;
   asked.call = NameCall::access;
@@ -286,6 +287,10 @@ int own_renameat(int from_directory, const char* from, int to_directory, const c
 }
 int own_renameat2(int from_directory, const char* from, int to_directory, const char* to,
                   unsigned flags) {
+  constexpr unsigned known = RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT;
+  const bool exchange = (flags & RENAME_EXCHANGE) != 0;
+  if ((flags & ~known) != 0 || (exchange && (flags & known) != RENAME_EXCHANGE))
+    return fail(EINVAL);  // before anything is looked for
   Target first(from_directory, from);
   Target second(to_directory, to);
   Ask asked;
@@ -314,6 +319,7 @@ int own_symlink(const char* text, const char* path) {
 int own_symlinkat(const char* text, int directory, const char* path) {
   Target target(directory, path);
   if (target.remote && text == nullptr) return fail(EFAULT);
+  if (target.remote && text[0] == 0) return fail(ENOENT);
   Ask asked;
   asked.call = NameCall::symlink;
   asked.value = text;
@@ -326,7 +332,7 @@ ssize_t own_readlink(const char* path, char* buffer, size_t room) {
                    : real_readlink(path, buffer, room);
 }
 ssize_t own_readlinkat(int directory, const char* path, char* buffer, size_t room) {
-  Target target(directory, path, true);
+  Target target(directory, path, directory != AT_FDCWD);
   if (target.remote) {
     if (room == 0) return fail(EINVAL);
     Ask asked;

@@ -73,6 +73,7 @@ int own_fchmodat(int directory, const char* path, mode_t mode, int flags) {
 }
 int cob_fchmod(int fd, mode_t mode) {
   if (lookup_file(fd) == nullptr) return real_fchmod(fd, mode);
+  if (is_path(fd)) return fail(EBADF);
   Target target(fd);
   return change_mode(target, mode, 0, lost);
 }
@@ -91,6 +92,7 @@ int own_fchownat(int directory, const char* path, uid_t user, gid_t group, int f
 }
 int cob_fchown(int fd, uid_t user, gid_t group) {
   if (lookup_file(fd) == nullptr) return real_fchown(fd, user, group);
+  if (is_path(fd)) return fail(EBADF);
   Target target(fd);
   return change_owner(target, user, group, 0, lost);
 }
@@ -100,6 +102,7 @@ int own_utimensat(int directory, const char* path, const timespec* times, int fl
 }
 int cob_futimens(int fd, const timespec* times) {
   if (lookup_file(fd) == nullptr) return real_futimens(fd, times);
+  if (is_path(fd)) return fail(EBADF);
   Target target(fd);
   return set_times(target, times, 0, [](Target&, const timespec*, int) { return fail(EBADF); });
 }

@@ -16,9 +16,34 @@
 
 namespace cob::shim {
 
+namespace {
+
+// copy_file_range(2), ERRORS: in the order in which Linux looks. 0: it may be done.
+int copy_refused(int in, const off64_t* in_offset, int out, const off64_t* out_offset,
+                 size_t bytes) {
+  const int in_flags = cob_fcntl(in, F_GETFL, nullptr);
+  const int out_flags = cob_fcntl(out, F_GETFL, nullptr);
+  if (in_flags < 0 || out_flags < 0 || ((in_flags | out_flags) & O_PATH) != 0) return EBADF;
+  struct stat from{}, to{};
+  if (cob_fstat(in, &from) < 0 || cob_fstat(out, &to) < 0) return errno;
+  if (S_ISDIR(from.st_mode) || S_ISDIR(to.st_mode)) return EISDIR;
+  if (!S_ISREG(from.st_mode) || !S_ISREG(to.st_mode)) return EINVAL;
+  if ((in_flags & O_ACCMODE) == O_WRONLY || (out_flags & O_ACCMODE) == O_RDONLY) return EBADF;
+  if ((out_flags & O_APPEND) != 0) return EBADF;
+  if (from.st_dev != to.st_dev || from.st_ino != to.st_ino) return 0;
+  const off_t begin = in_offset != nullptr ? *in_offset : cob_lseek(in, 0, SEEK_CUR);
+  const off_t end = out_offset != nullptr ? *out_offset : cob_lseek(out, 0, SEEK_CUR);
+  const off_t there = from.st_size - begin, asked = static_cast<off_t>(bytes);
+  const off_t count = there < asked ? there : asked;
+  return count > 0 && end + count > begin && end < begin + count ? EINVAL : 0;
+}
+
+}  // namespace
+
 int cob_ftruncate(int fd, off_t bytes) {
   const Socket* file = lookup_file(fd);
   if (file == nullptr) return real_ftruncate(fd, bytes);
+  if (is_path(fd)) return fail(EBADF);
   if (bytes < 0 || (file->status_flags & O_ACCMODE) == O_RDONLY) return fail(EINVAL);
   Target target(fd);
   Ask asked;
@@ -66,7 +91,9 @@ ssize_t cob_copy_file_range(int in, off64_t* in_offset, int out, off64_t* out_of
                             unsigned flags) {
   if (lookup_file(in) == nullptr && lookup_file(out) == nullptr)
     return real_copy_file_range(in, in_offset, out, out_offset, bytes, flags);
-  return flags != 0 ? fail(EINVAL) : copy_file(out, out_offset, in, in_offset, bytes);
+  if (flags != 0) return fail(EINVAL);
+  const int error = copy_refused(in, in_offset, out, out_offset, bytes);
+  return error != 0 ? fail(error) : copy_file(out, out_offset, in, in_offset, bytes);
 }
 ssize_t cob_getdents64(int fd, void* data, size_t room) {
   return lookup_file(fd) == nullptr ? real_getdents64(fd, data, room)

@@ -62,9 +62,9 @@ bool append(char* out, const char* rest, bool climbs) {
       memcpy(out + end, rest, n);
       out[end += n] = 0;
       within = within || share_of(out) != nullptr;
-    } else if (n == 1 && rest[1] == 0) {  // "x/." is a directory
-      out[end] = '/';
-      out[end + 1] = 0;
+    } else if (n == 1 && rest[1] == 0) {  // "x/." is a directory, and not to be made or removed
+      if (end + 3 > path_room) return false;
+      strcpy(out + end, within ? "/." : "/");
     }
     rest += n;
     if (*rest == '/') {

@@ -108,11 +108,26 @@ ssize_t send_file(Socket* socket, int out, Source& file, size_t bytes, bool firs
   return static_cast<ssize_t>(done);
 }
 
+// Of or to a file of another island: in the order in which Linux looks. 0: it may be done.
+int copy_refused(int out, int in, const off_t* offset) {
+  const int in_flags = cob_fcntl(in, F_GETFL, nullptr);
+  if (in_flags < 0 || (in_flags & O_PATH) != 0 || (in_flags & O_ACCMODE) == O_WRONLY) return EBADF;
+  struct stat from{};
+  if (cob_fstat(in, &from) < 0) return errno;
+  if (offset != nullptr && !S_ISREG(from.st_mode) && !S_ISBLK(from.st_mode)) return ESPIPE;
+  const int out_flags = cob_fcntl(out, F_GETFL, nullptr);
+  if (out_flags < 0 || (out_flags & O_PATH) != 0 || (out_flags & O_ACCMODE) == O_RDONLY)
+    return EBADF;
+  return S_ISDIR(from.st_mode) || (out_flags & O_APPEND) != 0 ? EINVAL : 0;
+}
+
 }  // namespace
 
 ssize_t cob_sendfile(int out, int in, off_t* offset, size_t bytes) {
-  if (lookup_file(in) != nullptr || lookup_file(out) != nullptr)
-    return copy_file(out, nullptr, in, offset, bytes);
+  if (lookup_file(in) != nullptr || lookup_file(out) != nullptr) {
+    const int error = copy_refused(out, in, offset);
+    return error != 0 ? fail(error) : copy_file(out, nullptr, in, offset, bytes);
+  }
   if (lookup_socket(in) != nullptr) return fail(EINVAL);
   if (lookup_socket(out) == nullptr) {
     return libc_result(raw::call(SYS_sendfile, out, in, raw::at(offset), static_cast<long>(bytes)));
