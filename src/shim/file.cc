@@ -186,6 +186,7 @@ ssize_t file_read(int number, const iovec* parts, size_t count, off_t offset) {
   if (!is_open_for(number, O_RDONLY)) return fail(EBADF);
   const ssize_t total = Pieces::total(parts, count);
   if (total < 0) return fail(EINVAL);
+  if (total == 0 && count > 1) return 0;  // readv(2) of no bytes does not even look
   Pieces into(parts, count);
   return libc_result(
       repeat(number, static_cast<size_t>(total), offset, max_file_read,
@@ -204,7 +205,7 @@ ssize_t file_write(int number, const iovec* parts, size_t count, off_t offset) {
 
 off_t file_seek(int number, off_t offset, int whence) {
   const HeldFile held(number);
-  if (!held.is_file()) return fail(EBADF);
+  if (!held.is_file() || is_path(number)) return fail(EBADF);
   Call c{.op = Op::file_seek};
   c.a[0] = static_cast<u64>(offset);
   c.a[1] = static_cast<u64>(whence);

@@ -29,6 +29,9 @@ struct PollWait {
 
 u32 ready_of(Object* object, u32 interest) {
   if (is_description(object)) {
+    const bool place = object->kind == Kind::file &&
+                       (reinterpret_cast<Socket*>(object)->status_flags & O_PATH) != 0;
+    if (place) return u32{POLLNVAL};
     return readiness(reinterpret_cast<Socket*>(object), interest);
   }
   MembersGuard guard;
@@ -41,7 +44,7 @@ int look_at_cob(PollWait* w) {
   for (nfds_t i = 0; i < w->count; ++i) {
     if (w->object[i] == nullptr) continue;
     pollfd& p = w->fds[i];
-    u32 wanted = static_cast<u16>(p.events) | u32{POLLERR} | u32{POLLHUP};
+    u32 wanted = static_cast<u16>(p.events) | u32{POLLERR} | u32{POLLHUP} | u32{POLLNVAL};
     u32 events = ready_of(w->object[i], wanted) & wanted;
     p.revents = static_cast<short>(events);
     if (events != 0) ++ready;
@@ -220,7 +223,7 @@ bool any_cob(const pollfd* fds, nfds_t count) {
     if (is_hidden(fds[i].fd)) return true;  // it must look closed
     if (is_cob(fds[i].fd)) {
       Object* object = lookup(fds[i].fd);
-      if (object != nullptr && (object->kind == Kind::socket ||
+      if (object != nullptr && (is_description(object) ||
                                 load(reinterpret_cast<EpollSet*>(object)->members) != nullptr)) {
         return true;
       }

@@ -153,6 +153,7 @@ static int64_t stream(const struct file_step* s, struct file_result* r) {
 
 static void serve_pair(int pair) {
   char path[4096];
+  alarm(1800); /* should the conductor die */
   snprintf(path, sizeof path, "%s/%d.steps", pipes, pair);
   const int steps = open(path, O_RDONLY);
   snprintf(path, sizeof path, "%s/%d.results", pipes, pair);
