@@ -53,4 +53,7 @@ if command -v systemctl > /dev/null; then
       *" $service"*) $as_root systemctl disable --now "$service" > /dev/null 2>&1 || true ;;
     esac
   done
+  case " $missing " in
+    *" openssh-server "*) $as_root systemctl disable --now ssh > /dev/null 2>&1 || true ;;
+  esac
 fi

@@ -55,6 +55,10 @@ void FaultDevice::commit(std::size_t bytes, FrameFlags flags) {
 void FaultDevice::submit(Held frame) {
   Duration wait = options_.delay;
   if (options_.bytes_per_second != 0) {
+    if (options_.queue.ns > 0 && wire_free_ > clock_.now() + options_.queue) {
+      ++counters_.queue_full;
+      return;
+    }
     const u64 wire_ns = frame.bytes.size() * 1'000'000'000 / options_.bytes_per_second;
     wire_free_ = std::max(wire_free_, clock_.now()) + Duration{static_cast<i64>(wire_ns)};
     wait = wait + (wire_free_ - clock_.now());

@@ -4,7 +4,7 @@
 // handed to the inner device, at once or when its delay is over. The "checksum not computed" bit is
 // cleared and checksums are asked for: this wire is no memory.
 // Owned like the device inside; delayed frames wait for flush() or poll(). Holds at most
-// max_held_frames: full: sent at once.
+// max_held_frames: full: sent at once. A wire that has a rate may have a bounded queue before it.
 #pragma once
 
 #include <algorithm>
@@ -23,6 +23,7 @@ struct FaultOptions {
   u32 reorder_ppm = 0;       // held back for up to reorder_window, so later frames overtake it
   u32 corrupt_ppm = 0;       // one bit flipped behind the Ethernet header
   u64 bytes_per_second = 0;  // of the wire, which frames wait for in their order; 0: no limit
+  Duration queue{};          // a frame that would wait longer for the wire is lost; 0: none is
   Duration delay{};          // of every frame
   Duration jitter{};         // up to this much more
   Duration reorder_window = Duration::milliseconds(2);
@@ -53,7 +54,8 @@ class FaultDevice final : public Device {
   Time next_release() const;
 
   struct Counters {
-    u64 sent = 0, lost = 0, duplicated = 0, reordered = 0, corrupted = 0, inner_full = 0;
+    u64 sent = 0, lost = 0, duplicated = 0, reordered = 0, corrupted = 0, queue_full = 0,
+        inner_full = 0;
   };
   const Counters& counters() const { return counters_; }
   void set_options(const FaultOptions& options) { options_ = options; }
