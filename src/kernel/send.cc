@@ -216,7 +216,9 @@ void Sockets::on_acked(net::TcbId, u64 cookie, std::size_t bytes) {
   const Holder& h = d.holders[static_cast<std::size_t>(d.seat)];
   call::KernelSocket& line = h.program->ours(h.slot);
   publish(line.acknowledged, line.acknowledged + bytes);
-  if (d.send_buffered + bytes > d.send_limit / 4 * u64{3}) fit_send_limit(d);
+  // Where poll says "writable"; a program that waits for that fills it hardly further.
+  const u64 full = d.send_limit - d.send_limit / 3;
+  if (d.send_buffered + bytes > full) fit_send_limit(d);
   if (d.send_buffered <= d.send_limit - d.send_limit / 3) h.program->touch_space(h.slot);
 }
 

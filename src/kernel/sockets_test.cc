@@ -487,6 +487,23 @@ TEST_F(OneKernel, ASendBufferGrowsWithTheCongestionWindowAndGoesBack) {
   EXPECT_EQ(d.send_limit, 256u * 1024);
 }
 
+// What a program keeps full that sends a chunk whenever poll says "writable".
+TEST_F(OneKernel, ASendBufferThatIsFilledToWhereItIsWritableGrows) {
+  Program& a = program();
+  Program& b = program();
+  const Pair c = connected(a, b, listener(b, 1, 80));
+  Description& d = *a.slot(c.client).description;
+  const u32 begin = d.send_limit;
+  u32 chunk = 0;
+  for (std::size_t got = 0; got < 64u << 20; got += receive(b, c.server).size()) {
+    while (d.send_buffered <= d.send_limit - d.send_limit / 3)
+      send(a, c.client, std::string(call::chunk_bytes, 'x'), chunk++ % call::send_chunks);
+    step();
+  }
+  EXPECT_GT(d.send_limit, begin);
+  EXPECT_EQ(fault_, "");
+}
+
 TEST_F(OneKernel, LiesAboutConsumedBytesAreNotBelieved) {
   Program& a = program();
   Program& b = program();

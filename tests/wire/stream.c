@@ -67,7 +67,8 @@ static void receive_all(int s, const struct request* asked, int64_t since, int o
   int64_t now = now_us();
   while (at < asked->bytes && (now = now_us()) - since < (int64_t)asked->microseconds) {
     struct pollfd wait = {s, POLLIN, 0};
-    if (poll(&wait, 1, (int)(((int64_t)asked->microseconds - (now - since)) / 1000 + 1)) == 0) continue;
+    if (poll(&wait, 1, (int)(((int64_t)asked->microseconds - (now - since)) / 1000 + 1)) == 0)
+      continue;
     const uint64_t left = asked->bytes - at;
     const ssize_t n = recv(s, block, left < block_bytes ? left : block_bytes, 0);
     if (n <= 0) die(n < 0 ? "recv" : "ended early");
@@ -141,14 +142,15 @@ static void send_until_told(int s) {
   fwrite(line, 1, got, stdout);
 }
 
-static void go(int client_sends, const char* host, const char* port, double seconds, uint64_t bytes) {
+static void go(int client_sends, const char* host, const char* port, double seconds,
+               uint64_t bytes) {
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST}, *to;
   if (getaddrinfo(host, port, &hints, &to) != 0) die(host);
   const int64_t since = now_us();
   const int s = socket(to->ai_family, SOCK_STREAM, 0);
-  if (s < 0 ||
-      setsockopt(s, IPPROTO_TCP, TCP_CONGESTION, congestion, sizeof congestion - 1) != 0 ||
-      connect(s, to->ai_addr, to->ai_addrlen) != 0) die("connect");
+  if (s < 0 || setsockopt(s, IPPROTO_TCP, TCP_CONGESTION, congestion, sizeof congestion - 1) != 0 ||
+      connect(s, to->ai_addr, to->ai_addrlen) != 0)
+    die("connect");
   const struct request asked = {(uint64_t)(seconds * 1e6), bytes, (uint64_t)client_sends};
   if (send(s, &asked, sizeof asked, MSG_NOSIGNAL) != sizeof asked) die("send");
   if (client_sends)

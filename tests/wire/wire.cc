@@ -127,16 +127,26 @@ FaultOptions options_of(int argc, char** argv) {
     const u64 value = std::strtoull(argv[i + 1], nullptr, 10);
     const auto us = Duration::microseconds(static_cast<i64>(value));
     const auto ppm = static_cast<u32>(value);
-    if (name == "--seed") options.seed = value;
-    else if (name == "--loss") options.loss_ppm = ppm;
-    else if (name == "--duplicate") options.duplicate_ppm = ppm;
-    else if (name == "--reorder") options.reorder_ppm = ppm;
-    else if (name == "--corrupt") options.corrupt_ppm = ppm;
-    else if (name == "--reorder-us") options.reorder_window = us;
-    else if (name == "--delay-us") options.delay = us;
-    else if (name == "--rate") options.bytes_per_second = value;
-    else if (name == "--queue-us") options.queue = us;
-    else errno = EINVAL, fail(name);
+    if (name == "--seed")
+      options.seed = value;
+    else if (name == "--loss")
+      options.loss_ppm = ppm;
+    else if (name == "--duplicate")
+      options.duplicate_ppm = ppm;
+    else if (name == "--reorder")
+      options.reorder_ppm = ppm;
+    else if (name == "--corrupt")
+      options.corrupt_ppm = ppm;
+    else if (name == "--reorder-us")
+      options.reorder_window = us;
+    else if (name == "--delay-us")
+      options.delay = us;
+    else if (name == "--rate")
+      options.bytes_per_second = value;
+    else if (name == "--queue-us")
+      options.queue = us;
+    else
+      errno = EINVAL, fail(name);
   }
   return options;
 }
@@ -148,8 +158,8 @@ void carry(End& near, End& far, FaultDevice& to_near, FaultDevice& to_far) {
                                {STDIN_FILENO, POLLIN, 0}}};
   while (waits[2].revents == 0) {
     const Time due = std::min(to_near.next_release(), to_far.next_release());
-    const i64 ns = due == Time::never() ? 1'000'000'000
-                                        : std::max<i64>(0, (due - HostClock::read()).ns);
+    const i64 ns =
+        due == Time::never() ? 1'000'000'000 : std::max<i64>(0, (due - HostClock::read()).ns);
     const timespec wait{ns / 1'000'000'000, ns % 1'000'000'000};
     ::ppoll(waits.data(), waits.size(), &wait, nullptr);
     near.poll(64, from_near);
@@ -161,15 +171,13 @@ void carry(End& near, End& far, FaultDevice& to_near, FaultDevice& to_far) {
 
 void print(const char* name, const FaultDevice& way) {
   const auto& c = way.counters();
-  std::printf("%s sent=%llu lost=%llu duplicated=%llu reordered=%llu corrupted=%llu "
-              "queue_full=%llu refused=%llu\n",
-              name, static_cast<unsigned long long>(c.sent),
-              static_cast<unsigned long long>(c.lost),
-              static_cast<unsigned long long>(c.duplicated),
-              static_cast<unsigned long long>(c.reordered),
-              static_cast<unsigned long long>(c.corrupted),
-              static_cast<unsigned long long>(c.queue_full),
-              static_cast<unsigned long long>(way.dropped_out()));
+  std::printf(
+      "%s sent=%llu lost=%llu duplicated=%llu reordered=%llu corrupted=%llu "
+      "queue_full=%llu refused=%llu\n",
+      name, static_cast<unsigned long long>(c.sent), static_cast<unsigned long long>(c.lost),
+      static_cast<unsigned long long>(c.duplicated), static_cast<unsigned long long>(c.reordered),
+      static_cast<unsigned long long>(c.corrupted), static_cast<unsigned long long>(c.queue_full),
+      static_cast<unsigned long long>(way.dropped_out()));
 }
 
 int wire_main(int argc, char** argv) {

@@ -104,6 +104,19 @@ TEST(FaultDevice, DelayKeepsOrderAndTellsWhen) {
   EXPECT_EQ(d.next_release(), Time::never());
 }
 
+TEST(FaultDevice, ABoundedQueueLosesWhatWouldWaitLonger) {
+  Sink sink;
+  FixedClock clock;
+  FaultDevice d(sink, clock, {.bytes_per_second = 64'000, .queue = Duration::milliseconds(3)});
+  for (u32 i = 0; i < 10; ++i) send(d, i);  // 64 bytes take 1 ms
+  EXPECT_EQ(d.counters().queue_full, 6u);
+  clock.time = clock.time + Duration::milliseconds(4);
+  d.flush();
+  EXPECT_EQ(sink.frames.size(), 4u);
+  send(d, 10);  // an empty queue takes again
+  EXPECT_EQ(d.counters().queue_full, 6u);
+}
+
 TEST(FaultDevice, ARateSpacesFramesAndAnIdleWireSavesNothingUp) {
   Sink sink;
   FixedClock clock;

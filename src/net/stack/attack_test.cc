@@ -54,6 +54,31 @@ TEST_F(Attack, Rfc5961_5_2_AckOutsideTheRangeIsChallenged) {
   EXPECT_EQ(stack->counters().challenge_acks, 2u);
 }
 
+TEST_F(Attack, Rfc5961_5_2_AckBelowTheFirstByteIsChallenged) {
+  establish();
+  send({.seq = 101, .ack = static_cast<u32>(-10), .data = "blind"});
+  expect({.seq = 1, .ack = 101});
+  EXPECT_EQ(connection().received, "");
+}
+
+// Only what fills no sequence space could be one half of an ACK loop.
+TEST_F(Attack, Rfc9293_3_10_7_4_DataAndFinOutsideTheWindowAreAnsweredEachTime) {
+  establish();
+  for (int i = 0; i < 3; ++i) {
+    send({.fin = true, .seq = 500'000, .ack = 1});
+    poll();
+    expect({.seq = 1, .ack = 101});
+    send({.seq = 500'000, .ack = 1, .data = "x"});
+    poll();
+    expect({.seq = 1, .ack = 101});
+  }
+  send({.seq = 500'000, .ack = 1});
+  poll();
+  expect({.seq = 1, .ack = 101});
+  send({.seq = 500'000, .ack = 1});
+  expect_nothing();
+}
+
 TEST_F(Attack, Rfc5961_7_ChallengeAcksAreLimitedOverAllConnections) {
   start({.max_connections = 8'192, .max_time_wait = 16});
   listen(8'000);

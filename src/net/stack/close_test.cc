@@ -209,6 +209,14 @@ TEST_F(Close, PureAcksInTimeWaitAreSilent) {
   expect_nothing();
 }
 
+TEST_F(Close, Rfc9293_3_10_7_4_DataInTimeWaitIsAnsweredEachTime) {
+  to_time_wait();
+  for (int i = 0; i < 3; ++i) {
+    send({.seq = 102, .ack = 2, .data = "behind the end"});
+    expect({.seq = 2, .ack = 102});
+  }
+}
+
 TEST_F(Close, ResetInTimeWaitMustBeExact) {
   to_time_wait();
   send({.rst = true, .seq = 103});

@@ -81,7 +81,7 @@ void TcpStack::on_echo_ipv6(const Ipv6Packet& packet, const Icmpv6Message& messa
   if (!source) return;
   std::vector<std::byte> out(sizeof(Ipv6Header) + packet.payload.size());
   std::vector<std::byte> data(message.rest.size());  // the sender may still be writing it
-  copy_once(data.data(), message.rest.data(), data.size());
+  if (!data.empty()) copy_once(data.data(), message.rest.data(), data.size());
   emit_icmpv6(*source, packet.source, ipv6_.hop_limit(),
               {.type = icmpv6_echo_reply, .word = message.word, .rest = data}, out);
   send_packet_ipv6(packet.source, from, out);

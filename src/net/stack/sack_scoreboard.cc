@@ -24,7 +24,7 @@ void Scoreboard::begin(SequenceNumber start, SequenceNumber end, u32 sent_us) {
   rack_sent_us = sent_us;
   rack_end = highest_ = start_ = start;
   rack_rtt_us = 0;
-  in_dsack_round = rescued = false;
+  in_dsack_round = rescued = again_since_ = false;
   prr_delivered = prr_out = recover_flight = undo_retransmits = 0;
   hystart = HyStart(start);
   sacked_bytes_ = lost_bytes_ = first_ = 0;
@@ -83,7 +83,7 @@ void Scoreboard::erase(u32 i, u32 count) {
 }
 
 void Scoreboard::sent(SequenceNumber end, u32 now_us, u32 grain_us) {
-  if (count_ > 0) {
+  if (count_ > 0 && !again_since_) {
     Range& r = at(count_ - 1);
     if (r.flags == 0 && now_us - r.sent_us <= grain_us) {
       r.end = end;
@@ -92,9 +92,11 @@ void Scoreboard::sent(SequenceNumber end, u32 now_us, u32 grain_us) {
   }
   if (!make_room()) become_one(now_us, 0);
   at(count_++) = {end, now_us, 0};
+  again_since_ = false;
 }
 
 void Scoreboard::sent_again(const Piece& piece, u32 now_us) {
+  again_since_ = true;
   for (u32 i = 0; i < count_; ++i) {
     if (at(i).end <= piece.start) continue;
     if (start_of(i) < piece.start && split(i, piece.start)) ++i;

@@ -45,7 +45,7 @@ class Scoreboard {
   // Begins with [start, end) sent once, at `sent_us`.
   void begin(SequenceNumber start, SequenceNumber end, u32 sent_us);
   // New data up to `end` leaves. What is sent within `grain_us` of the range before shares its
-  // time.
+  // time, unless something went again in between: RACK compares the two.
   void sent(SequenceNumber end, u32 now_us, u32 grain_us);
   // [piece.start, piece.end) leaves again. REQUIRES: inside the board, not sacked.
   void sent_again(const Piece& piece, u32 now_us);
@@ -87,7 +87,8 @@ class Scoreboard {
   bool rescued = false;  // RFC 6675's RescueRxt of this recovery is spent
   // RFC 9937.
   u32 prr_delivered = 0, prr_out = 0, recover_flight = 0;
-  u32 undo_retransmits = 0;  // of this recovery that no D-SACK has called needless
+  u32 undo_retransmits = 0;                 // of this recovery that no D-SACK has called needless
+  SequenceNumber undo_start{}, undo_end{};  // what they lie between
   HyStart hystart;
   u32 next_free = 0;  // the pool's
 
@@ -114,6 +115,7 @@ class Scoreboard {
   SequenceNumber highest_{};
   u32 sacked_bytes_ = 0, lost_bytes_ = 0;
   u32 first_ = 0, count_ = 0;
+  bool again_since_ = false;  // the last range was begun
   Range ranges_[capacity];
 };
 

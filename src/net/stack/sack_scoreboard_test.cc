@@ -112,6 +112,25 @@ TEST(Scoreboard, SaysWhatARecordPerByteSays) {
   }
 }
 
+// What leaves behind a retransmission is younger than it, though both lie within one grain.
+TEST(Scoreboard, Rfc8985_5_2_NewDataDoesNotShareATimeAcrossARetransmission) {
+  const std::unique_ptr<Scoreboard> board(new Scoreboard);
+  Scoreboard& b = *board;
+  b.begin(start, start + 10, 1'000);
+  b.sent(start + 20, 1'050, 1'000);
+  EXPECT_EQ(b.ranges(), 1u);
+  b.sent_again({start, start + 5}, 1'100);
+  b.sent(start + 30, 1'200, 1'000);
+  b.sent(start + 40, 1'250, 1'000);
+  EXPECT_EQ(b.ranges(), 3u);
+  b.rack_sent_us = 1'100;  // it arrived
+  b.rack_end = start + 5;
+  bool lost_more = false;
+  b.detect_losses(1'400, 300, lost_more);
+  EXPECT_TRUE(lost_more);
+  EXPECT_EQ(b.lost_bytes(), 15u);  // of the ranges before it
+}
+
 TEST(Scoreboard, BlocksWithoutRoomAreNotRecordedAndWhatIsSentAlwaysIs) {
   const std::unique_ptr<Scoreboard> board(new Scoreboard);
   Scoreboard& b = *board;

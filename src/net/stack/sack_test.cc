@@ -128,6 +128,50 @@ TEST_F(Sack, Rfc2883_4_ADuplicateAboveTheAckComesBeforeItsBlock) {
   expect({.ack = 101, .sack = {{block(111, 113), block(110, 114)}}});
 }
 
+TEST_F(Sack, Rfc2883_4_ThePartThatCameBeforeIsReported) {
+  agree();
+  send({.seq = 101, .ack = 1, .data = "hello"});
+  after(ms(1));
+  expect({.ack = 106});
+  send({.seq = 104, .ack = 1, .data = "lo you"});
+  expect({.ack = 110, .sack = {{block(104, 106)}}});
+  send({.seq = 115, .ack = 1, .data = "tail"});
+  expect({.ack = 110, .sack = {{block(115, 119)}}});
+  send({.seq = 110, .ack = 1, .data = "and a t"});
+  expect({.ack = 119, .sack = {{block(115, 117)}}});
+  EXPECT_EQ(connection().received, "hello youand a til");
+}
+
+TEST_F(Sack, Rfc2018_3_AFinBehindAGapIsPartOfABlock) {
+  agree();
+  send({.fin = true, .seq = 110, .ack = 1, .data = "abcd"});
+  expect({.ack = 101, .sack = {{block(110, 115)}}});
+  send({.seq = 101, .ack = 1, .data = "123456789"});
+  after(ms(1));
+  expect({.ack = 115});
+}
+
+TEST_F(Sack, Rfc2018_3_AFinAloneBehindAGapIsABlock) {
+  agree();
+  send({.fin = true, .seq = 103, .ack = 1});
+  expect({.ack = 101, .sack = {{block(103, 104)}}});
+  send({.seq = 101, .ack = 1, .data = "ab"});
+  after(ms(1));
+  expect({.ack = 104});
+}
+
+// What lies before the SYN is of another connection.
+TEST_F(Sack, Rfc2883_4_NothingBeforeTheSynIsADuplicate) {
+  listen();
+  send({.syn = true, .seq = 100, .mss = 1'000, .sack_ok = true});
+  expect({.syn = true, .ack = 101});
+  send({.seq = 50, .ack = 1, .data = "old"});
+  EXPECT_EQ(expect({.ack = 101}).segment.sack_blocks, 0u);
+  send({.seq = 101, .ack = 1});
+  send({.seq = 51, .ack = 1, .data = "old"});
+  EXPECT_EQ(expect({.ack = 101}).segment.sack_blocks, 0u);
+}
+
 TEST_F(Sack, Rfc6675_5_OnlyTheHolesAreSentAgain) {
   fill(10'000);
   sack(0, 1, 1);
@@ -214,6 +258,22 @@ TEST_F(Sack, Rfc8985_6_2_ReorderingWidensTheWindow) {
   after(ms(2));  // a quarter of the least round trip
   expect_segment(2);
   EXPECT_EQ(info().retransmits, 1u);
+}
+
+TEST_F(Sack, Rfc3708_2_OnlyDSacksOfWhatWentAgainUndoARecovery) {
+  fill(10'000);
+  sack(0, 1, 5);
+  expect_segment(0);
+  drop_output();
+  const u32 reduced = info().slow_start_threshold_bytes;
+  EXPECT_LT(reduced, 10'000u);
+  // The network doubled segment 3.
+  send({.seq = 101, .ack = 1, .sack = {{block(3'001, 4'001), block(1'001, 6'001)}}});
+  EXPECT_EQ(info().slow_start_threshold_bytes, reduced);
+  // And segment 0 had only been late.
+  send({.seq = 101, .ack = 6'001, .sack = {{block(1, 1'001)}}});
+  EXPECT_GE(info().slow_start_threshold_bytes, 10'000u);
+  drop_output();
 }
 
 TEST_F(Sack, Rfc2018_8_ATimeoutSendsHolesOnlyAndTheNextEverything) {

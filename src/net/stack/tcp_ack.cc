@@ -10,10 +10,19 @@
 
 namespace cob::net {
 
+// RFC 5961 section 5.2; and, as Linux has it, what lies before our first byte was never there.
+bool TcpStack::is_too_old(const Tcb& t, SequenceNumber ack) const {
+  const TcbCold& cold = table_.cold(t);
+  u32 back = t.send_window_max;
+  if (cold.bytes_sent < u32{1} << 31)
+    back = std::min(back, t.send_unacknowledged - (cold.initial_send + 1));
+  return ack < t.send_unacknowledged - back;
+}
+
 // False if the segment ends here or the connection is gone.
 bool TcpStack::process_ack(Tcb& t, const TcpSegment& s) {
   const SequenceNumber ack = s.acknowledgment;
-  if (ack > t.send_max || ack < t.send_unacknowledged - t.send_window_max) {
+  if (ack > t.send_max || (ack < t.send_unacknowledged && is_too_old(t, ack))) {
     challenge_ack(t);
     return false;
   }

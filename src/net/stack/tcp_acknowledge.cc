@@ -25,7 +25,8 @@ void TcpStack::answer_unacceptable(Tcb& t, const TcpSegment& s) {
   if ((cold.fast_open & fast_open_early) != 0 && (s.flags & (tcp_syn | tcp_ack)) == tcp_syn &&
       s.sequence == cold.initial_receive)
     return repeat_syn(t);
-  if (s.payload.empty() || s.has(tcp_syn)) {
+  // What fills no sequence space may be the other end of an ACK loop; data and FIN are sent again.
+  if (s.length() == 0 || s.has(tcp_syn)) {
     if (cold.last_answer_ms != 0 && now_ms_ - cold.last_answer_ms < answer_interval_ms) return;
     cold.last_answer_ms = deadline_in(0);
   }
@@ -36,8 +37,12 @@ void TcpStack::answer_unacceptable(Tcb& t, const TcpSegment& s) {
 void TcpStack::report_duplicate(Tcb& t, const TcpSegment& s) {
   t.set(flag_ack_now);
   const SackBlock duplicate{s.sequence, s.sequence + static_cast<u32>(s.payload.size())};
-  if (!t.has(flag_sack) || duplicate.start >= duplicate.end || duplicate.end > t.receive_next)
+  if (!t.has(flag_sack) || s.has(tcp_syn) || duplicate.start >= duplicate.end ||
+      duplicate.end > t.receive_next)
     return;
+  const TcbCold& cold = table_.cold(t);
+  if (cold.bytes_received < u32{1} << 31 && duplicate.start <= cold.initial_receive)
+    return;  // of another connection: here nothing came before the SYN
   emit_ack(t, &duplicate);
 }
 

@@ -334,6 +334,15 @@ void TcpStack::refuse_data(Tcb& t) {
   fail(t, ECONNRESET);
 }
 
+// What of the text up to `end` an out-of-order piece holds already; empty: nothing.
+SackBlock TcpStack::piece_before(const Tcb& t, SequenceNumber end) const {
+  SackBlock pieces[max_sack_blocks];
+  const u32 count = reassembly_.sack_blocks(table_.cold(t), t.receive_next, pieces);
+  for (const SackBlock& piece : std::span(pieces).first(count))
+    if (piece.start < end) return {piece.start, earlier_of(piece.end, end)};
+  return {end, end};
+}
+
 // RFC 9293 section 3.10.7.4, seventh and eighth: segment text and FIN.
 void TcpStack::receive_text(Tcb& t, const TcpSegment& s) {
   if (t.state != TcpState::established && t.state != TcpState::fin_wait_1 &&
@@ -353,6 +362,7 @@ void TcpStack::receive_text(Tcb& t, const TcpSegment& s) {
     payload = payload.subspan(old);
     sequence = t.receive_next;
   }
+  SackBlock twice{s.sequence, sequence};  // RFC 2883 section 4: the part that came before
   if (end > t.receive_edge) {
     const u32 room = t.receive_edge - sequence;
     payload = payload.first(std::min<std::size_t>(payload.size(), room));
@@ -373,6 +383,7 @@ void TcpStack::receive_text(Tcb& t, const TcpSegment& s) {
   }
   bool all = true;
   if (!payload.empty()) {
+    if (twice.start >= twice.end && !ReassemblyPool::empty(cold)) twice = piece_before(t, end);
     all = deliver(t, payload);
     if (!alive(t, id)) return;
     if (all && !ReassemblyPool::empty(cold)) {
@@ -381,6 +392,8 @@ void TcpStack::receive_text(Tcb& t, const TcpSegment& s) {
       t.set(flag_ack_now);  // the gap is filled: RFC 5681 section 4.2
     }
     schedule_ack(t, static_cast<u32>(payload.size()));
+    const bool ends = fin || (t.has(flag_peer_fin_known) && t.receive_next == cold.peer_fin);
+    if (twice.start < twice.end && t.has(flag_sack) && !ends) emit_ack(t, &twice);
   }
   if ((fin && all && t.receive_next == end) ||
       (t.has(flag_peer_fin_known) && t.receive_next == cold.peer_fin))

@@ -82,7 +82,8 @@ bool TcpStack::process_sack(Tcb& t, const TcpSegment& s) {
     cold.silent_probes = 0;
     if (cold.fine_timer == FineTimer::probe) cold.fine_deadline_us = 0;
   }
-  if (names_duplicate(s, t.send_max, 2 * t.send_window_max)) on_needless_retransmission(t);
+  if (names_duplicate(s, t.send_max, 2 * t.send_window_max))
+    on_needless_retransmission(t, s.sack[0]);
   if (cold.probe != Probe::none) judge_probe(t, s, !advanced);
   if (t.has(flag_in_recovery) && advanced) {
     if (t.has(flag_may_undo) && s.timestamp_echo != 0 &&
@@ -132,8 +133,9 @@ u32 TcpStack::slow_start_growth(Tcb& t, u32 acked, u32 rtt_us) {
 }
 
 // A D-SACK: RFC 8985 section 6.2 step 4 widens the reordering window, once a round trip; and when
-// all that recovery sent again had arrived before, nothing was lost (RFC 3708).
-void TcpStack::on_needless_retransmission(Tcb& t) {
+// all that recovery sent again had arrived before, nothing was lost (RFC 3708 section 2: D-SACKs of
+// anything else, such as what the network doubled, do not count).
+void TcpStack::on_needless_retransmission(Tcb& t, const SackBlock& named) {
   TcbCold& cold = table_.cold(t);
   Scoreboard& b = board(t);
   if (b.in_dsack_round && t.send_unacknowledged >= b.dsack_round) b.in_dsack_round = false;
@@ -145,6 +147,7 @@ void TcpStack::on_needless_retransmission(Tcb& t) {
     cold.reorder_persist = reorder_persist_recoveries;
   }
   if (b.undo_retransmits == 0 || !t.has(flag_in_recovery)) return;
+  if (named.start < b.undo_start || named.end > b.undo_end) return;
   if (--b.undo_retransmits == 0) congestion::undo_recovery(t, cold, 0);
 }
 
@@ -238,7 +241,9 @@ bool TcpStack::send_again(Tcb& t, const Scoreboard::Piece& piece) {
   b.sent_again(piece, now_us_);
   if (t.has(flag_in_recovery)) {
     b.prr_out += piece.end - piece.start;
-    ++b.undo_retransmits;
+    const bool first = b.undo_retransmits++ == 0;
+    b.undo_start = first ? piece.start : earlier_of(b.undo_start, piece.start);
+    b.undo_end = first ? piece.end : later_of(b.undo_end, piece.end);
     if (cold.fine_timer == FineTimer::probe) cold.fine_deadline_us = 0;
   }
   ++cold.retransmits;

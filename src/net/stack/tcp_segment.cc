@@ -133,6 +133,15 @@ u32 TcpStack::fill_sack(const Tcb& t, const SackBlock* duplicate, TcpSackOption&
   if (duplicate != nullptr) blocks[count++] = *duplicate;
   count += reassembly_.sack_blocks(table_.cold(t), t.receive_next,
                                    std::span(blocks).subspan(count, most - count));
+  // A FIN behind a gap has a number too.
+  const SequenceNumber fin = table_.cold(t).peer_fin;
+  bool untold = t.has(flag_peer_fin_known) && fin > t.receive_next;
+  for (std::size_t i = duplicate != nullptr ? 1 : 0; untold && i < count; ++i) {
+    if (blocks[i].end != fin) continue;
+    blocks[i].end += 1;
+    untold = false;
+  }
+  if (untold && count < most) blocks[count++] = {fin, fin + 1};
   for (std::size_t i = 0; i < count; ++i) {
     option.edges[2 * i] = blocks[i].start.value;
     option.edges[2 * i + 1] = blocks[i].end.value;
@@ -173,7 +182,7 @@ bool TcpStack::emit(Tcb& t, SequenceNumber sequence, u32 bytes, u8 flags) {
   // While pieces are missing every ACK says which are not (RFC 2018 section 4); data segments are
   // full, and carry none.
   if (bytes == 0 && flags == tcp_ack && t.has(flag_sack) && sequence == t.send_max &&
-      !ReassemblyPool::empty(table_.cold(t)))
+      (!ReassemblyPool::empty(table_.cold(t)) || t.has(flag_peer_fin_known)))
     return emit_ack(t, nullptr);
   const u32 offset = bytes > 0 ? sequence - t.send_unacknowledged : 0;
   u8 ecn = 0;

@@ -273,6 +273,8 @@ class TcpStack final : public Stack {
   void on_fin(Tcb& t);
   void answer_unacceptable(Tcb& t, const TcpSegment& segment);
   void challenge_ack(Tcb& t);
+  bool is_too_old(const Tcb& t, SequenceNumber ack) const;
+  SackBlock piece_before(const Tcb& t, SequenceNumber end) const;
   bool take_challenge_token();
   void report_duplicate(Tcb& t, const TcpSegment& segment);
   void schedule_ack(Tcb& t, u32 payload_bytes);
@@ -296,7 +298,7 @@ class TcpStack final : public Stack {
   // tcp_recovery.cc: loss recovery by the scoreboard.
   bool process_sack(Tcb& t, const TcpSegment& segment);
   u32 slow_start_growth(Tcb& t, u32 acked, u32 rtt_us);
-  void on_needless_retransmission(Tcb& t);
+  void on_needless_retransmission(Tcb& t, const SackBlock& named);
   void detect_losses(Tcb& t);
   void on_fine_timer(Tcb& t);
   void arm_probe(Tcb& t);

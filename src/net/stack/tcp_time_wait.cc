@@ -52,9 +52,10 @@ void TcpStack::on_time_wait_segment(TimeWaitEntry& e, const TcpSegment& s) {
   if (!paws && s.length() == 0 && s.sequence == e.receive_next) return;
   if (s.has(tcp_fin) && !paws && s.sequence + s.length() == e.receive_next)
     time_wait_.restart(e, now_ms_);
-  if (e.last_answer_ms != 0 && now_ms_ - e.last_answer_ms < answer_interval_ms && !s.has(tcp_fin))
-    return;
-  e.last_answer_ms = deadline_in(0);
+  if (s.length() == 0 || s.has(tcp_syn)) {
+    if (e.last_answer_ms != 0 && now_ms_ - e.last_answer_ms < answer_interval_ms) return;
+    e.last_answer_ms = deadline_in(0);
+  }
   if (e.timestamps) e.timestamp_sent = now_ms_ + e.timestamp_offset;
   transmit({.key = e.key,
             .route = e.route,
