@@ -115,7 +115,6 @@ ROWS = {
     "reorder 1 %": {"reorder": 10_000},
     "reorder 10 %": {"reorder": 100_000},
     "duplicate 5 %": {"duplicate": 50_000},
-    "1 % of each": {"loss": 10_000, "reorder": 10_000, "duplicate": 10_000},
 }
 HEAD = """Goodput of one TCP connection over a wire of 100 Mbit/s with faults, both ways: bytes that the
 receiver's program read in {seconds} s ({long} s where the round trip is 100 ms) from its connect or accept on,
