@@ -24,6 +24,7 @@ struct Cobs {
   std::optional<CabledCobs> cabled;
   std::optional<PrivateCob> inside;
   std::optional<TapCob> tap, wire;
+  std::optional<WiredPlace> xdp;
 };
 
 void add_cobs(const Options& options, Interrupts& interrupts, Cobs& cobs, Comparison& comparison) {
@@ -41,6 +42,7 @@ void add_cobs(const Options& options, Interrupts& interrupts, Cobs& cobs, Compar
   add(cobs.inside, "inside", PrivateCob::bring_up(options, interrupts));
   add(cobs.tap, "tap", ours([&] { return TapCob::bring_up(options, true, interrupts); }));
   add(cobs.wire, "wire", ours([&] { return TapCob::bring_up(options, false, interrupts); }));
+  add(cobs.xdp, "xdp", ours([&] { return WiredPlace::with_cob(options, interrupts); }));
 }
 
 }  // namespace
@@ -66,6 +68,12 @@ int connections_main(const Options& options) {
     if (!options.linux_only) add_cobs(options, interrupts, cobs, comparison);
     for (const char* mode : {"shared", "reuseport", "affinity", "hermes"})
       comparison.add(ConnectionSide(std::string("linux_") + mode, mode, linux_side));
+    const auto wired = WiredPlace::with_linux(options, interrupts);
+    if (wired) {
+      comparison.add(ConnectionSide(linux_wire, "shared", wired->place()));
+    } else {
+      comparison.missing(linux_wire, wired.why());
+    }
     const bool well = comparison.measure(*cases);
     status = interrupts.seen() ? 130 : well ? 0 : 1;
     fmt::print("{}{}\nMedians over the rounds; {} s a measurement.\n", comparison.tables(),

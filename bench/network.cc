@@ -62,4 +62,8 @@ Outcome<OwnNetwork> OwnNetwork::make() {
 
 bool OwnNetwork::enter() const { return setns(network_.get(), CLONE_NEWNET) == 0; }
 
+std::string OwnNetwork::path() const {
+  return fmt::format("/proc/{}/fd/{}", getpid(), network_.get());
+}
+
 }  // namespace cob::bench

@@ -4,6 +4,8 @@
 // Used by the measuring command's only thread. network_namespaces(7).
 #pragma once
 
+#include <string>
+
 #include "base/fd.h"
 #include "bench/samples.h"
 
@@ -15,6 +17,8 @@ class OwnNetwork {
   static Outcome<OwnNetwork> make();
   // Into it, for the calling process and what it starts. False: errno says why.
   bool enter() const;
+  // Its name for ip(8), while this process lives.
+  std::string path() const;
 
  private:
   OwnNetwork() = default;

@@ -40,7 +40,9 @@ void read_status(const std::string& text, std::vector<pid_t>& kernels, std::stri
 }  // namespace
 
 SpawnOptions Place::server(std::vector<std::string> argv) const {
-  return {.argv = joined(server_prefix, std::move(argv)), .core = server_core, .network = network};
+  return {.argv = joined(server_prefix, std::move(argv)),
+          .core = server_core,
+          .network = server_network != nullptr ? server_network : network};
 }
 
 SpawnOptions Place::client(std::vector<std::string> argv) const {
@@ -179,6 +181,39 @@ CabledCobs::CabledCobs(PrivateCob client, PrivateCob server)
             .client_prefix = client_.run_on(0),
             .addresses = server_.place().addresses,
             .kernels = {client_.place().kernels.at(0), server_.place().kernels.at(0)}};
+}
+
+Outcome<WiredPlace> WiredPlace::with_cob(const Options& options, Interrupts& interrupts) {
+  using Result = Outcome<WiredPlace>;
+  auto wire = Wire::make(false, interrupts);
+  if (!wire) return Result::failed(wire.why());
+  auto cob = PrivateCob::bring_up(options,
+                                  {.name = fmt::format("bench-{}-xdp", getpid()),
+                                   .cores = {options.cores[1]},
+                                   .address = Wire::server_address,
+                                   .uplink = fmt::format("xdp:{}", Wire::server_device),
+                                   .network = wire->server()},
+                                  interrupts);
+  if (!cob) return Result::failed(cob.why());
+  Place place{.label = "cob",
+              .server_prefix = cob->run_on(0),
+              .client_core = options.cores[0],
+              .addresses = cob->place().addresses,
+              .kernels = {0, cob->place().kernels.at(0)},
+              .network = wire->client(),
+              .server_network = wire->server()};
+  return Result(WiredPlace(std::move(*wire), std::move(*cob), std::move(place)));
+}
+
+Outcome<WiredPlace> WiredPlace::with_linux(const Options& options, Interrupts& interrupts) {
+  using Result = Outcome<WiredPlace>;
+  auto wire = Wire::make(true, interrupts);
+  if (!wire) return Result::failed(wire.why());
+  Place place = linux_place(options, 1);
+  place.addresses = {Wire::server_address};
+  place.network = wire->client();
+  place.server_network = wire->server();
+  return Result(WiredPlace(std::move(*wire), std::nullopt, std::move(place)));
 }
 
 Outcome<TapCob> TapCob::bring_up(const Options& options, bool offload, Interrupts& interrupts) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "bench/network.h"
 #include "bench/options.h"
 #include "bench/samples.h"
+#include "bench/wire.h"
 
 namespace cob::bench {
 
@@ -25,6 +27,7 @@ struct Place {
   std::vector<std::string> addresses = {};
   std::vector<pid_t> kernels = {};      // of a cob, the one on cores[i]; 0: none there
   const OwnNetwork* network = nullptr;  // where both run; nullptr: in the machine's own
+  const OwnNetwork* server_network = nullptr;  // where the server does, if elsewhere
 
   const std::string& address(int round) const {
     return addresses[static_cast<std::size_t>(round) % addresses.size()];
@@ -84,6 +87,22 @@ class CabledCobs {
  private:
   CabledCobs(PrivateCob client, PrivateCob server);
   PrivateCob client_, server_;
+  Place place_;
+};
+
+// Server and client in two namespaces at the ends of a wire: on a cob of one kernel, by AF_XDP, or
+// on plain Linux; the client is a plain process.
+class WiredPlace {
+ public:
+  static Outcome<WiredPlace> with_cob(const Options& options, Interrupts& interrupts);
+  static Outcome<WiredPlace> with_linux(const Options& options, Interrupts& interrupts);
+  const Place& place() const { return place_; }
+
+ private:
+  WiredPlace(Wire wire, std::optional<PrivateCob> cob, Place place)
+      : wire_(std::move(wire)), cob_(std::move(cob)), place_(std::move(place)) {}
+  Wire wire_;
+  std::optional<PrivateCob> cob_;
   Place place_;
 };
 

@@ -158,7 +158,7 @@ def draw_sizes(figures):
 
 def draw_connections(figures):
     """A bar a case and side, scaled to the case's largest; below, p50 (thin) and p99 against the load of the open loops."""
-    sides = [s for s in ("cob", "inside", "tap", "wire", "linux_shared", "linux_reuseport", "linux_affinity", "linux_hermes")
+    sides = [s for s in ("cob", "inside", "tap", "wire", "xdp", "linux_shared", "linux_reuseport", "linux_affinity", "linux_hermes", "linux_wire")
              if any(k.endswith(f"_{s}_per_s") for k in figures)]
     found = {}
     for key, value in figures.items():

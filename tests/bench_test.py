@@ -241,11 +241,17 @@ class Bench(unittest.TestCase):
                     self.assertIn(f"{side} is missing: ", done.stdout)
                 else:
                     sides.append(side)
-            self.assertEqual(figures["missing"], 7 - len(sides) + figures.get("conn_wire_missing", 0))
+            wires = [side for side in ("wire", "xdp", "linux_wire") if f"conn_{side}_missing" not in figures]
+            self.assertEqual(figures["missing"], 10 - len(sides) - len(wires))
+            for side in wires:
+                self.assertGreater(figures[f"conn_{side}_per_s"], 0)
+                self.assertNotIn(f"keepalive_c8_{side}_per_s", figures)
+            if len(wires) == 3:
+                for key in ("xdp_server_cost_ratio_linux_wire", "wire_server_cost_ratio_linux_wire", "conn_xdp_over_linux_wire", "conn_xdp_over_linux"):
+                    self.assertGreater(figures[key], 0, key)
             if "tap" in sides:
                 for key in ("tap_server_cost_ratio", "conn_tap_over_linux", "conn_wire_over_linux", "keepalive_c8_tap_over_linux"):
                     self.assertGreater(figures[key], 0, key)
-                self.assertNotIn("keepalive_c8_wire_per_s", figures)
             if "cob" in sides:
                 for key in ("cob_server_cost_ratio", "conn_over_linux_shared", "conn_hog_over_linux", "bulk_over_linux"):
                     self.assertGreater(figures[key], 0, key)

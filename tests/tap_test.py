@@ -560,6 +560,23 @@ print(errno.errorcode.get(problem))
             self.assertLess(size / frames, 1515, way)
         self.assertEqual(self.uplink(cob, "dropped"), 0)
 
+    @needs("unshare")
+    def test_linux_receives_where_it_is_told(self):
+        def masks():
+            shown = linux("unshare", "-m", "sh", "-c", "mount -t sysfs none /sys && cat /sys/class/net/cob0/queues/rx-*/rps_cpus").stdout
+            return {int(mask.replace(",", ""), 16) for mask in shown.split()}
+        cob = self.uplinked(words=("--uplink", f"tap:cob0,host={HOST},rps=0", "--ip", PREFIX))
+        self.assertEqual(cob.status()["linux_receives"], "on cores 0")
+        self.assertIn("Linux receives on cores 0", cob.named("status").stdout)
+        self.assertEqual(masks(), {1})
+        self.echo(cob, "one", 7000, 1)
+        self.assertEqual(answers(7000, 20), {"one": 20})
+        self.transfer(cob, "send", 16 << 20)
+        cob.down()
+        cob = self.uplinked()
+        self.assertEqual(cob.status()["linux_receives"], "on the sending kernel's core")
+        self.assertEqual(masks(), {0})
+
     @needs("iperf3")
     def test_iperf3_both_ways(self):
         cob = self.uplinked()
@@ -632,7 +649,9 @@ print(errno.errorcode.get(problem))
         cob = self.cob(up=False)
         for words, text in ((["--uplink", "tap:"], "1 to 15 bytes"), (["--uplink", "wire:a"], "tap:NAME"),
                             (["--uplink", "tap:cob0,host=10.9.0.1", "--ip", PREFIX], "another address of the cob's network"),
-                            (["--uplink", "tap:cob0,offload=on", "--ip", PREFIX], "only host=ADDR and offload=off"),
+                            (["--uplink", "tap:cob0,offload=on", "--ip", PREFIX], "only host=ADDR, offload=off and rps=CORES"),
+                            (["--uplink", "tap:cob0,rps=x", "--ip", PREFIX], "not a core"),
+                            (["--uplink", "tap:cob0,rps=0+4000", "--ip", PREFIX], "4000"),
                             (["--gateway", HOST], "needs an --uplink")):
             done = cob.named("up", *words)
             self.assertEqual(done.returncode, 2, done.stderr)

@@ -74,6 +74,7 @@ class XdpTest(tap_test.TapTest):
     # A TAP's own.
     test_without_a_way_out_the_cobs_network_is_linuxs = None
     test_without_offloads_frames_are_those_of_a_wire = None
+    test_linux_receives_where_it_is_told = None
     test_without_a_steering_program_kernels_hand_frames_on = None
     test_what_cannot_be_is_refused_with_a_remedy = None
     test_a_device_of_the_users_is_used_and_left = None

@@ -21,7 +21,7 @@ struct ConnectionCase {
   bool client_closes = false;  // else the server
   int work_us = 0;             // computed by the server for each
   bool hog = false;            // a computing process on each core
-  bool wire = false;           // also by a TAP without offloads
+  bool wire = false;           // also over what carries whole frames
   bool idle = false;           // not a load: the memory of connections that rest
   bool overload() const { return share > 1; }
 };

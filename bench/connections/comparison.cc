@@ -155,7 +155,8 @@ void Comparison::record(const ConnectionCase& wanted, const Turns& turns,
 }
 
 // CASE_over_SIDE (the cable's cobs; CASE_inside_over_SIDE within one cob, CASE_tap_over_SIDE) for
-// each Linux side, and CASE_..._over_linux: over the best of a round; of `conn` also the cost.
+// each Linux side, and CASE_..._over_linux: over a round's best of those by loopback; of `conn` also
+// the cost.
 void Comparison::record_ratios(const ConnectionCase& wanted, const std::vector<Entry>& entries) {
   for (const Entry& mine : entries) {
     if (!mine.side->on_cob() || !mine.failed.empty()) continue;
@@ -167,13 +168,16 @@ void Comparison::record_ratios(const ConnectionCase& wanted, const std::vector<E
       if (other.side->on_cob() || !other.failed.empty()) continue;
       const std::vector<double>& rates = other.of("per_s");
       report_.number(head + other.side->key(), median(quotients(mine.of("per_s"), rates)));
+      const std::vector<double>& cost = costs ? other.of("server_core_us") : rates;
+      if (costs) {
+        report_.number(fmt::format("{}_server_cost_ratio_{}", key, other.side->key()),
+                       median(quotients(cost, mine.of("server_core_us"))));
+      }
+      if (other.side->key() == linux_wire) continue;
       best.resize(rates.size(), 0);
       std::ranges::transform(best, rates, best.begin(),
                              [](double a, double b) { return std::max(a, b); });
       if (!costs) continue;
-      const std::vector<double>& cost = other.of("server_core_us");
-      report_.number(fmt::format("{}_server_cost_ratio_{}", key, other.side->key()),
-                     median(quotients(cost, mine.of("server_core_us"))));
       if (cheapest.empty()) cheapest = cost;
       std::ranges::transform(cheapest, cost, cheapest.begin(),
                              [](double a, double b) { return std::min(a, b); });

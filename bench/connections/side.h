@@ -14,6 +14,9 @@
 
 namespace cob::bench {
 
+// Plain Linux over a wire between two namespaces: the peer of "wire" and "xdp".
+inline constexpr const char* linux_wire = "linux_wire";
+
 // What the generator counted, by the names of Tally::report().
 using LoadFigures = std::map<std::string, double>;
 Outcome<LoadFigures> parse_load(const std::string& output);
@@ -26,8 +29,8 @@ struct LoadRun {
 
 class ConnectionSide {
  public:
-  // `key`: of its figures: "cob" (by a cable), "inside", "tap", "wire" (TAP without offloads) or
-  // "linux_MODE"; `mode`: of its server.
+  // `key`: of its figures: "cob" (by a cable), "inside", "tap", "wire" (TAP without offloads),
+  // "xdp", "linux_MODE" or linux_wire; `mode`: of its server.
   ConnectionSide(std::string key, std::string mode, const Place& place)
       : key_(std::move(key)), mode_(std::move(mode)), place_(&place) {}
 
@@ -35,7 +38,9 @@ class ConnectionSide {
   const std::string& mode() const { return mode_; }
   bool on_cob() const { return place_->label == "cob"; }
   // Whether it is measured in that case.
-  bool takes(const ConnectionCase& wanted) const { return key_ != "wire" || wanted.wire; }
+  bool takes(const ConnectionCase& wanted) const {
+    return wanted.wire || (key_ != "wire" && key_ != "xdp" && key_ != linux_wire);
+  }
 
   // The program's path, its folder for output, and the run's options.
   struct Setting {

@@ -138,6 +138,7 @@ nlohmann::json Supervisor::describe() const {
   if (uplink_->is_device()) {
     all["uplink"] = options_.uplink.text;
     all["steering"] = uplink_->steering();
+    if (!uplink_->linux_receives().empty()) all["linux_receives"] = uplink_->linux_receives();
   }
   return all;
 }

@@ -232,8 +232,10 @@ void print_uplink(const nlohmann::json& status) {
                u["handed_on"].dump(), u["lost"].dump(), u["unsettled"].dump(),
                u["entries"].dump()});
   }
-  fmt::print("\nuplink {}, steered by {}\n{}", status["uplink"].get<std::string>(),
-             status["steering"].get<std::string>(), table.text());
+  const std::string receives = status.value("linux_receives", "");
+  fmt::print("\nuplink {}, steered by {}{}{}\n{}", status["uplink"].get<std::string>(),
+             status["steering"].get<std::string>(), receives.empty() ? "" : "; Linux receives ",
+             receives, table.text());
 }
 
 void print_cable(const nlohmann::json& cable, const nlohmann::json& kernels) {

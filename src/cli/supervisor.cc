@@ -128,6 +128,8 @@ Result<void> Supervisor::prepare() {
   describe_ipv6(config);
   if (uplink_->is_device())
     log(fmt::format("uplink {}, steered by {}", options_.uplink.text, uplink_->steering()));
+  if (!uplink_->linux_receives().empty())
+    log(fmt::format("Linux receives from the uplink {}", uplink_->linux_receives()));
   std::memcpy(config.cob_name, options_.name.data(),
               std::min(options_.name.size(), sizeof(config.cob_name) - 1));
   TRY(prepare_islands(config));

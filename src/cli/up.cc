@@ -249,10 +249,11 @@ void add_up(CLI::App& app, Context& context) {
                    "How the cob is reached from outside: tap:NAME, a TAP device\n"
                    "that is there or is made and removed; host=ADDR gives\n"
                    "Linux's end an address and brings it up; offload=off: whole\n"
-                   "frames with checksums, as on a wire. Or xdp:NAME, an Ethernet\n"
+                   "frames with checksums, as on a wire; rps=0+2-5: these cores\n"
+                   "run Linux's receive path, not the sending kernel's. Or xdp:NAME, an Ethernet\n"
                    "interface's queues by AF_XDP; zerocopy or copy: so and not\n"
                    "otherwise; generic: not in the driver. Default: none")
-      ->type_name("tap:NAME[,host=ADDR][,offload=off]|xdp:NAME[,zerocopy|,copy][,generic]");
+      ->type_name("tap:NAME[,host=ADDR][,offload=off][,rps=CORES]|xdp:NAME[,zerocopy|,copy][,generic]");
   command
       ->add_option("--gateway", options->gateway,
                    "Whom the uplink reaches all other networks by. Without it\n"

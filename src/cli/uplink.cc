@@ -14,7 +14,7 @@ namespace cob::cli {
 namespace {
 
 constexpr std::string_view tap_prefix = "tap:", xdp_prefix = "xdp:", host_option = "host=",
-                           offload_option = "offload=off";
+                           offload_option = "offload=off", receive_option = "rps=";
 
 u32 parse_host(std::string_view option, std::string_view text, CobAddress cob) {
   in_addr parsed{};
@@ -46,6 +46,15 @@ std::string_view take_word(std::string_view& text) {
   return word;
 }
 
+// "0+2-5": a comma begins the uplink's next word.
+std::vector<int> parse_receive_cores(std::string_view text) {
+  std::string list(text);
+  std::ranges::replace(list, '+', ',');
+  std::vector<int> cores = parse_cores(list, "--uplink rps");
+  check_usable(cores);
+  return cores;
+}
+
 void parse_tap(std::string_view text, CobAddress cob, UplinkPlan& plan) {
   plan.kind = message::UplinkKind::tap;
   take_name(text, plan, "a TAP device");
@@ -55,8 +64,11 @@ void parse_tap(std::string_view text, CobAddress cob, UplinkPlan& plan) {
       plan.offload = false;
     } else if (word.starts_with(host_option)) {
       plan.host = parse_host("--uplink host", word.substr(host_option.size()), cob);
+    } else if (word.starts_with(receive_option)) {
+      plan.receive_cores = parse_receive_cores(word.substr(receive_option.size()));
     } else {
-      fail(exit_usage, "--uplink {}: after the name only host=ADDR and offload=off may follow",
+      fail(exit_usage,
+           "--uplink {}: after the name only host=ADDR, offload=off and rps=CORES may follow",
            plan.text);
     }
   }
@@ -106,10 +118,12 @@ UplinkPlan parse_uplink(std::string_view text, std::string_view gateway, CobAddr
 Result<Uplink> Uplink::open(const UplinkPlan& plan, u16 kernels, CobAddress cob,
                             const CobIpv6& ipv6, std::string& problem) {
   Uplink uplink(TRY(SteeringKeeper::create(kernels)));
-  if (plan.kind == message::UplinkKind::tap)
+  if (plan.kind == message::UplinkKind::tap) {
     TRY(uplink.open_tap(plan, kernels, cob, problem));
-  else if (plan.kind == message::UplinkKind::xdp)
+    TRY(uplink.steer_receiving(plan, problem));
+  } else if (plan.kind == message::UplinkKind::xdp) {
     TRY(uplink.open_xdp(plan, kernels, cob, ipv6, problem));
+  }
   return uplink;
 }
 
@@ -138,6 +152,21 @@ Result<void> Uplink::open_tap(const UplinkPlan& plan, u16 kernels, CobAddress co
     steered_by_ = "eBPF";
     program_.emplace(program.release_value());
   }
+  return {};
+}
+
+Result<void> Uplink::steer_receiving(const UplinkPlan& plan, std::string& problem) {
+  linux_receives_ = "on the sending kernel's core";
+  if (plan.receive_cores.empty()) return {};
+  auto set = net::ReceiveCores::set(plan.name, tap_->queues(), plan.receive_cores);
+  if (set.is_error()) {
+    problem = fmt::format("--uplink {}: rps: {}: {}{}", plan.text, set.error().what,
+                          std::strerror(set.error().code),
+                          set.error().code == EPERM ? ": needs root" : "");
+    return set.error();
+  }
+  receive_.emplace(set.release_value());
+  linux_receives_ = "on cores " + format_cores(plan.receive_cores);
   return {};
 }
 

@@ -12,6 +12,7 @@
 #include "cli/arguments.h"
 #include "cli/steering_keeper.h"
 #include "message/control.h"
+#include "net/snap_bean/receive_cores.h"
 #include "net/snap_bean/tap_port.h"
 #include "net/snap_bean/tap_steering.h"
 #include "net/snap_bean/xdp_port.h"
@@ -25,11 +26,12 @@ struct UplinkPlan {
   u32 host = 0;         // Linux's address at its end, host byte order; 0: the user sees to it
   u32 gateway = 0;      // 0: none
   bool offload = true;  // TAP: checksums and segmentation are left to Linux
+  std::vector<int> receive_cores;  // TAP: they run Linux's receive path; none: the sender's does
   net::XdpOptions::Copies copies = net::XdpOptions::Copies::if_needed;
   bool generic_xdp = false;
 };
 
-// "tap:NAME[,host=ADDR][,offload=off]" or "xdp:NAME[,zerocopy|,copy][,generic]", and "ADDR" ("":
+// "tap:NAME[,host=ADDR][,offload=off][,rps=CORES]" or "xdp:NAME[,zerocopy|,copy][,generic]", and "ADDR" ("":
 // none). A bad value throws Failure{exit_usage}.
 UplinkPlan parse_uplink(std::string_view text, std::string_view gateway, CobAddress cob);
 
@@ -54,6 +56,8 @@ class Uplink {
   FdRef tables() const { return keeper_.tables().fd(); }
   // A device's. TAP: "eBPF", or why Linux chooses queues by itself; XDP: its queues and mode.
   const std::string& steering() const { return steered_by_; }
+  // TAP: where Linux's receive path runs. Else "".
+  const std::string& linux_receives() const { return linux_receives_; }
 
   void kernel_up(u16 kernel);
   void kernel_down(u16 kernel);
@@ -65,14 +69,16 @@ class Uplink {
   Result<void> open_tap(const UplinkPlan& plan, u16 kernels, CobAddress cob, std::string& problem);
   Result<void> open_xdp(const UplinkPlan& plan, u16 kernels, CobAddress cob, const CobIpv6& ipv6,
                         std::string& problem);
+  Result<void> steer_receiving(const UplinkPlan& plan, std::string& problem);
   void mirror();
 
   bool offload_ = false;
   SteeringKeeper keeper_;
   std::optional<net::TapPort> tap_;
+  std::optional<net::ReceiveCores> receive_;  // goes before the device
   std::optional<net::TapSteering> program_;
   std::optional<net::XdpPort> xdp_;
-  std::string steered_by_;
+  std::string steered_by_, linux_receives_;
 };
 
 }  // namespace cob::cli

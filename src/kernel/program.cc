@@ -10,9 +10,7 @@ namespace cob::kernel {
 std::unique_ptr<Arena> Program::drop_arena() {
   VERIFY(open_slots_ == 0);
   threads_.clear();
-  low_.clear();
-  high_.clear();
-  free_high_.clear();
+  forget_slots();
   touched_.clear();
   lent_.clear();
   free_offer_rings_.clear();
@@ -22,9 +20,9 @@ std::unique_ptr<Arena> Program::drop_arena() {
 }
 
 void Program::restore_slots(u32 low, u32 high, u32 unused_offer_ring) {
-  low_.assign(low, {});
-  high_.assign(high, {});
-  free_high_.clear();
+  forget_slots();
+  if (low > 0) reach(low - 1);
+  if (high > 0) reach(call::first_kernel_socket + high - 1);
   touched_.clear();
   lent_.clear();
   free_offer_rings_.clear();
@@ -34,9 +32,8 @@ void Program::restore_slots(u32 low, u32 high, u32 unused_offer_ring) {
 }
 
 void Program::restore_free_slots(std::span<const u32> offer_rings_in_use) {
-  for (u32 i = high_slots(); i > 0; --i)
-    if (high_[i - 1].description == nullptr)
-      free_high_.push_back(call::first_kernel_socket + i - 1);
+  for (u32 i = high_end_; i > call::first_kernel_socket; --i)
+    if (slots_[i - 1].description == nullptr) free_high_.push_back(i - 1);
   std::vector<bool> used(unused_offer_ring_);
   for (const u32 ring : offer_rings_in_use) used[ring] = true;
   for (u32 ring = unused_offer_ring_; ring > 1; --ring)
@@ -51,31 +48,29 @@ Program::Thread& Program::add_thread(u32 index) {
   return thread;
 }
 
-Slot& Program::slot(u32 number) {
+void Program::reach(u32 number) {
   VERIFY(number < call::max_sockets);
-  const bool high = number >= call::first_kernel_socket;
-  auto& table = high ? high_ : low_;
-  const u32 index = high ? number - call::first_kernel_socket : number;
-  if (index >= table.size()) table.resize(index + 1 + index / 2);
-  return table[index];
+  if (slots_.size() == 0) slots_ = net::LazyArray<Slot>(call::max_sockets);
+  (number >= call::first_kernel_socket ? high_end_ : low_end_) = number + 1;
+}
+
+void Program::forget_slots() {
+  slots_ = {};
+  low_end_ = 0;
+  high_end_ = call::first_kernel_socket;
+  free_high_.clear();
 }
 
 bool Program::slot_open(u32 number) const {
-  if (number >= call::max_sockets) return false;
   const bool high = number >= call::first_kernel_socket;
-  const auto& table = high ? high_ : low_;
-  const u32 index = high ? number - call::first_kernel_socket : number;
-  return index < table.size() && table[index].description != nullptr;
+  return number < (high ? high_end_ : low_end_) && slots_[number].description != nullptr;
 }
 
 u32 Program::take_slot() {
   if (free_high_.empty()) {
-    const u32 used = static_cast<u32>(high_.size());
-    const u32 capacity = call::max_sockets - call::first_kernel_socket;
-    if (used >= capacity) return 0;
-    const u32 grown = std::min<u32>(capacity, std::max<u32>(64, used * 2));
-    high_.resize(grown);
-    for (u32 i = grown; i > used; --i) free_high_.push_back(call::first_kernel_socket + i - 1);
+    if (high_end_ == call::max_sockets) return 0;
+    reach(high_end_);
+    return high_end_ - 1;
   }
   const u32 number = free_high_.back();
   free_high_.pop_back();

@@ -11,6 +11,7 @@
 
 #include "kernel/arena.h"
 #include "kernel/description.h"
+#include "net/stack/lazy_array.h"
 
 namespace cob::kernel {
 
@@ -61,8 +62,13 @@ class Program {
   // REQUIRES: index < call::max_threads.
   Thread& add_thread(u32 index);
 
-  // The slot, grown on demand. REQUIRES: number < call::max_sockets.
-  Slot& slot(u32 number);
+  // The slot, made on demand. REQUIRES: number < call::max_sockets.
+  Slot& slot(u32 number) {
+    const bool high = number >= call::first_kernel_socket;
+    if (number >= (high ? high_end_ : low_end_)) [[unlikely]]
+      reach(number);
+    return slots_[number];
+  }
   bool slot_open(u32 number) const;
   // A free kernel-numbered slot, or 0 when there is none.
   u32 take_slot();
@@ -70,15 +76,15 @@ class Program {
   // Calls f(number, slot) for every open slot; f may close it.
   template <typename F>
   void for_each_slot(F f) {
-    for (u32 i = 0; i < low_.size(); ++i)
-      if (low_[i].description != nullptr) f(i, low_[i]);
-    for (u32 i = 0; i < high_.size(); ++i)
-      if (high_[i].description != nullptr) f(call::first_kernel_socket + i, high_[i]);
+    for (u32 i = 0; i < low_end_; ++i)
+      if (slots_[i].description != nullptr) f(i, slots_[i]);
+    for (u32 i = call::first_kernel_socket; i < high_end_; ++i)
+      if (slots_[i].description != nullptr) f(i, slots_[i]);
   }
   u32 open_slots() const { return open_slots_; }
   // For a move (docs/moving.md).
-  u32 low_slots() const { return static_cast<u32>(low_.size()); }
-  u32 high_slots() const { return static_cast<u32>(high_.size()); }
+  u32 low_slots() const { return low_end_; }
+  u32 high_slots() const { return high_end_ - call::first_kernel_socket; }
   std::span<const u32> lent_chunks() const { return lent_; }
   u32 unused_offer_ring() const { return unused_offer_ring_; }
   // So many slots, none of them open; offer rings up to there were taken at some time.
@@ -134,6 +140,8 @@ class Program {
   bool faulty = false;  // broke the protocol: to be ended
 
  private:
+  void reach(u32 number);
+  void forget_slots();
   void mark(u32 number, u8 how) {
     Slot& s = slot(number);
     if (s.touched == 0) touched_.push_back(number);
@@ -148,8 +156,11 @@ class Program {
   std::string command_;
   std::unique_ptr<Arena> arena_;
   std::vector<Thread> threads_;
-  std::vector<Slot> low_, high_;
-  std::vector<u32> free_high_;
+  // The program's numbers from 0 on, the kernel's from first_kernel_socket on, both up to where they
+  // were ever used; memory only where they were. None before the first.
+  net::LazyArray<Slot> slots_;
+  u32 low_end_ = 0, high_end_ = call::first_kernel_socket;
+  std::vector<u32> free_high_;  // below high_end_
   std::vector<u32> touched_;
   std::vector<u32> lent_;
   std::vector<u32> free_offer_rings_;
