@@ -25,8 +25,8 @@ struct Place {
   int client_core = -1;
   // The server listens on each; round r uses number r modulo size.
   std::vector<std::string> addresses = {};
-  std::vector<pid_t> kernels = {};      // of a cob, the one on cores[i]; 0: none there
-  const OwnNetwork* network = nullptr;  // where both run; nullptr: in the machine's own
+  std::vector<pid_t> kernels = {};             // of a cob, the one on cores[i]; 0: none there
+  const OwnNetwork* network = nullptr;         // where both run; nullptr: in the machine's own
   const OwnNetwork* server_network = nullptr;  // where the server does, if elsewhere
 
   const std::string& address(int round) const {

@@ -74,17 +74,13 @@ Outcome<Wire> Wire::make(bool address_the_server, Interrupts& interrupts) {
                   "{0} addr add {4}/24 dev {1}\n{0} link set {1} up\n",
                   ip, client_device, server_device, wire.server()->path(), client_address));
   if (wrong.empty()) {
-    const std::string address =
-        address_the_server ? fmt::format("{} addr add {}/24 dev {}\n", ip, server_address,
-                                         server_device)
-                           : "";
-    wrong = set_up(wire.server(),
-                   address + fmt::format("{} link set {} up\n", ip, server_device));
+    const std::string address = address_the_server ? fmt::format("{} addr add {}/24 dev {}\n", ip,
+                                                                 server_address, server_device)
+                                                   : "";
+    wrong = set_up(wire.server(), address + fmt::format("{} link set {} up\n", ip, server_device));
   }
-  if (wrong.empty())
-    wrong = set_up_end(*wire.client(), client_device, interrupts);
-  if (wrong.empty())
-    wrong = set_up_end(*wire.server(), server_device, interrupts);
+  if (wrong.empty()) wrong = set_up_end(*wire.client(), client_device, interrupts);
+  if (wrong.empty()) wrong = set_up_end(*wire.server(), server_device, interrupts);
   return wrong.empty() ? Made(std::move(wire)) : Made::failed(wrong);
 }
 

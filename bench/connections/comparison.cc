@@ -155,8 +155,8 @@ void Comparison::record(const ConnectionCase& wanted, const Turns& turns,
 }
 
 // CASE_over_SIDE (the cable's cobs; CASE_inside_over_SIDE within one cob, CASE_tap_over_SIDE) for
-// each Linux side, and CASE_..._over_linux: over a round's best of those by loopback; of `conn` also
-// the cost.
+// each Linux side, and CASE_..._over_linux: over a round's best of those by loopback; of `conn`
+// also the cost.
 void Comparison::record_ratios(const ConnectionCase& wanted, const std::vector<Entry>& entries) {
   for (const Entry& mine : entries) {
     if (!mine.side->on_cob() || !mine.failed.empty()) continue;

@@ -253,7 +253,8 @@ void add_up(CLI::App& app, Context& context) {
                    "run Linux's receive path, not the sending kernel's. Or xdp:NAME, an Ethernet\n"
                    "interface's queues by AF_XDP; zerocopy or copy: so and not\n"
                    "otherwise; generic: not in the driver. Default: none")
-      ->type_name("tap:NAME[,host=ADDR][,offload=off][,rps=CORES]|xdp:NAME[,zerocopy|,copy][,generic]");
+      ->type_name(
+          "tap:NAME[,host=ADDR][,offload=off][,rps=CORES]|xdp:NAME[,zerocopy|,copy][,generic]");
   command
       ->add_option("--gateway", options->gateway,
                    "Whom the uplink reaches all other networks by. Without it\n"

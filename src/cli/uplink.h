@@ -31,8 +31,8 @@ struct UplinkPlan {
   bool generic_xdp = false;
 };
 
-// "tap:NAME[,host=ADDR][,offload=off][,rps=CORES]" or "xdp:NAME[,zerocopy|,copy][,generic]", and "ADDR" ("":
-// none). A bad value throws Failure{exit_usage}.
+// "tap:NAME[,host=ADDR][,offload=off][,rps=CORES]" or "xdp:NAME[,zerocopy|,copy][,generic]", and
+// "ADDR" ("": none). A bad value throws Failure{exit_usage}.
 UplinkPlan parse_uplink(std::string_view text, std::string_view gateway, CobAddress cob);
 
 class Uplink {

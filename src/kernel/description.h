@@ -21,8 +21,8 @@ namespace cob::kernel {
 
 struct Description;
 
-// Bytes of the send buffer: a part of a send chunk of an arena, or without one of the kernel's own
-// (own_chunks.h).
+// Bytes of the send buffer: a part of a send chunk of an arena, or without one of the kernel's own,
+// or a copy (own_chunks.h).
 struct SendPiece {
   Arena* arena = nullptr;
   u32 chunk = 0;

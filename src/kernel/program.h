@@ -156,8 +156,8 @@ class Program {
   std::string command_;
   std::unique_ptr<Arena> arena_;
   std::vector<Thread> threads_;
-  // The program's numbers from 0 on, the kernel's from first_kernel_socket on, both up to where they
-  // were ever used; memory only where they were. None before the first.
+  // The program's numbers from 0 on, the kernel's from first_kernel_socket on, both up to where
+  // they were ever used; memory only where they were. None before the first.
   net::LazyArray<Slot> slots_;
   u32 low_end_ = 0, high_end_ = call::first_kernel_socket;
   std::vector<u32> free_high_;  // below high_end_

@@ -8,15 +8,51 @@
 
 namespace cob::kernel {
 
+namespace {
+// Of a program's send chunks; beyond, small sends are copied.
+constexpr u32 chunks_held_freely = call::send_chunks / 2;
+}  // namespace
+
 void Sockets::arena_orphaned(std::unique_ptr<Arena> arena) {
   if (arena->send_chunks_held() > 0) orphans_.push_back(std::move(arena));
 }
 
 void Sockets::give_piece(const SendPiece& piece) {
-  if (piece.arena == nullptr) return own_chunks_.give(piece.chunk);
+  if (piece.arena == nullptr) {
+    if ((piece.chunk & SmallCopies::tag) != 0)
+      return small_copies_.give(piece.chunk & ~SmallCopies::tag);
+    return own_chunks_.give(piece.chunk);
+  }
   piece.arena->give_send_chunk(piece.chunk);
   if (orphans_.empty() || piece.arena->send_chunks_held() > 0) return;
   std::erase_if(orphans_, [&](const auto& orphan) { return orphan.get() == piece.arena; });
+}
+
+const std::byte* Sockets::piece_bytes(const SendPiece& piece) const {
+  if (piece.arena != nullptr) return piece.arena->send_chunk(piece.chunk);
+  if ((piece.chunk & SmallCopies::tag) != 0)
+    return small_copies_.at(piece.chunk & ~SmallCopies::tag);
+  return own_chunks_.at(piece.chunk);
+}
+
+// Few bytes leave their chunk, which the program has again at once. False: there is no room.
+bool Sockets::copy_small(std::vector<SendPiece>& pieces, Arena& arena, u32 chunk,
+                         std::size_t bytes) {
+  const auto fits = [bytes](const SendPiece& tail) {
+    return tail.arena == nullptr && (tail.chunk & SmallCopies::tag) != 0 &&
+           tail.end + bytes <= SmallCopies::bytes;
+  };
+  if (pieces.empty() || !fits(pieces.back())) {
+    const u32 copy = small_copies_.take();
+    if (copy == SmallCopies::none) return false;
+    pieces.push_back({.chunk = copy | SmallCopies::tag});
+  }
+  SendPiece& tail = pieces.back();
+  std::memcpy(small_copies_.at(tail.chunk & ~SmallCopies::tag) + tail.end, arena.send_chunk(chunk),
+              bytes);
+  tail.end = static_cast<u16>(tail.end + bytes);
+  arena.give_send_chunk(chunk);
+  return true;
 }
 
 // Appends the chunks of a send post to the send buffer, at most `limit` bytes (whole chunks are
@@ -41,10 +77,13 @@ bool Sockets::take_pieces(Program& program, Description& d, const call::CallSlot
   }
   if (total == 0) return true;
   auto& pieces = send_queue(d).pieces;
+  const bool few_are_left = arena.send_chunks_held() > chunks_held_freely;
   for (u32 i = 0; *taken < total; ++i) {
     const u32 chunk = chunk_at(i);
     const u64 part = std::min<u64>(total - *taken, call::chunk_bytes);
-    pieces.push_back({.arena = &arena, .chunk = chunk, .begin = 0, .end = static_cast<u16>(part)});
+    const bool copied = few_are_left && part <= SmallCopies::bytes &&
+                        copy_small(pieces, arena, chunk, static_cast<std::size_t>(part));
+    if (!copied) pieces.push_back({.arena = &arena, .chunk = chunk, .end = static_cast<u16>(part)});
     d.send_buffered += part;
     *taken += part;
   }
@@ -247,9 +286,7 @@ void Sockets::read_send_buffer(net::TcbId, u64 cookie, std::size_t offset,
     }
     if (is_far && done == 0) send_cursor_ = {.handle = d.handle, .piece = i - 1, .offset = begin};
     const std::size_t part = std::min(held - offset, out.size() - done);
-    const std::byte* chunk =
-        piece.arena != nullptr ? piece.arena->send_chunk(piece.chunk) : own_chunks_.at(piece.chunk);
-    std::memcpy(out.data() + done, chunk + piece.begin + offset, part);
+    std::memcpy(out.data() + done, piece_bytes(piece) + piece.begin + offset, part);
     done += part;
     offset = 0;
   }

@@ -168,6 +168,7 @@ class Sockets final : public net::SocketLayer {
   void stir(Description& d);
   std::vector<u32> take_stirred();  // their handles
   std::size_t own_chunks_held() const { return own_chunks_.held(); }
+  u32 small_copies_held() const { return small_copies_.held(); }
   const std::shared_ptr<BufferMemory>& memory() const { return memory_; }
 
   // Listeners with waiting connections, offers to settle or take back. Call once a poll.
@@ -317,6 +318,8 @@ class Sockets final : public net::SocketLayer {
   void fit_send_limit(Description& d);
   void show_send_limit(Description& d, u32 limit);
   void give_piece(const SendPiece& piece);
+  bool copy_small(std::vector<SendPiece>& pieces, Arena& arena, u32 chunk, std::size_t bytes);
+  const std::byte* piece_bytes(const SendPiece& piece) const;
 
   // listen.cc
   void offer(Description& listener);
@@ -377,6 +380,7 @@ class Sockets final : public net::SocketLayer {
   std::vector<Description*> busy_listeners_;
   std::vector<std::unique_ptr<Arena>> orphans_;
   OwnChunks own_chunks_;
+  SmallCopies small_copies_;
   std::vector<std::unique_ptr<SendQueue>> spare_sends_;  // at most spare_sends
   static constexpr std::size_t spare_sends = 256, spare_pieces = 16;
   std::shared_ptr<BufferMemory> memory_ = std::make_shared<BufferMemory>();

@@ -98,7 +98,8 @@ Result<void> Sockets::may_move(Program& program) const {
     } else if (refusal.code == 0 && d.sends != nullptr) {
       for (std::size_t i = d.sends->taken; i < d.sends->pieces.size(); ++i)
         if (d.sends->pieces[i].arena != &program.arena())
-          refusal = Error::of(EBUSY, "bytes that another program sent are under way");
+          refusal = Error::of(
+              EBUSY, "bytes that another program sent, or copies of small sends, are under way");
     }
     if (d.queue == nullptr || refusal.code != 0) return;
     for (const Description* waiting : d.queue->pending) {

@@ -259,6 +259,35 @@ TEST_F(OneKernel, WhatWasPostedUnderALargerLimitIsSentOutAll) {
   EXPECT_EQ(fault_, "");
 }
 
+// A peer that does not acknowledge holds half of a program's chunks at most, if the sends are
+// small; what was copied is no longer the program's to change.
+TEST_F(OneKernel, SmallSendsThatWaitForTheirAckLeaveChunksFree) {
+  Program& a = program();
+  Program& b = program();
+  const Pair c = connected(a, b, listener(b, 1, 80));
+  constexpr u32 half = call::send_chunks / 2, sends = half + 4'000;
+  std::string sent, got;
+  for (u32 i = 0; i < sends; ++i) {
+    const std::string text = std::to_string(i) + std::string(60, static_cast<char>('a' + i % 26));
+    sent += text;
+    send(a, c.client, text, i);
+    if (i > half) std::memset(a.arena().theirs().chunk[i], '!', text.size());
+  }
+  EXPECT_EQ(a.arena().send_chunks_held(), half);
+  // A connection's copies share their memory.
+  EXPECT_LT(sockets_.small_copies_held(), 4'000u / 3);
+  EXPECT_GT(sockets_.small_copies_held(), 4'000u / 4);
+  for (int i = 0; i < 20'000 && got.size() < sent.size(); ++i) {
+    step();
+    got += receive(b, c.server);
+  }
+  EXPECT_TRUE(got == sent);
+  step(10'000);
+  EXPECT_EQ(a.arena().send_chunks_held(), 0u);
+  EXPECT_EQ(sockets_.small_copies_held(), 0u);
+  EXPECT_EQ(fault_, "");
+}
+
 TEST_F(OneKernel, SendingBeyondEveryLimitIsAFault) {
   Program& a = program();
   Program& b = program();

@@ -21,8 +21,9 @@ void Sockets::append_send(Description& d, std::span<const std::byte> bytes) {
   auto& pieces = send_queue(d).pieces;
   std::size_t done = 0;
   while (done < bytes.size()) {
-    const bool fits =
-        !pieces.empty() && pieces.back().arena == nullptr && pieces.back().end < own_chunk_bytes;
+    const bool fits = !pieces.empty() && pieces.back().arena == nullptr &&
+                      (pieces.back().chunk & SmallCopies::tag) == 0 &&
+                      pieces.back().end < own_chunk_bytes;
     if (!fits) pieces.push_back({.chunk = own_chunks_.take()});
     SendPiece& tail = pieces.back();
     const std::size_t part = std::min(bytes.size() - done, own_chunk_bytes - tail.end);

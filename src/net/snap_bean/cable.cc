@@ -144,8 +144,8 @@ void CableDevice::commit(std::size_t bytes, FrameFlags flags) {
   const auto frame = std::span<const std::byte>(buffer_).first(bytes);
   const u32 ring_flags = flags.checksum_not_computed ? message::frame_checksum_not_computed : 0;
   // With one kernel at the other end all go to it, whatever its tables say.
-  const FrameFlow flow = steering_->kernels() == 1 ? FrameFlow{}
-                                                   : flow_of(frame, steering_->toeplitz());
+  const FrameFlow flow =
+      steering_->kernels() == 1 ? FrameFlow{} : flow_of(frame, steering_->toeplitz());
   if (flow.kind == FrameFlow::Kind::all) {
     // The open buffer is read by the copies: its own ring comes last.
     for (CableLink* link : std::vector(active_)) {

@@ -2,8 +2,8 @@
 // receive packet steering (Documentation/networking/scaling.rst, "RPS").
 // Model: unless that is said, a write to a TAP runs the whole of its receiver, TCP and the wake-ups
 // of programs included, on the writer's core, which is a kernel's. sysfs shows the network
-// namespace that it was mounted in, so one is mounted for this, which nobody else sees (fsmount(2)).
-// What was set before is set again at the end. The supervisor's thread.
+// namespace that it was mounted in, so one is mounted for this, which nobody else sees
+// (fsmount(2)). What was set before is set again at the end. The supervisor's thread.
 #pragma once
 
 #include <span>
