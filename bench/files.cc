@@ -23,8 +23,9 @@ namespace cob::bench {
 
 namespace {
 
-const std::vector<std::string> operations{"open_close", "stat",     "create_unlink", "pread_4k",
-                                          "pwrite_4k",  "pread_1m", "pwrite_1m"};
+const std::vector<std::string> operations{
+    "open_close", "stat",      "create_unlink", "pread_4k",  "pread_4k_cached",
+    "read_4k",    "pwrite_4k", "pread_1m",      "pwrite_1m", "lock_unlock"};
 // What is more than an operation of one program.
 const std::vector<std::string> jobs{"appends_64b", "appends_4k", "git", "sqlite"};
 struct Appends {

@@ -46,7 +46,8 @@ i64 clock_ns() {
 constexpr std::size_t page_bytes = 4'096, bulk_bytes = std::size_t{1} << 20;
 constexpr std::size_t file_bytes = 4 * bulk_bytes;
 
-// What the operations work on: a file of 4 MiB, made if it is not there.
+// What the operations work on: a file of 4 MiB, open for writing, so that nobody caches it, and one
+// of 1 MiB that nobody writes; made if they are not there.
 class Folder {
  public:
   explicit Folder(const std::string& path) : path_(path), file_(path + "/data") {
@@ -80,6 +81,24 @@ class Folder {
       done += static_cast<std::size_t>(n);
     }
   }
+  void pread_quiet() {
+    const off_t at = static_cast<off_t>(random_() % (bulk_bytes / page_bytes) * page_bytes);
+    if (::pread(quiet(), buffer_.data(), page_bytes, at) != static_cast<ssize_t>(page_bytes))
+      die("pread");
+  }
+  // At the offset, on and on; at the end back to the beginning.
+  void read_quiet() {
+    const ssize_t n = ::read(quiet(), buffer_.data(), page_bytes);
+    if (n < 0 || (n == 0 && ::lseek(quiet(), 0, SEEK_SET) != 0)) die("read");
+  }
+  void lock_unlock() {
+    struct flock lock{};
+    lock.l_type = F_WRLCK;
+    lock.l_len = 1;
+    if (::fcntl(data_.get(), F_SETLK, &lock) != 0) die("F_SETLK");
+    lock.l_type = F_UNLCK;
+    if (::fcntl(data_.get(), F_SETLK, &lock) != 0) die("F_UNLCK");
+  }
   void pwrite(std::size_t bytes) {
     const off_t at = place(bytes);
     for (std::size_t done = 0; done < bytes;) {
@@ -94,6 +113,15 @@ class Folder {
   static void exact(ssize_t did, std::size_t wanted) {
     if (did != static_cast<ssize_t>(wanted)) die("a write");
   }
+  int quiet() {
+    if (quiet_.valid()) return quiet_.get();
+    const std::string name = path_ + "/quiet";
+    const Fd made(::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+    if (made.valid()) exact(::pwrite(made.get(), buffer_.data(), bulk_bytes, 0), bulk_bytes);
+    quiet_ = Fd(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!quiet_.valid()) die(name);
+    return quiet_.get();
+  }
   off_t place(std::size_t bytes) {
     return static_cast<off_t>(random_() % (file_bytes / bytes) * bytes);
   }
@@ -101,7 +129,7 @@ class Folder {
   std::string path_, file_;
   std::vector<char> buffer_ = std::vector<char>(bulk_bytes, 'x');
   std::minstd_rand random_{1};
-  Fd data_;
+  Fd data_, quiet_;
 };
 
 void measure(const std::string& name, double seconds, const std::function<void()>& operation) {
@@ -126,6 +154,9 @@ int run(const std::string& directory, double seconds, const std::vector<std::str
       {"stat", [&] { folder.stat(); }},
       {"create_unlink", [&] { folder.create_unlink(); }},
       {"pread_4k", [&] { folder.pread(page_bytes); }},
+      {"pread_4k_cached", [&] { folder.pread_quiet(); }},
+      {"read_4k", [&] { folder.read_quiet(); }},
+      {"lock_unlock", [&] { folder.lock_unlock(); }},
       {"pwrite_4k", [&] { folder.pwrite(page_bytes); }},
       {"pread_1m", [&] { folder.pread(bulk_bytes); }},
       {"pwrite_1m", [&] { folder.pwrite(bulk_bytes); }},

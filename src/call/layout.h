@@ -8,6 +8,8 @@
 
 #include <linux/types.h>
 
+#include "call/file_cache.h"
+
 namespace cob::call {
 
 using u8 = __u8;
@@ -17,7 +19,7 @@ using u64 = __u64;
 using i32 = __s32;
 using i64 = __s64;
 
-inline constexpr u32 protocol_version = 9;
+inline constexpr u32 protocol_version = 10;
 inline constexpr u32 arena_magic = 0x31626f63;  // "cob1"
 
 // Capacities of an arena; all of it is virtual until touched.
@@ -418,6 +420,8 @@ struct KernelSide {
   alignas(4096) OfferRingEntries offers[max_listeners];
   alignas(4096) ReadyRingEntries ready[max_ready_rings];
   alignas(4096) u8 chunk[receive_chunks][chunk_bytes];
+  alignas(4096) CachedFile cached[max_sockets - first_kernel_socket];
+  FileCacheSide cache;
 };
 
 struct ProgramSide {

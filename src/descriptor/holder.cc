@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "descriptor/lease_protocol.h"
+
 namespace cob::descriptor {
 
 using message::ReplyToken;
@@ -21,6 +23,13 @@ Holder::Holder(message::Messenger& messenger, const Clock& clock)
         ++counters_.recalled;
         remote.recall = std::move(reply);
         go_on(slot);
+      });
+  messenger_.on<Invalidate, Invalidated>(
+      [this](KernelId from, const Invalidate& m) -> Result<Invalidated> {
+        look(from);
+        ++counters_.invalidated;
+        end_file_lease(from, m.lease);
+        return Invalidated{.reserved = 0U};
       });
   messenger_.know<Read>();
   messenger_.know<ReadReply>();
@@ -52,6 +61,7 @@ Holder::Pair& Holder::look(KernelId peer) {
 void Holder::session_ended(KernelId peer) {
   Pair& pair = pairs_[peer.value];
   pair.lease.end();
+  end_file_leases(peer);
   pair.renewing = false;
   pair.renew_at = Time::never();
   const auto slots = std::exchange(pair.slots, {});
@@ -93,6 +103,10 @@ Result<Holder::Ref> Holder::opened(const Opened& opened, Time asked) {
   remote.has_offset = opened.has_offset;
   pair.slots.emplace(key(opened.handle), slot);
   if (opened.grant.value != 0) take_token(remote, opened.grant.value, opened.offset, asked);
+  // One that is not known here by now is told again, with the size.
+  const auto leased = pair.leased.find(opened.file_lease);
+  if (leased != pair.leased.end())
+    take_file_lease(remote, opened.file_lease, leased->second.size, asked);
   return Ref{slot, remote.generation};
 }
 
@@ -190,6 +204,7 @@ void Holder::forget(u32 slot) {
   Remote& remote = remotes_[slot];
   if (!remote.lost) pairs_[remote.home.value].slots.erase(key(remote.handle));
   lose_token(remote);
+  leave_file_lease(remote);
   remote = {};
   free_.push_back(slot);
 }
@@ -201,9 +216,8 @@ void Holder::take_token(Remote& remote, u64 grant, u64 offset, Time asked) {
   lose_token(remote);
   remote.grant = grant;
   remote.offset = offset;
-  pair.lease.extend(asked);
   ++pair.tokens;
-  if (pair.renew_at == Time::never()) pair.renew_at = asked + renew_interval;
+  extend(remote.home, asked);
   ++counters_.tokens;
 }
 
@@ -226,8 +240,10 @@ void Holder::renew(KernelId peer, Time now) {
           there.renew_at = clock_.now() + renew_interval;
           return;
         }
-        there.lease.extend(now);
-        there.renew_at = there.tokens > 0 ? now + renew_interval : Time::never();
+        if (renewed.value().fenced) end_file_leases(peer);
+        extend(peer, now);
+        const bool more = there.tokens > 0 || !there.leased.empty();
+        there.renew_at = more ? now + renew_interval : Time::never();
         if (!renewed.value().fenced) return;
         ++counters_.fenced;
         std::vector<u32> slots;

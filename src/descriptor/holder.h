@@ -30,6 +30,7 @@ class Holder {
   struct ReadData {
     std::span<const std::byte> bytes;  // valid during the call, or while `loan` is
     message::Loan loan;                // move it out to keep them
+    u64 file_lease = 0;                // not 0: they are the file's as long as that is held
   };
   using ReadDone = std::move_only_function<void(Result<ReadData>)>;
   using Done = std::move_only_function<void(Result<u64>)>;
@@ -40,6 +41,7 @@ class Holder {
     u64 moved_alone = 0;  // offsets moved without a message
     u64 tokens = 0, recalled = 0, stale = 0, fenced = 0;
     u64 lost = 0;  // descriptions whose home or link has ended
+    u64 file_leases = 0, invalidated = 0;
   };
 
   // Registers its handler: before the Messenger's first link. Destroy it first, and do not poll the
@@ -59,6 +61,7 @@ class Holder {
     u64 offset = 0;
     bool appends = false;
     bool has_offset = true;
+    u64 file_lease = 0;
   };
   Result<Ref> opened(const Opened& opened, Time asked);
   using AdoptDone = std::move_only_function<void(Result<Ref>)>;
@@ -85,6 +88,28 @@ class Holder {
     return ref.slot < remotes_.size() && ref.generation != 0 &&
            remotes_[ref.slot].generation == ref.generation;
   }
+
+  // --- File leases (holder_leases.cc): what of a file may be cached, and until when. Who uses
+  // what is cached looks at the clock after the use.
+  struct FileLease {
+    KernelId home{0};
+    u64 number = 0;  // of one session with the home
+    u64 size = 0;    // the file's
+  };
+  // nullopt: it has none. REQUIRES: lives(ref).
+  std::optional<FileLease> file_lease(Ref ref) const;
+  Time leased_until(KernelId home) const { return pairs_[home.value].lease.until(); }
+  // `ended`: before the home is told: nothing may be used once it returns. `extended`: all leases
+  // of the home are good until then. Both may be empty.
+  struct LeaseEvents {
+    std::move_only_function<void(KernelId home, u64 number)> ended;
+    std::move_only_function<void(KernelId home, Time until)> extended;
+  };
+  void on_lease(LeaseEvents events) { lease_events_ = std::move(events); }
+  // Where the offset is, if it is here, with a good lease and nothing else moves it. After bytes
+  // were read from there, from what is cached: advance(); false: they do not count.
+  std::optional<u64> resting_offset(Ref ref) const;
+  bool advance(Ref ref, u64 from, u64 bytes);
 
   void poll(Time now);
   Time next_deadline() const;
@@ -127,6 +152,7 @@ class Holder {
     u32 under_way = 0;                         // operations of all kinds
     u64 grant = 0;                             // the token is here
     u64 offset = 0;                            // with it
+    u64 file_lease = 0;                        // of pair.leased
     std::deque<std::unique_ptr<Use>> waiting;  // for the operation by token to end
     message::ReplyToken<Returned> recall;      // valid: the token is wanted back
     bool dropping = false;
@@ -136,6 +162,11 @@ class Holder {
     u32 link_generation = 0;
     HeldLease lease;
     u32 tokens = 0;
+    struct Leased {
+      u64 size = 0;
+      u32 descriptions = 0;
+    };
+    std::unordered_map<u64, Leased> leased;  // files, by the leases' numbers
     bool renewing = false;
     Time renew_at = Time::never();
     std::unordered_map<u64, u32> slots;  // of descriptions whose home it is, by key()
@@ -157,6 +188,11 @@ class Holder {
   void go_on(u32 slot);
   void take_token(Remote& remote, u64 grant, u64 offset, Time asked);
   void lose_token(Remote& remote);
+  void extend(KernelId home, Time asked);
+  void take_file_lease(Remote& remote, u64 number, u64 size, Time asked);
+  void leave_file_lease(Remote& remote);
+  void end_file_lease(KernelId home, u64 number);
+  void end_file_leases(KernelId home);
   void maybe_drop(u32 slot);
   void forget(u32 slot);
   void renew(KernelId peer, Time now);
@@ -172,6 +208,7 @@ class Holder {
   std::vector<Ref> starved_;                  // likewise, by token
   std::vector<Ref> undropped_;                // likewise
   message::Incoming nobody_;                  // with what failed here
+  LeaseEvents lease_events_;
   Counters counters_;
 };
 

@@ -213,6 +213,10 @@ void Holder::answered(std::unique_ptr<Use> use, const Result<Reply>& reply, Inco
     const auto all = in.loan.valid() ? in.loan.bytes() : in.tail;
     moved = std::min<u64>({moved, all.size(), use->bytes});
     data = {.bytes = all.first(moved), .loan = std::move(in.loan)};
+    if (r.file_lease != 0 && !remote.lost) {
+      take_file_lease(remote, r.file_lease, r.file_size, use->asked);
+      if (r.covered) data.file_lease = r.file_lease;
+    }
   } else if constexpr (std::is_same_v<Reply, Written>) {
     moved = std::min<u64>(moved, use->from.size());
   }

@@ -16,7 +16,8 @@ Home::Home(message::Messenger& messenger, const Clock& clock, u32 epoch)
       clock_(clock),
       // Lives of one kernel do not name each other's: a million generations lie between.
       generations_(epoch << 20 | 1),
-      pairs_(messenger.links().kernels()) {
+      pairs_(messenger.links().kernels()),
+      file_leases_(messenger, clock, *this) {
   register_handlers();
 }
 
@@ -39,6 +40,7 @@ Home::Pair& Home::look(KernelId peer) {
 void Home::session_ended(KernelId peer) {
   Pair& pair = pairs_[peer.value];
   pair.fenced = false;
+  file_leases_.session_ended(peer, pair.lease.over());
   while (!pair.held.empty()) release(pair.held.back(), peer);
 }
 
@@ -105,6 +107,7 @@ Result<Home::Opened> Home::open(std::unique_ptr<Object> object, KernelId holder,
     opened.grant = give(slot, holder);
     opened.offset = entry.reported;
   }
+  opened.file_lease = file_leases_.opened(slot, *entry.object, holder);
   return opened;
 }
 
@@ -117,6 +120,7 @@ void Home::release(u32 slot, KernelId holder) {
   pair.held.pop_back();
   Entry& entry = entries_[slot];
   std::erase(entry.holders, holder.value);
+  file_leases_.released(slot, holder);
   // What it asked and nobody has begun is asked no more: nobody would hear what it took.
   for (auto& op : entry.waiting)
     if (op->asker == holder) op->abandoned = true;
@@ -137,6 +141,7 @@ void Home::end_if_unheld(u32 slot) {
   }
   set_place(slot, Place::home);
   const Handle handle{slot, entry.generation};
+  file_leases_.ended(slot);
   entry = {};
   free_.push_back(slot);
   --size_;
@@ -236,11 +241,27 @@ void Home::lose(u32 slot) {
   come_back(slot, entry.reported);
 }
 
+bool Home::may_grant(KernelId peer) {
+  const Pair& pair = look(peer);
+  return pair.link_generation != 0 && !pair.fenced && !overdue(peer, clock_.now());
+}
+
+bool Home::overdue(KernelId peer, Time now) const {
+  for (const u32 slot : away_) {
+    const Entry& entry = entries_[slot];
+    if (entry.place == Place::recalling && entry.at == peer.value && entry.offset_under_way == 0 &&
+        now >= entry.recalled + lease_time)
+      return true;
+  }
+  return file_leases_.overdue(peer, now);
+}
+
 // The holder did not answer while its lease lasted: all that it was given is void.
 void Home::fence(KernelId peer) {
   Pair& pair = pairs_[peer.value];
   pair.fenced = true;
   ++counters_.fenced;
+  file_leases_.fenced(peer);
   for (const u32 slot : std::vector<u32>(pair.held)) {
     Entry& entry = entries_[slot];
     if (entry.at != peer.value ||
@@ -262,6 +283,7 @@ void Home::poll(Time now) {
   for (std::size_t peer = 0; peer < pairs_.size(); ++peer)
     if (pairs_[peer].link_generation != 0) look(KernelId(static_cast<u16>(peer)));
   if (!unsent_.empty()) send_unsent();
+  file_leases_.poll(now);
   if (away_.empty()) return;
   for (const u32 slot : std::vector<u32>(away_)) {
     Entry& entry = entries_[slot];
@@ -279,7 +301,7 @@ void Home::poll(Time now) {
 }
 
 Time Home::next_deadline() const {
-  Time next = Time::never();
+  Time next = file_leases_.next_deadline();
   for (const u32 slot : away_) {
     const Entry& entry = entries_[slot];
     const bool gone = entry.place == Place::orphaned;

@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "descriptor/file_leases.h"
 #include "descriptor/lease.h"
 #include "descriptor/object.h"
 #include "descriptor/protocol.h"
@@ -18,7 +19,7 @@
 
 namespace cob::descriptor {
 
-class Home {
+class Home final : private FileLeases::Pairs {
  public:
   static constexpr u32 max_descriptions = 65'536;
   static constexpr u32 max_waiting =
@@ -37,12 +38,13 @@ class Home {
     Handle handle;
     Grant grant;  // 0: the offset stays here
     u64 offset = 0;
+    u64 file_lease = 0;  // the holder has it already
   };
 
   // Registers its handlers: before the Messenger's first link. Destroy it first, and do not poll
   // the Messenger afterwards. `epoch`: the kernel's.
   Home(message::Messenger& messenger, const Clock& clock, u32 epoch);
-  ~Home();
+  ~Home() override;
   Home(const Home&) = delete;
   Home& operator=(const Home&) = delete;
 
@@ -61,6 +63,7 @@ class Home {
   void poll(Time now);
   Time next_deadline() const;
   const Counters& counters() const { return counters_; }
+  const FileLeases& file_leases() const { return file_leases_; }
   std::size_t size() const { return size_; }
 
  private:
@@ -130,7 +133,15 @@ class Home {
   void want_back(u32 slot);
   void come_back(u32 slot, u64 offset);
   void lose(u32 slot);
-  void fence(KernelId peer);
+  // A second has gone since it was asked for something.
+  bool overdue(KernelId peer, Time now) const;
+
+  // --- FileLeases::Pairs
+  void look_at(KernelId peer) override { look(peer); }
+  bool may_grant(KernelId peer) override;
+  void granted(KernelId peer) override { pairs_[peer.value].lease.extend(clock_.now()); }
+  Time over(KernelId peer) const override { return pairs_[peer.value].lease.over(); }
+  void fence(KernelId peer) override;
 
   void on_read(KernelId from, const Read& m, message::ReplyToken<ReadReply> reply);
   void on_write(message::Incoming& in, const Write& m, message::ReplyToken<Written> reply);
@@ -153,6 +164,7 @@ class Home {
   std::deque<Unsent> unsent_;  // read, and no room to lend it
   std::move_only_function<void(Handle)> ended_;
   Counters counters_;
+  FileLeases file_leases_;
 };
 
 }  // namespace cob::descriptor

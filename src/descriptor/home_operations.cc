@@ -33,6 +33,8 @@ void Home::register_handlers() {
       [this](KernelId from, const Renew&) -> Result<Renewed> { return on_renew(from); });
   messenger_.know<Recall>();
   messenger_.know<Returned>();
+  messenger_.know<Invalidate>();
+  messenger_.know<Invalidated>();
 }
 
 // ---- Messages.
@@ -158,12 +160,7 @@ Result<Renewed> Home::on_renew(KernelId from) {
   Pair& pair = look(from);
   const Time now = clock_.now();
   // Who renews and does not give back would hold the others up for ever.
-  for (const u32 slot : away_) {
-    const Entry& entry = entries_[slot];
-    if (entry.place == Place::recalling && entry.at == from.value && entry.offset_under_way == 0 &&
-        now >= entry.recalled + lease_time)
-      return Error::of(EBUSY, "a recall is not answered");
-  }
+  if (overdue(from, now)) return Error::of(EBUSY, "a recall is not answered");
   const bool fenced = std::exchange(pair.fenced, false);
   pair.lease.extend(now);
   return Renewed{.fenced = fenced};
@@ -228,6 +225,7 @@ void Home::start(std::unique_ptr<Operation> op) {
   };
   switch (o.kind) {
     case OperationKind::read: {
+      o.file_lease = file_leases_.before_read(o.slot, o.asker);
       std::span<std::byte> into(o.small);
       if (o.bytes > max_tail_bytes) {
         // Without room to lend it is a short read.
@@ -303,13 +301,27 @@ void Home::answer(std::unique_ptr<Operation> op, u64 moved, Grant grant, u64 off
   } else if (auto* sought = std::get_if<ReplyToken<Sought>>(&op->reply)) {
     sought->answer({.offset = offset, .grant = grant.value});
   } else if (auto* read = std::get_if<ReplyToken<ReadReply>>(&op->reply)) {
-    const ReadReply reply{
-        .bytes = static_cast<u32>(moved), .reserved = 0, .grant = grant.value, .offset = offset};
+    FileLeases::Told lease;
+    if (holds(entries_[op->slot], op->asker))
+      lease = file_leases_.after_read(op->slot, op->asker, op->file_lease, moved, op->bytes);
+    ReadReply reply{.bytes = static_cast<u32>(moved),
+                    .reserved = 0,
+                    .grant = grant.value,
+                    .offset = offset,
+                    .file_lease = lease.number,
+                    .file_size = lease.size,
+                    .covered = lease.covers,
+                    .reserved_a = 0,
+                    .reserved_b = 0,
+                    .reserved_c = 0U};
     const bool lend = op->room.valid();
     const auto answered = lend ? read->answer(reply, {.lend = &op->room})
                                : read->answer(reply, {.tail = std::span(op->small).first(moved)});
     if (answered.is_error() && lend) {
-      // The bytes are taken, so they wait until something that is lent comes back.
+      // The bytes are taken, so they wait until something that is lent comes back. The lease may
+      // be recalled by then.
+      reply.file_lease = u64{0};
+      reply.covered = false;
       unsent_.push_back({std::move(op), reply});
       return;
     }

@@ -19,6 +19,7 @@ class HeldLease {
     if (asked + lease_time > until_) until_ = asked + lease_time;
   }
   bool good(Time now) const { return now < until_; }
+  Time until() const { return until_; }
   void end() { until_ = {}; }
 
  private:

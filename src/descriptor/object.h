@@ -58,6 +58,17 @@ class RecordLocks {
   virtual void perform(Call call, Done done) = 0;
 };
 
+// The host's read lease on a file: while it lives nobody opens the file for writing or cuts it.
+class CacheLease {
+ public:
+  CacheLease() = default;
+  CacheLease(const CacheLease&) = delete;
+  CacheLease& operator=(const CacheLease&) = delete;
+  virtual ~CacheLease() = default;
+  // Of the file, since it was taken.
+  virtual u64 size() const = 0;
+};
+
 class Object {
  public:
   // Bytes moved, or where the offset is now. Called once, from within the call if that needed no
@@ -90,6 +101,13 @@ class Object {
   virtual Result<std::shared_ptr<RecordLocks>> record_locks(bool exclusive) {
     (void)exclusive;
     return Error::of(EOPNOTSUPP, "no locks");
+  }
+
+  // --- Caching. `broken`, once, from poll() of whoever made the object: somebody waits for its end
+  // to write. EAGAIN: it is open for writing; EOPNOTSUPP, EACCES, ...: there is none to be had.
+  virtual Result<std::unique_ptr<CacheLease>> cache_lease(std::move_only_function<void()> broken) {
+    (void)broken;
+    return Error::of(EOPNOTSUPP, "no leases");
   }
 };
 

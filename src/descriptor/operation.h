@@ -20,6 +20,7 @@ struct Home::Operation {
   bool abandoned = false;  // its asker has gone before it was begun
   u64 position = 0;
   u64 grant = 0;
+  u64 file_lease = 0;  // of a read: the asker had it when the read began
   i64 distance = 0;
   int whence = 0;
   u32 bytes = 0;

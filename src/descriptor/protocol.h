@@ -49,8 +49,14 @@ struct ReadReply {
   static constexpr bool may_lend = true;
   message::le<u32> bytes;
   message::le<u32> reserved;
-  message::le<u64> grant;   // not 0: the offset rests with the asker from now on
-  message::le<u64> offset;  // behind the operation; of Where::offset and Where::append
+  message::le<u64> grant;       // not 0: the offset rests with the asker from now on
+  message::le<u64> offset;      // behind the operation; of Where::offset and Where::append
+  message::le<u64> file_lease;  // not 0: the asker may cache the file under it
+  message::le<u64> file_size;   // as long as that lasts
+  message::Flag covered;        // these bytes too
+  u8 reserved_a;
+  message::le<u16> reserved_b;
+  message::le<u32> reserved_c;
 };
 
 // The bytes are the tail, or the first `bytes` of the loan.

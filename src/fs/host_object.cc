@@ -233,6 +233,14 @@ Result<u64> HostObject::offset() {
   return static_cast<u64>(at);
 }
 
+Result<std::unique_ptr<descriptor::CacheLease>> HostObject::cache_lease(
+    std::move_only_function<void()> broken) {
+  // What other machines write breaks no lease here.
+  if (leases_ == nullptr || kind_ != Kind::file || waits_.for_status)
+    return Error::of(EOPNOTSUPP, "no leases");
+  return leases_->take(fd_.ref(), std::move(broken));
+}
+
 // --- Elsewhere.
 
 void HostObject::end(const Result<u64>& result, u64 before, Done& done) {

@@ -10,6 +10,7 @@
 
 #include "base/fd.h"
 #include "descriptor/object.h"
+#include "fs/host_leases.h"
 #include "fs/ring.h"
 #include "fs/status.h"
 
@@ -44,6 +45,10 @@ class HostObject final : public descriptor::Object {
   std::optional<descriptor::FileId> file() const override;
   void flock(descriptor::LockMode mode, Done done) override;
   Result<std::shared_ptr<descriptor::RecordLocks>> record_locks(bool exclusive) override;
+  // --- Caching. `leases` outlives the object; without, there is none.
+  void use_leases(HostLeases* leases) { leases_ = leases; }
+  Result<std::unique_ptr<descriptor::CacheLease>> cache_lease(
+      std::move_only_function<void()> broken) override;
 
   // --- What `Control` asks for (host_control.cc). Buffers stay until `done` ran; numbers are those
   // of open_flags.h and status.h.
@@ -109,6 +114,7 @@ class HostObject final : public descriptor::Object {
   bool writes_without_waiting_ = true;
   u32 under_way_ = 0;
   std::vector<OperationId> watches_;
+  HostLeases* leases_ = nullptr;
 };
 
 }  // namespace cob::fs

@@ -70,6 +70,8 @@ struct OpenFile {
   descriptor::Holder::Ref ref;
   u32 share = 0;
   bool locked = false;  // a lock of its own was asked for: its end may free one
+  u64 next = 0;         // where a read that goes on begins
+  u32 ahead = 0;        // bytes that were read at once then
 };
 
 // The peer's urgent mark (docs/calls.md, "Urgent data"), while Description::urgent stands: bytes at

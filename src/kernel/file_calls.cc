@@ -5,8 +5,10 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
+#include "call/file_write.h"
 #include "fs/entries.h"
 #include "fs/open_flags.h"
 #include "kernel/process_credentials.h"
@@ -19,13 +21,8 @@ using call::CallSlot;
 using call::Op;
 
 constexpr u32 chunk_room = call::receive_chunk_payload;
-constexpr u32 most_chunks = call::max_file_read / chunk_room;
 constexpr u32 chunks_for_a_path = 2;  // that leads out
 constexpr Duration credentials_are_good = Duration::milliseconds(10);
-
-constexpr u32 chunks_for(u64 bytes) {
-  return static_cast<u32>(std::min<u64>((bytes + chunk_room - 1) / chunk_room, most_chunks));
-}
 
 // As a program hears it: links and kernels are none of its business.
 i32 code_for_names(int code, bool behind_a_handle) {
@@ -44,7 +41,11 @@ i32 code_for_names(int code, bool behind_a_handle) {
   }
 }
 
-i32 code_for_files(int code) {
+bool is_text(std::string_view text) { return text.find('\0') == std::string_view::npos; }
+
+}  // namespace
+
+i32 FileCalls::code_for_files(int code) {
   switch (code) {
     case ENETDOWN:
     case ECONNRESET:
@@ -57,15 +58,20 @@ i32 code_for_files(int code) {
   }
 }
 
-bool is_text(std::string_view text) { return text.find('\0') == std::string_view::npos; }
-
-}  // namespace
-
 // What a FileAsk said, copied and checked.
 struct FileCalls::Names {
   call::FileAsk ask{};
   std::string path, second, value;
 };
+
+FileCalls::FileCalls(Files* files, Sockets& sockets, Sockets::Programs& programs,
+                     const std::vector<Program*>& attached)
+    : files_(files), sockets_(sockets), programs_(programs), cache_(attached) {
+  if (files_ == nullptr) return;
+  files_->holder().on_lease(
+      {.ended = [this](KernelId home, u64 number) { cache_.ended(home, number); },
+       .extended = [this](KernelId home, Time until) { cache_.extended(home, until); }});
+}
 
 // ---- Calls under way.
 
@@ -173,29 +179,49 @@ void FileCalls::poll() {
 
 bool FileCalls::gather(Program& program, const call::u64* ids, u32 most, u64 bytes,
                        std::vector<std::byte>& into) {
-  const u64 count = (bytes + call::chunk_bytes - 1) / call::chunk_bytes;
-  Arena& arena = program.arena();
-  const auto chunk_at = [&](u64 i) {
-    return static_cast<u32>(ids[i / 2] >> (i % 2 == 0 ? 0 : 32));
-  };
   if (bytes > u64{most} * call::chunk_bytes) {
     programs_.fault(program, "more bytes than chunks");
     return false;
   }
-  for (u64 i = 0; i < count; ++i) {
-    if (arena.claim_send_chunk(chunk_at(i))) continue;
-    while (i > 0) arena.unclaim_send_chunk(chunk_at(--i));
+  std::array<u32, call::chunks_in_file_write> chunks{};
+  for (u32 i = 0; i < most; ++i) chunks[i] = static_cast<u32>(ids[i / 2] >> (i % 2 == 0 ? 0 : 32));
+  return gather_chunks(program, chunks, bytes, into);
+}
+
+bool FileCalls::gather_chunks(Program& program, std::span<const u32> chunks, u64 bytes,
+                              std::vector<std::byte>& into) {
+  Arena& arena = program.arena();
+  chunks = chunks.first((bytes + call::chunk_bytes - 1) / call::chunk_bytes);
+  for (std::size_t i = 0; i < chunks.size(); ++i) {
+    if (arena.claim_send_chunk(chunks[i])) continue;
+    while (i > 0) arena.unclaim_send_chunk(chunks[--i]);
     programs_.fault(program, "chunks that are not the program's");
     return false;
   }
   into.resize(bytes);
-  for (u64 i = 0; i < count; ++i) {
+  for (std::size_t i = 0; i < chunks.size(); ++i) {
     const u64 at = i * call::chunk_bytes;
-    std::memcpy(into.data() + at, arena.send_chunk(chunk_at(i)),
+    std::memcpy(into.data() + at, arena.send_chunk(chunks[i]),
                 std::min<u64>(call::chunk_bytes, bytes - at));
-    arena.give_send_chunk(chunk_at(i));
+    arena.give_send_chunk(chunks[i]);
   }
   return true;
+}
+
+// What a file_write says: its chunks stand in the slot, or in the one that it names.
+bool FileCalls::gather_data(Program& program, const CallSlot& call, std::vector<std::byte>& into) {
+  if ((call.flags & call::file_write_listed) == 0)
+    return gather(program, &call.a[2], call::chunks_in_file_write, call.a[0], into);
+  if (call.a[0] > u64{call::max_listed_file_chunks} * call::chunk_bytes) {
+    programs_.fault(program, "more bytes than chunks");
+    return false;
+  }
+  std::array<u32, call::max_listed_file_chunks> chunks;
+  const std::array<u32, 1> list{static_cast<u32>(call.a[2])};
+  std::vector<std::byte> listed;
+  if (!gather_chunks(program, list, sizeof chunks, listed)) return false;
+  std::memcpy(chunks.data(), listed.data(), sizeof chunks);
+  return gather_chunks(program, chunks, call.a[0], into);
 }
 
 bool FileCalls::take_ask(Program& program, const Shared& pending, const CallSlot& call,
@@ -320,7 +346,8 @@ void FileCalls::opened(const Shared& pending, const fs::Asker::Base& base, u32 f
                                             .grant = descriptor::Grant(file.grant),
                                             .offset = 0,
                                             .appends = (flags & fs::open_flag::append) != 0,
-                                            .has_offset = S_ISREG(mode) || S_ISDIR(mode)},
+                                            .has_offset = S_ISREG(mode) || S_ISDIR(mode),
+                                            .file_lease = file.file_lease},
                                            asked);
   if (ref.is_error()) return answer(pending, code_for_names(ref.error().code, false));
   Program* program = caller(*pending);
@@ -398,29 +425,8 @@ void FileCalls::name(Program& program, const Shared& pending, const CallSlot& ca
       });
 }
 
-void FileCalls::read(Program& program, const Shared& pending, const CallSlot& call) {
-  const Description* d = file_at(program, call.socket, call.generation);
-  if (d == nullptr) return answer(pending, -EBADF);
-  const u32 wanted = static_cast<u32>(std::min<u64>(call.a[0], call::max_file_read));
-  if (under_way_ > max_under_way) return answer(pending, -EAGAIN);
-  if (!reserve(program, pending, chunks_for(wanted))) return;
-  const u32 bytes = std::min(wanted, static_cast<u32>(pending->chunks.size()) * chunk_room);
-  if (bytes == 0 && wanted > 0) return answer(pending, -EAGAIN);
-  const bool there = (call.flags & 1) != 0;
-  files_->holder().read(d->file->ref, there ? descriptor::Position(call.a[1]) : std::nullopt, bytes,
-                        [this, pending, bytes](Result<descriptor::Holder::ReadData> result) {
-                          if (result.is_error())
-                            return answer(pending, code_for_files(result.error().code));
-                          const auto got = result.value().bytes;
-                          const auto part = got.first(std::min<std::size_t>(got.size(), bytes));
-                          tell_and_answer(pending, part, static_cast<i32>(part.size()));
-                        });
-}
-
 void FileCalls::write(Program& program, const Shared& pending, const CallSlot& call) {
-  constexpr u32 most = 8;
-  if (!gather(program, &call.a[2], most, call.a[0], pending->bytes))
-    return answer(pending, -EPROTO);
+  if (!gather_data(program, call, pending->bytes)) return answer(pending, -EPROTO);
   const Description* d = file_at(program, call.socket, call.generation);
   if (d == nullptr) return answer(pending, -EBADF);
   if (pending->bytes.empty()) return answer(pending, 0);

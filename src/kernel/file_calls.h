@@ -7,6 +7,7 @@
 // its Messenger has dropped its continuations, or with it.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -14,6 +15,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "kernel/file_cache.h"
 #include "kernel/files.h"
 #include "kernel/program.h"
 #include "kernel/sockets.h"
@@ -27,8 +29,9 @@ class FileCalls {
   static constexpr u32 max_lock_waits = 48;
 
   // `files`: nullptr: there are none; every call is then refused.
-  FileCalls(Files* files, Sockets& sockets, Sockets::Programs& programs)
-      : files_(files), sockets_(sockets), programs_(programs) {}
+  // `attached`: the programs that have an arena, at any time.
+  FileCalls(Files* files, Sockets& sockets, Sockets::Programs& programs,
+            const std::vector<Program*>& attached);
   FileCalls(const FileCalls&) = delete;
   FileCalls& operator=(const FileCalls&) = delete;
 
@@ -40,6 +43,7 @@ class FileCalls {
     return unsent_.empty() ? Time::never() : now + Duration::microseconds(100);
   }
   u32 under_way() const { return under_way_; }
+  const FileCache& cache() const { return cache_; }
 
   // --- Locks (lock_calls.cc).
   // The program has the file no more by that slot; 0: by one that it never took.
@@ -77,6 +81,13 @@ class FileCalls {
   // False: there is no memory for so many; it was answered.
   bool reserve(Program& program, const Shared& pending, u32 chunks, bool slot = false);
   Program* caller(const Pending& pending);
+  // As a program hears it: links and kernels are none of its business.
+  static i32 code_for_files(int code);
+  // Receive chunks for so many bytes, as many as a reply can name.
+  static constexpr u32 chunks_for(u64 bytes) {
+    constexpr u64 room = call::receive_chunk_payload;
+    return static_cast<u32>(std::min((bytes + room - 1) / room, call::max_file_read / room));
+  }
   void answer(const Shared& pending, i32 result, std::span<const u64> values = {},
               u32 chunks_used = 0);
   // Copies to the chunks: how many were used; their numbers go to `values`.
@@ -86,13 +97,27 @@ class FileCalls {
   // False: a fault. The chunks go back to the program.
   bool gather(Program& program, const call::u64* ids, u32 most, u64 bytes,
               std::vector<std::byte>& into);
+  bool gather_chunks(Program& program, std::span<const u32> chunks, u64 bytes,
+                     std::vector<std::byte>& into);
+  bool gather_data(Program& program, const call::CallSlot& call, std::vector<std::byte>& into);
   Description* file_at(Program& program, u32 number, u32 generation);
 
   void open(Program& program, const Shared& pending, const call::CallSlot& call, Time now);
   void opened(const Shared& pending, const fs::Asker::Base& base, u32 flags, Time asked,
               Result<fs::Asker::OpenedFile> result);
   void name(Program& program, const Shared& pending, const call::CallSlot& call, Time now);
+  // --- Reads (file_reads.cc).
+  struct Reading;
+  using SharedReading = std::shared_ptr<Reading>;
+  using Fetched = std::move_only_function<void(Result<descriptor::Holder::ReadData>, u64 from)>;
   void read(Program& program, const Shared& pending, const call::CallSlot& call);
+  void read_there(const SharedReading& reading);
+  void read_on(const SharedReading& reading, bool again);
+  void read_uncached(const SharedReading& reading);
+  void fetch(const SharedReading& reading, const FileCache::Lease& lease, u64 position,
+             Fetched then);
+  void keep(const Reading& reading, u64 from, const descriptor::Holder::ReadData& data);
+  OpenFile* file_of(const Reading& reading);
   void write(Program& program, const Shared& pending, const call::CallSlot& call);
   void seek(Program& program, const Shared& pending, const call::CallSlot& call);
   void control(Program& program, const Shared& pending, const call::CallSlot& call);
@@ -124,6 +149,7 @@ class FileCalls {
   Sockets::Programs& programs_;
   std::deque<Unsent> unsent_;
   u32 under_way_ = 0;
+  FileCache cache_;
   std::unordered_map<u32, LockWait> lock_waits_;
   u32 lock_wait_numbers_ = 0;
   std::set<u64> closing_;  // closes that their homes have not answered

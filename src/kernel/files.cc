@@ -61,6 +61,13 @@ Result<void> Files::serve(const message::Config& config, std::span<const Share> 
   };
   if (std::none_of(shares.begin(), shares.end(), ours)) return {};
   ring_ = TRY(fs::Ring::create());
+  auto leases = fs::HostLeases::create(*ring_);
+  if (leases.is_error()) {
+    COB_LOG(warn, "kernel {}: other islands cache nothing of its shares: {}", self_.value,
+            leases.error().what);
+  } else {
+    leases_ = leases.release_value();
+  }
   home_ = std::make_unique<descriptor::Home>(messenger_, clock_, config.epoch);
   locks_ = std::make_unique<descriptor::Locks>(messenger_, *home_, clock_);
   controls_ = std::make_unique<fs::Controls>(messenger_, *home_);
@@ -72,8 +79,10 @@ Result<void> Files::serve(const message::Config& config, std::span<const Share> 
                       KernelId holder) -> Result<fs::Names::Adoption> {
         // A directory's position is what getdents(2) goes on from: it stays at the host.
         const bool stays = object->kind() == fs::HostObject::Kind::directory;
+        object->use_leases(leases_.get());
         const auto opened = TRY(home_->open(std::move(object), holder, stays));
-        return fs::Names::Adoption{.handle = opened.handle, .grant = opened.grant};
+        return fs::Names::Adoption{
+            .handle = opened.handle, .grant = opened.grant, .file_lease = opened.file_lease};
       },
       .find = [this](descriptor::Handle handle, KernelId holder) -> fs::HostObject* {
         return dynamic_cast<fs::HostObject*>(home_->find(handle, holder));
@@ -93,6 +102,7 @@ Result<void> Files::serve(const message::Config& config, std::span<const Share> 
 // Objects have nothing under way when they end; what could wait for an event is cancelled by that.
 Files::~Files() {
   if (ring_ == nullptr) return;
+  if (leases_ != nullptr) leases_->stop();
   const Time patience = HostClock::read() + Duration::seconds(5);
   while ((ring_->under_way() > 0 || ring_->workers().under_way() > 0) &&
          HostClock::read() < patience) {
@@ -124,6 +134,7 @@ std::size_t Files::poll(Time now) {
   locker_.poll();
   if (ring_ == nullptr) return 0;
   const std::size_t work = ring_->poll();
+  if (leases_ != nullptr) leases_->poll(now);
   home_->poll(now);
   locks_->poll(now);
   return work;
@@ -131,7 +142,9 @@ std::size_t Files::poll(Time now) {
 
 Time Files::next_deadline() const {
   if (home_ == nullptr) return holder_.next_deadline();
-  return std::min({holder_.next_deadline(), home_->next_deadline(), locks_->next_deadline()});
+  const Time leases = leases_ == nullptr ? Time::never() : leases_->next_deadline();
+  return std::min(
+      {holder_.next_deadline(), home_->next_deadline(), locks_->next_deadline(), leases});
 }
 
 void Files::peer_down(KernelId peer) {

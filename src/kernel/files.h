@@ -81,6 +81,7 @@ class Files {
   fs::Asker asker_;
   // Of a storing island. Objects name the ring.
   std::unique_ptr<fs::Ring> ring_;
+  std::unique_ptr<fs::HostLeases> leases_;  // nullptr: nothing is cached elsewhere
   std::unique_ptr<descriptor::Home> home_;
   std::unique_ptr<descriptor::Locks> locks_;
   std::unique_ptr<fs::Controls> controls_;

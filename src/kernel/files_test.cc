@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "call/file_write.h"
 #include "fs/entries.h"
 #include "fs/open_flags.h"
 #include "kernel/process_credentials.h"
@@ -188,6 +189,85 @@ TEST_F(RemoteFiles, OfManyBytesComeInWholeChunks) {
   ASSERT_EQ(write(p, f, text), 16'384);
   EXPECT_EQ(in_file("big"), text);
   EXPECT_EQ(read(p, f, 100'000, 0), text);
+}
+
+TEST_F(RemoteFiles, WritesOfManyChunksListThem) {
+  Played& p = *program_;
+  const Opened f = open(p, "big", read_write | create);
+  ASSERT_EQ(f.result, 0);
+  std::string text(100'000, ' ');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i % 23);
+  const auto listed = [&](const std::string& data, u32 last) {
+    auto c = slot_call(Op::file_write, f.slot, f.generation);
+    c.flags = call::file_write_listed;
+    c.a[0] = data.size();
+    const u32 list = next_chunk_++;
+    c.a[2] = list;
+    std::vector<u32> chunks;
+    for (std::size_t at = 0; at < data.size(); at += call::chunk_bytes) {
+      chunks.push_back(next_chunk_++);
+      std::memcpy(p.theirs().chunk[chunks.back()], data.data() + at,
+                  std::min<std::size_t>(call::chunk_bytes, data.size() - at));
+    }
+    if (last != 0) chunks.back() = last;
+    std::memcpy(p.theirs().chunk[list], chunks.data(), chunks.size() * sizeof chunks[0]);
+    return c;
+  };
+  ASSERT_EQ(kernels_->call(p, listed(text, 0)), 100'000);
+  EXPECT_EQ(in_file("big"), text);
+  auto other = kernels_->attached(1, 2);
+  std::swap(other, program_);  // the fault ends this one alone
+  ASSERT_TRUE(p.post(listed(text, call::send_chunks)));
+  EXPECT_FALSE(alive(p));
+  EXPECT_TRUE(alive(*program_));
+}
+
+TEST_F(RemoteFiles, AreCachedWhileNobodyMayWrite) {
+  std::string text(20'000, ' ');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i / 4'096);
+  std::ofstream(root_ + "/big") << text;
+  Played& p = *program_;
+  const Opened f = open(p, "big", 0);
+  ASSERT_EQ(f.result, 0);
+  const auto& line = p.ours().cached[f.slot - call::first_kernel_socket];
+  EXPECT_EQ(read(p, f, 10, 0), text.substr(0, 10));
+  EXPECT_EQ(line.id, 0u);  // told, and nothing was read under it yet
+  EXPECT_EQ(read(p, f, 10, 5'000), text.substr(5'000, 10));
+  ASSERT_NE(line.id, 0u);
+  EXPECT_EQ(line.size, text.size());
+  EXPECT_GT(p.ours().cache.lease_until[line.home], static_cast<u64>(HostClock::read().ns));
+  const auto page_of = [&](u64 block) -> std::string {
+    const u32 first = call::cache_set(line.id, block) * call::cache_ways;
+    for (u32 page = first; page < first + call::cache_ways; ++page)
+      if (p.ours().cache.page[page].key == call::cache_key(line.id, block))
+        return {reinterpret_cast<const char*>(p.ours().cache.bytes[page]), call::cache_page_bytes};
+    return {};
+  };
+  EXPECT_EQ(page_of(1), text.substr(4'096, 4'096));
+  // At the offset, from the pages: nothing is asked.
+  const auto* there = kernels_->files(1);
+  const u64 asked = there->held().operations;
+  EXPECT_EQ(seek(p, f, 4'000, SEEK_SET), 0);
+  EXPECT_EQ(read(p, f, 200), text.substr(4'000, 200));
+  const u64 fetched = there->held().operations;
+  EXPECT_EQ(read(p, f, 200), text.substr(4'200, 200));
+  EXPECT_EQ(there->held().operations, fetched);
+  EXPECT_LE(fetched, asked + 2);
+  // A writer of the host: it gets in once the kernels have had their turns.
+  int writer = -1;
+  for (int i = 0; i < 10'000 && writer < 0; ++i) {
+    writer = ::open((root_ + "/big").c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    kernels_->host_turn();
+  }
+  ASSERT_GE(writer, 0);
+  EXPECT_EQ(line.id, 0u);
+  ASSERT_EQ(::pwrite(writer, "XYZ", 3, 5'000), 3);
+  EXPECT_EQ(read(p, f, 10, 5'000), "XYZ" + text.substr(5'003, 7));
+  EXPECT_EQ(line.id, 0u);
+  ::close(writer);
+  auto c = slot_call(Op::close, f.slot, f.generation);
+  ASSERT_TRUE(p.post(c));
+  kernels_->host_turn();
 }
 
 TEST_F(RemoteFiles, NamesAreAskedFor) {

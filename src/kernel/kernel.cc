@@ -90,8 +90,8 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
   options.uplink = device_->has_uplink();
   options.gateway = net::Ipv4Address{config_.gateway};
   sockets_ = std::make_unique<Sockets>(options, directory_, static_cast<Sockets::Programs&>(*this));
-  file_calls_ =
-      std::make_unique<FileCalls>(files_.get(), *sockets_, static_cast<Sockets::Programs&>(*this));
+  file_calls_ = std::make_unique<FileCalls>(files_.get(), *sockets_,
+                                            static_cast<Sockets::Programs&>(*this), attached_);
   net::StackOptions stack;
   stack.address = options.address;
   stack.prefix_bits = static_cast<u8>(config_.prefix_bits);

@@ -211,7 +211,10 @@ void FileCalls::forget_waits(const Program& program, u32 slot) {
 // ---- Leaving.
 
 void FileCalls::left(Program& program, u32 slot, Description& file) {
-  if (slot != 0) forget_waits(program, slot);
+  if (slot != 0) {
+    forget_waits(program, slot);
+    cache_.hide(program, slot);
+  }
   if (!program.posix_locks) return;
   const u64 closing = begin_closing();
   files_->locker().close(file.file->ref, program.id(),

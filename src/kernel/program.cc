@@ -16,6 +16,7 @@ std::unique_ptr<Arena> Program::drop_arena() {
   free_offer_rings_.clear();
   unused_offer_ring_ = 1;
   thread_to_wake_ = false;
+  cached = nullptr;
   return std::move(arena_);
 }
 

@@ -11,6 +11,7 @@
 
 #include "kernel/arena.h"
 #include "kernel/description.h"
+#include "kernel/file_cache.h"
 #include "net/stack/lazy_array.h"
 
 namespace cob::kernel {
@@ -44,6 +45,7 @@ class Program {
     arena_ = std::move(arena);
     ++image_;
     file_calls = 0;
+    cached = nullptr;
   }
   // Another with each arena: an answer that comes later may be for an image that is over.
   u32 image() const { return image_; }
@@ -130,11 +132,12 @@ class Program {
   u32 lent_by = 0;                      // the program that started it
   u32 child = 0;  // the program that `fork` is about to make of what it holds; 0: none announced
   Fd flight;      // the kernel's end of a pair about to travel
-  u32 file_calls = 0;          // of this image, not answered yet
-  u32 lock_waits = 0;          // of this program (file_calls.h)
-  bool posix_locks = false;    // it has asked for some: what it closes may have them
-  Time asked_as;               // when `asks_as` was looked at
-  std::optional<u32> asks_as;  // its credentials' number (file_calls.h)
+  u32 file_calls = 0;                       // of this image, not answered yet
+  std::unique_ptr<FileCache::Part> cached;  // what its arena has of files; nullptr: nothing
+  u32 lock_waits = 0;                       // of this program (file_calls.h)
+  bool posix_locks = false;                 // it has asked for some: what it closes may have them
+  Time asked_as;                            // when `asks_as` was looked at
+  std::optional<u32> asks_as;               // its credentials' number (file_calls.h)
   Fd doorbell;  // an eventfd that the program rings and may do anything to: never read nor written
   bool dead = false;
   bool faulty = false;  // broke the protocol: to be ended

@@ -194,6 +194,7 @@ class TwoKernels {
   void end(u16 kernel) { nodes_[kernel].kernel.reset(); }
   // Of the first kernel's share.
   std::size_t open_files() const { return nodes_[0].kernel->files()->home()->size(); }
+  const Files* files(u16 kernel) const { return nodes_[kernel].kernel->files(); }
 
   // The kernel's end of a fresh liveness socket goes to the kernel.
   std::unique_ptr<Played> newcomer(u16 kernel) {

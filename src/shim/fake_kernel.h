@@ -42,6 +42,7 @@ class FakeKernel {
   unsigned char* chunk(unsigned number) { return kernel_->chunk[number]; }
   const unsigned char* sent_chunk(unsigned number) const { return program_->chunk[number]; }
   void give_back_sent(unsigned number);
+  call::KernelSide& side() { return *kernel_; }
   unsigned begin_file();  // its slot
   void file_changed(unsigned slot) { changed(slot); }
   unsigned generation_of(unsigned slot) { return slots_[slot].generation; }

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
+#include "call/file_write.h"
+#include "shim/file_cache.h"
 #include "shim/locks.h"
 #include "shim/wait.h"
 
@@ -18,8 +20,8 @@ namespace {
 
 constexpr u32 max_descriptions = 65'536;
 constexpr u32 name_room = 4'096;
-constexpr u32 chunks_in_write = 8;
-constexpr u32 max_file_write = chunks_in_write * chunk_bytes;
+constexpr u32 max_file_write = max_listed_file_chunks * chunk_bytes;
+constexpr size_t copy_buffer_bytes = 16 * 1'024;
 
 char* names;
 
@@ -28,44 +30,78 @@ void put_position(Call& c, off_t position) {
   c.a[1] = position >= 0 ? static_cast<u64>(position) : 0;
 }
 
-long read_once(int number, size_t bytes, off_t position, Pieces& into) {
+// `asked`: what of `bytes` this call could do.
+long read_once(int number, size_t bytes, off_t position, Pieces& into, size_t& asked) {
   const HeldFile held(number);
   if (!held.is_file()) return -EBADF;
+  size_t before = 0;
+  if (position >= 0 && is_live(held.get())) {
+    const CachedRead cached = cached_read(held.get(), bytes, position, into);
+    if (cached.all) return static_cast<long>(cached.bytes);
+    before = cached.bytes;
+    position += static_cast<off_t>(before);
+    bytes -= before;
+  }
   Call c{.op = Op::file_read};
   c.a[0] = bytes < max_file_read ? bytes : max_file_read;
+  asked = before + c.a[0];
   put_position(c, position);
   const Reply reply = file_call(held.get(), c);
+  if (reply.result <= 0 && before > 0) return static_cast<long>(before);
   if (reply.result <= 0) return reply.result;
   const auto got = static_cast<u32>(reply.result);
   if (got > c.a[0] || !take_loan(held.get()->arena, reply, got, &into)) return -EPROTO;
+  return static_cast<long>(before + got);
+}
+
+// Chunks for so many bytes, or fewer if there are fewer; 0: the kernel has ended.
+u32 take_some(Arena* arena, u32* chunk, u32 wanted) {
+  u32 got = take_chunks(arena, chunk, wanted);
+  Patience patience;
+  while (got == 0) {
+    if (note_no_chunks(arena)) got = take_chunks(arena, chunk, wanted);
+    if (got == 0 && !patience.nap(arena)) return 0;
+  }
   return got;
 }
 
-long write_once(int number, size_t bytes, off_t position, Pieces& from) {
+// What does not fit into the slot is listed in a chunk of its own.
+void name_chunks(Arena* arena, Call& c, u32* chunk, u32& count) {
+  if (count > chunks_in_file_write) {
+    u32 list = 0;
+    if (take_chunks(arena, &list, 1) == 1) {
+      memcpy(arena->program->chunk[list], chunk, count * sizeof *chunk);
+      c.flags |= file_write_listed;
+      c.a[2] = list;
+      return;
+    }
+    return_chunks(arena, chunk + chunks_in_file_write, count - chunks_in_file_write);
+    count = chunks_in_file_write;
+  }
+  for (u32 i = 0; i < count; ++i) c.a[2 + i / 2] |= u64{chunk[i]} << (i % 2 * 32);
+}
+
+long write_once(int number, size_t bytes, off_t position, Pieces& from, size_t& asked) {
   const HeldFile held(number);
   if (!held.is_file()) return -EBADF;
   Socket* file = held.get();
   if (!is_live(file)) return -ESTALE;
   Arena* arena = file->arena;
   Call c{.op = Op::file_write};
+  put_position(c, position);
   if (bytes > max_file_write) bytes = max_file_write;
   const auto wanted = static_cast<u32>((bytes + chunk_bytes - 1) / chunk_bytes);
-  u32 chunk[chunks_in_write];
-  u32 got = take_chunks(arena, chunk, wanted);
-  Patience patience;
-  while (got == 0 && wanted > 0) {
-    if (note_no_chunks(arena)) got = take_chunks(arena, chunk, wanted);
-    if (got == 0 && !patience.nap(arena)) return -ESTALE;
-  }
+  u32 chunk[max_listed_file_chunks];
+  u32 got = wanted > 0 ? take_some(arena, chunk, wanted) : 0;
+  if (got == 0 && wanted > 0) return -ESTALE;
+  name_chunks(arena, c, chunk, got);
   if (bytes > size_t{got} * chunk_bytes) bytes = size_t{got} * chunk_bytes;
   Pieces look = from;
   for (u32 i = 0; i < got; ++i) {
     const size_t left = bytes - size_t{i} * chunk_bytes;
     look.copy_out(arena->program->chunk[chunk[i]], left < chunk_bytes ? left : chunk_bytes);
-    c.a[2 + i / 2] |= u64{chunk[i]} << (i % 2 * 32);
   }
-  c.a[0] = bytes;
-  put_position(c, position);
+  c.a[0] = asked = bytes;
   const Reply reply = file_call(file, c);
   if (reply.result > 0) from.skip(static_cast<size_t>(reply.result));
   return static_cast<size_t>(reply.result) > bytes && reply.result > 0 ? -EPROTO : reply.result;
@@ -87,14 +123,15 @@ bool is_open_for(int number, int access) {
 
 // Calls `once` for as long as there is more to do and each call does all it can.
 template <typename Once>
-ssize_t repeat(int number, size_t total, off_t position, u32 most, Once once) {
+ssize_t repeat(int number, size_t total, off_t position, Once once) {
   const u32 breaking = signals_breaking();
   i64 nap_ns = 1'000'000;
   size_t done = 0;
   for (;;) {
     const size_t left = total - done;
     const off_t at = position < 0 ? -1 : position + static_cast<off_t>(done);
-    const long n = once(left, at);
+    size_t asked = left;
+    const long n = once(left, at, asked);
     if (n == -EAGAIN && done == 0 && !is_nonblocking_file(number)) {
       const timespec time{0, nap_ns};
       raw::call(SYS_nanosleep, raw::at(&time), 0);
@@ -104,8 +141,7 @@ ssize_t repeat(int number, size_t total, off_t position, u32 most, Once once) {
     }
     if (n < 0) return done > 0 ? static_cast<ssize_t>(done) : n;
     done += static_cast<size_t>(n);
-    const size_t full = left < most ? left : most;
-    if (done == total || static_cast<size_t>(n) < full) return static_cast<ssize_t>(done);
+    if (done == total || static_cast<size_t>(n) < asked) return static_cast<ssize_t>(done);
   }
 }
 
@@ -189,8 +225,9 @@ ssize_t file_read(int number, const iovec* parts, size_t count, off_t offset) {
   if (total == 0 && count > 1) return 0;  // readv(2) of no bytes does not even look
   Pieces into(parts, count);
   return libc_result(
-      repeat(number, static_cast<size_t>(total), offset, max_file_read,
-             [&](size_t left, off_t at) { return read_once(number, left, at, into); }));
+      repeat(number, static_cast<size_t>(total), offset, [&](size_t left, off_t at, size_t& asked) {
+        return read_once(number, left, at, into, asked);
+      }));
 }
 
 ssize_t file_write(int number, const iovec* parts, size_t count, off_t offset) {
@@ -199,8 +236,9 @@ ssize_t file_write(int number, const iovec* parts, size_t count, off_t offset) {
   if (total < 0) return fail(EINVAL);
   Pieces from(parts, count);
   return libc_result(
-      repeat(number, static_cast<size_t>(total), offset, max_file_write,
-             [&](size_t left, off_t at) { return write_once(number, left, at, from); }));
+      repeat(number, static_cast<size_t>(total), offset, [&](size_t left, off_t at, size_t& asked) {
+        return write_once(number, left, at, from, asked);
+      }));
 }
 
 off_t file_seek(int number, off_t offset, int whence) {
@@ -400,7 +438,7 @@ void put_back(int in, off_t* offset, size_t bytes) {
 }  // namespace
 
 ssize_t copy_file(int out, off_t* out_offset, int in, off_t* in_offset, size_t bytes) {
-  char buffer[max_file_write];
+  char buffer[copy_buffer_bytes];
   size_t done = 0;
   while (done < bytes) {
     const size_t left = bytes - done;

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "call/file_write.h"
 #include "shim/core_test.h"
 #include "shim/locks.h"
 
@@ -37,6 +38,20 @@ struct PlayedHome {
       text.append(reinterpret_cast<const char*>(kernel.sent_chunk(chunk)),
                   std::min<size_t>(bytes - text.size(), chunk_bytes));
       kernel.give_back_sent(chunk);
+    }
+    return text;
+  }
+
+  static std::string sent_listed(FakeKernel& kernel, const CallSlot& c) {
+    const auto list = static_cast<u32>(c.a[2]);
+    u32 chunks[max_listed_file_chunks];
+    memcpy(chunks, kernel.sent_chunk(list), sizeof chunks);
+    kernel.give_back_sent(list);
+    std::string text;
+    for (unsigned i = 0; text.size() < c.a[0]; ++i) {
+      text.append(reinterpret_cast<const char*>(kernel.sent_chunk(chunks[i])),
+                  std::min<size_t>(c.a[0] - text.size(), chunk_bytes));
+      kernel.give_back_sent(chunks[i]);
     }
     return text;
   }
@@ -107,7 +122,8 @@ struct PlayedHome {
       }
       case Op::file_write: {
         auto& [path, offset] = open[c.socket];
-        const std::string data = sent(kernel, c, 2, c.a[0]);
+        const std::string data = (c.flags & file_write_listed) != 0 ? sent_listed(kernel, c)
+                                                                    : sent(kernel, c, 2, c.a[0]);
         size_t& at = offset;
         std::string& text = content[path];
         text.resize(std::max(text.size(), at + data.size()));
@@ -254,6 +270,54 @@ TEST_F(FileTest, WhatIsWrittenIsRead) {
   EXPECT_EQ(cob_fstat(fd, &status), 0);
   EXPECT_EQ(status.st_size, static_cast<off_t>(data.size()));
   EXPECT_EQ(cob_fcntl(fd, F_GETFL, nullptr) & O_ACCMODE, O_RDWR);
+  EXPECT_EQ(cob_close(fd), 0);
+}
+
+TEST_F(FileTest, PagesAreReadWithoutACallWhileTheLeaseIsGood) {
+  home()->content["f"] = std::string(6'000, 'h');
+  const int fd = open_file(in_share("f"));
+  ASSERT_GE(fd, 0);
+  KernelSide& side = kernel().side();
+  CachedFile& line = side.cached[lookup_file(fd)->slot - first_kernel_socket];
+  line.size = 6'000;
+  for (u64 block = 0; block < 2; ++block) {
+    const u32 page = cache_set(7, block) * cache_ways + 3;
+    memset(side.cache.bytes[page], 'c', cache_page_bytes);
+    side.cache.page[page].key = cache_key(7, block);
+    side.cache.page[page].version = 2;
+  }
+  const auto lease = [&](i64 left_ns) {
+    timespec t{};
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    side.cache.lease_until[0] =
+        static_cast<u64>(i64{t.tv_sec} * 1'000'000'000 + t.tv_nsec + left_ns);
+  };
+  std::string back(10'000, ' ');
+  const auto from_pages = [&](off_t at, size_t bytes, size_t wanted) {
+    const ssize_t n = cob_pread(fd, back.data(), bytes, at);
+    EXPECT_EQ(n, static_cast<ssize_t>(wanted));
+    return n <= 0 || back[static_cast<size_t>(n) - 1] == 'c';
+  };
+  lease(10'000'000'000);
+  EXPECT_FALSE(from_pages(0, 100, 100));  // not shown
+  line.id = 7;
+  EXPECT_TRUE(from_pages(0, 100, 100));
+  EXPECT_TRUE(from_pages(4'000, 1'000, 1'000));
+  EXPECT_TRUE(from_pages(5'000, 10'000, 1'000));
+  EXPECT_TRUE(from_pages(6'000, 10, 0));
+  // The second page is not there, or changes: the rest is asked for.
+  CachedPage& second = side.cache.page[cache_set(7, 1) * cache_ways + 3];
+  second.version = 3;
+  EXPECT_FALSE(from_pages(4'000, 1'000, 1'000));
+  EXPECT_EQ(back.substr(0, 97), std::string(96, 'c') + "h");
+  second.version = 4;
+  second.key = cache_key(8, 1);
+  EXPECT_FALSE(from_pages(4'100, 10, 10));
+  lease(-1);
+  EXPECT_FALSE(from_pages(0, 100, 100));
+  lease(10'000'000'000);
+  EXPECT_TRUE(from_pages(0, 100, 100));
+  line.id = 0;
   EXPECT_EQ(cob_close(fd), 0);
 }
 
