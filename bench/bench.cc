@@ -8,6 +8,7 @@
 #include "bench/files.h"
 #include "bench/floor.h"
 #include "bench/messages.h"
+#include "bench/migrate.h"
 #include "bench/options.h"
 #include "bench/peers.h"
 #include "bench/servers.h"
@@ -29,6 +30,7 @@ int bench_main(int argc, char** argv) {
   if (options.measurement == "peers") return peers_main(options);
   if (options.measurement == "calls") return calls_main(options);
   if (options.measurement == "files") return files_main(options);
+  if (options.measurement == "migrate") return migrate_main(options);
   if (options.measurement == "connections") return connections_main(options);
   return servers_main(options);
 }

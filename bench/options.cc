@@ -33,7 +33,8 @@ constexpr const char* head =
     "in\n"
     "                       four modes\n"
     "  cob bench files      files of this island and of another, beside the host's, FUSE and "
-    "sshfs\n\n"
+    "sshfs\n"
+    "  cob bench migrate    how long a program that moves to another kernel stands still\n\n"
     "Every figure is a median over runs and stands beside its p99 and the number of runs; ratios "
     "are\n"
     "taken between runs that followed each other. docs/benchmarks.md explains each key.";
@@ -110,6 +111,21 @@ constexpr const char* files_help =
     "Operations: open_close stat create_unlink pread_4k pwrite_4k pread_1m pwrite_1m appends_64b\n"
     "            appends_4k git sqlite.";
 
+constexpr const char* migrate_help =
+    "Moves a program to and fro between two kernels of a private cob by `cob migrate`, with 0 to "
+    "1,000\n"
+    "connections and as many files. Two figures a move: the pause that the kernels report, from "
+    "the "
+    "last\n"
+    "call that the old kernel took until the new one has the program (pause_N), and the slowest "
+    "answer\n"
+    "that a peer got meanwhile (seen_N), which also has what the machine's two cores have to do "
+    "for "
+    "the\n"
+    "command itself. connection_move: what each of 1,000 connections adds to the pause. A round in "
+    "which\n"
+    "strangers had the cores is void.";
+
 std::vector<int> allowed_cores() {
   std::vector<int> cores;
   cpu_set_t set;
@@ -180,12 +196,12 @@ struct Parser {
   Parser();
   CLI::App app{head, "cob bench"};
   // One Options for all: only the chosen subcommand's defaults may apply.
-  Options per_command[7];
-  CLI::App* commands[7] = {
+  Options per_command[8];
+  CLI::App* commands[8] = {
       app.add_subcommand("floor", floor_help), app.add_subcommand("messages", messages_help),
       app.add_subcommand("calls", calls_help), app.add_subcommand("servers", servers_help),
       app.add_subcommand("peers", peers_help), app.add_subcommand("connections", connections_help),
-      app.add_subcommand("files", files_help)};
+      app.add_subcommand("files", files_help), app.add_subcommand("migrate", migrate_help)};
 };
 
 Parser::Parser() {
@@ -201,6 +217,8 @@ Parser::Parser() {
   add_common(peers, per_command[4], 0.3, 3);
   add_common(connections, per_command[5], 0.5, 5);
   add_common(files, per_command[6], 1, 5);
+  add_common(*commands[7], per_command[7], 5, 5);
+  add_cob(*commands[7], per_command[7]);
   files.add_option("--cob", per_command[6].cob, "path of the cob command (default: this program)");
   files.add_option("--only", per_command[6].only, "these operations alone, separated by commas")
       ->delimiter(',')

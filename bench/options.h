@@ -9,9 +9,10 @@
 namespace cob::bench {
 
 struct Options {
-  std::string measurement;  // floor | messages | peers | calls | servers | connections | files
-  std::string json;         // file for the flat JSON object; "": none, "-": standard output
-  double seconds = 0;       // per measurement
+  std::string
+      measurement;     // floor | messages | peers | calls | servers | connections | files | migrate
+  std::string json;    // file for the flat JSON object; "": none, "-": standard output
+  double seconds = 0;  // per measurement
   int rounds = 0;
   std::vector<std::string> only;  // servers: cases, peers: peers, messages: topics; empty: all
   bool peers = false;             // messages: the packaged systems too

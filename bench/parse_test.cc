@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "bench/calls.h"
+#include "bench/migrate.h"
 #include "bench/report.h"
 #include "bench/server_case.h"
 
@@ -56,6 +57,15 @@ TEST(CallLine, NeedsItsKeyAndAPositiveFigure) {
   EXPECT_TRUE(parse_call_line("nothing 250.5 310.0 1000\n", "nothing"));
   EXPECT_FALSE(parse_call_line("nothing 250.5 310.0 1000\n", "miss"));
   EXPECT_FALSE(parse_call_line("nothing 0.0 0.0 0\n", "nothing"));
+}
+
+TEST(SlowAnswers, OfAMoveAreThoseUnderWay) {
+  const auto answers = parse_slow_answers("1000000 20000\nnot a line\n2000000 90000\n");
+  ASSERT_EQ(answers.size(), 2u);
+  EXPECT_EQ(slowest_in(answers, 0, 500), std::nullopt);  // ended later, and began later
+  EXPECT_EQ(slowest_in(answers, 500, 985), 20.0);        // began before it was over
+  EXPECT_EQ(slowest_in(answers, 995, 3'000), 90.0);
+  EXPECT_EQ(slowest_in(answers, 2'001, 3'000), std::nullopt);
 }
 
 TEST(Report, IsFlatJsonOfNumbers) {

@@ -223,6 +223,12 @@ class Bench(unittest.TestCase):
     def test_files_over_a_socket(self):
         self.figures(["files", "--seconds", "0.05", "--rounds", "1", "--only", "stat", "--link", "socket"], ["remote_stat_us_p50"])
 
+    def test_migrate(self):
+        keys = [f"pause_{size}_us_{q}" for size in (0, 1, 10, 100, 1000, "bare_1000") for q in ("p50", "p99")]
+        figures, _ = self.figures(["migrate", "--seconds", "0.1", "--rounds", "1"], keys + ["connection_move_us_p50"])
+        self.assertGreater(figures["pause_100_runs"], 0)
+        self.assertEqual(left_behind(), [])
+
     def test_connections(self):
         """Every kind of load, on the cobs and on Linux's modes; what needs privilege may be missing, with its reason."""
         cases = ["conn", "conn_64k", "conn_client_closes", "conn_load50", "conn_overload", "keepalive_c8", "bulk", "conn_hog"]
@@ -299,7 +305,7 @@ class Bench(unittest.TestCase):
         self.assertEqual(code, 2, printed)
 
     def test_help_has_examples(self):
-        for words in ((), ("floor",), ("messages",), ("peers",), ("calls",), ("servers",), ("connections",), ("files",)):
+        for words in ((), ("floor",), ("messages",), ("peers",), ("calls",), ("servers",), ("connections",), ("files",), ("migrate",)):
             done = subprocess.run([COB, "bench", *words, "--help"], stdout=subprocess.PIPE, text=True)
             self.assertEqual(done.returncode, 0)
             self.assertIn("Examples:", done.stdout)

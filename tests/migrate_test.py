@@ -101,6 +101,31 @@ time.sleep(1000)
 """
 
 
+# A listener and a connection, held by four: two accept at the listener, in turn; the third has made no call yet and
+# accepts when a line comes; the parent's own connection is used by all.
+FAMILY = f"""
+import os, socket, sys, time
+listener = socket.create_server(("0.0.0.0", 7300))
+reader, writer = os.pipe()
+def serve():
+    while True:
+        s, _ = listener.accept()
+        while data := s.recv(65536):
+            s.sendall(str(os.getpid()).encode() + b" " + data)
+        s.close()
+if os.fork() == 0: serve()
+if os.fork() == 0: serve()
+if os.fork() == 0:
+    os.read(reader, 1)
+    serve()
+print("listening", flush=True)
+for line in sys.stdin:
+    os.write(writer, b"x")
+    print("woken", flush=True)
+time.sleep(1000)
+"""
+
+
 class Migrate(harness.CobTest):
     def move(self, cob, pid, kernel):
         done = cob.named("migrate", "--json", pid, kernel)
@@ -191,6 +216,81 @@ class Migrate(harness.CobTest):
         out = self.move_under(load, cob, nginx.pid)
         self.assertRegex(out, r"Failed requests: +0\n")
 
+    def say_to_family(self, cob, times):
+        """Who answered; each connection by itself, from the kernel that they are not on now or then."""
+        asked = cob.run(sys.executable, "-c", f"""
+import socket
+for i in range({times}):
+    s = socket.create_connection(("{ADDRESS}", 7300), 10)
+    s.settimeout(10)
+    s.sendall(b"hello" + str(i).encode())
+    pid, text = s.recv(1000).decode().split()
+    assert text == "hello" + str(i), text
+    print(pid)
+    s.close()
+""", kernel=0)
+        self.assertEqual(asked.returncode, 0, asked.stderr)
+        return {int(pid) for pid in asked.stdout.split()}
+
+    def test_a_family_moves_together(self):
+        cob = self.cob(kernels=2)
+        family = cob.start(sys.executable, "-c", FAMILY, kernel=1, stdin=subprocess.PIPE)
+        self.assertEqual(family.stdout.readline(), "listening\n")
+        first = self.say_to_family(cob, 20)
+        for n in range(8):
+            done = cob.named("migrate", "--tree", "--json", family.pid, n % 2)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr + cob.log()[-2000:])
+            self.assertEqual(json.loads(done.stdout)["programs"], 4)
+            self.assertLessEqual(self.say_to_family(cob, 5), first)
+        for pid in first | {family.pid}:
+            self.wait_for_kernel(cob, pid, 1)
+            self.assertEqual(os.sched_getaffinity(pid), {cob.kernels()[1]["core"]})
+        family.stdin.write("wake\n")
+        family.stdin.flush()
+        self.assertEqual(family.stdout.readline(), "woken\n")
+        harness.wait_until(lambda: self.say_to_family(cob, 6) - first, 20, "the child that was still to make a call")
+
+    def test_nginx_master_and_workers_under_load(self):
+        cob = self.cob(kernels=2)
+        nginx = servers.nginx(cob, workers=2)
+        load = cob.start("ab", "-q", "-k", "-c", 20, "-n", 40000, f"http://{ADDRESS}:8080/memory", kernel=0)
+        moves = 0
+        while load.poll() is None:
+            done = cob.named("migrate", "--tree", "--json", nginx.pid, moves % 2)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr + cob.log()[-2000:])
+            self.assertGreaterEqual(json.loads(done.stdout)["programs"], 3)
+            moves += 1
+        out = load.stdout.read()
+        self.assertEqual(load.returncode, 0, out + load.stderr.read())
+        self.assertRegex(out, r"Failed requests: +0\n")
+        self.assertGreaterEqual(moves, 2)
+
+    def test_a_thousand_moves(self):
+        """COB_MOVES of them, 150 by default: kept connections and new ones carry checked bytes between any two."""
+        cob = self.cob(kernels=2)
+        server, asker = self.waiter_and_asker(cob)
+        stop = threading.Event()
+        failed = []
+        def asks():
+            try:
+                for n in range(1_000_000):
+                    self.ask(asker, f"round {n}")
+                    if stop.is_set():
+                        return
+            except AssertionError as error:
+                failed.append(error)
+        thread = threading.Thread(target=asks)
+        thread.start()
+        try:
+            for n in range(int(os.environ.get("COB_MOVES", "150"))):
+                self.move(cob, server.pid, n % 2)
+                self.assertEqual(failed, [])
+        finally:
+            stop.set()
+            thread.join(30)
+        self.assertEqual(failed, [])
+        self.assertFalse(thread.is_alive())
+
     def test_a_move_whose_target_is_killed(self):
         """Unharmed where it was; or, killed a moment later, what a kernel's death is to its programs."""
         cob = self.cob(kernels=2)
@@ -231,6 +331,7 @@ class Migrate(harness.CobTest):
         done = cob.named("migrate", forked.pid, 0)
         self.assertEqual(done.returncode, 1)
         self.assertIn("shared with another program", done.stderr)
+        self.assertIn("cob migrate --tree", done.stderr)
         self.assertIn("stays on kernel 1", done.stderr)
         for words, code, text in (((forked.pid, 1), 1, "is on kernel 1 already"), ((forked.pid, 2), 1, "there is no kernel 2"),
                                   ((os.getpid(), 0), 1, "not a program of cob"), ((2 ** 30 - 1, 0), 1, "there is no process"),

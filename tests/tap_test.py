@@ -275,6 +275,27 @@ class TapTest(harness.CobTest):
         for line in lines:
             line.close()
 
+    @needs("nginx", "curl")
+    def test_a_server_moves_under_transfers_from_linux(self):
+        """Long transfers and new connections from Linux while their server goes to and fro; every byte is checked."""
+        cob = self.uplinked()
+        nginx = servers.nginx(cob, master="off")
+        big = nginx.root / "www" / "big"
+        big.write_bytes(os.urandom(16 << 20))
+        wanted = hashlib.sha256(big.read_bytes()).hexdigest()
+        url = f"http://{ADDRESS}:8080"
+        long = self.linux_process("sh", "-c", f"for i in $(seq 8); do curl -sS -m 60 {url}/big | sha256sum; done")
+        short = self.linux_process("sh", "-c", f"for i in $(seq 150); do curl -sS -m 20 {url}/memory || exit 1; done")
+        moves = 0
+        while long.poll() is None or short.poll() is None:
+            done = cob.named("migrate", nginx.pid, moves % 2)
+            self.assertEqual(done.returncode, 0, done.stderr + cob.log()[-2000:])
+            moves += 1
+        self.assertEqual([line.split()[0] for line in long.stdout.read().splitlines()], [wanted] * 8)
+        self.assertEqual(short.stdout.read(), "a body from memory\n" * 150)
+        self.assertEqual(short.returncode, 0)
+        self.assertGreater(moves, 10)
+
     def test_a_flood_of_syns_keeps_nobody_out(self):
         """The SYN queue is full of connections that nobody completes: cookies stand in for it."""
         cob = self.uplinked()

@@ -52,6 +52,13 @@ void Mapping::populate(std::size_t offset, std::size_t bytes) const {
 #endif
 }
 
+void Mapping::populate_to_read(std::size_t bytes) const {
+  VERIFY(bytes <= size_);
+#ifdef MADV_POPULATE_READ
+  (void)::madvise(data_, bytes, MADV_POPULATE_READ);
+#endif
+}
+
 void Mapping::reset() {
   if (data_ != nullptr) ::munmap(data_, size_);
   data_ = nullptr;

@@ -37,6 +37,8 @@ class Mapping {
   std::span<std::byte> bytes() const { return {data_, size_}; }
   // Pre-faults [offset, offset + bytes) for writing (best effort).
   void populate(std::size_t offset, std::size_t bytes) const;
+  // Likewise the first `bytes` of what is only read.
+  void populate_to_read(std::size_t bytes) const;
   void reset();
 
  private:

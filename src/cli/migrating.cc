@@ -63,7 +63,9 @@ Supervisor::Reply Supervisor::answer_migrate(const nlohmann::json& request) {
   out.kind = std::to_underlying(message::ControlKind::move_out);
   out.value = static_cast<u32>(pid);
   out.epoch = old_kernel.epoch();
-  out.reserved = new_kernel.id();
+  const auto tree = request.find("tree");
+  const bool together = tree != request.end() && tree->is_boolean() && tree->get<bool>();
+  out.reserved = new_kernel.id() | (together ? message::move_together : 0);
   to_old.push_back(std::move(old_end));
   to_old.push_back(std::move(kernel_end));
   if (new_kernel.send(in, std::move(to_new)).is_error() ||

@@ -107,6 +107,23 @@ void Arena::populate() {
   touch(&theirs_->chunk[0], std::size_t{64} * call::chunk_bytes);
 }
 
+void Arena::populate_lines(u32 low, u32 high) {
+  const auto touch = [](auto* first, u32 count) {
+    const auto at = reinterpret_cast<std::uintptr_t>(first) & ~std::uintptr_t{4095};
+    const auto end = reinterpret_cast<std::uintptr_t>(first + count);
+    if (count > 0) ::madvise(reinterpret_cast<void*>(at), end - at, MADV_POPULATE_WRITE);
+  };
+  constexpr u32 half = call::first_kernel_socket;
+  low = std::min(low, half);
+  high = std::min(high, half);
+  touch(&ours_->socket[0], low);
+  touch(&ours_->names[0], low);
+  touch(&ours_->socket[half], high);
+  touch(&ours_->names[half], high);
+  touch(&theirs_->socket[0], low);
+  touch(&theirs_->socket[half], high);
+}
+
 u32 Arena::take_chunk() {
   if (free_chunks_.empty() && unused_chunk_ == call::receive_chunks) return call::no_chunk;
   memory_->take_received();

@@ -40,6 +40,8 @@ class Arena {
 
   // Touches the pages that every program uses first, so that its first connections do not.
   void populate();
+  // Likewise those of so many lines of each numbering, for a program that has them already.
+  void populate_lines(u32 low, u32 high);
 
   // A receive chunk, or call::no_chunk when all are in use.
   u32 take_chunk();

@@ -249,6 +249,7 @@ void Kernel::end_flight(u32 id) {
 void Kernel::drop_unadopted(Program& program) {
   auto unadopted = std::move(program.unadopted);
   program.unadopted.clear();
+  program.former_handles.clear();
   for (Description* d : unadopted) {
     if (d->state == call::SocketState::file) file_calls_->left(program, 0, *d);
     sockets_->release(*d);

@@ -265,7 +265,8 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       result = adopt(program, sockets_->at_token(call.a[0]), false, values);
       break;
     case Op::adopt_handle:
-      result = adopt(program, sockets_->at_handle(static_cast<u32>(call.a[0])), true, values);
+      result = adopt(program, sockets_->at_handle(program.handle_now(static_cast<u32>(call.a[0]))),
+                     true, values);
       break;
     case Op::adopted:
       drop_unadopted(program);
@@ -316,6 +317,7 @@ i32 Kernel::fork_program(Program& program, u64* values) {
     sockets_->retain(*d);
     child->unadopted.push_back(d);
   }
+  child->former_handles = program.former_handles;
   values[0] = child->id();
   return 0;
 }

@@ -19,29 +19,41 @@ std::size_t Departures::Hash::operator()(const MovedFlow& flow) const {
 
 void Departures::hold_flow(const MovedFlow& flow, u32 move) {
   flows_[flow] = {.way = Way::held, .move = move, .kernel = {}, .until = Time::never()};
-  held_[move];
+  held_[move].flows.push_back(flow);
 }
 
 void Departures::hold_port(Port port, Transport transport, u32 move) {
-  ports_[key_of(port, transport)] = {
-      .way = Way::held, .move = move, .kernel = {}, .until = Time::never()};
-  held_[move];
+  const u32 key = key_of(port, transport);
+  ports_[key] = {.way = Way::held, .move = move, .kernel = {}, .until = Time::never()};
+  held_[move].ports.push_back(key);
+}
+
+// The entry that a move holds; null: it was taken by another since.
+template <typename Table, typename Key>
+auto* Departures::held_entry(Table& table, const Key& key, u32 move) {
+  const auto found = table.find(key);
+  const bool held =
+      found != table.end() && found->second.way == Way::held && found->second.move == move;
+  return held ? &found->second : nullptr;
 }
 
 void Departures::gone(u32 move, KernelId to, Time now) {
-  const Time until = now + entry_lives;
-  for (auto& [flow, entry] : flows_) {
-    if (entry.way != Way::held || entry.move != move) continue;
-    entry = {.way = Way::gone, .move = move, .kernel = to, .until = until};
-    ending_flows_.emplace_back(until, flow);
-  }
-  for (auto& [key, entry] : ports_) {
-    if (entry.way != Way::held || entry.move != move) continue;
-    entry = {.way = Way::gone, .move = move, .kernel = to, .until = until};
-    ending_ports_.emplace_back(until, key);
-  }
   const auto held = held_.find(move);
   if (held == held_.end()) return;
+  const Time until = now + entry_lives;
+  const Entry entry{.way = Way::gone, .move = move, .kernel = to, .until = until};
+  for (const MovedFlow& flow : held->second.flows) {
+    if (Entry* of_flow = held_entry(flows_, flow, move)) {
+      *of_flow = entry;
+      ending_flows_.emplace_back(until, flow);
+    }
+  }
+  for (const u32 key : held->second.ports) {
+    if (Entry* of_port = held_entry(ports_, key, move)) {
+      *of_port = entry;
+      ending_ports_.emplace_back(until, key);
+    }
+  }
   for (const HeldFrame& f : held->second.frames) forward(to, f.from, f.bytes, f.flags);
   held_.erase(held);
   settle_openings(to);
@@ -63,14 +75,15 @@ std::vector<Departures::Opening> Departures::take_openings() {
 }
 
 std::vector<Departures::HeldFrame> Departures::arrived(u32 move, KernelId from, Time now) {
-  const Time until = now + entry_lives;
-  for (auto& [flow, entry] : flows_) {
-    if (entry.way != Way::held || entry.move != move) continue;
-    entry = {.way = Way::came, .move = move, .kernel = from, .until = until};
-    ending_flows_.emplace_back(until, flow);
+  if (const auto held = held_.find(move); held != held_.end()) {
+    const Time until = now + entry_lives;
+    for (const MovedFlow& flow : held->second.flows) {
+      if (Entry* entry = held_entry(flows_, flow, move)) {
+        *entry = {.way = Way::came, .move = move, .kernel = from, .until = until};
+        ending_flows_.emplace_back(until, flow);
+      }
+    }
   }
-  std::erase_if(ports_,
-                [&](const auto& p) { return p.second.way == Way::held && p.second.move == move; });
   return give_up(move);
 }
 
@@ -85,13 +98,12 @@ void Departures::peer_left(const MovedFlow& flow, KernelId from, Time now) {
 
 std::vector<Departures::HeldFrame> Departures::give_up(u32 move) {
   settle_openings(self_);
-  const auto of_move = [&](const auto& e) {
-    return e.second.way == Way::held && e.second.move == move;
-  };
-  std::erase_if(flows_, of_move);
-  std::erase_if(ports_, of_move);
   std::vector<HeldFrame> frames;
   if (const auto held = held_.find(move); held != held_.end()) {
+    for (const MovedFlow& flow : held->second.flows)
+      if (held_entry(flows_, flow, move) != nullptr) flows_.erase(flow);
+    for (const u32 key : held->second.ports)
+      if (held_entry(ports_, key, move) != nullptr) ports_.erase(key);
     frames = std::move(held->second.frames);
     held_.erase(held);
   }

@@ -101,7 +101,12 @@ class Departures final : public net::MovedFlows {
   struct Held {
     std::vector<HeldFrame> frames;
     std::size_t bytes = 0;
+    std::vector<MovedFlow> flows;  // for which something is held
+    std::vector<u32> ports;
   };
+
+  template <typename Table, typename Key>
+  static auto* held_entry(Table& table, const Key& key, u32 move);
 
   static constexpr KernelId nowhere{UINT16_MAX};
   void settle_openings(KernelId to);

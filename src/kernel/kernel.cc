@@ -175,6 +175,9 @@ Result<void> Kernel::run() {
     }
     ++idle_loops_;
     show_resting(fruitless_looks_ + 1);
+    // Neither sleeps nor gives the core away: either may cost more than the wait (moving.h).
+    if (now_ < hurry_until_) [[unlikely]]
+      continue;
     if (rest_.advise(now_, program_busy()) == Rest::Advice::sleep) {
       sleep(now_);
     } else {

@@ -125,15 +125,24 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   bool poll_moves(Time now);
   bool poll_departure(Time now);
   bool hear_departure(Time now);
-  Result<void> offer_program(Program& program);
-  void freeze(Program& program, Time now);
-  void thaw(Program& program, Time now);
-  void leave(Program& program, Time now);
+  std::vector<Program*> sharing_with(Program& first);
+  std::vector<Program*> departing();
+  Result<void> offer_programs(const std::vector<Program*>& group);
+  Result<void> quiesce(const std::vector<Program*>& group);
+  bool pass_buttons(Program& program, u32 number);
+  void freeze(Time now);
+  void thaw(Time now);
+  void leave(Time now);
   void fail_departure(Time now, i32 error, const char* why);
   void report_departure(const MoveReport& report);
+  // arriving.cc
   bool poll_arrival(Arrival& arrival, Time now);
   Result<void> on_offer(Arrival& arrival, const MoveWord& word, std::vector<Fd>& descriptors);
+  Result<void> on_program_offered(Arrival& arrival, const MoveWord& word,
+                                  std::vector<Fd>& descriptors);
+  Result<void> on_buttons(Arrival& arrival, const MoveWord& word, std::vector<Fd>& descriptors);
   Result<void> on_image(Arrival& arrival, u64 bytes);
+  Program* take_in(Arriving& arriving, const MovedProgram& moved);
   void settle_in(Arrival& arrival, Time now);
   void take_held(const std::vector<Departures::HeldFrame>& frames, Time now);
   bool tell_moved(Program& program);
@@ -237,6 +246,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
     KernelId to;
   };
   std::deque<Rerouted> rerouted_owed_;  // peers whose rings were full
+  Time hurry_until_;                    // another kernel's next word is near: no sleep
   std::vector<u32> untold_;             // programs that have not been told where they are
 
   Fd events_;

@@ -1,8 +1,9 @@
-// The image of a program that moves to another kernel of its island: how it is written and read.
-// Model: flat parts one behind the other, and bytes behind the part that counts them; kernels of an
-// island are of one build (the head says so). It is written into memory that both kernels map, and
-// read from a private copy: what it says is the other kernel's word, checked before it is used.
-// Values; a Writer and a Reader belong to who made them.
+// The image of programs that move to another kernel of their island together: how it is written and
+// read. Model: first each program and then the descriptions that they hold; flat parts one behind
+// the other, and bytes behind the part that counts them; kernels of an island are of one build (the
+// head says so). It is written into memory that both kernels map, and read from a private copy:
+// what it says is the other kernel's word, checked before it is used. Values; a Writer and a Reader
+// belong to who made them.
 #pragma once
 
 #include <cstring>
@@ -15,20 +16,33 @@
 namespace cob::kernel {
 
 inline constexpr u32 image_magic = 0x6d626f63;  // "cobm"
-inline constexpr u32 image_version = 1;
+inline constexpr u32 image_version = 2;
 // What a program may have and still move: images are not larger.
 inline constexpr std::size_t most_image_bytes = std::size_t{128} << 20;
-inline constexpr u32 no_description = 0xffff'ffff;
+inline constexpr u32 no_description = 0xffff'ffff, no_program = 0xffff'ffff;
+// Programs that share descriptions move together; reaction beyond: refused.
+inline constexpr u32 max_moved_programs = 64;
 
 struct ImageHead {
   u32 magic, version, bytes_of_parts;
+  u32 programs, descriptions;
+};
+
+// `attached` 0: a forked child that has made no call yet: nothing but what it will take over.
+struct ProgramPart {
+  u32 attached, unadopted;  // behind all else: UnadoptedPart
   u32 threads;
   u32 low_slots, high_slots, open_slots;
-  u32 descriptions;
   u32 epoch;  // that the program attached to: it goes on believing in that one
   u32 freed_head, freed_entries;
   u32 ready_rings, offer_rings, unused_offer_ring;
   u32 lent;
+  u32 posix_locks;
+};
+
+struct UnadoptedPart {
+  u32 description;
+  u32 known_as;  // the handle by which the child will ask for it
 };
 
 struct ThreadPart {
@@ -68,8 +82,8 @@ struct DescriptionPart {
   u16 last_fill;
   u16 switches;  // of the bools, in order
   EndpointPart local, remote;
-  u32 has_seat;
-  u32 receive_chunks;  // behind: each its number and its bytes
+  u32 seat_program, seat_slot;  // who has the seat; no_program: the kernel
+  u32 receive_chunks;           // behind: each its number and its bytes
   u64 first_position, consumed;
   u32 window_limit, receive_limit, send_limit, send_limit_shown;
   u64 kept_bytes;    // behind
@@ -81,11 +95,11 @@ struct DescriptionPart {
   u32 has_settings, has_datagram, is_listener, has_memory;
   u64 token;
   u32 former_handle;
-  u32 holders;  // 0 or 1
+  u32 holders;
 };
 
 struct PiecePart {
-  u32 chunk;
+  u32 program, chunk;
   u16 begin, end;
 };
 

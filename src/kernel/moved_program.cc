@@ -1,4 +1,4 @@
-// MovedProgram: reading an image; see moved_program.h.
+// MovedGroup: reading an image; see moved_program.h.
 #include "kernel/moved_program.h"
 
 #include <algorithm>
@@ -32,44 +32,89 @@ class ChunkNumbers {
 };
 
 struct Parse {
-  explicit Parse(MovedProgram& program, net::AddressNames* address_names)
-      : p(program), names(address_names), in(program.bytes) {}
+  Parse(MovedGroup& group_of, net::AddressNames* address_names)
+      : group(group_of), names(address_names), in(group.bytes) {}
 
-  MovedProgram& p;
+  MovedGroup& group;
   net::AddressNames* names;
   ImageReader in;
-  ChunkNumbers received{call::receive_chunks}, sent{call::send_chunks};
+  std::vector<ChunkNumbers> received, sent;  // by program
 
   Result<void> head();
-  Result<void> rings();
-  Result<void> slots();
-  Result<void> lent();
+  Result<void> program(u32 number);
+  Result<void> program_head(MovedProgram& p);
+  Result<void> rings(MovedProgram& p);
+  Result<void> slots(MovedProgram& p);
+  Result<void> lent(MovedProgram& p, ChunkNumbers& numbers);
+  Result<void> unadopted(MovedProgram& p);
   Result<void> description(MovedDescription& d);
+  Result<void> buffers(MovedDescription& d);
   Result<void> listener(MovedDescription& d);
   Result<void> references();
   Result<void> positions(const MovedDescription& d) const;
-  bool is_description(u32 index) const { return index < p.descriptions.size(); }
+  bool is_description(u32 index) const { return index < group.descriptions.size(); }
+  bool is_attached(u32 number) const {
+    return number < group.programs.size() && group.programs[number].head.attached != 0;
+  }
 };
 
 Result<void> Parse::head() {
-  p.head = in.take<ImageHead>();
-  const ImageHead& h = p.head;
+  const auto h = in.take<ImageHead>();
   if (in.failed() || h.magic != image_magic || h.version != image_version ||
-      h.bytes_of_parts != sizeof(DescriptionPart) + sizeof(SlotPart) + sizeof(call::KernelSocket))
+      h.bytes_of_parts != sizeof(ProgramPart) + sizeof(DescriptionPart) + sizeof(SlotPart) +
+                              sizeof(call::KernelSocket))
     return malformed("the image of a program: another build wrote it");
+  if (h.programs == 0 || h.programs > max_moved_programs ||
+      h.descriptions > (h.programs + 1) * call::max_sockets ||
+      u64{h.descriptions} * sizeof(DescriptionPart) > in.left())
+    return malformed("the image of programs: its counts");
+  group.programs.resize(h.programs);
+  group.descriptions.resize(h.descriptions);
+  return {};
+}
+
+Result<void> Parse::program_head(MovedProgram& p) {
+  p.head = in.take<ProgramPart>();
+  const ProgramPart& h = p.head;
   constexpr u32 half = call::first_kernel_socket;
-  if (h.threads > call::max_threads || h.low_slots > half || h.high_slots > half ||
-      h.open_slots > h.low_slots + h.high_slots || h.freed_entries > call::send_chunks ||
-      h.ready_rings > call::max_ready_rings || h.unused_offer_ring < 1 ||
-      h.unused_offer_ring > call::max_listeners || h.offer_rings >= call::max_listeners ||
-      h.lent > call::receive_chunks || h.descriptions > 2 * call::max_sockets)
+  if (in.failed() || h.attached > 1 || h.unadopted > group.descriptions.size() ||
+      h.posix_locks > 1 || h.threads > call::max_threads || h.low_slots > half ||
+      h.high_slots > half || h.open_slots > h.low_slots + h.high_slots ||
+      h.freed_entries > call::send_chunks || h.ready_rings > call::max_ready_rings ||
+      h.unused_offer_ring < 1 || h.unused_offer_ring > call::max_listeners ||
+      h.offer_rings >= call::max_listeners || h.lent > call::receive_chunks)
     return malformed("the image of a program: its counts");
+  if (h.attached == 0 && (h.threads != 0 || h.low_slots != 0 || h.high_slots != 0 ||
+                          h.freed_entries != 0 || h.ready_rings != 0 || h.lent != 0))
+    return malformed("the image of a program: more than a new child has");
   for (u32 i = 0; i < h.threads; ++i) p.threads.push_back(in.take<ThreadPart>());
   return {};
 }
 
-Result<void> Parse::rings() {
-  const ImageHead& h = p.head;
+Result<void> Parse::program(u32 number) {
+  MovedProgram& p = group.programs[number];
+  ChunkNumbers& numbers = received.emplace_back(call::receive_chunks);
+  sent.emplace_back(call::send_chunks);
+  TRY(program_head(p));
+  TRY(rings(p));
+  TRY(slots(p));
+  TRY(lent(p, numbers));
+  return unadopted(p);
+}
+
+Result<void> Parse::unadopted(MovedProgram& p) {
+  for (u32 i = 0; i < p.head.unadopted; ++i) {
+    const auto part = in.take<UnadoptedPart>();
+    if (in.failed() || !is_description(part.description))
+      return malformed("the image of a program: what it has yet to take over");
+    ++group.descriptions[part.description].unadopted;
+    p.unadopted.push_back(part);
+  }
+  return {};
+}
+
+Result<void> Parse::rings(MovedProgram& p) {
+  const ProgramPart& h = p.head;
   p.low_lines = in.take_bytes(u64{h.low_slots} * sizeof(call::KernelSocket));
   p.low_names = in.take_bytes(u64{h.low_slots} * sizeof(call::SocketNames));
   p.high_lines = in.take_bytes(u64{h.high_slots} * sizeof(call::KernelSocket));
@@ -95,31 +140,30 @@ Result<void> Parse::rings() {
   return in.failed() ? malformed("the image of a program: it is too short") : Result<void>{};
 }
 
-Result<void> Parse::slots() {
-  std::vector<bool> seen(call::max_sockets);
+Result<void> Parse::slots(MovedProgram& p) {
   for (u32 i = 0; i < p.head.open_slots; ++i) {
     const auto slot = in.take<SlotPart>();
     const bool high = slot.number >= call::first_kernel_socket;
     const u32 index = high ? slot.number - call::first_kernel_socket : slot.number;
     if (in.failed() || slot.number == 0 || index >= (high ? p.head.high_slots : p.head.low_slots) ||
-        seen[slot.number] || slot.description >= p.head.descriptions ||
-        slot.ready_ring >= call::max_ready_rings)
+        (!p.slots.empty() && slot.number <= p.slots.back().number) ||
+        !is_description(slot.description) || slot.ready_ring >= call::max_ready_rings)
       return malformed("the image of a program: a slot");
     const bool has_ring = std::ranges::any_of(
         p.offer_rings, [&](const auto& o) { return o.ring == slot.offer_ring; });
     if ((slot.offer_ring != 0 && !has_ring) || (slot.wants_accept != 0 && slot.offer_ring == 0))
       return malformed("the image of a program: a slot's offers");
-    seen[slot.number] = true;
+    ++group.descriptions[slot.description].slots;
     p.slots.push_back(slot);
   }
   return {};
 }
 
-Result<void> Parse::lent() {
+Result<void> Parse::lent(MovedProgram& p, ChunkNumbers& numbers) {
   for (u32 i = 0; i < p.head.lent; ++i) {
     const u32 chunk = in.take<u32>();
     const auto bytes = in.take_bytes(call::chunk_bytes);
-    if (in.failed() || !received.take(chunk)) return malformed("the image of a program: a loan");
+    if (in.failed() || !numbers.take(chunk)) return malformed("the image of a program: a loan");
     p.lent.push_back({chunk, bytes});
     p.receive_chunks.push_back(chunk);
   }
@@ -130,9 +174,10 @@ Result<void> Parse::description(MovedDescription& d) {
   d.part = in.take<DescriptionPart>();
   const DescriptionPart& q = d.part;
   if (in.failed() || q.state == SocketState::free || q.state >= SocketState::file ||
-      q.holders > 1 || q.has_seat > q.holders || q.receive_chunks > call::receive_chunks ||
-      q.send_pieces > call::send_chunks || q.last_fill > call::receive_chunk_payload ||
-      q.error >= 4'096 || (q.token != 0 && (q.token & call::token_mark_mask) != call::token_mark))
+      (q.seat_program != no_program && !is_attached(q.seat_program)) ||
+      q.receive_chunks > call::receive_chunks || q.send_pieces > 2 * call::send_chunks ||
+      q.last_fill > call::receive_chunk_payload || q.error >= 4'096 ||
+      (q.token != 0 && (q.token & call::token_mark_mask) != call::token_mark))
     return malformed("the image of a socket");
   if ((q.flags & ~(call::flag_peer_closed | call::flag_send_closed | call::flag_reset)) != 0)
     return malformed("the image of a socket: its flags");
@@ -142,24 +187,7 @@ Result<void> Parse::description(MovedDescription& d) {
     return malformed("the image of a socket: its limits");
   d.local = endpoint(q.local, names);
   d.remote = endpoint(q.remote, names);
-  for (u32 i = 0; i < q.receive_chunks; ++i) {
-    const u32 chunk = in.take<u32>();
-    const auto bytes = in.take_bytes(call::chunk_bytes);
-    if (in.failed() || !received.take(chunk)) return malformed("the image of a socket: a chunk");
-    d.chunks.push_back({chunk, bytes});
-    p.receive_chunks.push_back(chunk);
-  }
-  d.kept = in.take_bytes(q.kept_bytes);
-  u64 buffered = 0;
-  for (u32 i = 0; i < q.send_pieces; ++i) {
-    const auto piece = in.take<PiecePart>();
-    if (in.failed() || piece.begin >= piece.end || piece.end > call::chunk_bytes ||
-        !sent.take(piece.chunk))
-      return malformed("the image of a socket: what it sends");
-    buffered += static_cast<u64>(piece.end - piece.begin);
-    d.pieces.push_back(piece);
-  }
-  if (buffered > q.send_limit_shown) return malformed("the image of a socket: it sends too much");
+  TRY(buffers(d));
   if (q.tcp_bytes != 0) {
     const auto bytes = in.take_bytes(q.tcp_bytes);
     d.connection = net::MovedConnection{.local = d.local,
@@ -190,13 +218,40 @@ Result<void> Parse::description(MovedDescription& d) {
   return in.failed() ? malformed("the image of a socket: it is too short") : Result<void>{};
 }
 
+// What lies in the arenas of those who hold it.
+Result<void> Parse::buffers(MovedDescription& d) {
+  const DescriptionPart& q = d.part;
+  if (q.receive_chunks != 0 && q.seat_program == no_program)
+    return malformed("the image of a socket: chunks without a reader");
+  for (u32 i = 0; i < q.receive_chunks; ++i) {
+    const u32 chunk = in.take<u32>();
+    const auto bytes = in.take_bytes(call::chunk_bytes);
+    if (in.failed() || !received[q.seat_program].take(chunk))
+      return malformed("the image of a socket: a chunk");
+    d.chunks.push_back({chunk, bytes});
+    group.programs[q.seat_program].receive_chunks.push_back(chunk);
+  }
+  d.kept = in.take_bytes(q.kept_bytes);
+  u64 buffered = 0;
+  for (u32 i = 0; i < q.send_pieces; ++i) {
+    const auto piece = in.take<PiecePart>();
+    if (in.failed() || piece.begin >= piece.end || piece.end > call::chunk_bytes ||
+        !is_attached(piece.program) || !sent[piece.program].take(piece.chunk))
+      return malformed("the image of a socket: what it sends");
+    buffered += static_cast<u64>(piece.end - piece.begin);
+    d.pieces.push_back(piece);
+  }
+  if (buffered > q.send_limit_shown) return malformed("the image of a socket: it sends too much");
+  return {};
+}
+
 Result<void> Parse::listener(MovedDescription& d) {
   d.listener = in.take<ListenerPart>();
   d.listens_at = endpoint(d.listener.local, names);
   if (d.listens_at.port.value == 0 || d.listener.backlog > 65'536)
     return malformed("the image of a listener: where");
-  if (d.listener.pending > p.head.descriptions || d.listener.deferred > p.head.descriptions ||
-      d.listener.handshakes > 65'536)
+  const std::size_t all = group.descriptions.size();
+  if (d.listener.pending > all || d.listener.deferred > all || d.listener.handshakes > 65'536)
     return malformed("the image of a listener: its queues");
   for (u32 i = 0; i < d.listener.pending; ++i) d.pending.push_back(in.take<u32>());
   for (u32 i = 0; i < d.listener.deferred; ++i) d.deferred.push_back(in.take<DeferredPart>());
@@ -214,15 +269,13 @@ Result<void> Parse::listener(MovedDescription& d) {
 // What lies in the arena is what the line says: the kernel goes by it afterwards.
 Result<void> Parse::positions(const MovedDescription& d) const {
   const DescriptionPart& q = d.part;
-  if (q.has_seat == 0) {
-    if (!d.chunks.empty()) return malformed("the image of a socket: chunks without a reader");
-    return {};
-  }
-  const bool high = d.slot >= call::first_kernel_socket;
-  const u64 index = high ? d.slot - call::first_kernel_socket : d.slot;
-  call::KernelSocket line;
-  std::memcpy(static_cast<void*>(&line),
-              (high ? p.high_lines : p.low_lines).data() + index * sizeof line, sizeof line);
+  if (q.seat_program == no_program) return {};
+  const MovedProgram& p = group.programs[q.seat_program];
+  const auto slot = std::ranges::lower_bound(p.slots, q.seat_slot, {}, &SlotPart::number);
+  if (slot == p.slots.end() || slot->number != q.seat_slot ||
+      &group.descriptions[slot->description] != &d)
+    return malformed("the image of a socket: a seat of nobody's");
+  const call::KernelSocket line = p.line(q.seat_slot);
   if (d.chunks.empty()) {
     if (line.received != q.consumed && q.state != SocketState::listening)
       return malformed("the image of a socket: bytes without chunks");
@@ -237,32 +290,27 @@ Result<void> Parse::positions(const MovedDescription& d) const {
 
 // Who names whom: each description has one place.
 Result<void> Parse::references() {
-  for (const SlotPart& slot : p.slots) {
-    MovedDescription& d = p.descriptions[slot.description];
-    if (d.slot != 0 || d.part.holders != 1)
-      return malformed("the image of a program: a socket twice");
-    d.slot = slot.number;
-  }
-  std::vector<u32> queued(p.descriptions.size(), no_description);
+  std::vector<u32> queued(group.descriptions.size(), no_description);
   const auto queue = [&](u32 listener, u32 index) {
     if (!is_description(index) || queued[index] != no_description) return false;
     queued[index] = listener;
-    return p.descriptions[index].part.holders == 0 &&
-           p.descriptions[index].connection.has_value() &&
-           p.descriptions[index].part.queue_of == listener;
+    return group.descriptions[index].slots == 0 && group.descriptions[index].unadopted == 0 &&
+           group.descriptions[index].connection.has_value() &&
+           group.descriptions[index].part.queue_of == listener;
   };
-  for (u32 i = 0; i < p.descriptions.size(); ++i) {
-    for (const u32 index : p.descriptions[i].pending)
+  for (u32 i = 0; i < group.descriptions.size(); ++i) {
+    for (const u32 index : group.descriptions[i].pending)
       if (!queue(i, index)) return malformed("the image of a listener: who waits");
-    for (const DeferredPart& one : p.descriptions[i].deferred)
+    for (const DeferredPart& one : group.descriptions[i].deferred)
       if (!queue(i, one.description)) return malformed("the image of a listener: who waits");
   }
   const auto listens = [&](u32 index) {
-    return is_description(index) && p.descriptions[index].part.is_listener != 0;
+    return is_description(index) && group.descriptions[index].part.is_listener != 0;
   };
-  for (u32 i = 0; i < p.descriptions.size(); ++i) {
-    const MovedDescription& d = p.descriptions[i];
-    if ((d.part.holders == 1) != (d.slot != 0) || (d.slot == 0) != (queued[i] != no_description) ||
+  for (u32 i = 0; i < group.descriptions.size(); ++i) {
+    const MovedDescription& d = group.descriptions[i];
+    const bool held = d.slots + d.unadopted > 0;
+    if (d.part.holders != d.slots || held == (queued[i] != no_description) ||
         (d.part.queue_of != no_description) != (queued[i] != no_description) ||
         (d.part.offered_by != no_description && !listens(d.part.offered_by)))
       return malformed("the image of a program: a socket that is nowhere");
@@ -273,23 +321,26 @@ Result<void> Parse::references() {
 
 }  // namespace
 
-Result<MovedProgram> MovedProgram::parse(std::vector<std::byte> bytes, net::AddressNames* names) {
-  MovedProgram program;
-  program.bytes = std::move(bytes);
-  Parse parse(program, names);
+call::KernelSocket MovedProgram::line(u32 slot) const {
+  const bool high = slot >= call::first_kernel_socket;
+  const u64 index = high ? slot - call::first_kernel_socket : slot;
+  call::KernelSocket line;
+  std::memcpy(static_cast<void*>(&line),
+              (high ? high_lines : low_lines).data() + index * sizeof line, sizeof line);
+  return line;
+}
+
+Result<MovedGroup> MovedGroup::parse(std::vector<std::byte> bytes, net::AddressNames* names) {
+  MovedGroup group;
+  group.bytes = std::move(bytes);
+  Parse parse(group, names);
   TRY(parse.head());
-  TRY(parse.rings());
-  TRY(parse.slots());
-  TRY(parse.lent());
-  for (u32 i = 0; i < program.head.descriptions; ++i) {
-    MovedDescription d;
-    TRY(parse.description(d));
-    program.descriptions.push_back(std::move(d));
-  }
+  for (u32 i = 0; i < group.programs.size(); ++i) TRY(parse.program(i));
+  for (MovedDescription& d : group.descriptions) TRY(parse.description(d));
   if (parse.in.failed() || parse.in.left() != 0)
     return malformed("the image of a program: its length");
   TRY(parse.references());
-  return program;
+  return group;
 }
 
 }  // namespace cob::kernel

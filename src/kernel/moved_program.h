@@ -1,4 +1,5 @@
-// MovedProgram: a program that comes from another kernel, as its image tells it; docs/moving.md.
+// MovedGroup: programs that come from another kernel together, as their image tells it;
+// docs/moving.md.
 // Model: parse() looks at every number that could lead out of a table, a chunk or the image; what
 // needs the receiving kernel's own tables is Sockets::may_install()'s. It owns the bytes that its
 // spans lie in. Values; no thread of their own.
@@ -34,8 +35,7 @@ struct MovedDescription {
   std::vector<u32> pending;
   std::vector<DeferredPart> deferred;
   std::vector<net::MovedConnection> handshakes;
-  // Of the slot that holds it; 0: none.
-  u32 slot = 0;
+  u32 slots = 0, unadopted = 0;  // that name it, of all programs
 };
 
 struct MovedReadyRing {
@@ -44,20 +44,28 @@ struct MovedReadyRing {
 };
 
 struct MovedProgram {
-  std::vector<std::byte> bytes;
-  ImageHead head{};
+  ProgramPart head{};
   std::vector<ThreadPart> threads;
   std::span<const std::byte> low_lines, low_names, high_lines, high_names;  // as they lie
   std::vector<MovedReadyRing> ready_rings;
   std::span<const std::byte> freed;  // entries
   std::vector<OfferRingPart> offer_rings;
-  std::vector<SlotPart> slots;
+  std::vector<SlotPart> slots;  // ascending
   std::vector<MovedChunk> lent;
-  std::vector<MovedDescription> descriptions;
+  std::vector<UnadoptedPart> unadopted;
   std::vector<u32> receive_chunks;  // all that are in use
 
+  // The kernel's line of a slot. REQUIRES: a slot that `slots` has.
+  call::KernelSocket line(u32 slot) const;
+};
+
+struct MovedGroup {
+  std::vector<std::byte> bytes;
+  std::vector<MovedProgram> programs;
+  std::vector<MovedDescription> descriptions;
+
   // EPROTO: no kernel wrote that. `names`: of addresses, here.
-  static Result<MovedProgram> parse(std::vector<std::byte> bytes, net::AddressNames* names);
+  static Result<MovedGroup> parse(std::vector<std::byte> bytes, net::AddressNames* names);
 };
 
 }  // namespace cob::kernel

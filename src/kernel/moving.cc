@@ -1,7 +1,7 @@
-// Kernel, moving programs within an island: the steps of docs/moving.md on both kernels.
-// Model: until the old kernel reads `accepted` it may take everything back, and does when anything
-// fails; from then on the program is the new one's. Nothing blocks: each turn looks at the
-// channels. Kernel's loop only.
+// Kernel, moving programs within an island: the steps of docs/moving.md on the kernel that they
+// leave; arriving.cc has the other's. Model: until the old kernel reads `accepted` it may take
+// everything back, and does when anything fails; from then on the programs are the new one's.
+// Nothing blocks: each turn looks at the channels. Kernel's loop only.
 #include <algorithm>
 #include <cstring>
 
@@ -21,41 +21,6 @@ constexpr u32 armed_for_good = 0xffff'ffff;
 template <std::size_t n>
 void copy_text(char (&to)[n], const char* from) {
   std::strncpy(to, from, n - 1);
-}
-
-Result<void> say(FdRef channel, MoveStep step, u64 bytes = 0) {
-  MoveWord word;
-  word.step = static_cast<u32>(step);
-  word.bytes = bytes;
-  return send_struct(channel, word, {}, Blocking::never);
-}
-
-void refuse(FdRef channel, const Error& why) {
-  MoveWord word;
-  word.step = static_cast<u32>(MoveStep::refused);
-  word.error = why.code;
-  copy_text(word.text, why.what);
-  (void)send_struct(channel, word, {}, Blocking::never);
-}
-
-struct Heard {
-  MoveWord word;
-  std::vector<Fd> descriptors;
-};
-
-// EAGAIN: nothing; ECONNRESET: the other kernel has ended, or given up.
-Result<Heard> hear(FdRef channel) {
-  Heard heard;
-  auto received =
-      receive_datagram(channel, std::as_writable_bytes(std::span(&heard.word, 1)), Blocking::never);
-  if (received.is_error()) return received.error();
-  auto datagram = received.release_value();
-  if (datagram.bytes == 0) return Error::of(ECONNRESET, "the other kernel has ended");
-  if (datagram.bytes != sizeof heard.word || datagram.truncated)
-    return Error::of(EPROTO, "the other kernel broke the protocol");
-  heard.word.text[sizeof heard.word.text - 1] = '\0';
-  heard.descriptors = std::move(datagram.descriptors);
-  return heard;
 }
 
 void report_to(FdRef report, i32 error, const char* why) {
@@ -96,44 +61,99 @@ bool Kernel::poll_moves(Time now) {
 
 // ---- the kernel that it leaves
 
+// Those that hold, or have yet to take over, what another of them does: `first`, and the others.
+std::vector<Program*> Kernel::sharing_with(Program& first) {
+  std::vector<Program*> group{&first};
+  const auto add = [&](Program* program) {
+    if (std::ranges::find(group, program) == group.end()) group.push_back(program);
+  };
+  const auto follow = [&](const Description& d) {
+    if (d.references <= 1) return;
+    for (const Holder& h : d.holders) add(h.program);
+    if (d.references == d.holders.size()) return;
+    for (const auto& [id, program] : programs_)
+      if (std::ranges::find(program->unadopted, &d) != program->unadopted.end()) add(program.get());
+  };
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    group[i]->for_each_slot([&](u32, Slot& slot) { follow(*slot.description); });
+    for (const Description* d : group[i]->unadopted) follow(*d);
+  }
+  return group;
+}
+
+// The programs of the departure; none if one of them has ended.
+std::vector<Program*> Kernel::departing() {
+  std::vector<Program*> group;
+  for (const u32 id : departure_->programs) {
+    Program* program = find(id);
+    if (program == nullptr || program->dead || program->faulty) return {};
+    group.push_back(program);
+  }
+  return group;
+}
+
 void Kernel::move_out(const message::Simple& order, std::vector<Fd>& descriptors) {
   if (descriptors.size() != 2) return;
   const FdRef report = descriptors[1].ref();
   if (departure_) return report_to(report, EBUSY, "the kernel is moving another program");
-  const auto target = static_cast<u16>(order.reserved);
+  const u32 target = order.reserved & 0xffff;
+  const bool together = (order.reserved & message::move_together) != 0;
   Program* program = nullptr;
   for (Program* one : attached_)
     if (one->pid() == order.value && !one->dead && !one->faulty) program = one;
   if (program == nullptr)
     return report_to(report, ESRCH, "the program has ended, or never used the cob");
   if (target >= config_.kernels || target == config_.kernel ||
-      !islands_.together(KernelId(target), KernelId(config_.kernel)))
+      !islands_.together(KernelId(static_cast<u16>(target)), KernelId(config_.kernel)))
     return report_to(report, EINVAL, "not another kernel of this island");
-  if (const auto may = sockets_->may_move(*program); may.is_error() && may.error().code != EBUSY)
+  const std::vector<Program*> group = sharing_with(*program);
+  if (group.size() > 1 && !together)
+    return report_to(report, EOPNOTSUPP,
+                     "a socket of it is shared with another program (by fork or SCM_RIGHTS); "
+                     "`cob migrate --tree` moves all that share together");
+  if (group.size() > max_moved_programs)
+    return report_to(report, EOPNOTSUPP, "more than 64 programs share sockets with it");
+  if (const auto may = sockets_->may_move(group); may.is_error() && may.error().code != EBUSY)
     return report_to(report, may.error().code, may.error().what);
   auto image = create_memory("cob-move", most_image_bytes, Writers::creator);
   if (image.is_error()) return report_to(report, image.error().code, image.error().what);
   departure_.emplace();
   departure_->move = next_move_++;
-  departure_->program = program->id();
-  departure_->target = KernelId(target);
+  for (const Program* one : group) {
+    departure_->programs.push_back(one->id());
+    departure_->attached.push_back(one->attached());
+  }
+  departure_->target = KernelId(static_cast<u16>(target));
   departure_->channel = std::move(descriptors[0]);
   departure_->report = std::move(descriptors[1]);
   departure_->image = image.release_value();
   auto offered = watch(departure_->channel.ref(), event_move);
-  if (!offered.is_error()) offered = offer_program(*program);
+  if (!offered.is_error()) offered = offer_programs(group);
   if (offered.is_error()) fail_departure(now_, offered.error().code, offered.error().what);
 }
 
-Result<void> Kernel::offer_program(Program& program) {
+Result<void> Kernel::offer_programs(const std::vector<Program*>& group) {
   const FdRef channel = departure_->channel.ref();
-  MoveWord word;
-  word.step = static_cast<u32>(MoveStep::offer);
-  word.bytes = program.pid();
-  copy_text(word.text, program.command().c_str());
-  const FdRef fds[] = {departure_->image.fd.ref(), program.arena().theirs_fd(), program.liveness(),
-                       program.doorbell.ref()};
-  TRY(send_struct(channel, word, fds, Blocking::never));
+  const std::size_t likely = std::min(sockets_->likely_image_bytes(group), most_touched_bytes);
+  departure_->image.mapping.populate(0, likely);
+  MoveWord offer;
+  offer.step = static_cast<u32>(MoveStep::offer);
+  offer.count = static_cast<u32>(group.size());
+  offer.bytes = likely;
+  const FdRef image[] = {departure_->image.fd.ref()};
+  TRY(send_struct(channel, offer, image, Blocking::never));
+  for (Program* program : group) {
+    MoveWord word;
+    word.step = static_cast<u32>(MoveStep::program);
+    word.bytes = program->pid();
+    word.low_slots = static_cast<u16>(program->low_slots());
+    word.high_slots = static_cast<u16>(program->high_slots());
+    copy_text(word.text, program->command().c_str());
+    std::vector<FdRef> fds{program->liveness()};
+    if (program->attached())
+      fds.insert(fds.end(), {program->arena().theirs_fd(), program->doorbell.ref()});
+    TRY(send_struct(channel, word, fds, Blocking::never));
+  }
   return {};
 }
 
@@ -144,12 +164,13 @@ void Kernel::report_departure(const MoveReport& report) {
   departure_.reset();
 }
 
-// It stays here, as it was.
+// They stay here, as they were.
 void Kernel::fail_departure(Time now, i32 error, const char* why) {
-  Program* program = find(departure_->program);
-  if (departure_->phase == Departure::Phase::frozen && program != nullptr) thaw(*program, now);
-  COB_LOG(warn, "kernel {}: program {} was not moved to kernel {}: {}", config_.kernel,
-          program != nullptr ? program->pid() : 0, departure_->target.value, why);
+  const Program* first = find(departure_->programs.front());
+  const u32 pid = first != nullptr ? first->pid() : 0;
+  if (departure_->phase == Departure::Phase::frozen) thaw(now);
+  COB_LOG(warn, "kernel {}: program {} was not moved to kernel {}: {}", config_.kernel, pid,
+          departure_->target.value, why);
   MoveReport report;
   report.error = error;
   copy_text(report.text, why);
@@ -160,13 +181,12 @@ bool Kernel::poll_departure(Time now) {
   if (departure_->deadline == Time{}) departure_->deadline = now + move_patience;
   const bool heard = hear_departure(now);
   if (!departure_) return true;
-  Program* program = find(departure_->program);
-  if (departure_->phase != Departure::Phase::gone && (program == nullptr || program->faulty)) {
-    fail_departure(now, ESRCH, "the program has ended");
+  if (departure_->phase != Departure::Phase::gone && departing().empty()) {
+    fail_departure(now, ESRCH, "the program, or one that moves with it, has ended");
     return true;
   }
   if (departure_->phase == Departure::Phase::ready) {
-    freeze(*program, now);
+    freeze(now);
     return true;
   }
   if (now < departure_->deadline) return heard;
@@ -189,7 +209,6 @@ bool Kernel::hear_departure(Time now) {
     return true;
   }
   const MoveWord& word = received.value().word;
-  Program* program = find(departure_->program);
   switch (static_cast<MoveStep>(word.step)) {
     case MoveStep::ready:
       if (departure_->phase != Departure::Phase::offered) break;
@@ -197,13 +216,16 @@ bool Kernel::hear_departure(Time now) {
       departure_->deadline = now + move_patience;
       break;
     case MoveStep::accepted:
-      if (departure_->phase == Departure::Phase::frozen && program != nullptr) leave(*program, now);
+      if (departure_->phase == Departure::Phase::frozen) leave(now);
       break;
     case MoveStep::done: {
       if (departure_->phase != Departure::Phase::gone) break;
       MoveReport report;
       report.connections = static_cast<u32>(departure_->ends.size());
-      report.pause_ns = (HostClock::read() - departure_->frozen_at).ns;
+      report.programs = static_cast<u32>(departure_->pids.size());
+      std::ranges::copy(departure_->pids, report.pid);
+      report.paused_at_ns = departure_->frozen_at.ns;
+      report.pause_ns = static_cast<i64>(word.bytes) - departure_->frozen_at.ns;
       report_departure(report);
       break;
     }
@@ -216,30 +238,48 @@ bool Kernel::hear_departure(Time now) {
   return true;
 }
 
-// Nobody stops the program: what it posts from here on lies in its rings for whoever has it next.
-void Kernel::freeze(Program& program, Time now) {
-  read_hellos(program);
-  if (!program.dead && program.attached()) drain(program);
-  const auto gone = [&] { return program.dead || program.faulty || !program.attached(); };
-  if (gone()) return fail_departure(now, ESRCH, "the program has ended, or become another");
-  const Time began = HostClock::read();
-  u32& armed = program.arena().ours().armed.armed;
-  __atomic_store_n(&armed, armed_for_good, __ATOMIC_SEQ_CST);
-  drain(program);
-  if (gone()) return fail_departure(now, ESRCH, "the program has ended, or become another");
-  const auto may = sockets_->may_move(program);
-  const bool fits = sockets_->image_bytes(program) + Sockets::most_pieces_bytes <= most_image_bytes;
-  if (may.is_error() || !fits) {
-    publish(armed, 0u);
-    if (may.is_error() && may.error().code == EBUSY && now < departure_->deadline) return;
-    return fail_departure(now, may.is_error() ? may.error().code : ENOBUFS,
-                          may.is_error() ? may.error().what : "too much lies in its buffers");
+// What the programs have posted is done, and they hear of the move when they post more. Why not:
+// EBUSY is for the moment.
+Result<void> Kernel::quiesce(const std::vector<Program*>& group) {
+  const auto take_posts = [&]() -> Result<void> {
+    for (Program* program : group) {
+      if (program->dead || program->faulty) return Error::of(ESRCH, "it has ended");
+      if (program->attached()) drain(*program);
+    }
+    return {};
+  };
+  std::vector<bool> attached;
+  for (Program* program : group) {
+    if (!program->dead) read_hellos(*program);
+    attached.push_back(program->attached());
   }
-  // Its threads' buttons may have come but now.
+  TRY(take_posts());
+  for (Program* program : group)
+    if (program->attached())
+      __atomic_store_n(&program->arena().ours().armed.armed, armed_for_good, __ATOMIC_SEQ_CST);
+  TRY(take_posts());
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    if (group[i]->dead || group[i]->faulty) return Error::of(ESRCH, "it has ended");
+    if (group[i]->attached() != attached[i]) return Error::of(ESRCH, "it has become another");
+    if (group[i]->attached() != departure_->attached[i])
+      return Error::of(EAGAIN, "a child of it has just begun");
+  }
+  auto now_sharing = sharing_with(*group.front());
+  if (now_sharing.size() != group.size() || !std::ranges::is_permutation(now_sharing, group))
+    return Error::of(EAGAIN, "it shares sockets with others than a moment ago");
+  TRY(sockets_->may_move(group));
+  if (sockets_->image_bytes(group) + Sockets::most_pieces_bytes > most_image_bytes)
+    return Error::of(ENOBUFS, "too much lies in its buffers");
+  return {};
+}
+
+// Its threads' buttons may have come but now.
+bool Kernel::pass_buttons(Program& program, u32 number) {
   MoveWord word;
   std::vector<FdRef> buttons;
   const auto tell = [&] {
     word.step = static_cast<u32>(MoveStep::buttons);
+    word.bytes = number;
     word.count = static_cast<u32>(buttons.size());
     const auto told = send_struct(departure_->channel.ref(), word, buttons, Blocking::never);
     buttons.clear();
@@ -253,37 +293,62 @@ void Kernel::freeze(Program& program, Time now) {
     if (buttons.size() == buttons_a_word) told = tell() && told;
   }
   if (!buttons.empty()) told = tell() && told;
-  if (!told) {
-    publish(armed, 0u);
-    return fail_departure(now, ENOBUFS, "its threads' doorbells could not be passed on");
+  return told;
+}
+
+// Nobody stops the programs: what they post from here on lies in their rings for whoever has them
+// next.
+void Kernel::freeze(Time now) {
+  const std::vector<Program*> group = departing();
+  const Time began = HostClock::read();
+  const auto stays = [&](const Error& why) {
+    for (Program* program : group)
+      if (!program->dead && program->attached()) publish(program->arena().ours().armed.armed, 0u);
+    if (why.code == EBUSY && now < departure_->deadline) return;  // the next turn tries again
+    fail_departure(now, why.code, why.what);
+  };
+  if (const auto quiet = quiesce(group); quiet.is_error()) return stays(quiet.error());
+  for (u32 i = 0; i < group.size(); ++i)
+    if (!pass_buttons(*group[i], i))
+      return stays(Error::of(ENOBUFS, "its threads' doorbells could not be passed on"));
+  for (Program* program : group) {
+    std::erase(attached_, program);
+    unwatch(program->liveness());
+    unwatch(program->doorbell.ref());
   }
-  std::erase(attached_, &program);
-  unwatch(program.liveness());
-  unwatch(program.doorbell.ref());
   ImageWriter out(departure_->image.mapping.bytes());
-  departure_->ends = sockets_->pack(program, out, *departures_, departure_->move);
+  departure_->ends = sockets_->pack(group, out, *departures_, departure_->move);
   VERIFY(!out.full());
   departure_->image_bytes = out.bytes();
   departure_->phase = Departure::Phase::frozen;
   departure_->frozen_at = began;
   departure_->deadline = now + move_patience;
+  hurry_until_ = now + move_hurry;
   if (const auto said = say(departure_->channel.ref(), MoveStep::image, out.bytes());
       said.is_error())
     fail_departure(now, ECONNRESET, "the kernel that it should move to has ended");
 }
 
-// As if it came from another kernel: its sockets are made anew out of the image.
-void Kernel::thaw(Program& program, Time now) {
+// As if they came from another kernel: their sockets are made anew out of the image.
+void Kernel::thaw(Time now) {
+  std::vector<Program*>
+      group;  // whoever has ended meanwhile has not been seen to: it is not watched
+  for (const u32 id : departure_->programs) group.push_back(find(id));
+  VERIFY(std::ranges::find(group, nullptr) == group.end());
   const auto bytes = departure_->image.mapping.bytes().first(departure_->image_bytes);
-  auto image = MovedProgram::parse({bytes.begin(), bytes.end()}, &stack_->names());
+  auto image = MovedGroup::parse({bytes.begin(), bytes.end()}, &stack_->names());
   VERIFY(!image.is_error());
-  sockets_->drop_moved(program);
-  sockets_->install(program, image.value(), KernelId(config_.kernel));
-  attached_.push_back(&program);
-  publish(program.arena().ours().armed.armed, 0u);
-  if (watch(program.liveness(), program.id()).is_error() ||
-      watch(program.doorbell.ref(), event_doorbell).is_error())
-    fault(program, "it could not be watched again");
+  sockets_->drop_moved(group);
+  sockets_->install(group, image.value(), KernelId(config_.kernel));
+  for (Program* program : group) {
+    bool watched = !watch(program->liveness(), program->id()).is_error();
+    if (program->attached()) {
+      attached_.push_back(program);
+      publish(program->arena().ours().armed.armed, 0u);
+      watched = watched && !watch(program->doorbell.ref(), event_doorbell).is_error();
+    }
+    if (!watched) fault(*program, "it could not be watched again");
+  }
   take_held(departures_->give_up(departure_->move), now);
 }
 
@@ -293,21 +358,27 @@ void Kernel::take_held(const std::vector<Departures::HeldFrame>& frames, Time no
 }
 
 // The peers are told first: what the new kernel sends them must not come before.
-void Kernel::leave(Program& program, Time now) {
+void Kernel::leave(Time now) {
   const KernelId target = departure_->target;
+  const std::vector<Program*> group = departing();
+  VERIFY(!group.empty());  // nobody ends one that is not watched
   for (const MovedEnd& end : departure_->ends)
     if (!end.route.is_uplink())
       reroute(KernelId(end.route.kernel), {end.flow.remote, end.flow.local}, target);
   departures_->gone(departure_->move, target, now);
   device_->flush();
-  publish(program.arena().ours().header.moved, 1u);
-  (void)say(departure_->channel.ref(), MoveStep::go);  // dead by now: the program will see it
+  for (Program* program : group)
+    if (program->attached()) publish(program->arena().ours().header.moved, 1u);
+  (void)say(departure_->channel.ref(), MoveStep::go);  // dead by now: the programs will see it
   departure_->phase = Departure::Phase::gone;
   departure_->deadline = now + move_patience;
-  sockets_->drop_moved(program);
-  (void)program.drop_arena();
-  program.dead = true;
-  program.close_liveness();
+  sockets_->drop_moved(group);
+  for (Program* program : group) {
+    departure_->pids.push_back(program->pid());
+    if (program->attached()) (void)program->drop_arena();
+    program->dead = true;
+    program->close_liveness();
+  }
   any_dead_ = true;
   next_board_ = now;
 }
@@ -336,186 +407,6 @@ bool Kernel::tell_rerouted(KernelId peer, const MovedFlow& flow, KernelId to) {
                                                            .remote_ipv6_first = remote.ipv6[0],
                                                            .remote_ipv6_second = remote.ipv6[1]});
   return !sent.is_error() || sent.error().code != EAGAIN;
-}
-
-// ---- the kernel that it comes to
-
-void Kernel::move_in(const message::Simple& order, std::vector<Fd>& descriptors) {
-  if (descriptors.size() != 1) return;
-  Arrival arrival;
-  arrival.from = KernelId(static_cast<u16>(order.value));
-  arrival.channel = std::move(descriptors[0]);
-  if (order.value >= config_.kernels || arrivals_.size() >= max_arrivals)
-    return refuse(arrival.channel.ref(), Error::of(EBUSY, "the kernel takes other programs in"));
-  if (watch(arrival.channel.ref(), event_move).is_error()) return;
-  arrival.move = next_move_++;
-  arrivals_.push_back(std::move(arrival));
-}
-
-bool Kernel::poll_arrival(Arrival& arrival, Time now) {
-  if (arrival.deadline == Time{}) arrival.deadline = now + arrival_patience;
-  bool work = false;
-  while (!arrival.over) {
-    auto received = hear(arrival.channel.ref());
-    if (received.is_error() && received.error().code == EAGAIN) break;
-    work = true;
-    if (received.is_error()) {
-      arrival.over = true;
-      break;
-    }
-    auto& [word, descriptors] = received.value();
-    Result<void> done;
-    switch (static_cast<MoveStep>(word.step)) {
-      case MoveStep::offer:
-        done = on_offer(arrival, word, descriptors);
-        break;
-      case MoveStep::buttons:
-        if (word.count != descriptors.size() || word.count > buttons_a_word ||
-            arrival.buttons.size() > call::max_threads) {
-          done = Error::of(EPROTO, "the doorbells of its threads");
-          break;
-        }
-        for (u32 i = 0; i < word.count; ++i)
-          arrival.buttons.push_back({word.thread[i], std::move(descriptors[i])});
-        break;
-      case MoveStep::image:
-        done = on_image(arrival, word.bytes);
-        break;
-      case MoveStep::go:
-        if (arrival.program) settle_in(arrival, now);
-        arrival.over = true;
-        break;
-      default:
-        done = Error::of(EPROTO, "a step that is none");
-        break;
-    }
-    if (done.is_error()) {
-      refuse(arrival.channel.ref(), done.error());
-      arrival.over = true;
-    }
-  }
-  if (!arrival.over && now >= arrival.deadline) arrival.over = true;
-  return work;
-}
-
-Result<void> Kernel::on_offer(Arrival& arrival, const MoveWord& word, std::vector<Fd>& fds) {
-  if (fds.size() != 4 || arrival.arena != nullptr)
-    return Error::of(EMFILE, "the kernel has no descriptors left for it");
-  arrival.pid = static_cast<u32>(word.bytes);
-  arrival.command = word.text;
-  arrival.image = TRY(map_foreign(fds[0].ref(), most_image_bytes, Writers::creator, Access::read));
-  arrival.arena = TRY(Arena::create_for(std::move(fds[1])));
-  arrival.liveness = std::move(fds[2]);
-  arrival.doorbell = std::move(fds[3]);
-  arrival.arena->populate();
-  arrival.arena->count_in(sockets_->memory());
-  return say(arrival.channel.ref(), MoveStep::ready);
-}
-
-Result<void> Kernel::on_image(Arrival& arrival, u64 bytes) {
-  if (arrival.arena == nullptr || arrival.program || bytes > arrival.image.size())
-    return Error::of(EPROTO, "an image out of turn");
-  const auto image = arrival.image.bytes().first(bytes);
-  MovedProgram program = TRY(MovedProgram::parse({image.begin(), image.end()}, &stack_->names()));
-  TRY(sockets_->may_install(program));
-  const auto hold = [&](const net::MovedConnection& c) {
-    departures_->hold_flow({c.local, c.remote}, arrival.move);
-  };
-  for (const MovedDescription& d : program.descriptions) {
-    if (d.connection) hold(*d.connection);
-    for (const net::MovedConnection& one : d.handshakes) hold(one);
-    if (d.part.is_listener != 0)
-      departures_->hold_port(d.listens_at.port, Transport::stream, arrival.move);
-    if (d.datagram.is_bound != 0)
-      departures_->hold_port(d.bound.port, Transport::datagram, arrival.move);
-  }
-  arrival.program = std::move(program);
-  return say(arrival.channel.ref(), MoveStep::accepted);
-}
-
-namespace {
-
-// The program's side of it is there already; the kernel's side is what it was.
-void fill_arena(Arena& arena, const MovedProgram& moved) {
-  call::KernelSide& k = arena.ours();
-  const auto copy = [](void* to, std::span<const std::byte> from) {
-    if (!from.empty()) std::memcpy(to, from.data(), from.size());
-  };
-  for (u32 t = 0; t < moved.threads.size(); ++t) {
-    k.consumed[t].consumed = moved.threads[t].position;
-    k.reply[t] = moved.threads[t].reply;
-  }
-  copy(&k.socket[0], moved.low_lines);
-  copy(&k.names[0], moved.low_names);
-  copy(&k.socket[call::first_kernel_socket], moved.high_lines);
-  copy(&k.names[call::first_kernel_socket], moved.high_names);
-  for (const MovedReadyRing& ring : moved.ready_rings) {
-    const u32 first = ring.part.head - ring.part.entries;
-    for (u32 i = 0; i < ring.part.entries; ++i)
-      std::memcpy(&k.ready[ring.part.ring].socket[(first + i) % call::max_sockets],
-                  ring.entries.data() + i * sizeof(u32), sizeof(u32));
-    k.ready_head[ring.part.ring].head = ring.part.head;
-  }
-  const u32 first_freed = moved.head.freed_head - moved.head.freed_entries;
-  for (u32 i = 0; i < moved.head.freed_entries; ++i)
-    std::memcpy(&k.freed.chunk[(first_freed + i) % call::send_chunks],
-                moved.freed.data() + i * sizeof(u32), sizeof(u32));
-  k.freed_head.head = moved.head.freed_head;
-  for (const OfferRingPart& ring : moved.offer_rings) {
-    k.offers[ring.ring] = ring.entries;
-    k.offer_head[ring.ring].head = ring.head;
-  }
-  for (const MovedChunk& chunk : moved.lent) copy(k.chunk[chunk.chunk], chunk.bytes);
-  for (const MovedDescription& d : moved.descriptions)
-    for (const MovedChunk& chunk : d.chunks) copy(k.chunk[chunk.chunk], chunk.bytes);
-}
-
-}  // namespace
-
-void Kernel::settle_in(Arrival& arrival, Time now) {
-  const MovedProgram& moved = *arrival.program;
-  const u32 id = add_program(arrival.pid, std::move(arrival.liveness));
-  Program* const program = find(id);
-  if (program == nullptr || watch(arrival.doorbell.ref(), event_doorbell).is_error()) {
-    COB_LOG(error, "kernel {}: program {} could not be taken in: it ends here", config_.kernel,
-            arrival.pid);
-    return;
-  }
-  program->doorbell = std::move(arrival.doorbell);
-  program->set_identity(arrival.pid, arrival.command);
-  fill_arena(*arrival.arena, moved);
-  call::ArenaHeader& header = arrival.arena->ours().header;
-  fill_header(*program, header);
-  header.epoch = moved.head.epoch;
-  if (files_ != nullptr) files_->show_shares(arrival.arena->ours().remote_share);
-  program->set_arena(std::move(arrival.arena));
-  for (u32 t = 0; t < moved.threads.size(); ++t) {
-    Program::Thread& thread = program->add_thread(t);
-    thread.position = moved.threads[t].position;
-    thread.active = moved.threads[t].active != 0;
-  }
-  for (Arrival::Button& button : arrival.buttons)
-    if (button.thread < program->threads().size())
-      program->threads()[button.thread].button = std::move(button.fd);
-  sockets_->install(*program, moved, arrival.from);
-  attached_.push_back(program);
-  if (!tell_moved(*program)) untold_.push_back(id);
-  take_held(departures_->arrived(arrival.move, arrival.from, now), now);
-  (void)say(arrival.channel.ref(), MoveStep::done);
-  next_board_ = now;
-}
-
-// False: not now. Whoever sleeps wakes and looks; who does not finds KernelSide moved.
-bool Kernel::tell_moved(Program& program) {
-  if (!program.attached()) return true;
-  const call::AttachReply reply{.kind = static_cast<u32>(call::Hello::moved), .result = 0};
-  const FdRef fds[] = {program.arena().ours_fd()};
-  const auto sent = send_struct(program.liveness(), reply, fds, Blocking::never);
-  if (sent.is_error() && sent.error().code == EAGAIN) return false;
-  program.arena().close_descriptors();
-  for (const Program::Thread& thread : program.threads())
-    if (thread.button.valid()) cob::ring(thread.button.ref());
-  return true;
 }
 
 }  // namespace cob::kernel

@@ -123,6 +123,53 @@ TEST_F(Moving, NoByteIsLostOrDoubledUnderTraffic) {
   for (u32 i = 0; i < connections; ++i) EXPECT_EQ(got[i], sent[i]) << i;
 }
 
+// A SYN, a reply or an end that is lost on the way comes again after 200 ms or a second: none is.
+TEST_F(Moving, ShortConnectionsDoNotStallWhileTheirListenerMoves) {
+  Honest server(kernels, 0), client(kernels, 1);
+  server.listen(80);
+  struct Short {
+    u32 slot;
+    Time began;
+    std::string got;
+  };
+  std::vector<Short> open;
+  u32 done = 0;
+  Duration longest{};
+  const auto work = [&] {
+    server.turn();
+    while (open.size() < 4) {
+      open.push_back({client.connect(80), kernels.now(), {}});
+      client.send(open.back().slot, "short");
+    }
+    std::erase_if(open, [&](Short& one) {
+      client.send(one.slot, {});
+      one.got += client.receive(one.slot);
+      if (one.got.size() < 5) return false;
+      longest = std::max(longest, kernels.now() - one.began);
+      client.close(one.slot);
+      ++done;
+      return true;
+    });
+  };
+  u16 at = 0;
+  for (int round = 0; round < 60; ++round) {
+    const u16 to = at == 0 ? 1 : 0;
+    const MoveReport report = move(server, at, to, work);
+    ASSERT_EQ(report.error, 0) << report.text;
+    at = to;
+    for (int i = 0; i < round; ++i) {
+      work();
+      kernels.turns(1);
+    }
+  }
+  ASSERT_TRUE(kernels.until([&, enough = done + 20] {
+    work();
+    return done >= enough;
+  }));
+  EXPECT_GT(done, 100u);
+  EXPECT_LT(longest, Duration::milliseconds(100)) << longest.to_us() << " us";
+}
+
 TEST_F(Moving, BothEndsInOneProgramStayTogether) {
   Honest program(kernels, 0);
   program.listen(80);
@@ -217,6 +264,62 @@ TEST_F(Moving, ATargetThatRefusesOrIsSilentChangesNothing) {
   }
 }
 
+// The words of a move: offer, program, ready, buttons, image, accepted, go, done. A kernel ends
+// when it, or the other, has said the one of that number.
+TEST_F(Moving, ADeathOfEitherKernelAtEachStep) {
+  for (const u16 victim : {u16{0}, u16{1}})
+    for (u32 step = 0; step < 8; ++step) {
+      SCOPED_TRACE(testing::Message() << "kernel " << victim << ", word " << step);
+      TwoKernels world;
+      Honest client(world, static_cast<u16>(1 - victim)), server(world, 0);  // the last one moves
+      server.listen(80);
+      const u32 slot = client.connect(80);
+      std::string got;
+      const auto echoed = [&](const std::string& text) {
+        got.clear();
+        client.send(slot, text);
+        return world.until(
+            [&] {
+              server.expect_alive();
+              server.turn();
+              client.send(slot, {});
+              got += client.receive(slot);
+              return got == text;
+            },
+            Duration::seconds(10));
+      };
+      ASSERT_TRUE(echoed("before"));
+      auto [old_end, from_old] = seqpacket_pair().release_value();
+      auto [new_end, to_new] = seqpacket_pair().release_value();
+      world.move_in(1, 0, std::move(new_end));
+      const Fd report = world.move_by(0, 1, std::move(old_end));
+      u32 words = 0;
+      const auto hand_on = [&](Fd& from, Fd& to) {
+        if (!from.valid() || !to.valid()) return;
+        auto heard = hear(from.ref());
+        if (heard.is_error()) {
+          if (heard.error().code != EAGAIN) to.reset();
+          return;
+        }
+        if (words++ == step) world.end(victim);
+        std::vector<FdRef> fds;
+        for (const Fd& fd : heard.value().descriptors) fds.push_back(fd.ref());
+        (void)send_struct(to.ref(), heard.value().word, fds, Blocking::never);
+      };
+      for (u32 turn = 0; turn < 400; ++turn) {
+        hand_on(from_old, to_new);
+        hand_on(to_new, from_old);
+        world.turns(1, Duration::microseconds(turn % 4 == 0 ? 600 : 20));
+      }
+      ASSERT_GT(words, step);
+      const bool lives = victim == 0 ? step >= 6 : step <= 4;  // `go`; before `accepted`
+      EXPECT_EQ(server.program().take_answers(), lives);
+      if (lives) {
+        EXPECT_TRUE(echoed("after"));
+      }
+    }
+}
+
 // Whatever an image says, the kernel that takes it in lives on and serves others.
 TEST_F(Moving, ForgedImagesAreRefused) {
   HonestPair pair(kernels);
@@ -247,7 +350,7 @@ TEST_F(Moving, ForgedImagesAreRefused) {
         if (answer.step != 0) (void)send_struct(ours.ref(), answer, {}, Blocking::never);
       });
       ASSERT_FALSE(image.empty());
-      EXPECT_FALSE(MovedProgram::parse(image, nullptr).is_error());
+      EXPECT_FALSE(MovedGroup::parse(image, nullptr).is_error());
     }
     auto forged = image;
     u32 x = seed * 2654435761u + 12345;
@@ -256,7 +359,7 @@ TEST_F(Moving, ForgedImagesAreRefused) {
       forged[x % forged.size()] = static_cast<std::byte>(x >> 24);
     }
     if (seed % 7 == 0) forged.resize(x % forged.size());
-    (void)MovedProgram::parse(std::move(forged), nullptr);
+    (void)MovedGroup::parse(std::move(forged), nullptr);
   }
   pair.expect_service();
 }

@@ -127,9 +127,24 @@ class Program {
   void reply(u32 thread, u32 sequence, i32 result, const u64* values, u32 count);
 
   std::vector<Description*> unadopted;  // held for a child or a new image; each counts a reference
-  u32 flights = 0;                      // of its sending, under way
-  std::vector<u32> lent;                // relays of a program that cannot be attached; relay.h
-  u32 lent_by = 0;                      // the program that started it
+  // Of what it has yet to take over, as it knows it from before a move and as it is now.
+  struct FormerHandle {
+    u32 known_as, now;
+  };
+  std::vector<FormerHandle> former_handles;
+  u32 handle_now(u32 known_as) const {
+    for (const FormerHandle& one : former_handles)
+      if (one.known_as == known_as) return one.now;
+    return known_as;
+  }
+  u32 known_as(const Description& d) const {
+    for (const FormerHandle& one : former_handles)
+      if (one.now == d.handle) return one.known_as;
+    return d.handle;
+  }
+  u32 flights = 0;        // of its sending, under way
+  std::vector<u32> lent;  // relays of a program that cannot be attached; relay.h
+  u32 lent_by = 0;        // the program that started it
   u32 child = 0;  // the program that `fork` is about to make of what it holds; 0: none announced
   Fd flight;      // the kernel's end of a pair about to travel
   u32 file_calls = 0;                       // of this image, not answered yet

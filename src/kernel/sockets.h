@@ -19,7 +19,9 @@
 namespace cob::kernel {
 
 struct SocketRow;
+struct MovedGroup;
 struct MovedProgram;
+using MovingPrograms = std::vector<Program*>;
 struct MovedDescription;
 struct DescriptionPart;
 class ImageWriter;
@@ -218,25 +220,30 @@ class Sockets final : public net::SocketLayer {
 
   void arena_orphaned(std::unique_ptr<Arena> arena);
 
-  // sockets_move.cc, docs/moving.md: all of a program's sockets at once.
+  // sockets_pack.cc, docs/moving.md: all that programs have which move together. REQUIRES: nobody
+  // else holds, or is to take over, what they do.
   // EBUSY: not just now; else never, as things are: `what` says why.
-  Result<void> may_move(Program& program) const;
+  Result<void> may_move(const MovingPrograms& group) const;
   // What pack() will write at most, but for what TCP has out of order.
-  std::size_t image_bytes(Program& program);
-  // Writes the program's image; its sockets are hollow from now on, until install() or
+  std::size_t image_bytes(const MovingPrograms& group) const;
+  // What it will be, or a little more.
+  std::size_t likely_image_bytes(const MovingPrograms& group) const;
+  // Writes the programs' image; their sockets are hollow from now on, until install() or
   // drop_moved(). REQUIRES: may_move(), room for image_bytes() and most_pieces_bytes. Returns the
   // connections' ends.
-  std::vector<MovedEnd> pack(Program& program, ImageWriter& out, Departures& departures, u32 move);
+  std::vector<MovedEnd> pack(const MovingPrograms& group, ImageWriter& out, Departures& departures,
+                             u32 move);
   static constexpr std::size_t most_pieces_bytes = std::size_t{32} << 20;
-  // What install() needs of this kernel. The program's own ends do not count, if it is here.
-  Result<void> may_install(const MovedProgram& moved) const;
-  // REQUIRES: may_install(); the program has an arena and no open slot. What fails all the same
-  // ends as a connection that was reset.
-  void install(Program& program, const MovedProgram& moved, KernelId from);
-  // The program has gone: nothing is closed, nobody is told. Its ports are still reached here until
-  // a moment after leave_ports(), when every kernel has heard of the new ones.
-  void drop_moved(Program& program);
+  // The programs have gone: nothing is closed, nobody is told. Their ports are still reached here
+  // until a moment after leave_ports(), when every kernel has heard of the new ones.
+  void drop_moved(const MovingPrograms& group);
   void leave_ports(Time now);
+  // sockets_install.cc. What install() needs of this kernel. The programs' own ends do not count,
+  // if they are here.
+  Result<void> may_install(const MovedGroup& moved) const;
+  // REQUIRES: may_install(); `group` as the image has them, attached alike, without an open slot.
+  // What fails all the same ends as a connection that was reset.
+  void install(const MovingPrograms& group, const MovedGroup& moved, KernelId from);
 
  private:
   static Description& from_cookie(u64 cookie) { return *reinterpret_cast<Description*>(cookie); }
@@ -343,13 +350,25 @@ class Sockets final : public net::SocketLayer {
   void forget_offers(Description& d);
   void answer(const CallOrigin& origin, i32 result, const u64* values = nullptr, u32 count = 0);
 
-  // sockets_move.cc
-  std::vector<Description*> moving_with(Program& program) const;
+  // sockets_pack.cc
+  Error why_stays(const Description& d, const MovingPrograms& group) const;
+  std::vector<Description*> moving_with(const MovingPrograms& group) const;
+  u32 packed_as(const Description* d) const;
+  void pack_program(Program& program, ImageWriter& out);
+  net::MovedConnection take_connection(Description& d, Departures& departures, u32 move,
+                                       std::size_t& room);
+  void pack_description(Description& d, const net::MovedConnection& connection,
+                        const MovingPrograms& group, ImageWriter& out);
   void pack_listener(Description& d, ImageWriter& out, Departures& departures, u32 move,
                      std::vector<MovedEnd>& ends);
   void own_pieces_of(Arena& arena);
   void give_up_moved(Description& d);
-  void install_socket(Program& program, const MovedDescription& m, Description& d, KernelId from);
+  // sockets_install.cc
+  void install_program(Program& program, const MovedProgram& moved);
+  void install_slots(Program& program, const MovedProgram& moved);
+  void install_socket(const MovingPrograms& group, const MovedDescription& m, Description& d,
+                      KernelId from);
+  void install_network(const MovedDescription& m, Description& d, KernelId from);
   bool install_listener(const MovedDescription& m, Description& d);
   bool install_datagram(const MovedDescription& m, Description& d, KernelId from);
   void install_connection(const MovedDescription& m, Description& d, net::ListenerId queue,
@@ -396,7 +415,8 @@ class Sockets final : public net::SocketLayer {
     Reached reached;
   };
   std::deque<Leaving> leaving_;
-  std::vector<Description*> installing_;  // by the image's numbers
+  std::vector<Description*> installing_;                 // by the image's numbers
+  std::unordered_map<const Description*, u32> packing_;  // likewise
   Time offers_check_ = Time::never();
   Time deferred_check_ = Time::never();
   Time offers_retry_ = Time::never();  // connections wait, and who wants them has its hands full

@@ -184,7 +184,8 @@ class TwoKernels {
       if (i % 16 != 15 || in_real_time_) continue;
       turns(1, Duration::milliseconds(6));                      // boards are written every 5 ms
       Time next = std::min(end, now_ + Duration::seconds(10));  // host descriptors have no deadline
-      for (Node& node : nodes_) next = std::min(next, node.kernel->next_deadline());
+      for (Node& node : nodes_)
+        if (node.kernel != nullptr) next = std::min(next, node.kernel->next_deadline());
       now_ = std::max(now_, next);
     }
     return done();
@@ -209,11 +210,15 @@ class TwoKernels {
   // the report comes.
   Fd move(u16 from, u16 to) {
     auto [old_end, new_end] = seqpacket_pair().release_value();
+    if (to < 2) move_in(to, from, std::move(new_end));
+    return move_by(from, to, std::move(old_end));
+  }
+  // Kernel `to` takes in what comes by the channel.
+  void move_in(u16 to, u16 from, Fd channel) {
     const message::Simple in{.kind = static_cast<u32>(message::ControlKind::move_in),
                              .value = from};
-    const FdRef to_new[] = {new_end.ref()};
-    if (to < 2) send_struct(nodes_[to].supervisor.ref(), in, to_new).release_value();
-    return move_by(from, to, std::move(old_end));
+    const FdRef to_new[] = {channel.ref()};
+    send_struct(nodes_[to].supervisor.ref(), in, to_new).release_value();
   }
   // The other kernel is whoever has the other end of `channel`.
   Fd move_by(u16 from, u16 to, Fd channel) {

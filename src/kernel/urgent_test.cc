@@ -104,15 +104,15 @@ TEST_F(UrgentSockets, AByteThatWasNotTakenIsLostWhenItsMarkIsPassed) {
 }
 
 TEST_F(UrgentSockets, ItsProgramDoesNotMoveMeanwhile) {
-  EXPECT_TRUE(sockets_.may_move(b));
+  EXPECT_TRUE(sockets_.may_move({&b}));
   send_urgent("ab!");
-  EXPECT_EQ(sockets_.may_move(b).error().code, EBUSY);
+  EXPECT_EQ(sockets_.may_move({&b}).error().code, EBUSY);
   EXPECT_EQ(read(), "ab");
   EXPECT_EQ(ask(UrgentCall::take), '!');
   send_plain("x");
   EXPECT_EQ(ask(UrgentCall::pass), 0);
   EXPECT_EQ(read(), "x");
-  EXPECT_TRUE(sockets_.may_move(b));
+  EXPECT_TRUE(sockets_.may_move({&b}));
 }
 
 TEST_F(UrgentSockets, InLineItIsAByteOfTheStream) {

@@ -11,6 +11,9 @@
 
 namespace cob::message {
 
+// In `reserved` of move_out: all that share descriptions with the program go along.
+inline constexpr u32 move_together = 1u << 16;
+
 enum class ControlKind : u32 {
   config = 1,     // supervisor -> kernel, first: Config
   hello,          // kernel -> supervisor: Simple. + {board memfd}: the kernel runs
