@@ -221,6 +221,12 @@ void Kernel::settle_in(Arrival& arrival, Time now) {
     for (const MovedChunk& chunk : d.chunks)
       std::memcpy(group[d.part.seat_program]->arena().ours().chunk[chunk.chunk], chunk.bytes.data(),
                   chunk.bytes.size());
+  // Peers that are here: what the kernel that is left has sent them already is still to be taken.
+  const auto here = net::Route::inside(KernelId(config_.kernel));
+  for (const MovedDescription& d : moved.descriptions)
+    if (d.connection && d.connection->route == here &&
+        stack_->reroute(d.remote, d.local, net::Route::inside(arrival.from), here))
+      departures_->peer_left({d.remote, d.local}, arrival.from, now);
   sockets_->install(group, moved, arrival.from);
   for (Program* program : group) {
     if (!program->attached()) continue;
