@@ -159,7 +159,7 @@ class HelpTest(CliTest):
     def test_every_command_teaches(self):
         cob = self.cob(up=False)
         listing = cob.cli("--help").stdout
-        for command in ("up", "run", "migrate", "ps", "status", "stats", "ss", "ip", "capture", "down", "cable", "doctor", "completion"):
+        for command in ("up", "run", "migrate", "ps", "kill", "status", "stats", "ss", "ip", "capture", "down", "cable", "doctor", "completion"):
             self.assertRegex(listing, rf"\n  {command} ")
             done = cob.cli(command, "--help")
             self.expect(done, 0, "Examples:", f"cob {command}")

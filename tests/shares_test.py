@@ -40,7 +40,7 @@ class SharesTest(harness.CobTest):
         return ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(self.share), *map(str, words)]
 
     def words(self, *program):
-        return self.covered([self.one.command, "run", "--name", self.one.name, "-k", 1, "--", *program])
+        return self.covered([self.one.command, "run", "--name", self.one.name, "-k", 1, "--from", "b", "--", *program])
 
     def on_b(self, *program, input=None, timeout=60, cwd="/"):
         done = subprocess.run(self.words(*program), input=input, capture_output=True, text=True, timeout=timeout, cwd=cwd,

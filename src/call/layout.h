@@ -157,7 +157,12 @@ enum class FileControl : u32 {
   allocate,      // a[1] = offset, a[2] = bytes; flags: fallocate's mode
   entries,       // the next entries of a directory, as fs/entries.h packs them; result: bytes
   status_flags,  // a[1]: O_APPEND, O_NONBLOCK as fcntl sets them; result: those in force
+  watch,     // a[1]: poll's bits -> those that are there; 0: the line's `change` grows when one is
+  terminal,  // | request << 32 (fs/terminal.h); a[1..5]: what it reads -> result: bytes that it
+             // writes, in value[0..4]
 };
+// Of what `recall` tells of a file: value[1]. It may have to be waited for.
+inline constexpr u64 file_is_stream = 1;
 enum class FileLock : u32 {
   set = 1,  // or unlock -> result; -EAGAIN: another has it
   wait,     // -> value[0] = its number; the socket line's `change` grows when it has ended

@@ -12,8 +12,8 @@
 namespace cob::cli {
 namespace {
 
-constexpr std::array<std::string_view, 5> run_options_with_value{"-k", "--kernel", "-n", "--name",
-                                                                 "--island"};
+constexpr std::array<std::string_view, 6> run_options_with_value{"-k",     "--kernel", "-n",
+                                                                 "--name", "--island", "--from"};
 
 void print_failure(const Failure& failure, bool json) {
   if (json) return print_json({{"error", failure.text}, {"exit", failure.exit_code}});

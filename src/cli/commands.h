@@ -24,6 +24,7 @@ void add_up(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 void add_migrate(CLI::App& app, Context& context);
 void add_ps(CLI::App& app, Context& context);
+void add_kill(CLI::App& app, Context& context);
 void add_status(CLI::App& app, Context& context);
 void add_stats(CLI::App& app, Context& context);
 void add_ss(CLI::App& app, Context& context);

@@ -57,7 +57,7 @@ _cob() {{
     # From the program's name on, complete as if it stood alone.
     for (( i = 2; i <= COMP_CWORD; i++ )); do
       case ${{COMP_WORDS[i]}} in
-        -k|--kernel|-n|--name|--island) (( i++ )) ;;
+        -k|--kernel|-n|--name|--island|--from) (( i++ )) ;;
         --) (( i++ )); break ;;
         -*) ;;
         *) break ;;

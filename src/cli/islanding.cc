@@ -15,6 +15,11 @@
 namespace cob::cli {
 namespace {
 
+i64 number_of(const nlohmann::json& request, const char* name) {
+  const auto found = request.find(name);
+  return found != request.end() && found->is_number_integer() ? found->get<i64>() : -1;
+}
+
 struct Listening {
   Fd socket;
   u16 port = 0;
@@ -119,6 +124,29 @@ std::string Supervisor::island_names() const {
 int Supervisor::find_island(std::string_view name) const {
   const auto found = std::ranges::find(options_.islands, name, &IslandPlan::name);
   return found == options_.islands.end() ? -1 : static_cast<int>(found - options_.islands.begin());
+}
+
+// Its own kernel's, if it is a program of the cob; a shell outside is on the first.
+int Supervisor::callers_island(const nlohmann::json& request, std::string& problem) const {
+  if (const auto name = request.find("from"); name != request.end() && name->is_string()) {
+    const int island = find_island(name->get<std::string>());
+    if (island < 0)
+      problem = fmt::format("there is no island '{}'; '{}' has {}", name->get<std::string>(),
+                            options_.name, island_names());
+    return island;
+  }
+  const i64 caller = number_of(request, "caller");
+  const bool known = caller >= 0 && caller < static_cast<i64>(kernels_.size());
+  return known ? kernels_[static_cast<std::size_t>(caller)].island() : 0;
+}
+
+const KernelSlot* Supervisor::giver_on(const nlohmann::json& request, int island) {
+  const i64 caller = number_of(request, "caller");
+  if (caller >= 0 && caller < static_cast<i64>(kernels_.size())) {
+    const KernelSlot& own = kernels_[static_cast<std::size_t>(caller)];
+    if (own.island() == island && own.running()) return &own;
+  }
+  return least_used(island);
 }
 
 }  // namespace cob::cli

@@ -19,6 +19,7 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   cob::cli::add_run(app, context);
   cob::cli::add_migrate(app, context);
   cob::cli::add_ps(app, context);
+  cob::cli::add_kill(app, context);
   cob::cli::add_status(app, context);
   cob::cli::add_stats(app, context);
   cob::cli::add_ss(app, context);

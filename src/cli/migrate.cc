@@ -12,50 +12,17 @@
 #include <memory>
 #include <set>
 
-#include "base/clock.h"
 #include "base/passing.h"
 #include "cli/commands.h"
 #include "cli/control_client.h"
 #include "cli/failure.h"
+#include "cli/program_finder.h"
 #include "kernel/moving.h"
 
 namespace cob::cli {
 namespace {
 
-constexpr Duration look_for = Duration::seconds(1);  // kernels show new programs a moment later
 constexpr int answer_ms = 15'000;
-
-struct Where {
-  int kernel;
-  std::string command;
-};
-
-// By the kernels' boards; nothing if none has it.
-std::optional<Where> find_program(ControlClient& client, u32 pid, bool& all_seen) {
-  const CobView view = view_cob(client);
-  all_seen = true;
-  for (const KernelView& kernel : view.kernels) {
-    const auto board = kernel.read();
-    if (!board) continue;
-    for (const kernel::BoardProgram& program : board->program)
-      if (program.pid == pid) return Where{kernel.info.value("kernel", 0), program.command};
-    if (board->programs_attached > kernel::board_programs) all_seen = false;
-  }
-  return std::nullopt;
-}
-
-Where where_is(ControlClient& client, u32 pid, const std::string& name) {
-  bool all_seen = true;
-  const Time until = HostClock::read() + look_for;
-  do {
-    if (auto found = find_program(client, pid, all_seen)) return *found;
-    ::usleep(20'000);
-  } while (HostClock::read() < until);
-  if (!std::filesystem::exists(fmt::format("/proc/{}", pid)))
-    fail(exit_state, "there is no process {}", pid);
-  fail(exit_state, "process {} is not a program of cob '{}'{} (see: cob ps)", pid, name,
-       all_seen ? "" : ", or one of too many to be listed");
-}
 
 kernel::MoveReport wait_for_report(FdRef socket, u32 pid) {
   pollfd waits{socket.get(), POLLIN, 0};
@@ -122,7 +89,7 @@ std::vector<u32> processes_of(const kernel::MoveReport& report, ControlClient& c
 void migrate(const MigrateOptions& options, const Context& context) {
   const std::string name = checked_name(context.name);
   ControlClient client = ControlClient::connect(name);
-  const Where from = where_is(client, options.pid, name);
+  const ProgramPlace from = find_running(client, options.pid, name);
   ControlReply reply = client.ask({{"do", "migrate"},
                                    {"pid", options.pid},
                                    {"from", from.kernel},

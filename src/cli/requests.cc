@@ -1,8 +1,10 @@
 // What the supervisor answers to the CLI: one JSON request a datagram on the control socket, one
 // JSON reply (+ descriptors).
 //   {"do":"attach","kernel":K or -1,"island":NAME if K is -1 and not any will do}
-//                                     -> {"ok":true,"kernel","core","address","epoch"} + {liveness
-//   socket, attach right}
+//     and "from":NAME of the caller's island, or "caller":K its kernel
+//                                     -> {"ok":true,"kernel","core","address","epoch","pid"} +
+//   {liveness socket, attach right}; "giver": its descriptors are to go by this kernel of its
+//   island
 //   {"do":"status"}                   -> {"ok":true,"name",...,"kernels":[...]} + {board of each
 //   running kernel, in order}
 //   {"do":"view","kernel":K}          -> {"ok":true,"kernel","epoch"} + {socket to the kernel,
@@ -240,6 +242,9 @@ Supervisor::Reply Supervisor::answer_attach(const nlohmann::json& request, pid_t
               {}};
     }
   }
+  std::string problem;
+  const int from = callers_island(request, problem);
+  if (from < 0) return {refusal(std::move(problem)), {}, {}};
   KernelSlot* kernel =
       number < 0 ? least_used(island) : &kernels_[static_cast<std::size_t>(number)];
   if (kernel == nullptr || !kernel->running()) {
@@ -248,6 +253,12 @@ Supervisor::Reply Supervisor::answer_attach(const nlohmann::json& request, pid_t
                             : fmt::format("kernel {} is {}", number, to_string(kernel->state()))),
                 {},
                 {}};
+    reply.body["retry"] = true;
+    return reply;
+  }
+  const KernelSlot* giver = from == kernel->island() ? nullptr : giver_on(request, from);
+  if (from != kernel->island() && giver == nullptr) {
+    Reply reply{refusal("no kernel of the caller's island runs just now"), {}, {}};
     reply.body["retry"] = true;
     return reply;
   }
@@ -269,9 +280,11 @@ Supervisor::Reply Supervisor::answer_attach(const nlohmann::json& request, pid_t
                {"kernel", kernel->id()},
                {"core", kernel->core()},
                {"address", kernel->address()},
+               {"pid", sender},
                {"epoch", kernel->epoch()}},
               {},
               {}};
+  if (giver != nullptr) reply.body["giver"] = giver->id();
   // What programs reach by the cob: its network, or with a gateway all.
   reply.body["ipv6"] = options_.ipv6.on;
   reply.body["remote_shares"] = std::ranges::any_of(

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -15,6 +16,7 @@
 #include "cli/commands.h"
 #include "cli/control_client.h"
 #include "cli/failure.h"
+#include "cli/handing.h"
 #include "cli/install.h"
 #include "cli/program_check.h"
 
@@ -72,11 +74,13 @@ int host_execve(const char* path, char* const* arguments) {
 }
 
 // As execvp: a file without #! is the shell's.
-[[noreturn]] void become(const std::string& path, const std::vector<std::string>& program) {
+[[noreturn]] void become(const std::string& path, const std::vector<std::string>& program,
+                         const HandedOver& handed) {
   std::vector<char*> arguments;
   arguments.reserve(program.size() + 1);
   for (const std::string& word : program) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
+  name_placeholders(handed);
   host_execve(path.c_str(), arguments.data());
   if (errno == ENOEXEC) {
     arguments.insert(arguments.begin(), const_cast<char*>("sh"));
@@ -84,6 +88,7 @@ int host_execve(const char* path, char* const* arguments) {
     host_execve("/bin/sh", arguments.data());
   }
   const int problem = errno;
+  if (handed.standard_error.valid()) ::dup2(handed.standard_error.get(), STDERR_FILENO);
   fail(problem == ENOENT ? exit_not_found : exit_cannot_run, "{}: {}", path,
        std::strerror(problem));
 }
@@ -98,7 +103,16 @@ class RunFormatter : public CLI::Formatter {
 struct RunOptions {
   int kernel = -1;     // -1: any
   std::string island;  // empty: any
+  std::string from;    // the caller's; empty: its kernel's, or the first
 };
+
+// Of the program that calls, if it is on a cob: the environment's. -1: it is none.
+int callers_kernel() {
+  const char* text = std::getenv(call::environment_name);
+  int right = 0, liveness = 0, kernel = -1;
+  if (text == nullptr || std::sscanf(text, "%d:%d:%d", &right, &liveness, &kernel) != 3) return -1;
+  return kernel;
+}
 
 void run(const RunOptions& options, const Context& context) {
   const std::string name = checked_name(context.name);
@@ -110,10 +124,17 @@ void run(const RunOptions& options, const Context& context) {
   const std::string shim = shim_library();
   nlohmann::json request{{"do", "attach"}, {"kernel", options.kernel}};
   if (!options.island.empty()) request["island"] = checked_island(options.island);
+  if (!options.from.empty()) request["from"] = checked_island(options.from);
+  request["caller"] = callers_kernel();
   ControlReply reply = client.ask(request);
   if (reply.descriptors.size() != 2)
     fail(exit_state, "the supervisor sent {} descriptors, not 2", reply.descriptors.size());
   move_to_core(reply.body.value("core", -1));
+  const HandOver hand_over{.giver = reply.body.value("giver", -1),
+                           .to = reply.body.value("kernel", 0),
+                           .program = reply.body.value("pid", 0)};
+  const HandedOver handed =
+      hand_over.giver >= 0 ? hand_over_descriptors(client, hand_over) : HandedOver{};
   const int liveness = settle(std::move(reply.descriptors[0]));
   const int right = settle(std::move(reply.descriptors[1]));
   set_preload(shim);
@@ -123,10 +144,10 @@ void run(const RunOptions& options, const Context& context) {
            fmt::format("{}:{}:{}:{}{}{}{}", right, liveness, reply.body.value("kernel", 0),
                        reply.body.value("address", 0u), reach,
                        reply.body.value("ipv6", false) ? "+6" : "",
-                       reply.body.value("remote_shares", false) ? ":1" : "")
+                       handed.any || reply.body.value("remote_shares", false) ? ":1" : "")
                .c_str(),
            1);
-  become(path, context.program);
+  become(path, context.program, handed);
 }
 
 }  // namespace
@@ -141,6 +162,10 @@ void add_run(CLI::App& app, Context& context) {
   command->add_option("--island", options->island, "The one with the fewest of this island")
       ->type_name("NAME")
       ->excludes(kernel);
+  command
+      ->add_option("--from", options->from,
+                   "The caller's island. Default: that of its kernel, or the first")
+      ->type_name("NAME");
   add_name_option(*command, context);
   add_json_option(*command, context);
   command->formatter(std::make_shared<RunFormatter>());

@@ -117,6 +117,10 @@ class Supervisor {
   std::string island_names() const;
   // An index; -1: there is none.
   int find_island(std::string_view name) const;
+  // Where the command that asks for a kernel is; -1: `problem` says why it is nowhere.
+  int callers_island(const nlohmann::json& request, std::string& problem) const;
+  // The kernel there that its descriptors go by; nullptr: none runs.
+  const KernelSlot* giver_on(const nlohmann::json& request, int island);
   static bool together(const KernelSlot& a, const KernelSlot& b) {
     return a.island() == b.island();
   }

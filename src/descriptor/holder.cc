@@ -110,14 +110,18 @@ Result<Holder::Ref> Holder::opened(const Opened& opened, Time asked) {
   return Ref{slot, remote.generation};
 }
 
-// One reference more to what is here already.
-std::optional<Holder::Ref> Holder::refer_to(KernelId home, Handle handle) {
+std::optional<Holder::Ref> Holder::find(KernelId home, Handle handle) {
   const Pair& pair = look(home);
   const auto found = pair.slots.find(key(handle));
   if (found == pair.slots.end()) return std::nullopt;
-  Remote& remote = remotes_[found->second];
-  ++remote.references;
-  return Ref{found->second, remote.generation};
+  return Ref{found->second, remotes_[found->second].generation};
+}
+
+// One reference more to what is here already.
+std::optional<Holder::Ref> Holder::refer_to(KernelId home, Handle handle) {
+  const auto found = find(home, handle);
+  if (found) ++remotes_[found->slot].references;
+  return found;
 }
 
 void Holder::adopt(KernelId home, Handle handle, bool appends, bool has_offset, AdoptDone done) {

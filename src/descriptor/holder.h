@@ -81,9 +81,17 @@ class Holder {
   void write(Ref ref, Position at, std::span<const std::byte> from, Done done);
   void seek(Ref ref, i64 distance, int whence, Done done);
 
+  // What is here of a home's, without a reference more.
+  std::optional<Ref> find(KernelId home, Handle handle);
   // By which others name it, to pass it on. REQUIRES: lives(ref).
   KernelId home(Ref ref) const { return remotes_[ref.slot].home; }
   Handle handle(Ref ref) const { return remotes_[ref.slot].handle; }
+  struct Traits {
+    bool has_offset = false, appends = false;
+  };
+  Traits traits(Ref ref) const {
+    return {.has_offset = remotes_[ref.slot].has_offset, .appends = remotes_[ref.slot].appends};
+  }
   bool lives(Ref ref) const {
     return ref.slot < remotes_.size() && ref.generation != 0 &&
            remotes_[ref.slot].generation == ref.generation;

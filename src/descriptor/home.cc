@@ -111,6 +111,13 @@ Result<Home::Opened> Home::open(std::unique_ptr<Object> object, KernelId holder,
   return opened;
 }
 
+void Home::withdraw(Handle handle, KernelId holder) {
+  look(holder);
+  if (handle.slot >= entries_.size()) return;
+  const Entry& entry = entries_[handle.slot];
+  if (entry.generation == handle.generation && holds(entry, holder)) release(handle.slot, holder);
+}
+
 // The holder has it no more.
 void Home::release(u32 slot, KernelId holder) {
   Pair& pair = pairs_[holder.value];

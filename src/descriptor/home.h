@@ -52,6 +52,8 @@ class Home final : private FileLeases::Pairs {
   // descriptor, so the offset never rests elsewhere. ENFILE: max_descriptions. ENETDOWN: no session
   // with the holder.
   Result<Opened> open(std::unique_ptr<Object> object, KernelId holder, bool host_shared);
+  // What was opened for a holder that never heard of it. Nothing if it has let go by itself.
+  void withdraw(Handle handle, KernelId holder);
   // nullptr: the kernel does not hold it.
   Object* find(Handle handle, KernelId holder);
   // As find(); the object stays until end_use(), which may end it.

@@ -93,6 +93,19 @@ class Object {
   // Where the offset is; EIO if it has none.
   virtual Result<u64> offset() = 0;
 
+  // --- Readiness, as poll(2) numbers it. Files are always ready.
+  // Once, when one of the events is there, or an error; 0: it cannot be told, or was cancelled.
+  using ReadyDone = std::move_only_function<void(u32 events)>;
+  // Those of `events`, errors and hang-ups that are there.
+  virtual u32 ready(u32 events) { return events; }
+  // A number to cancel it by. ENOBUFS.
+  virtual Result<u64> when_ready(u32 events, ReadyDone done) {
+    (void)events;
+    (void)done;
+    return Error::of(EOPNOTSUPP, "it is always ready");
+  }
+  virtual void cancel_ready(u64 number) { (void)number; }
+
   // --- Locks. nullopt: it is nothing that has them.
   virtual std::optional<FileId> file() const { return std::nullopt; }
   // flock(2) with LOCK_NB. none: unlock.

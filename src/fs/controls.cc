@@ -44,11 +44,13 @@ Result<u64> set_flags(HostObject& object, u32 wanted) {
 }  // namespace
 
 Controls::Controls(message::Messenger& messenger, Home& home) : home_(home) {
-  messenger.on<Control, Controlled>(
-      [this](KernelId from, const Control& m, Token token) { control(from, m, std::move(token)); });
+  messenger.on<Control, Controlled>([this](message::Incoming& in, const Control& m, Token token) {
+    control(in, m, std::move(token));
+  });
 }
 
-void Controls::control(KernelId from, const Control& m, Token token) {
+void Controls::control(message::Incoming& in, const Control& m, Token token) {
+  const KernelId from = in.from;
   const descriptor::Handle handle = descriptor::handle_of(m.handle);
   const ControlKind kind = m.kind;
   if (!known(kind)) return token.fail(EPROTO);
@@ -71,6 +73,9 @@ void Controls::control(KernelId from, const Control& m, Token token) {
       return object->entries(std::nullopt, std::span(doing->room).first(room),
                              [doing](Result<u64> result) { doing->end(result, true); });
     }
+    case ControlKind::terminal:
+      return object->terminal(m.mode, in.tail, doing->room,
+                              [doing](Result<u64> result) { doing->end(result, true); });
     case ControlKind::flags:
       return doing->end(set_flags(*object, m.mode), false);
   }
@@ -82,9 +87,9 @@ void know_controls(message::Messenger& messenger) {
 }
 
 Result<void> ask_control(message::Messenger& messenger, KernelId home, const Control& control,
-                         ControlThen then) {
+                         ControlThen then, std::span<const std::byte> tail) {
   (void)TRY((messenger.request<Control, Controlled>(
-      home, control, Time::never(),
+      home, control, {.tail = tail}, Time::never(),
       [then = std::move(then)](Result<Controlled> reply, message::Incoming& incoming) mutable {
         if (reply.is_error()) return then(reply.error(), {});
         then(u64{reply.value().value}, incoming.tail);

@@ -9,6 +9,7 @@
 
 #include "descriptor/home.h"
 #include "fs/host_object.h"
+#include "fs/terminal.h"
 #include "message/messenger.h"
 
 namespace cob::fs {
@@ -20,13 +21,15 @@ enum class ControlKind : u32 {
   allocate,  // `mode`, `offset`, `bytes`: fallocate(2)
   entries,   // the next of a directory, in the tail; `bytes`: at most so many
   flags,     // `mode`: those of fcntl(F_SETFL); value: those in force
+  terminal,  // `mode`: a request of tty_ioctl(2), terminal.h; what it reads and writes are tails
 };
 constexpr bool known(ControlKind kind) {
-  return kind >= ControlKind::sync && kind <= ControlKind::flags;
+  return kind >= ControlKind::sync && kind <= ControlKind::terminal;
 }
 
 struct Control {
   static constexpr message::MessageType type{69};
+  static constexpr std::size_t max_tail = most_terminal_bytes;
   descriptor::HandleField handle;
   message::le<u64> offset;
   message::le<u64> bytes;
@@ -52,7 +55,7 @@ class Controls {
 
  private:
   using Token = message::ReplyToken<Controlled>;
-  void control(KernelId from, const Control& m, Token token);
+  void control(message::Incoming& in, const Control& m, Token token);
 
   descriptor::Home& home_;
 };
@@ -64,6 +67,6 @@ using ControlThen =
     std::move_only_function<void(Result<u64> value, std::span<const std::byte> bytes)>;
 // ENETDOWN, EAGAIN (no room, try again) come from the call itself, and `then` is dropped.
 Result<void> ask_control(message::Messenger& messenger, KernelId home, const Control& control,
-                         ControlThen then);
+                         ControlThen then, std::span<const std::byte> tail = {});
 
 }  // namespace cob::fs

@@ -143,16 +143,21 @@ void HostObject::copy_range(HostObject& to, const Range& range, Done done) {
       0, std::move(done));
 }
 
-Result<OperationId> HostObject::when_ready(u32 events, Ring::Done done) {
+u32 HostObject::ready(u32 events) { return is_stream() ? stream_events(events) : events; }
+
+Result<u64> HostObject::when_ready(u32 events, ReadyDone done) {
   // The end of the object forgets the operation; what is left of those that ended goes here.
   std::erase_if(watches_, [&](OperationId id) { return !ring_.is_under_way(id); });
-  const OperationId id = TRY(ring_.when_ready(fd_.ref(), events, std::move(done)));
+  const OperationId id =
+      TRY(ring_.when_ready(fd_.ref(), events, [then = std::move(done)](i32 r) mutable {
+        then(r > 0 ? static_cast<u32>(r) : 0);
+      }));
   watches_.push_back(id);
-  return id;
+  return u64{id.index} << 32 | id.generation;
 }
 
-void HostObject::cancel_ready(OperationId id) {
-  ring_.cancel(id);
+void HostObject::cancel_ready(u64 number) {
+  ring_.cancel({.index = static_cast<u32>(number >> 32), .generation = static_cast<u32>(number)});
   ring_.submit();
 }
 

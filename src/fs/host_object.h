@@ -41,6 +41,16 @@ class HostObject final : public descriptor::Object {
   void append(std::span<const std::byte> from, Done done) override;
   void seek(i64 distance, int whence, Done done) override;
   Result<u64> offset() override;
+  // --- Readiness. Files and directories are always ready. when_ready()'s `done` runs with 0 after
+  // cancel_ready() or the object's end.
+  u32 ready(u32 events) override;
+  Result<u64> when_ready(u32 events, ReadyDone done) override;
+  void cancel_ready(u64 number) override;
+  // Reads and writes may wait for events: pipes, terminals, sockets, devices.
+  bool is_stream() const { return kind_ != Kind::file && kind_ != Kind::directory; }
+  // It was given by a program, not found in a share.
+  bool is_passed() const { return passed_; }
+  void set_passed() { passed_ = true; }
   // --- Locks (host_locks.cc). Those of sockets are nobody's.
   std::optional<descriptor::FileId> file() const override;
   void flock(descriptor::LockMode mode, Done done) override;
@@ -63,6 +73,9 @@ class HostObject final : public descriptor::Object {
   // Packed entries (entries.h) from `at` or the directory's position on, which moves; 0: no more.
   // EINVAL: fewer bytes than min_entries_bytes.
   void entries(descriptor::Position at, std::span<std::byte> into, Done done);
+  // A request of terminal.h: what it reads of `in`, what it writes to `into`; bytes of that.
+  // ENOTTY: it is no terminal, or no such request.
+  void terminal(u32 request, std::span<const std::byte> in, std::span<std::byte> into, Done done);
   void change_mode(u32 mode, Done done);
   void change_owner(u32 uid, u32 gid, Done done);  // ~0: stays
   // Sizes as of getxattr(2): with an empty buffer how much there is; ERANGE: too little room.
@@ -73,10 +86,6 @@ class HostObject final : public descriptor::Object {
   // copy_file_range(2); at most max_copy_bytes are. REQUIRES: `to` lives until `done` ran.
   static constexpr u64 max_copy_bytes = 16 << 20;
   void copy_range(HostObject& to, const Range& range, Done done);
-  // Once, when one of poll's `events` is there; files are always ready. `done` runs with -ECANCELED
-  // after cancel_ready() or the object's end. ENOBUFS.
-  Result<OperationId> when_ready(u32 events, Ring::Done done);
-  void cancel_ready(OperationId id);
 
   Kind kind() const { return kind_; }
   FdRef fd() const { return fd_.ref(); }
@@ -110,6 +119,7 @@ class HostObject final : public descriptor::Object {
   descriptor::FileId id_;
   Waits waits_;
   bool seekable_ = false;
+  bool passed_ = false;
   bool reads_without_waiting_ = true;  // the filesystem knows RWF_NOWAIT
   bool writes_without_waiting_ = true;
   u32 under_way_ = 0;

@@ -65,7 +65,8 @@ Result<Who> Names::who_of(KernelId from, u32 number) const {
   return told.who;
 }
 
-Result<Start> Names::start_of(KernelId from, const Place& place) {
+Result<Start> Names::start_of(KernelId from, const Place& place, std::string_view path) {
+  if (place.share == passed_share) return start_at_passed(from, place, path);
   const auto share = shares_.find(place.share);
   if (share == shares_.end()) return Error::of(ENODEV, "no such share");
   Start start{.share = share->second, .held = nullptr};
@@ -77,6 +78,18 @@ Result<Start> Names::start_of(KernelId from, const Place& place) {
   if (fd < 0) return Error::from_errno("dup");
   start.held = std::make_shared<const Fd>(fd);
   return start;
+}
+
+// No share bounds what is below it, so nothing but itself is asked about.
+Result<Start> Names::start_at_passed(KernelId from, const Place& place, std::string_view path) {
+  const HostObject* object = parts_.find(descriptor::handle_of(place.directory), from);
+  if (object == nullptr || !object->is_passed()) return Error::of(EBADF, "not passed");
+  if (!path.empty()) return Error::of(EACCES, "a path behind a passed descriptor");
+  Fd held(::fcntl(object->fd().get(), F_DUPFD_CLOEXEC, 0));
+  if (!held.valid()) return Error::from_errno("dup");
+  const Waits waits = waits_of(held.ref());
+  return Start{.share = std::make_shared<const Share>(Fd(), false, waits),
+               .held = std::make_shared<const Fd>(std::move(held))};
 }
 
 void Names::refuse(message::AnyReplyToken& token, int code) {
@@ -93,7 +106,7 @@ void Names::open(Incoming& incoming, const Open& request, OpenToken token) {
   if (parts.is_error()) return refuse(token, parts.error().code);
   auto who = who_of(incoming.from, request.credentials);
   if (who.is_error()) return refuse(token, who.error().code);
-  auto start = start_of(incoming.from, request.place);
+  auto start = start_of(incoming.from, request.place, parts.value().path);
   if (start.is_error()) return refuse(token, start.error().code);
 
   struct Job {
@@ -165,11 +178,12 @@ void Names::call(Incoming& incoming, const Name& request, NameToken token) {
   if (parts.is_error()) return refuse(token, parts.error().code);
   auto who = who_of(incoming.from, request.credentials);
   if (who.is_error()) return refuse(token, who.error().code);
-  auto start = start_of(incoming.from, request.place);
+  auto start = start_of(incoming.from, request.place, parts.value().path);
   if (start.is_error()) return refuse(token, start.error().code);
   const NameCall kind = request.call;
   const bool two = kind == NameCall::rename || kind == NameCall::link;
-  auto second = two ? start_of(incoming.from, request.second_place) : start.value();
+  auto second =
+      two ? start_of(incoming.from, request.second_place, parts.value().second) : start.value();
   if (second.is_error()) return refuse(token, second.error().code);
 
   struct Job {

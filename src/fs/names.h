@@ -70,7 +70,8 @@ class Names {
   // EINVAL: never told; EACCES.
   Result<Who> who_of(KernelId from, u32 number) const;
   // ENODEV: no such share; EBADF: a handle not held.
-  Result<Start> start_of(KernelId from, const Place& place);
+  Result<Start> start_of(KernelId from, const Place& place, std::string_view path);
+  Result<Start> start_at_passed(KernelId from, const Place& place, std::string_view path);
   void refuse(message::AnyReplyToken& token, int code);
   void answer(OpenToken& token, OpenOutcome& outcome, const Who& who);
   void answer(NameToken& token, NameOutcome& outcome);

@@ -14,6 +14,8 @@ namespace cob::fs {
 
 using descriptor::HandleField;
 
+// The share of descriptors that programs passed (descriptors.md, 5): nothing is below them.
+inline constexpr u32 passed_share = 0xfffe;
 inline constexpr u32 max_path_bytes = 4'095;       // PATH_MAX without its NUL
 inline constexpr u32 max_groups = 1'000;           // a program in more: refused
 inline constexpr u32 max_credentials = 1'024;      // a kernel tells

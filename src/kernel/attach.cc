@@ -41,7 +41,9 @@ u32 Kernel::add_program(u32 pid, Fd liveness) {
   if (!is_liveness_end(liveness.ref())) return 0;
   const u32 id = next_program_++;
   if (watch(liveness.ref(), id).is_error()) return 0;
-  programs_.emplace(id, std::make_unique<Program>(id, pid, std::move(liveness)));
+  Program& program =
+      *programs_.emplace(id, std::make_unique<Program>(id, pid, std::move(liveness))).first->second;
+  if (!luggage_.empty()) give_luggage(program);
   return id;
 }
 

@@ -459,7 +459,7 @@ void FileCalls::control(Program& program, const Shared& pending, const CallSlot&
   if (d == nullptr) return answer(pending, -EBADF);
   fs::Control what{};
   u32 chunks = 0;
-  switch (static_cast<call::FileControl>(call.a[0])) {
+  switch (static_cast<call::FileControl>(static_cast<u32>(call.a[0]))) {
     case call::FileControl::sync:
       what.kind = fs::ControlKind::sync;
       break;
@@ -480,6 +480,10 @@ void FileCalls::control(Program& program, const Shared& pending, const CallSlot&
       what.kind = fs::ControlKind::flags;
       what.mode = static_cast<u32>(call.a[1]);
       break;
+    case call::FileControl::terminal:
+      return terminal(pending, *d, call);
+    case call::FileControl::watch:
+      return watch(pending, *d, static_cast<u32>(call.a[1]));
     default:
       return answer(pending, -EINVAL);
   }

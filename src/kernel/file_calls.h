@@ -44,6 +44,8 @@ class FileCalls {
   }
   u32 under_way() const { return under_way_; }
   const FileCache& cache() const { return cache_; }
+  // What was watched (FileControl::watch) may be ready.
+  void woken(descriptor::Holder::Ref file);
 
   // --- Locks (lock_calls.cc).
   // The program has the file no more by that slot; 0: by one that it never took.
@@ -121,6 +123,8 @@ class FileCalls {
   void write(Program& program, const Shared& pending, const call::CallSlot& call);
   void seek(Program& program, const Shared& pending, const call::CallSlot& call);
   void control(Program& program, const Shared& pending, const call::CallSlot& call);
+  void terminal(const Shared& pending, const Description& d, const call::CallSlot& call);
+  void watch(const Shared& pending, const Description& d, u32 events);
   void lock(Program& program, const Shared& pending, const call::CallSlot& call);
   void lock_wait(Program& program, const Shared& pending, const call::CallSlot& call,
                  const descriptor::Locker::Wish& wish);
@@ -150,6 +154,7 @@ class FileCalls {
   std::deque<Unsent> unsent_;
   u32 under_way_ = 0;
   FileCache cache_;
+  std::unordered_map<u64, u32> watched_;  // by Ref: the description's handle
   std::unordered_map<u32, LockWait> lock_waits_;
   u32 lock_wait_numbers_ = 0;
   std::set<u64> closing_;  // closes that their homes have not answered

@@ -17,7 +17,7 @@ Result<std::unique_ptr<Files>> Files::create(const message::Config& config,
   const auto islands = std::span(config.island).first(config.kernels);
   const bool several =
       std::any_of(islands.begin(), islands.end(), [&](u8 i) { return i != islands[0]; });
-  if (shares.empty() || !several) return std::unique_ptr<Files>();
+  if (!several) return std::unique_ptr<Files>();
   std::unique_ptr<Files> files(new Files(config, messenger));
   files->find_remote(config, shares);
   const auto served = files->serve(config, shares);
@@ -33,6 +33,8 @@ Files::Files(const message::Config& config, message::Messenger& messenger)
       self_(config.kernel),
       holder_(messenger, clock_),
       locker_(messenger, holder_),
+      passes_(messenger, holder_),
+      watcher_(messenger, holder_),
       asker_(messenger) {
   fs::know_controls(messenger);
 }
@@ -59,7 +61,6 @@ Result<void> Files::serve(const message::Config& config, std::span<const Share> 
   const auto ours = [&](const Share& share) {
     return share.island == islands_.of(self_) && share.root.valid();
   };
-  if (std::none_of(shares.begin(), shares.end(), ours)) return {};
   ring_ = TRY(fs::Ring::create());
   auto leases = fs::HostLeases::create(*ring_);
   if (leases.is_error()) {
@@ -70,6 +71,7 @@ Result<void> Files::serve(const message::Config& config, std::span<const Share> 
   }
   home_ = std::make_unique<descriptor::Home>(messenger_, clock_, config.epoch);
   locks_ = std::make_unique<descriptor::Locks>(messenger_, *home_, clock_);
+  watches_ = std::make_unique<descriptor::Watches>(messenger_, *home_);
   controls_ = std::make_unique<fs::Controls>(messenger_, *home_);
   fs::Names::Parts parts{
       .messenger = messenger_,
@@ -103,6 +105,7 @@ Result<void> Files::serve(const message::Config& config, std::span<const Share> 
 Files::~Files() {
   if (ring_ == nullptr) return;
   if (leases_ != nullptr) leases_->stop();
+  if (watches_ != nullptr) watches_->end();
   const Time patience = HostClock::read() + Duration::seconds(5);
   while ((ring_->under_way() > 0 || ring_->workers().under_way() > 0) &&
          HostClock::read() < patience) {
@@ -124,19 +127,36 @@ void Files::show_shares(std::span<call::RemoteShare> table) const {
   }
 }
 
-Result<void> Files::control(descriptor::Holder::Ref file, fs::Control what, fs::ControlThen then) {
+Result<void> Files::control(descriptor::Holder::Ref file, fs::Control what, fs::ControlThen then,
+                            std::span<const std::byte> tail) {
   what.handle = descriptor::field_of(holder_.handle(file));
-  return fs::ask_control(messenger_, holder_.home(file), what, std::move(then));
+  return fs::ask_control(messenger_, holder_.home(file), what, std::move(then), tail);
+}
+
+Result<descriptor::Passes::Item> Files::take_in(Fd descriptor, KernelId holder) {
+  auto object = TRY(fs::HostObject::create(std::move(descriptor), *ring_));
+  object->set_passed();
+  descriptor::Passes::Item item{.home = self_, .handle = {}};
+  item.status_flags = TRY(object->flags());
+  const descriptor::ObjectTraits traits = object->traits();
+  if (traits.has_offset) item.traits |= descriptor::pass_has_offset;
+  if (traits.appends) item.traits |= descriptor::pass_appends;
+  if (object->is_stream()) item.traits |= descriptor::pass_stream;
+  item.handle = TRY(home_->open(std::move(object), holder, true)).handle;
+  return item;
 }
 
 std::size_t Files::poll(Time now) {
   holder_.poll(now);
   locker_.poll();
+  passes_.poll();
+  watcher_.poll();
   if (ring_ == nullptr) return 0;
   const std::size_t work = ring_->poll();
   if (leases_ != nullptr) leases_->poll(now);
   home_->poll(now);
   locks_->poll(now);
+  watches_->poll();
   return work;
 }
 
@@ -148,6 +168,7 @@ Time Files::next_deadline() const {
 }
 
 void Files::peer_down(KernelId peer) {
+  watcher_.peer_down(peer);
   asker_.peer_down(peer);
   if (names_ != nullptr) names_->peer_down(peer);
 }

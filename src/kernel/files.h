@@ -1,8 +1,7 @@
 // Files: a kernel's part in the files of islands: as one that has shares, their names and the
 // descriptions of what is open; as one that asks, the descriptions its programs have of others.
-// docs/descriptors.md. Model: made only where a cob of several islands has shares, before the first
-// link; polled once a turn. Kernel's loop only; ends before its Messenger, which is not polled
-// afterwards.
+// docs/descriptors.md. Model: made only in a cob of several islands, before the first link; polled
+// once a turn. Kernel's loop only; ends before its Messenger, which is not polled afterwards.
 #pragma once
 
 #include <memory>
@@ -14,6 +13,9 @@
 #include "descriptor/home.h"
 #include "descriptor/locker.h"
 #include "descriptor/locks.h"
+#include "descriptor/passes.h"
+#include "descriptor/watcher.h"
+#include "descriptor/watches.h"
 #include "fs/asker.h"
 #include "fs/controls.h"
 #include "fs/names.h"
@@ -23,8 +25,8 @@ namespace cob::kernel {
 
 class Files {
  public:
-  // nullptr: nothing is shared, or there is one island. A host that permits no ring is logged, and
-  // its shares are not served here.
+  // nullptr: there is one island. A host that permits no ring is logged, and nothing is served
+  // here.
   static Result<std::unique_ptr<Files>> create(const message::Config& config,
                                                std::span<const Share> shares,
                                                message::Messenger& messenger);
@@ -40,9 +42,16 @@ class Files {
   void show_shares(std::span<call::RemoteShare> table) const;
   descriptor::Holder& holder() { return holder_; }
   descriptor::Locker& locker() { return locker_; }
+  descriptor::Passes& passes() { return passes_; }
+  descriptor::Watcher& watcher() { return watcher_; }
   fs::Asker& asker() { return asker_; }
   // To the description's home.
-  Result<void> control(descriptor::Holder::Ref file, fs::Control what, fs::ControlThen then);
+  Result<void> control(descriptor::Holder::Ref file, fs::Control what, fs::ControlThen then,
+                       std::span<const std::byte> tail = {});
+  // A program's descriptor of the host becomes a description of this home that `holder` holds;
+  // programs of this island may have it too. REQUIRES: home() != nullptr.
+  Result<descriptor::Passes::Item> take_in(Fd descriptor, KernelId holder);
+  void withdraw(descriptor::Handle handle, KernelId holder) { home_->withdraw(handle, holder); }
   bool together(KernelId a, KernelId b) const { return islands_.together(a, b); }
   Time clock() const { return clock_.now(); }
 
@@ -78,12 +87,15 @@ class Files {
   std::vector<Remote> remote_;
   descriptor::Holder holder_;
   descriptor::Locker locker_;
+  descriptor::Passes passes_;
+  descriptor::Watcher watcher_;
   fs::Asker asker_;
   // Of a storing island. Objects name the ring.
   std::unique_ptr<fs::Ring> ring_;
   std::unique_ptr<fs::HostLeases> leases_;  // nullptr: nothing is cached elsewhere
   std::unique_ptr<descriptor::Home> home_;
   std::unique_ptr<descriptor::Locks> locks_;
+  std::unique_ptr<descriptor::Watches> watches_;
   std::unique_ptr<fs::Controls> controls_;
   std::unique_ptr<fs::Names> names_;
 };

@@ -92,6 +92,13 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
   sockets_ = std::make_unique<Sockets>(options, directory_, static_cast<Sockets::Programs&>(*this));
   file_calls_ = std::make_unique<FileCalls>(files_.get(), *sockets_,
                                             static_cast<Sockets::Programs&>(*this), attached_);
+  if (files_ != nullptr) {
+    files_->passes().on_arrival(
+        [this](KernelId, u32 program, std::span<const descriptor::Passes::Arrived> passed) {
+          return take_passed(program, passed);
+        });
+    files_->watcher().on_ready([this](descriptor::Holder::Ref file) { file_calls_->woken(file); });
+  }
   net::StackOptions stack;
   stack.address = options.address;
   stack.prefix_bits = static_cast<u8>(config_.prefix_bits);
@@ -194,6 +201,7 @@ bool Kernel::poll(Time now) {
   if (files_ != nullptr) [[unlikely]] {
     work += files_->poll(now);
     file_calls_->poll();
+    if (!luggage_.empty()) drop_old_luggage(now);
   }
   work += tapped_->poll(frame_budget, *this);
   for (std::size_t i = 0; i < attached_.size(); ++i) {

@@ -29,6 +29,8 @@
 
 namespace cob::kernel {
 
+struct HandRequest;
+
 class Kernel final : private Sockets::Programs, private net::FrameSink {
  public:
   // `supervisor`: the SOCK_SEQPACKET pair on which the Config came. `uplink`: this kernel's share
@@ -116,6 +118,27 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   void end_viewer(u32 id);
   void on_viewer(u32 id);
   bool answer_view(Viewer& viewer, const ViewRequest& request);
+  // handing.cc
+  struct Handed {
+    KernelId to{0};
+    std::vector<descriptor::Passes::Item> items;
+    std::vector<descriptor::Handle> given;  // at this home, for `to`
+    std::vector<u32> held;                  // handles of descriptions here, a reference each
+  };
+  struct Luggage {
+    u32 program = 0;
+    Time until;
+    std::vector<Description*> descriptions;  // a reference each
+  };
+  bool hand_over(u32 viewer, const HandRequest& request, std::vector<Fd>& descriptors);
+  Result<void> collect(const HandRequest& request, std::vector<Fd>& descriptors, Handed& handed,
+                       u32& which);
+  descriptor::Passes::Item item_of(Description& d, u64 name);
+  void settle_handed(Handed& handed, bool passed);
+  void answer_hand_over(u32 viewer, i32 error, u32 which);
+  Result<void> take_passed(u32 program, std::span<const descriptor::Passes::Arrived> passed);
+  void give_luggage(Program& program);
+  void drop_old_luggage(Time now);
   std::size_t list_sockets(const ViewRequest& request, u32& cursor, std::span<SocketRow> rows);
   u32 view_mtu() const;
 
@@ -235,6 +258,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   static constexpr std::size_t max_viewers = 8;  // reaction when full: the new one is closed
   std::unordered_map<u32, Viewer> viewers_;
   u32 next_viewer_ = 1;
+  std::deque<Luggage> luggage_;  // passed to programs that are not known yet, the oldest first
 
   std::unique_ptr<Departures> departures_;
   std::optional<Departure> departure_;

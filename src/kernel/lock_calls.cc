@@ -224,6 +224,8 @@ void FileCalls::left(Program& program, u32 slot, Description& file) {
 void FileCalls::image_left(Program& program, u32 slot) { forget_waits(program, slot); }
 
 void FileCalls::closed(const OpenFile& file) {
+  watched_.erase(u64{file.ref.slot} << 32 | file.ref.generation);
+  files_->watcher().forget(file.ref);
   if (!file.locked) return files_->holder().drop(file.ref, [](const Result<u64>&) {});
   const u64 closing = begin_closing();
   files_->holder().drop(file.ref, [this, closing](const Result<u64>&) { end_closing(closing); });

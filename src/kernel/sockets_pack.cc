@@ -73,8 +73,8 @@ Error Sockets::why_stays(const Description& d, const MovingPrograms& group) cons
       if (std::ranges::none_of(group, [&](Program* p) {
             return p->attached() && &p->arena() == d.sends->pieces[i].arena;
           }))
-        return Error::of(EBUSY,
-                         "bytes that another program sent, or copies of small sends, are under way");
+        return Error::of(
+            EBUSY, "bytes that another program sent, or copies of small sends, are under way");
   if (d.queue == nullptr) return {};
   for (const Description* waiting : d.queue->pending) {
     if (waiting->urgent) return Error::of(EBUSY, "urgent data of a connection are not read yet");

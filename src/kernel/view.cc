@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/passing.h"
+#include "kernel/handing.h"
 #include "kernel/kernel.h"
 
 namespace cob::kernel {
@@ -124,9 +125,17 @@ void Kernel::on_viewer(u32 id) {
   const auto found = viewers_.find(id);
   if (found == viewers_.end()) return;
   Viewer& viewer = found->second;
-  alignas(8) std::byte bytes[sizeof(ViewRequest) + 8];
+  alignas(8) std::byte bytes[std::max(sizeof(ViewRequest), sizeof(HandRequest)) + 8];
   auto received = receive_datagram(viewer.socket.ref(), bytes, Blocking::never);
   if (received.is_error() && received.error().code == EAGAIN) return;
+  HandRequest hand;
+  if (!received.is_error() && received.value().bytes == sizeof hand) {
+    std::memcpy(&hand, bytes, sizeof hand);
+    const bool good = hand.version == view_version &&
+                      hand.kind == static_cast<u32>(ViewKind::hand) &&
+                      hand_over(id, hand, received.value().descriptors);
+    return good ? void() : end_viewer(id);
+  }
   ViewRequest request;
   if (received.is_error() || received.value().bytes != sizeof request) return end_viewer(id);
   std::memcpy(&request, bytes, sizeof request);

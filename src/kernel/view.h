@@ -24,6 +24,7 @@ enum class ViewKind : u32 {
   // No rows: + {ring, reader's page} (capture_ring.h). Frames are copied until this socket closes,
   // which is how it ends; once a viewer.
   capture,
+  hand,  // HandRequest (handing.h)
 };
 
 struct ViewRequest {

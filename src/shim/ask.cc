@@ -200,7 +200,11 @@ int open_once(Target& target, int flags, mode_t mode) {
     abandon(file, number);
     return reply.result < 0 ? reply.result : -EPROTO;
   }
+  WireStatus status{};
+  if (reply.value[2] < receive_chunks)
+    memcpy(&status, arena->kernel->chunk[reply.value[2]] + sizeof(ChunkHeader), sizeof status);
   give_back_chunk(arena, reply.value[2]);
+  file->stream = S_ISFIFO(status.mode);
   occupy_slot(file, arena, static_cast<u32>(slot));
   file->handle = load(file->kernel->handle);
   file->share = target.share;

@@ -19,6 +19,8 @@
 
 #include "call/layout.h"
 
+struct termios;
+
 namespace cob::shim {
 
 using call::i32;
@@ -265,6 +267,8 @@ ssize_t cob_readahead(int fd, off64_t offset, size_t bytes);
 int cob_flock(int fd, int operation);
 int cob_lockf(int fd, int command, off_t bytes);
 int cob_isatty(int fd);
+int cob_tcgetattr(int fd, termios* settings);
+int cob_tcsetattr(int fd, int action, const termios* settings);
 ssize_t cob_copy_file_range(int in, off64_t* in_offset, int out, off64_t* out_offset, size_t bytes,
                             unsigned flags);
 ssize_t cob_getdents64(int fd, void* data, size_t room);

@@ -12,6 +12,7 @@
 #include "shim/file.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
+#include "shim/terminal.h"
 #include "shim/urgent.h"
 
 namespace cob::shim {
@@ -161,7 +162,8 @@ int cob_sockatmark(int fd) {
 
 int cob_ioctl(int fd, unsigned long request, void* argument) {
   Socket* socket = lookup_socket(fd);
-  if (lookup_file(fd) != nullptr && request != FIOCLEX && request != FIONCLEX) return fail(ENOTTY);
+  if (lookup_file(fd) != nullptr && request != FIOCLEX && request != FIONCLEX)
+    return file_terminal(fd, request, argument);
   if (socket == nullptr) {
     return static_cast<int>(
         libc_result(raw::call(SYS_ioctl, fd, static_cast<long>(request), raw::at(argument))));

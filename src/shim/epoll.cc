@@ -26,8 +26,8 @@ Lock members_lock;
 thread_local u32 members_depth __attribute__((tls_model("initial-exec")));
 
 Member*& first_of(Object* object) {
-  return object->kind == Kind::socket ? reinterpret_cast<Socket*>(object)->members
-                                      : reinterpret_cast<EpollSet*>(object)->parents;
+  return is_description(object) ? reinterpret_cast<Socket*>(object)->members
+                                : reinterpret_cast<EpollSet*>(object)->parents;
 }
 
 Member* find(EpollSet* set, Object* object, int fd) {
@@ -251,7 +251,7 @@ void remove_member(Member* member) {
   Member** at = &first_of(member->object);
   while (*at != member) at = &(*at)->next_of_object;
   *at = member->next_of_object;
-  if (member->object->kind == Kind::socket) {
+  if (is_description(member->object)) {
     hand_ring_on(reinterpret_cast<Socket*>(member->object), set);
   }
   member->set = nullptr;
@@ -450,7 +450,9 @@ int cob_epoll_ctl(int number, int operation, int fd, epoll_event* event) {
   if (is_hidden(fd) || is_hidden(number)) return fail(EBADF);
   EpollSet* set = lookup_epoll(number);
   Object* object = lookup(fd);
-  if (object != nullptr && object->kind == Kind::file) return fail(is_path(fd) ? EBADF : EPERM);
+  if (object != nullptr && object->kind == Kind::file &&
+      !reinterpret_cast<const Socket*>(object)->stream)
+    return fail(is_path(fd) ? EBADF : EPERM);
   if (set == nullptr && object != nullptr && operation == EPOLL_CTL_ADD) {
     set = adopt_set(number, false);
   }
@@ -468,7 +470,7 @@ int cob_epoll_ctl(int number, int operation, int fd, epoll_event* event) {
       control_host(set, number, operation, fd, event) < 0) {
     return -1;
   }
-  if (object->kind == Kind::socket) settle(reinterpret_cast<Socket*>(object));
+  if (is_description(object)) settle(reinterpret_cast<Socket*>(object));
   int error = control_member(set, number, operation, object, fd, event);
   return error == 0 ? 0 : fail(error);
 }

@@ -36,15 +36,16 @@ u32 member_change(const Member* member) {
 }
 
 bool is_dead_member(const Member* member) {
-  return member->object->kind == Kind::socket &&
-         is_dead(reinterpret_cast<const Socket*>(member->object));
+  return is_description(member->object) && is_dead(reinterpret_cast<const Socket*>(member->object));
 }
 
 // What the member would report now; 0: nothing.
 u32 look(Member* member, int depth) {
   if (member->disabled) return 0;
   u32 change = member_change(member);
-  if ((member->events & EPOLLET) != 0 && !member->force && change == member->change &&
+  // Homes tell that a stream is ready when they were asked, so its edges cannot be counted.
+  const bool counts = member->object->kind != Kind::file;
+  if ((member->events & EPOLLET) != 0 && counts && !member->force && change == member->change &&
       !is_dead_member(member)) {
     return 0;
   }
@@ -59,7 +60,7 @@ void unlist_if_alive(Member* member) {
 // Delivers from one member. True: an event was written.
 bool deliver(Member* member, epoll_event& out) {
   // The first look at a shared socket makes its seat climb, and that counts as a change.
-  if (member->object->kind == Kind::socket) climb(reinterpret_cast<Socket*>(member->object));
+  if (is_description(member->object)) climb(reinterpret_cast<Socket*>(member->object));
   u32 change = member_change(member);
   u32 events = look(member, 0);
   if (events == 0) {

@@ -4,12 +4,15 @@
 #include "shim/file.h"
 
 #include <limits.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
 #include "call/file_write.h"
 #include "shim/file_cache.h"
 #include "shim/locks.h"
+#include "shim/send.h"
+#include "shim/stream.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -121,10 +124,19 @@ bool is_open_for(int number, int access) {
   return (file->status_flags & O_PATH) == 0 && (opened == access || opened == O_RDWR);
 }
 
-// Calls `once` for as long as there is more to do and each call does all it can.
+bool is_stream(int number) {
+  const Socket* file = lookup_file(number);
+  return file != nullptr && file->stream;
+}
+
+// Calls `once` for as long as there is more to do and each call does all it can. To a stream all is
+// written; of it what there is is read. `events`: for what it may have to wait.
 template <typename Once>
-ssize_t repeat(int number, size_t total, off_t position, Once once) {
+ssize_t repeat(int number, size_t total, off_t position, u32 events, Once once) {
+  const u32 seen = signals_seen();
   const u32 breaking = signals_breaking();
+  const bool stream = is_stream(number);
+  const bool writes_all = stream && events == POLLOUT;
   i64 nap_ns = 1'000'000;
   size_t done = 0;
   for (;;) {
@@ -132,6 +144,11 @@ ssize_t repeat(int number, size_t total, off_t position, Once once) {
     const off_t at = position < 0 ? -1 : position + static_cast<off_t>(done);
     size_t asked = left;
     const long n = once(left, at, asked);
+    if (n == -EAGAIN && stream && (done == 0 || writes_all) && !is_nonblocking_file(number)) {
+      const int waited = wait_for_stream(number, events, seen, breaking);
+      if (waited == 0) continue;
+      return done > 0 ? static_cast<ssize_t>(done) : waited;
+    }
     if (n == -EAGAIN && done == 0 && !is_nonblocking_file(number)) {
       const timespec time{0, nap_ns};
       raw::call(SYS_nanosleep, raw::at(&time), 0);
@@ -139,9 +156,11 @@ ssize_t repeat(int number, size_t total, off_t position, Once once) {
       if (signals_breaking() != breaking) return -EINTR;
       continue;
     }
+    if (n == -EPIPE) raise_sigpipe(0);
     if (n < 0) return done > 0 ? static_cast<ssize_t>(done) : n;
     done += static_cast<size_t>(n);
-    if (done == total || static_cast<size_t>(n) < asked) return static_cast<ssize_t>(done);
+    if (done == total || (static_cast<size_t>(n) < asked && !writes_all))
+      return static_cast<ssize_t>(done);
   }
 }
 
@@ -205,6 +224,7 @@ void remember_file(Socket* file) {
   if (!is_live(file)) return;
   Call c{.op = Op::remember};
   c.a[0] = static_cast<u32>(file->status_flags) | u64{file->share} << 32;
+  c.a[1] = file->stream ? file_is_stream : 0;
   post_on(file, c);
 }
 
@@ -216,6 +236,8 @@ void recall_file(Socket* file) {
   if (reply.result != 1) return;
   file->status_flags = static_cast<int>(static_cast<u32>(reply.value[0]));
   file->share = static_cast<u32>(reply.value[0] >> 32);
+  file->stream = (reply.value[1] & file_is_stream) != 0;
+  note_passed_file(file->share);
 }
 
 ssize_t file_read(int number, const iovec* parts, size_t count, off_t offset) {
@@ -224,10 +246,10 @@ ssize_t file_read(int number, const iovec* parts, size_t count, off_t offset) {
   if (total < 0) return fail(EINVAL);
   if (total == 0 && count > 1) return 0;  // readv(2) of no bytes does not even look
   Pieces into(parts, count);
-  return libc_result(
-      repeat(number, static_cast<size_t>(total), offset, [&](size_t left, off_t at, size_t& asked) {
-        return read_once(number, left, at, into, asked);
-      }));
+  return libc_result(repeat(number, static_cast<size_t>(total), offset, POLLIN,
+                            [&](size_t left, off_t at, size_t& asked) {
+                              return read_once(number, left, at, into, asked);
+                            }));
 }
 
 ssize_t file_write(int number, const iovec* parts, size_t count, off_t offset) {
@@ -235,10 +257,10 @@ ssize_t file_write(int number, const iovec* parts, size_t count, off_t offset) {
   const ssize_t total = Pieces::total(parts, count);
   if (total < 0) return fail(EINVAL);
   Pieces from(parts, count);
-  return libc_result(
-      repeat(number, static_cast<size_t>(total), offset, [&](size_t left, off_t at, size_t& asked) {
-        return write_once(number, left, at, from, asked);
-      }));
+  return libc_result(repeat(number, static_cast<size_t>(total), offset, POLLOUT,
+                            [&](size_t left, off_t at, size_t& asked) {
+                              return write_once(number, left, at, from, asked);
+                            }));
 }
 
 off_t file_seek(int number, off_t offset, int whence) {

@@ -44,6 +44,7 @@ void take_place(Socket* socket, Arena* arena, u64 slot) {
   socket->was_connected = load(kernel.state) != SocketState::connecting;
   publish_word(socket->stage, stage_of(kernel));
   if (socket->stage == Stage::file) socket->kind = Kind::file;
+  socket->watched = false;  // by the line of another slot
   if (socket->stage == Stage::datagram) socket->datagram = true;
   if (socket->stage == Stage::listener || socket->stage == Stage::datagram) note_listener(socket);
 }

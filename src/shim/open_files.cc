@@ -86,7 +86,6 @@ int cob_lockf(int fd, int command, off_t bytes) {
   return lookup_file(fd) == nullptr ? real_lockf(fd, command, bytes)
                                     : file_lockf(fd, command, bytes);
 }
-int cob_isatty(int fd) { return lookup_file(fd) == nullptr ? real_isatty(fd) : fail(ENOTTY); }
 ssize_t cob_copy_file_range(int in, off64_t* in_offset, int out, off64_t* out_offset, size_t bytes,
                             unsigned flags) {
   if (lookup_file(in) == nullptr && lookup_file(out) == nullptr)

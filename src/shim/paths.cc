@@ -23,6 +23,13 @@ struct Share {
 };
 Share shares[max_remote_shares];
 
+// Descriptors of another island were passed to the program, or an image before: it has files where
+// there are no shares. No path that is looked at has two slashes in a row.
+bool any_passed;
+constexpr Share below_nothing{passed_share, 9, "//passed/"};
+
+void begin_with(u32 count);
+
 Lock directory_lock;
 char working_directory[path_room];  // absolute; guarded by directory_lock
 bool is_virtual;                    // it is in a share
@@ -124,6 +131,21 @@ void learn_shares(const Arena* arena) {
     to.path[to.bytes] = 0;
     ++count;
   }
+  if (count == 0 && any_passed) shares[count++] = below_nothing;
+  begin_with(count);
+}
+
+void note_passed_file(u32 share) {
+  if (share != passed_share || any_passed) return;
+  any_passed = true;
+  if (load(remote_shares) != 0) return;
+  shares[0] = below_nothing;
+  begin_with(1);
+}
+
+namespace {
+
+void begin_with(u32 count) {
   const bool first = load(remote_shares) == 0 && count > 0;
   store(remote_shares, count);
   if (!first) return;
@@ -137,6 +159,8 @@ void learn_shares(const Arena* arena) {
     read_host_directory();
   }
 }
+
+}  // namespace
 
 const char* virtual_directory() { return load(is_virtual) ? working_directory : nullptr; }
 

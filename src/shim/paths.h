@@ -15,6 +15,9 @@ inline constexpr u32 most_turns = 40;  // ways out of shares that are followed, 
 
 // The kernel's table; the working directory if it is in a share. Called at each attach.
 void learn_shares(const Arena* arena);
+// A file of that share was adopted.
+void note_passed_file(u32 share);
+inline constexpr u32 passed_share = 0xfffe;  // fs/protocol.h's
 
 // A place that a call named, and where it leads by now.
 class Target {

@@ -8,6 +8,7 @@
 
 #include "shim/epoll.h"
 #include "shim/revive.h"
+#include "shim/stream.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -39,12 +40,18 @@ u32 ready_of(Object* object, u32 interest) {
 }
 
 // Fills revents of the cob descriptors; how many are not 0.
-int look_at_cob(PollWait* w) {
+// `asks`: also homes on other islands; else those that may have something are ready.
+int look_at_cob(PollWait* w, bool asks) {
   int ready = 0;
   for (nfds_t i = 0; i < w->count; ++i) {
     if (w->object[i] == nullptr) continue;
     pollfd& p = w->fds[i];
     u32 wanted = static_cast<u16>(p.events) | u32{POLLERR} | u32{POLLHUP} | u32{POLLNVAL};
+    const auto* file = reinterpret_cast<const Socket*>(w->object[i]);
+    if (!asks && w->object[i]->kind == Kind::file && file->stream) {
+      if (stream_may_be_ready(file, wanted)) ++ready;
+      continue;
+    }
     u32 events = ready_of(w->object[i], wanted) & wanted;
     p.revents = static_cast<short>(events);
     if (events != 0) ++ready;
@@ -61,7 +68,7 @@ int look_at_host(PollWait* w) {
 
 bool check(void* context) {
   auto* w = static_cast<PollWait*>(context);
-  if (look_at_cob(w) > 0) return true;
+  if (look_at_cob(w, false) > 0) return true;
   if (w->hosts == 0) return false;
   i64 now = now_ns();
   if (now < w->next_host_check_ns) return false;
@@ -97,7 +104,7 @@ void disarm(void* context, Thread* thread) {
 
 // Puts the host's answers beside the cob's; how many numbers have events.
 int gather(PollWait* w) {
-  int total = look_at_cob(w);
+  int total = look_at_cob(w, true);
   look_at_host(w);
   u32 at = 0;
   for (nfds_t i = 0; i < w->count; ++i) {

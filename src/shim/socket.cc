@@ -9,6 +9,7 @@
 #include "shim/epoll.h"
 #include "shim/inherit.h"
 #include "shim/revive.h"
+#include "shim/stream.h"
 #include "shim/urgent.h"
 #include "shim/wait.h"
 
@@ -366,7 +367,8 @@ void want_offers(Socket* listener) {
 
 u32 readiness(Socket* socket, u32 interest) {
   if (socket->stage == Stage::inherited || socket->stage == Stage::undecided) settle(socket);
-  if (socket->kind == Kind::file) return in_bits | out_bits;  // as poll(2) says of every file
+  if (socket->kind == Kind::file)  // as poll(2) says of every regular one
+    return socket->stream ? stream_readiness(socket, interest) : in_bits | out_bits;
   if (is_dead(socket)) return awaits_revival(socket) ? 0 : dead_bits;
   if (socket->stage == Stage::undecided) {
     if (socket->datagram) return undecided_datagram_readiness(socket);

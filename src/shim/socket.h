@@ -48,6 +48,9 @@ struct alignas(64) Socket : Object {
   bool ipv6_only;         // IPV6_V6ONLY
   u32 share;              // of a file: the number of its share
   bool locked;            // of a file: a lock of its own (flock, OFD) was asked for, here or before
+  bool stream;            // of a file: it may have to be waited for (stream.h)
+  bool watched;           // of a stream: its home was asked for `watched_events`, and had none
+  u32 watched_events, watched_change;
   u32 slot, generation;
   Arena* arena;
   const call::KernelSocket* kernel;
