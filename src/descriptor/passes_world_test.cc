@@ -91,6 +91,7 @@ struct User {
   u32 home_link, own_link;  // the sessions of both ends when it got it
   bool passing = false;
   bool waits = false;  // it was told: not yet
+  u64 number = 0;      // tells it from others of the same reference
 };
 
 struct Described {
@@ -157,6 +158,7 @@ class World {
   std::array<Kernel, kernels> kernels_;
   std::array<u32, kernels> epochs_{};
   std::deque<Described> all_;
+  u64 users_ = 0;
 };
 
 void World::stop(Kernel& kernel) {
@@ -223,7 +225,8 @@ Result<void> World::taken(u16 at, u32 number, std::span<const Passes::Arrived> a
                      .epoch = kernels_[at].epoch,
                      .ref = arrived[0].ref,
                      .home_link = alive(d) ? link(d.home, at) : 0,
-                     .own_link = link(at, d.home)});
+                     .own_link = link(at, d.home),
+                     .number = ++users_});
   return {};
 }
 
@@ -293,7 +296,8 @@ void World::watch(Described& d) {
       u->ref, POLLIN, [this, index, asker](const Result<u32>& events) {
         if (events.is_error() || events.value() != 0) return;
         for (User& there : all_[index].users)
-          if (there.kernel == asker.kernel && there.epoch == asker.epoch && there.ref == asker.ref)
+          if (there.kernel == asker.kernel && there.epoch == asker.epoch &&
+              there.number == asker.number)
             there.waits = true;
       });
 }
