@@ -150,8 +150,8 @@ Result<u64> HostObject::write_stream(Position at, std::span<const std::byte> fro
 // between the two parts, the parts are not adjacent.
 void HostObject::read(Position at, std::span<std::byte> into, Done done) {
   if (!in_range(at)) return done(Error::of(EINVAL, "offset"));
-  // preadv2 of no bytes would not look.
-  if (kind_ == Kind::directory) return done(Error::of(EISDIR, "a directory"));
+  // preadv2(2) of no bytes would not look.
+  if (kind_ == Kind::directory && into.empty()) return done(Error::of(EISDIR, "a directory"));
   if (kind_ != Kind::file && kind_ != Kind::directory) return done(read_stream(at, into));
   iovec piece{.iov_base = into.data(), .iov_len = into.size()};
   if (!waits_.for_storage) return done(moved(::preadv2(fd_.get(), &piece, 1, offset_of(at), 0)));

@@ -37,10 +37,10 @@ const Request* find(unsigned long number) {
 int file_terminal(int number, unsigned long request, void* argument) {
   const Request* known = find(request);
   if (known == nullptr) return fail(ENOTTY);
-  if (argument == nullptr && !known->by_value) return fail(EFAULT);
   const HeldFile held(number);
   if (!held.is_file()) return fail(EBADF);
   if (!held.get()->stream) return fail(ENOTTY);
+  if (argument == nullptr && !known->by_value) return fail(EFAULT);
   Call c{.op = Op::file_control};
   c.a[0] = static_cast<u64>(FileControl::terminal) | u64{request} << 32;
   if (known->by_value) {
