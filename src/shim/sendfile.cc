@@ -3,6 +3,7 @@
 // chunks first, as many bytes as the socket seems to have room for; then the seat is entered for
 // the post alone. What the socket did not take is read again. Any thread.
 
+#include <poll.h>
 #include <sys/sendfile.h>
 
 #include "shim/file.h"
@@ -108,6 +109,15 @@ ssize_t send_file(Socket* socket, int out, Source& file, size_t bytes, bool firs
   return static_cast<ssize_t>(done);
 }
 
+// Whether it is a pipe of the host that nobody reads: said also when there is nothing to send.
+bool is_broken_pipe(int fd) {
+  struct stat status{};
+  if (is_cob(fd) || cob_fstat(fd, &status) < 0 || !S_ISFIFO(status.st_mode)) return false;
+  pollfd look{.fd = fd, .events = POLLOUT, .revents = 0};
+  timespec none{0, 0};
+  return raw::ppoll(&look, 1, &none) > 0 && (look.revents & POLLERR) != 0;
+}
+
 // Of or to a file of another island: in the order in which Linux looks. 0: it may be done.
 int copy_refused(int out, int in, const off_t* offset) {
   const int in_flags = cob_fcntl(in, F_GETFL, nullptr);
@@ -127,6 +137,10 @@ int copy_refused(int out, int in, const off_t* offset) {
 ssize_t cob_sendfile(int out, int in, off_t* offset, size_t bytes) {
   if (lookup_file(in) != nullptr || lookup_file(out) != nullptr) {
     const int error = copy_refused(out, in, offset);
+    if (error == 0 && is_broken_pipe(out)) {
+      raise_sigpipe(0);
+      return fail(EPIPE);
+    }
     return error != 0 ? fail(error) : copy_file(out, nullptr, in, offset, bytes);
   }
   if (lookup_socket(in) != nullptr) return fail(EINVAL);
