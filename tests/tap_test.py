@@ -289,8 +289,10 @@ class TapTest(harness.CobTest):
         moves = 0
         while long.poll() is None or short.poll() is None:
             done = cob.named("migrate", nginx.pid, moves % 2)
-            self.assertEqual(done.returncode, 0, done.stderr + cob.log()[-2000:])
-            moves += 1
+            if done.returncode == 0:
+                moves += 1
+            else:  # a busy machine: not within two seconds, and it stays where it is
+                self.assertIn("does not answer", done.stderr, cob.log()[-2000:])
         self.assertEqual([line.split()[0] for line in long.stdout.read().splitlines()], [wanted] * 8)
         self.assertEqual(short.stdout.read(), "a body from memory\n" * 150)
         self.assertEqual(short.returncode, 0)

@@ -123,6 +123,23 @@ TEST_F(Moving, NoByteIsLostOrDoubledUnderTraffic) {
   for (u32 i = 0; i < connections; ++i) EXPECT_EQ(got[i], sent[i]) << i;
 }
 
+// Room that came before and was not told yet: an edge that nobody else would count.
+TEST_F(Moving, WhoWaitsForRoomHearsOfItAfterwards) {
+  HonestPair pair(kernels);
+  Honest& client = pair.client();
+  const u32 slot = client.connect(80);
+  client.send(slot, "x");
+  ASSERT_TRUE(pair.until([&] {
+    client.send(slot, {});
+    return !client.receive(slot).empty();
+  }));
+  publish(client.program().own_line(slot).want_space, u16{1});
+  const u32 before = client.program().line(slot).change;
+  const MoveReport report = move(client, 1, 0, [&] { pair.turn(); });
+  ASSERT_EQ(report.error, 0) << report.text;
+  EXPECT_NE(client.program().line(slot).change, before);
+}
+
 // A SYN, a reply or an end that is lost on the way comes again after 200 ms or a second: none is.
 TEST_F(Moving, ShortConnectionsDoNotStallWhileTheirListenerMoves) {
   Honest server(kernels, 0), client(kernels, 1);

@@ -292,9 +292,15 @@ void Sockets::install(const MovingPrograms& group, const MovedGroup& moved, Kern
   for_each([&](const MovedDescription& m, Description& d) {
     if (d.queue != nullptr) install_queue(m, d);
   });
-  for (std::size_t i = 0; i < group.size(); ++i)
-    for (const SlotPart& part : moved.programs[i].slots)
-      if (group[i]->slot_open(part.number)) group[i]->touch(part.number);
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    for (const SlotPart& part : moved.programs[i].slots) {
+      if (!group[i]->slot_open(part.number)) continue;
+      // Room may have come before the move, and not been told: who waits for an edge would never
+      // hear of it.
+      if (load(group[i]->theirs(part.number).want_space) != 0) ++group[i]->ours(part.number).change;
+      group[i]->touch(part.number);
+    }
+  }
   installing_.clear();
 }
 
