@@ -225,6 +225,7 @@ int migrate_main(const Options& options) {
     if (!cob) return fail(options.json, interrupts.seen() ? 130 : 1, cob.why());
     Migrate migrate(options, interrupts, helper, *cob);
     std::vector<std::string> sides;
+    sides.reserve(sizes.size());
     for (const Size& size : sizes) sides.push_back(size.key);
     const Turns turns = take_turns(
         options.rounds, sides, [&](std::size_t side, int) { return migrate.measure(side); },

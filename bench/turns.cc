@@ -32,7 +32,8 @@ Turns take_turns(int rounds, const std::vector<std::string>& sides,
   const int most_voided = rounds + 2;
   while (turns.rounds < rounds) {
     bool clean = true;
-    const auto first = static_cast<std::size_t>(turns.rounds + turns.voided);
+    const std::size_t first =
+        static_cast<std::size_t>(turns.rounds) + static_cast<std::size_t>(turns.voided);
     for (std::size_t turn = 0; turn < sides.size(); ++turn) {
       if (!measure_clean((turn + first) % sides.size())) clean = false;
       if (!turns.failed.empty()) return turns;

@@ -23,7 +23,8 @@ constexpr const char* client_device = "client0";
 // Some cannot be changed on a veth, those that then do nothing there.
 void leave_nothing_to_a_card(const std::string& device) {
   const Fd any(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  for (const u32 command : {ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO, ETHTOOL_STXCSUM}) {
+  for (const u32 command :
+       {u32{ETHTOOL_STSO}, u32{ETHTOOL_SGSO}, u32{ETHTOOL_SGRO}, u32{ETHTOOL_STXCSUM}}) {
     ethtool_value off{.cmd = command, .data = 0};
     ifreq request{};
     std::memcpy(request.ifr_name, device.data(),

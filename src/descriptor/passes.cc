@@ -103,7 +103,7 @@ bool Passes::send(Leaving& leaving) {
     } else {
       counters_.passed += count;
     }
-    then(std::move(result));
+    then(result);
   };
   const std::size_t count = leaving.fields.size();
   const auto sent = messenger_.request<Pass, Passed>(

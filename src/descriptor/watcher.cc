@@ -32,7 +32,7 @@ bool Watcher::send(Ask& ask) {
       if (code == ECONNRESET || code == ENETDOWN || code == EHOSTDOWN || code == ENOENT)
         events = Error::of(ESTALE, "the home has ended");
     }
-    then(std::move(events));
+    then(events);
     holder_.drop(ref, [](const Result<u64>&) {});
   };
   // Ready may come right behind the answer.

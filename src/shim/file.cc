@@ -24,7 +24,7 @@ namespace {
 constexpr u32 max_descriptions = 65'536;
 constexpr u32 name_room = 4'096;
 constexpr u32 max_file_write = max_listed_file_chunks * chunk_bytes;
-constexpr size_t copy_buffer_bytes = 16 * 1'024;
+constexpr size_t copy_buffer_bytes = 16'384;
 
 char* names;
 
