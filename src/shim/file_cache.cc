@@ -25,7 +25,7 @@ bool copy_block(const FileCacheSide& cache, u32 id, u64 block, u32 from, size_t 
     const u32 version = acquire(head.version);
     if (version % 2 != 0 || load(head.key) != key) return false;
     into.copy_in(cache.bytes[page] + from, bytes);
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    full_fence();  // the copy before the second look
     return load(head.version) == version;
   }
   return false;
