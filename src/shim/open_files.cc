@@ -18,9 +18,10 @@ namespace cob::shim {
 
 namespace {
 
-// copy_file_range(2), ERRORS: in the order in which Linux looks. 0: it may be done.
+// copy_file_range(2), ERRORS: in the order in which Linux looks. 0: it may be done. Of a file to
+// itself what is there at the beginning is copied, not what comes by copying: `bytes`.
 int copy_refused(int in, const off64_t* in_offset, int out, const off64_t* out_offset,
-                 size_t bytes) {
+                 size_t& bytes) {
   const int in_flags = cob_fcntl(in, F_GETFL, nullptr);
   const int out_flags = cob_fcntl(out, F_GETFL, nullptr);
   if (in_flags < 0 || out_flags < 0 || ((in_flags | out_flags) & O_PATH) != 0) return EBADF;
@@ -35,7 +36,9 @@ int copy_refused(int in, const off64_t* in_offset, int out, const off64_t* out_o
   const off_t end = out_offset != nullptr ? *out_offset : cob_lseek(out, 0, SEEK_CUR);
   const off_t there = from.st_size - begin, asked = static_cast<off_t>(bytes);
   const off_t count = there < asked ? there : asked;
-  return count > 0 && end + count > begin && end < begin + count ? EINVAL : 0;
+  if (count > 0 && end + count > begin && end < begin + count) return EINVAL;
+  bytes = count > 0 ? static_cast<size_t>(count) : 0;
+  return 0;
 }
 
 }  // namespace
