@@ -1,3 +1,4 @@
+// What `cob kill` takes as a signal, and what it refuses. One thread.
 #include "cli/signal_names.h"
 
 #include <gtest/gtest.h>
