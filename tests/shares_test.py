@@ -129,6 +129,8 @@ class ProgramsTest(SharesTest):
         for path, message in (("missing", "No such file"), ("file/x", "Not a directory"), ("n" * 300, "File name too long")):
             self.assertIn(message, self.on_b("cat", self.share / path).stderr)
         self.assertIn("File exists", self.on_b("mkdir", self.share / "file").stderr)
+        link = "import ctypes, sys; ctypes.CDLL(None).link(None, sys.argv[1].encode()); ctypes.CDLL(None).perror(b'link')"
+        self.assertIn("Bad address", self.on_b("python3", "-c", link, self.share / "none").stderr)
 
     @unittest.skipUnless(ROOT and shutil.which("setpriv"), "needs root and setpriv")
     def test_an_unreadable_file(self):

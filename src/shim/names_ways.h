@@ -28,6 +28,7 @@ int on_name(Target& target, const Ask& asked, Host host) {
 template <typename Host>
 int on_two(Target& from, Target& to, Ask asked, Host host) {
   if (!from.remote && !to.remote) return host();
+  if (from.path == nullptr || to.path == nullptr) return fail(EFAULT);
   if (to.path[0] == 0 || (!from.remote && from.path[0] == 0)) return fail(ENOENT);
   if (from.remote != to.remote) return fail(EXDEV);
   asked.second = &to;
