@@ -72,6 +72,15 @@ Outcome<Tally> run_load(const LoadOptions& options) {
   sigemptyset(&ends);
   sigaddset(&ends, SIGTERM);
   if (options.hold > 0) pthread_sigmask(SIG_BLOCK, &ends, nullptr);
+  for (const double share : {0.25, 0.5, 0.75, 1.0}) {
+    if (options.warm_seconds <= 0 || options.rate <= 0) break;
+    LoadOptions rising = options;
+    rising.rate *= share;
+    rising.seconds = options.warm_seconds / 4;
+    auto warm = Flights::make(rising);
+    if (!warm) return Outcome<Tally>::failed(warm.why());
+    (*warm)->run();
+  }
   auto flights = Flights::make(options);
   if (!flights) return Outcome<Tally>::failed(flights.why());
   (*flights)->run();

@@ -19,10 +19,11 @@ struct LoadOptions {
   u16 port = 0;
   double seconds = 1;
   u64 response_bytes = 64;
-  u32 in_flight = 64;          // kept in flight; with a rate: at most, beyond that arrivals wait
-  double rate = 0;             // arrivals a second; 0: closed loop
-  u64 seed = 1;                // of the arrivals and of what is asked for
-  bool keep_alive = false;     // requests on `in_flight` connections instead of connections
+  u32 in_flight = 64;       // kept in flight; with a rate: at most, beyond that arrivals wait
+  double rate = 0;          // arrivals a second; 0: closed loop
+  u64 seed = 1;             // of the arrivals and of what is asked for
+  double warm_seconds = 0;  // before `seconds`, with a rate: it rises to it by quarters, uncounted
+  bool keep_alive = false;  // requests on `in_flight` connections instead of connections
   bool client_closes = false;  // else the server
   u32 work_ns = 0;             // that the server computes for a request
   double timeout_seconds = 2;  // from the intended start; longer is a failure

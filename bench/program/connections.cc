@@ -61,6 +61,7 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
       ->check(CLI::Range(1, 60'000))
       ->capture_default_str();
   loads.add_option("--rate", options.rate, "Poisson arrivals a second; 0: closed loop");
+  loads.add_option("--warm", options.warm_seconds, "so long before, rising to --rate, uncounted");
   loads.add_option("--seed", options.seed)->capture_default_str();
   loads.add_flag("--keep-alive", options.keep_alive);
   loads.add_flag("--client-closes", options.client_closes);

@@ -39,6 +39,12 @@ inline constexpr u32 offer_slots = 256;
 inline constexpr u32 chunk_bytes = 2'048;
 inline constexpr u32 receive_chunks = 16'384;  // kernel-written
 inline constexpr u32 send_chunks = 16'384;     // program-written
+// Who writes chunks touches the pages of some before it takes the first of them: this many, where
+// `touched` of `all` are. Even, so whole pages; the more the more it has.
+constexpr u32 chunks_to_touch(u32 touched, u32 all) {
+  const u32 some = touched < 16 ? 2 : touched < 128 ? touched / 8 * 2 : 64;
+  return some < all - touched ? some : all - touched;
+}
 inline constexpr u32 no_chunk = 0xffff'ffff;
 
 // ---- calls

@@ -72,6 +72,7 @@ class Arena {
 
  private:
   Arena() = default;
+  void touch_chunks();
   Result<void> make_ours();
 
   Fd ours_fd_, theirs_fd_;
@@ -79,7 +80,8 @@ class Arena {
   call::ProgramSide* theirs_ = nullptr;
   std::shared_ptr<BufferMemory> memory_ = std::make_shared<BufferMemory>();
   std::vector<u32> free_chunks_;
-  u32 unused_chunk_ = 0;  // chunks from here on were never taken
+  u32 unused_chunk_ = 0;    // chunks from here on were never taken
+  u32 touched_chunks_ = 0;  // not below unused_chunk_
   std::vector<bool> send_held_;
   u32 send_chunks_held_ = 0;
   u32 freed_head_ = 0;

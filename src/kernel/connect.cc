@@ -17,6 +17,9 @@ constexpr u32 first_ephemeral_port = 32'768,
 // Towards the uplink one whose replies come to this kernel; if there is none, any: the replies are
 // handed on.
 Result<Port> Sockets::ephemeral_port(net::Endpoint remote, net::Ipv4Address local) {
+  constexpr Duration looks_again = Duration::milliseconds(2);
+  if (now_ < no_port_.until && remote == no_port_.remote && local == no_port_.local)
+    return Error::of(EADDRNOTAVAIL, "no free local port");
   if (tables_ != nullptr && goes_out(remote.address)) {
     constexpr auto tcp = net::SteeredProtocol::tcp;
     const net::AddressNames& names = stack_->names();
@@ -27,7 +30,9 @@ Result<Port> Sockets::ephemeral_port(net::Endpoint remote, net::Ipv4Address loca
             : net::ReplyPorts(*tables_, tcp, local, remote, options_.self);
     if (const auto port = ephemeral_port(remote, local, &reply); !port.is_error()) return port;
   }
-  return ephemeral_port(remote, local, nullptr);
+  const auto port = ephemeral_port(remote, local, nullptr);
+  if (port.is_error()) no_port_ = {remote, local, now_ + looks_again};
+  return port;
 }
 
 Result<Port> Sockets::ephemeral_port(net::Endpoint remote, net::Ipv4Address local,

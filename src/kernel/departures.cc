@@ -204,6 +204,11 @@ bool Departures::hand_on_moved(net::Endpoint local, net::Endpoint remote, bool o
   return true;
 }
 
+bool Departures::under_way(net::Endpoint local, net::Endpoint remote) {
+  const auto found = flows_.find({local, remote});
+  return found != flows_.end() && found->second.way == Way::held;
+}
+
 bool Departures::hand_on_moved_datagram(net::Endpoint local, net::Endpoint, Route from,
                                         std::span<const std::byte> frame, net::FrameFlags flags) {
   const auto port = ports_.find(key_of(local.port, Transport::datagram));

@@ -77,6 +77,7 @@ class Departures final : public net::MovedFlows {
   bool hand_on_moved(net::Endpoint local, net::Endpoint remote, bool opens, bool listened,
                      net::Route from, std::span<const std::byte> frame,
                      net::FrameFlags flags) override;
+  bool under_way(net::Endpoint local, net::Endpoint remote) override;
   bool hand_on_moved_datagram(net::Endpoint local, net::Endpoint remote, net::Route from,
                               std::span<const std::byte> frame, net::FrameFlags flags) override;
   bool hands_on(net::Endpoint local, net::Endpoint remote, net::Route from) override;

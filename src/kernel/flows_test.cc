@@ -33,9 +33,10 @@ class WireEnd final : public net::Device {
     open_.resize(bytes);
     return open_;
   }
-  void commit(std::size_t bytes, net::FrameFlags) override {
+  bool commit(std::size_t bytes, net::FrameFlags) override {
     open_.resize(bytes);
     out_.push_back(open_);
+    return true;
   }
   void flush() override {
     for (Bytes& frame : out_) deliver(std::move(frame));

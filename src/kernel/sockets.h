@@ -421,6 +421,12 @@ class Sockets final : public net::SocketLayer {
   Time deferred_check_ = Time::never();
   Time offers_retry_ = Time::never();  // connections wait, and who wants them has its hands full
   u32 next_port_ = 0;
+  // Towards whom there was no free port when last looked; a look takes half a millisecond.
+  struct NoPort {
+    net::Endpoint remote;
+    net::Ipv4Address local;
+    Time until;
+  } no_port_;
   u64 datagram_ports_ = 0;               // how many were chosen
   std::unordered_map<u64, u32> tokens_;  // token -> handle
   Time now_;

@@ -34,7 +34,8 @@ struct Arena {
   Lock chunks_lock;
   u32* spare_chunks;  // given back by threads
   u32 spares;
-  u32 fresh_chunk;
+  u32 fresh_chunk;     // from here on never used
+  u32 touched_chunks;  // not below fresh_chunk
   u32 freed_tail;
   u32 starved;  // atomic; 1: sockets found no chunk
 

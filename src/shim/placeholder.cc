@@ -15,8 +15,10 @@ struct Pool {
   u64 token[pool_entries];
   bool burned[pool_entries];
   bool in_use[pool_entries];
-  u16 free[pool_entries];
+  u16 free[pool_entries];    // with an original that no description has
+  u16 vacant[pool_entries];  // without one
   u32 free_count;
+  u32 vacant_count;
   u32 size;
 };
 Pool pool;
@@ -49,16 +51,16 @@ int new_eventfd(u64 token, int flags) {
   return fd;
 }
 
-// REQUIRES: pool_lock. The index of a free original, or no_pool_entry.
-i32 take_original() {
-  if (pool.free_count > 0) return pool.free[--pool.free_count];
-  if (pool.size == pool_entries) return no_pool_entry;
-  u64 token = new_token();
-  int original = make_hidden(new_eventfd(token, O_CLOEXEC));
+// REQUIRES: pool_lock. `fd` has a new eventfd with this token: a hidden copy becomes an original in
+// use, if there is room. Its index, or no_pool_entry.
+i32 keep_original(int fd, u64 token) {
+  if (pool.vacant_count == 0 && pool.size == pool_entries) return no_pool_entry;
+  const int original = make_hidden_copy(fd);
   if (original < 0) return no_pool_entry;
-  u32 index = pool.size++;
+  const u32 index = pool.vacant_count > 0 ? pool.vacant[--pool.vacant_count] : pool.size++;
   pool.original[index] = original;
   pool.token[index] = token;
+  pool.in_use[index] = true;
   return static_cast<i32>(index);
 }
 
@@ -71,14 +73,13 @@ void set_bit(u64* bits, u32 number, bool on) {
 // REQUIRES: pool_lock. The placeholder is no description's any more.
 void release_original(u32 index) {
   pool.in_use[index] = false;
-  if (pool.burned[index]) {  // a fresh eventfd takes its place
+  if (pool.burned[index]) {
     close_hidden(pool.original[index]);
-    u64 token = new_token();
-    int original = make_hidden(new_eventfd(token, O_CLOEXEC));
-    pool.original[index] = original;
-    pool.token[index] = token;
+    pool.original[index] = -1;
+    pool.token[index] = 0;
     pool.burned[index] = false;
-    if (original < 0) return;  // the entry is lost, sockets get eventfds of their own
+    pool.vacant[pool.vacant_count++] = static_cast<u16>(index);
+    return;
   }
   pool.free[pool.free_count++] = static_cast<u16>(index);
 }
@@ -127,18 +128,20 @@ void learn_lowest(u32 number) {
 int duplicate_original(Placeholder& placeholder, int flags) {
   Guard guard(pool_lock);
   if (table_view.parked > 0) return take_parked(placeholder, (flags & O_CLOEXEC) != 0);
-  i32 index = take_original();
-  if (index == no_pool_entry) {
-    placeholder = {new_token(), no_pool_entry};
-    return new_eventfd(placeholder.token, flags);
-  }
-  int fd = raw::fcntl(pool.original[index], flags & O_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
-  if (fd < 0) {
-    pool.free[pool.free_count++] = static_cast<u16>(index);
+  if (pool.free_count == 0) {
+    const u64 token = new_token();
+    const int fd = new_eventfd(token, flags);
+    if (fd < 0) return fd;
+    placeholder = {token, keep_original(fd, token)};
+    learn_lowest(static_cast<u32>(fd));
     return fd;
   }
+  const u32 index = pool.free[pool.free_count - 1];
+  const int fd = raw::fcntl(pool.original[index], flags & O_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
+  if (fd < 0) return fd;
+  --pool.free_count;
   pool.in_use[index] = true;
-  placeholder = {pool.token[index], index};
+  placeholder = {pool.token[index], static_cast<i32>(index)};
   learn_lowest(static_cast<u32>(fd));
   return fd;
 }
@@ -184,9 +187,8 @@ void rename_originals(int from, int to) {
 }
 
 void forget_pool() {
-  pool.size = 0;
-  pool.free_count = 0;
-  for (u32 i = 0; i < pool_entries; ++i) pool.in_use[i] = pool.burned[i] = false;
+  for (u32 i = 0; i < pool.size; ++i) pool.in_use[i] = pool.burned[i] = false;
+  pool.size = pool.free_count = pool.vacant_count = 0;
   parked = Parked{};
   store(table_view.parked, 0U);
   random_state[0] = random_state[1] = 0;

@@ -28,12 +28,13 @@ class SimulatedWire::Port final : public net::Device {
     open_ = {std::vector<std::byte>(bytes), to, {}};
     return open_.bytes;
   }
-  void commit(std::size_t bytes, net::FrameFlags flags) override {
+  bool commit(std::size_t bytes, net::FrameFlags flags) override {
     VERIFY(bytes <= open_.bytes.size());
     open_.bytes.resize(bytes);
     open_.flags = flags;
     outgoing_.push_back(std::move(open_));
     open_ = {};
+    return true;
   }
   void flush() override {
     for (Frame& f : outgoing_) {

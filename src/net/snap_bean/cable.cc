@@ -122,12 +122,12 @@ std::span<std::byte> CableDevice::reserve(Route to, std::size_t bytes) {
   return buffer_;
 }
 
-void CableDevice::send(CableLink& link, std::span<const std::byte> frame, u32 flags) {
+bool CableDevice::send(CableLink& link, std::span<const std::byte> frame, u32 flags) {
   if (&link != open_) {
     const auto buffer = reserve_on(link, frame.size());
     if (buffer.empty()) {
       ++counters_.dropped_full;
-      return;
+      return false;
     }
     ++counters_.copied;
     std::ranges::copy(frame, buffer.begin());
@@ -137,15 +137,17 @@ void CableDevice::send(CableLink& link, std::span<const std::byte> frame, u32 fl
   link.touched = true;
   ++counters_.frames_out;
   counters_.bytes_out += frame.size();
+  return true;
 }
 
-void CableDevice::commit(std::size_t bytes, FrameFlags flags) {
+bool CableDevice::commit(std::size_t bytes, FrameFlags flags) {
   VERIFY(!buffer_.empty() && bytes > 0 && bytes <= buffer_.size());
   const auto frame = std::span<const std::byte>(buffer_).first(bytes);
   const u32 ring_flags = flags.checksum_not_computed ? message::frame_checksum_not_computed : 0;
   // With one kernel at the other end all go to it, whatever its tables say.
   const FrameFlow flow =
       steering_->kernels() == 1 ? FrameFlow{} : flow_of(frame, steering_->toeplitz());
+  bool sent = true;
   if (flow.kind == FrameFlow::Kind::all) {
     // The open buffer is read by the copies: its own ring comes last.
     for (CableLink* link : std::vector(active_)) {
@@ -165,13 +167,14 @@ void CableDevice::commit(std::size_t bytes, FrameFlags flags) {
     }
     if (link != nullptr && link->up()) {
       last_[bytes >= large_frame ? 1 : 0] = link;
-      send(*link, frame, ring_flags);
+      sent = send(*link, frame, ring_flags);
     } else {
       ++counters_.dropped_route;
     }
   }
   buffer_ = {};
   open_ = nullptr;
+  return sent;
 }
 
 void CableDevice::flush() {

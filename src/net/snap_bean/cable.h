@@ -56,7 +56,7 @@ class CableDevice final : public Device {
   std::size_t max_frame_bytes(Route) const override { return message::max_frame_bytes; }
   bool skips_checksums(Route) const override { return true; }
   std::span<std::byte> reserve(Route to, std::size_t bytes) override;
-  void commit(std::size_t bytes, FrameFlags flags) override;
+  bool commit(std::size_t bytes, FrameFlags flags) override;
   void flush() override;
   std::size_t poll(std::size_t budget, FrameSink& sink) override;
 
@@ -83,7 +83,7 @@ class CableDevice final : public Device {
     return peer.value < links_.size() ? links_[peer.value].get() : nullptr;
   }
   std::span<std::byte> reserve_on(CableLink& link, std::size_t bytes);
-  void send(CableLink& link, std::span<const std::byte> frame, u32 flags);
+  bool send(CableLink& link, std::span<const std::byte> frame, u32 flags);
   std::size_t take_burst(CableLink& link, std::size_t most, FrameSink& sink);
   void remove(KernelId peer);
   void fault(CableLink& link);

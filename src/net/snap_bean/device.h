@@ -76,8 +76,9 @@ class Device {
   // at a time.
   virtual std::span<std::byte> reserve(Route to, std::size_t bytes) = 0;
   // Sends the first `bytes` of the open buffer. REQUIRES: an open buffer. Nothing is visible to the
-  // peer before flush().
-  virtual void commit(std::size_t bytes, FrameFlags flags) = 0;
+  // peer before flush(). False: where the frame turned out to go has no room for it; it is not
+  // sent, and counted. A frame that is lost on its way counts as sent.
+  virtual bool commit(std::size_t bytes, FrameFlags flags) = 0;
   // Publishes everything committed since the last flush.
   virtual void flush() = 0;
 

@@ -31,13 +31,13 @@ std::span<std::byte> FaultDevice::reserve(Route to, std::size_t bytes) {
   return open_.bytes;
 }
 
-void FaultDevice::commit(std::size_t bytes, FrameFlags flags) {
+bool FaultDevice::commit(std::size_t bytes, FrameFlags flags) {
   open_.bytes.resize(bytes);
   open_.flags = flags;
   open_.flags.checksum_not_computed = false;
   if (happens(options_.loss_ppm)) {
     ++counters_.lost;
-    return;
+    return true;
   }
   if (happens(options_.duplicate_ppm)) {
     ++counters_.duplicated;
@@ -50,6 +50,7 @@ void FaultDevice::commit(std::size_t bytes, FrameFlags flags) {
   }
   submit(std::move(open_));
   open_ = {};
+  return true;
 }
 
 void FaultDevice::submit(Held frame) {

@@ -39,7 +39,7 @@ class FaultDevice final : public Device {
   std::size_t max_frame_bytes(Route to) const override { return inner_.max_frame_bytes(to); }
   bool skips_checksums(Route) const override { return false; }
   std::span<std::byte> reserve(Route to, std::size_t bytes) override;
-  void commit(std::size_t bytes, FrameFlags flags) override;
+  bool commit(std::size_t bytes, FrameFlags flags) override;
   void flush() override;
   std::size_t poll(std::size_t budget, FrameSink& sink) override;
 

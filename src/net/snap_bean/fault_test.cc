@@ -27,10 +27,11 @@ class Sink final : public Device {
     open_.resize(bytes);
     return open_;
   }
-  void commit(std::size_t bytes, FrameFlags f) override {
+  bool commit(std::size_t bytes, FrameFlags f) override {
     open_.resize(bytes);
     frames.push_back(open_);
     flags.push_back(f);
+    return true;
   }
   void flush() override {}
   std::size_t poll(std::size_t, FrameSink&) override { return 0; }

@@ -29,7 +29,7 @@ std::span<std::byte> InsideDevice::reserve(Route to, std::size_t bytes) {
   return buffer;
 }
 
-void InsideDevice::commit(std::size_t bytes, FrameFlags flags) {
+bool InsideDevice::commit(std::size_t bytes, FrameFlags flags) {
   VERIFY(open_ != nullptr && open_->generation == open_generation_);
   open_->frames_out.commit(
       bytes, (flags.checksum_not_computed ? message::frame_checksum_not_computed : 0) |
@@ -40,6 +40,7 @@ void InsideDevice::commit(std::size_t bytes, FrameFlags flags) {
   ++counters_.frames_out;
   counters_.bytes_out += bytes;
   open_ = nullptr;
+  return true;
 }
 
 std::size_t InsideDevice::poll(std::size_t budget, FrameSink& sink) {

@@ -23,7 +23,7 @@ class InsideDevice final : public Device {
   std::size_t max_frame_bytes(Route) const override { return message::max_frame_bytes; }
   bool skips_checksums(Route) const override { return true; }
   std::span<std::byte> reserve(Route to, std::size_t bytes) override;
-  void commit(std::size_t bytes, FrameFlags flags) override;
+  bool commit(std::size_t bytes, FrameFlags flags) override;
   // Also publishes messages, and rings sleepers: the Messenger's flush().
   void flush() override { links_.flush(); }
   std::size_t poll(std::size_t budget, FrameSink& sink) override;

@@ -80,10 +80,10 @@ class PcapDevice final : public Device {
     }
     return room;
   }
-  void commit(std::size_t bytes, FrameFlags flags) override {
+  bool commit(std::size_t bytes, FrameFlags flags) override {
     if (tap_.on()) [[unlikely]]
       tap_.copy(open_.first(bytes), to_, flags, true);
-    inner_.commit(bytes, flags);
+    return inner_.commit(bytes, flags);
   }
   void flush() override {
     if (tap_.on()) [[unlikely]]

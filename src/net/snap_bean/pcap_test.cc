@@ -32,9 +32,10 @@ class Loop final : public Device {
     open_.assign(bytes, std::byte{});
     return full ? std::span<std::byte>{} : open_;
   }
-  void commit(std::size_t bytes, FrameFlags) override {
+  bool commit(std::size_t bytes, FrameFlags) override {
     open_.resize(bytes);
     sent.push_back(open_);
+    return true;
   }
   void flush() override { ++flushes; }
   std::size_t poll(std::size_t, FrameSink& sink) override {

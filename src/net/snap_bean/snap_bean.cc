@@ -20,12 +20,17 @@ std::span<std::byte> SnapBean::reserve(Route to, std::size_t bytes) {
   return buffer;
 }
 
-void SnapBean::commit(std::size_t bytes, FrameFlags flags) {
+bool SnapBean::commit(std::size_t bytes, FrameFlags flags) {
   if (open_ == Open::inside) return inside_.commit(bytes, flags);
+  const bool sent = open_ == Open::uplink ? uplink_->commit(bytes, flags)
+                                          : inside_.commit(bytes, {.outward = true});
+  if (!sent) {
+    ++counters_.dropped_full;
+    return false;
+  }
   ++counters_.frames_out;
   counters_.bytes_out += bytes;
-  if (open_ == Open::uplink) return uplink_->commit(bytes, flags);
-  inside_.commit(bytes, {.outward = true});
+  return true;
 }
 
 void SnapBean::send_for_another(std::span<const std::byte> frame) {

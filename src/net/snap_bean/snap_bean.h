@@ -50,7 +50,7 @@ class SnapBean final : public Device, private FrameSink {
     return !by_proxy(to) && to_device(to).skips_checksums(to);
   }
   std::span<std::byte> reserve(Route to, std::size_t bytes) override;
-  void commit(std::size_t bytes, FrameFlags flags) override;
+  bool commit(std::size_t bytes, FrameFlags flags) override;
   // What kernels tell each other first: a frame's answer must not overtake it.
   void flush() override;
   // Inside first; the uplink has at least half of the budget.

@@ -30,7 +30,10 @@ struct Wire final : Device {
     buffer.resize(bytes);
     return buffer;
   }
-  void commit(std::size_t bytes, FrameFlags) override { sent.push_back(bytes); }
+  bool commit(std::size_t bytes, FrameFlags) override {
+    sent.push_back(bytes);
+    return true;
+  }
   void flush() override { ++flushes; }
   std::size_t poll(std::size_t budget, FrameSink& sink) override {
     const std::size_t n = std::min(budget, waiting);

@@ -103,7 +103,7 @@ std::span<std::byte> TapDevice::reserve(Route, std::size_t bytes) {
   return {out_.data() + used_ + sizeof(VirtioNetHeader), bytes};
 }
 
-void TapDevice::commit(std::size_t bytes, FrameFlags flags) {
+bool TapDevice::commit(std::size_t bytes, FrameFlags flags) {
   VERIFY(bytes <= open_ && open_ != 0);
   const std::span frame{out_.data() + used_ + sizeof(VirtioNetHeader), bytes};
   const VirtioNetHeader header = prepare_for_tap(frame, flags);
@@ -111,6 +111,7 @@ void TapDevice::commit(std::size_t bytes, FrameFlags flags) {
   waiting_.push_back({used_, sizeof header + bytes});
   used_ += sizeof header + bytes;
   open_ = 0;
+  return true;
 }
 
 void TapDevice::flush() {

@@ -37,7 +37,7 @@ class TapDevice final : public Device {
   std::size_t max_segmented_bytes(Route) const override { return offload_ ? max_frame : 0; }
   bool skips_checksums(Route) const override { return offload_; }
   std::span<std::byte> reserve(Route to, std::size_t bytes) override;
-  void commit(std::size_t bytes, FrameFlags flags) override;
+  bool commit(std::size_t bytes, FrameFlags flags) override;
   void flush() override;
   std::size_t poll(std::size_t budget, FrameSink& sink) override;
   FdRef wait_fd() const override { return queue_.ref(); }

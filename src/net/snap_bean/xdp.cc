@@ -148,9 +148,10 @@ std::span<std::byte> XdpDevice::reserve(Route to, std::size_t bytes) {
   return bytes <= max_frame_bytes(to) ? queues_.front().reserve(bytes) : std::span<std::byte>();
 }
 
-void XdpDevice::commit(std::size_t bytes, FrameFlags flags) {
+bool XdpDevice::commit(std::size_t bytes, FrameFlags flags) {
   VERIFY(!flags.checksum_not_computed && flags.segment_bytes == 0);
   queues_.front().commit(bytes);
+  return true;
 }
 
 // Bursts in turn, so that no queue starves another.

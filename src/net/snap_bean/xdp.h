@@ -84,7 +84,7 @@ class XdpDevice final : public Device {
   std::size_t max_frame_bytes(Route) const override { return std::size_t{14} + mtu_; }
   bool skips_checksums(Route) const override { return false; }
   std::span<std::byte> reserve(Route to, std::size_t bytes) override;
-  void commit(std::size_t bytes, FrameFlags flags) override;
+  bool commit(std::size_t bytes, FrameFlags flags) override;
   void flush() override { queues_.front().flush(); }
   std::size_t poll(std::size_t budget, FrameSink& sink) override;
   FdRef wait_fd() const override { return all_.valid() ? all_.ref() : queues_.front().socket(); }

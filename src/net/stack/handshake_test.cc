@@ -271,5 +271,33 @@ TEST_F(Handshake, DeviceWithoutRoomDelaysTheSynButNotTheTimeout) {
   EXPECT_EQ(connection().error, ETIMEDOUT);
 }
 
+TEST_F(Handshake, AFrameThatFindsNoRoomInTheEndIsNotLost) {
+  device.full_where_it_goes = true;
+  cookie =
+      layer.connect({.local = {us, local_port}, .remote = {us, peer_port}, .route = peer_route})
+          .release_value();
+  poll();
+  after(ms(5));
+  device.full_where_it_goes = false;
+  after(ms(1));  // long before a retransmission
+  expect({.syn = true});
+  EXPECT_EQ(stack->counters().segments_retransmitted, 0u);
+}
+
+TEST_F(Handshake, AFullDeviceIsTriedByFewOfManyAtAPoll) {
+  device.full = true;
+  for (u16 port = 20'000; port < 21'000; ++port)
+    ASSERT_TRUE(
+        layer.connect({.local = {us, Port(port)}, .remote = {us, peer_port}, .route = peer_route}));
+  poll();
+  device.tried = 0;
+  poll();
+  EXPECT_LE(device.tried, 64u);
+  device.full = false;
+  poll();
+  EXPECT_EQ(device.frames.size(), 1'000u);
+  device.frames.clear();
+}
+
 }  // namespace
 }  // namespace cob::net

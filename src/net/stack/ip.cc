@@ -187,11 +187,13 @@ TcpStack::OutgoingFrame TcpStack::open_frame(Route to, Ipv4Address destination, 
   return {arp_.park(*hop, bytes, tcb), {}, true, true};
 }
 
-void TcpStack::send_frame(const OutgoingFrame& frame) {
-  if (frame.parked) return;
-  device_.commit(frame.bytes.size(),
-                 {.checksum_not_computed = !frame.checksums, .segment_bytes = frame.segment_bytes});
+bool TcpStack::send_frame(const OutgoingFrame& frame) {
+  if (frame.parked) return true;
+  if (!device_.commit(frame.bytes.size(), {.checksum_not_computed = !frame.checksums,
+                                           .segment_bytes = frame.segment_bytes}))
+    return false;
   ++counters_.frames_out;
+  return true;
 }
 
 // The most payload of a frame that the device cuts into segments of the connection's size: whole

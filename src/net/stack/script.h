@@ -44,6 +44,8 @@ class CaptureDevice final : public Device {
   std::size_t frame_bytes = 1'514;
   std::size_t segmented_bytes = 0;  // as max_segmented_bytes()
   bool full = false;
+  bool full_where_it_goes = false;  // known at commit only
+  u32 tried = 0;
   std::deque<std::vector<std::byte>> frames;
   std::vector<u16> cut;  // FrameFlags::segment_bytes of each
 
@@ -51,14 +53,17 @@ class CaptureDevice final : public Device {
   std::size_t max_segmented_bytes(Route) const override { return segmented_bytes; }
   bool skips_checksums(Route) const override { return false; }
   std::span<std::byte> reserve(Route, std::size_t bytes) override {
+    ++tried;
     if (full) return {};
     open_.assign(bytes, std::byte{0});
     return open_;
   }
-  void commit(std::size_t bytes, FrameFlags flags) override {
+  bool commit(std::size_t bytes, FrameFlags flags) override {
+    if (full_where_it_goes) return false;
     cut.push_back(flags.segment_bytes);
     open_.resize(bytes);
     frames.push_back(open_);
+    return true;
   }
   void flush() override {}
   std::size_t poll(std::size_t, FrameSink&) override { return 0; }

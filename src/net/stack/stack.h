@@ -164,6 +164,9 @@ class MovedFlows {
   // A segment for which there is no connection here. True: it is taken care of.
   virtual bool hand_on_moved(Endpoint local, Endpoint remote, bool opens, bool listened, Route from,
                              std::span<const std::byte> frame, FrameFlags flags) = 0;
+  // True: the connection is on its way here or away from here. An older one of the same ends that
+  // waits out its time here (TIME_WAIT) must not answer for it.
+  virtual bool under_way(Endpoint local, Endpoint remote) = 0;
   // A datagram for which there is no socket here. True: it is taken care of.
   virtual bool hand_on_moved_datagram(Endpoint local, Endpoint remote, Route from,
                                       std::span<const std::byte> frame, FrameFlags flags) = 0;

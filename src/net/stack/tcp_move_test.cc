@@ -131,6 +131,56 @@ TEST(TcpMove, APeerThatMovedIsHeardFromItsNewKernelOnly) {
   EXPECT_EQ(net.a.layer[cookie].received, "");
 }
 
+class UnderWay final : public MovedFlows {
+ public:
+  bool hand_on_moved(Endpoint, Endpoint, bool opens, bool, Route, std::span<const std::byte>,
+                     FrameFlags) override {
+    kept += opens ? 0 : 1;
+    return !opens;
+  }
+  bool under_way(Endpoint, Endpoint) override { return moves; }
+  bool hand_on_moved_datagram(Endpoint, Endpoint, Route, std::span<const std::byte>,
+                              FrameFlags) override {
+    return false;
+  }
+  bool hands_on(Endpoint, Endpoint, Route) override { return false; }
+
+  bool moves = false;
+  u32 kept = 0;
+};
+
+// The ports have come round again: what comes for the connection that is under way does not go to
+// the older one that waits out its time where it comes to.
+TEST(TcpMove, AnOlderConnectionDoesNotAnswerForOneUnderWay) {
+  TwoStacks net({}, inside_options(), {}, false), elsewhere({}, inside_options(), {}, false);
+  UnderWay moved;
+  net.b.stack->set_moved(moved);
+  u64 cookie[2] = {};
+  for (TwoStacks* at : {&elsewhere, &net}) {
+    ASSERT_TRUE(at->b.stack->listen({cob_address, Port(80)}, 16));
+    cookie[at == &net] = at->connect(Port(5000), Port(80)).release_value();
+    ASSERT_TRUE(at->run([&] { return !at->b.layer.incoming.empty(); }));
+    at->settle(Duration::milliseconds(1));
+  }
+  net.b.layer.close(net.b.layer.incoming.front());
+  net.settle(Duration::milliseconds(1));
+  net.a.layer.close(cookie[1]);
+  net.settle(Duration::milliseconds(1));
+  ASSERT_EQ(net.b.stack->counters().time_wait, 1u);
+
+  const auto present = elsewhere.a.stack->take_out(elsewhere.a.layer[cookie[0]].id).release_value();
+  TestConnection& c = net.a.layer.connections[99];
+  c.connected = true;
+  c.id = net.a.stack->take_in(present, 99, ListenerId{0}).release_value();
+  moved.moves = true;
+  net.a.layer.send(99, "a word");
+  net.settle(Duration::milliseconds(1));
+  EXPECT_EQ(moved.kept, 1u);
+  moved.moves = false;
+  net.settle(Duration::seconds(1));
+  EXPECT_EQ(moved.kept, 1u);  // the older one's again
+}
+
 // Whatever is in an image: refused, or a connection that can be worked with and taken out again.
 TEST(TcpMove, ImagesThatNoStackWrote) {
   TwoStacks net;

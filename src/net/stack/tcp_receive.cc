@@ -77,7 +77,8 @@ void TcpStack::on_segment_without_tcb(const FlowKey& key, u32 hash, const TcpSeg
   TimeWaitEntry* old = time_wait_.find(key, hash);
   Listener* l = listener_for({key.local_address}, Port(key.local_port));
   const bool opens = (segment.flags & (tcp_syn | tcp_ack | tcp_rst)) == tcp_syn;
-  if (moved_ != nullptr && (opens || old == nullptr) &&
+  if (moved_ != nullptr &&
+      (opens || old == nullptr || moved_->under_way(key.local(), key.remote())) &&
       moved_->hand_on_moved(key.local(), key.remote(), opens, l != nullptr, from, frame_,
                             frame_flags_))
     return;

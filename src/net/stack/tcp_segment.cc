@@ -95,7 +95,7 @@ bool TcpStack::transmit(const SegmentFields& f, Tcb* payload_of, u32 payload_off
     }
     std::memcpy(out.bytes.data(), &h, sizeof h);
   }
-  send_frame(out);
+  if (!send_frame(out)) return false;
   ++counters_.segments_out;
   return true;
 }

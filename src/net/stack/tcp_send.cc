@@ -17,22 +17,38 @@ void TcpStack::touch(Tcb& t) {
   output_list_.push_back(t.id);
 }
 
+// Those that found no room last time go first, in their order. Where many wait for room a poll
+// tries a few of them and of the new ones, or it would do nothing else.
 void TcpStack::flush_output() {
-  output_list_.insert(output_list_.end(), blocked_.begin(), blocked_.end());
-  blocked_.clear();
+  constexpr u32 most_refused = 64;
+  u32 refused = 0;
+  for (std::size_t left = blocked_.size(); left > 0 && refused < most_refused; --left) {
+    const TcbId id = blocked_.front();
+    blocked_.pop_front();
+    if (flush_output_of(id)) continue;
+    blocked_.push_back(id);
+    ++refused;
+  }
+  refused = 0;
   flushing_.swap(output_list_);
   for (const TcbId id : flushing_) {
-    Tcb* t = table_.get(id);
-    if (t == nullptr) continue;
-    t->clear(flag_on_output_list);
-    if (t->has(flag_consumed) && !offer_refused(*t)) continue;
-    if (!output(*t)) {
-      t->set(flag_on_output_list);
-      blocked_.push_back(id);
-    }
-    sync_timer(*t);
+    if (refused < most_refused && flush_output_of(id)) continue;
+    blocked_.push_back(id);
+    ++refused;
   }
   flushing_.clear();
+}
+
+// False if the device had no room: it stays marked.
+bool TcpStack::flush_output_of(TcbId id) {
+  Tcb* t = table_.get(id);
+  if (t == nullptr) return true;
+  t->clear(flag_on_output_list);
+  if (t->has(flag_consumed) && !offer_refused(*t)) return true;
+  const bool sent = output(*t);
+  if (!sent) t->set(flag_on_output_list);
+  sync_timer(*t);
+  return sent;
 }
 
 // False if the device had no room.

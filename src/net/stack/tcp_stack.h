@@ -151,7 +151,8 @@ class TcpStack final : public Stack {
   void poll_arp();
   std::optional<Ipv4Address> next_hop(Ipv4Address destination) const;
   OutgoingFrame open_frame(Route to, Ipv4Address destination, std::size_t bytes, TcbId tcb);
-  void send_frame(const OutgoingFrame& frame);
+  // False: no room.
+  bool send_frame(const OutgoingFrame& frame);
   // What was asked may have to be asked again, though nothing else happens.
   void mind_neighbours() {
     if (arp_.waiting() || neighbours_.waiting()) quiet_until_ = {};
@@ -317,6 +318,7 @@ class TcpStack final : public Stack {
   // tcp_send.cc: output.
   void touch(Tcb& t);
   void flush_output();
+  bool flush_output_of(TcbId id);
   bool output(Tcb& t);
   bool output_handshake(Tcb& t);
   bool output_data(Tcb& t);
@@ -439,7 +441,7 @@ class TcpStack final : public Stack {
   std::deque<Lowered> lowered_;
   FastOpenCache fast_open_;
   std::vector<TcbId> output_list_, flushing_;  // TCBs to look at; each at most once
-  std::vector<TcbId> blocked_;  // had no room in the device: tried again at every poll
+  std::deque<TcbId> blocked_;  // had no room in the device: tried again in their order
   Time quiet_until_;            // poll() has nothing to do before, if the lists are empty
   std::vector<Listener> listeners_;
   LazyArray<u16> listener_of_port_;  // slot + 1 of the first listener on the port

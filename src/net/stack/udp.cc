@@ -252,8 +252,7 @@ Result<void> TcpStack::udp_send(const UdpSend& send, std::span<const UdpPiece> p
           udp_checksum(send.local.address, send.remote.address, h.udp, out.bytes.subspan(sizeof h));
     std::memcpy(out.bytes.data(), &h, sizeof h);
   }
-  send_frame(out);
-  ++counters_.datagrams_out;
+  ++(send_frame(out) ? counters_.datagrams_out : counters_.datagrams_dropped_out);
   return {};
 }
 
