@@ -112,7 +112,7 @@ class ImpairedTest(harness.CobTest):
         os.makedirs("/run/sshd", exist_ok=True)  # sshd's own, of its service
         if made:
             self.addCleanup(os.rmdir, "/run/sshd")
-        # Not on the cob: the filter of system calls around sshd's pre-authentication child ends that child there.
+        # On the cob: sandbox_test.py.
         with open(folder / "sshd.log", "w") as log:
             self.path.start(shutil.which("sshd"), "-D", "-e", "-f", config, stderr=log)
         for address in (FAR, FAR6):

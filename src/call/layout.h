@@ -19,7 +19,7 @@ using u64 = __u64;
 using i32 = __s32;
 using i64 = __s64;
 
-inline constexpr u32 protocol_version = 10;
+inline constexpr u32 protocol_version = 11;
 inline constexpr u32 arena_magic = 0x31626f63;  // "cob1"
 
 // Capacities of an arena; all of it is virtual until touched.
@@ -399,7 +399,8 @@ struct alignas(64) ThreadArmed {  // program-written
   u32 armed;                      // 1: the thread sleeps on its bell
   u32 resting;                    // 0: at work; else counts the looks of a wait that found nothing
   u32 core;                       // 1 + the host's core where it waited last; 0: not known
-  u32 reserved[13];
+  u32 confined;  // of index 0: the program is behind a seccomp filter and cannot be moved
+  u32 reserved[12];
 };
 
 struct alignas(64) RingConsumed {  // kernel-written, one a thread

@@ -29,12 +29,14 @@ u64 Flows::hash_of(const Flow& flow) const {
 
 std::optional<KernelId> Flows::owner_of(const Flow& flow) const {
   if (!tables_) return std::nullopt;
+  return tables_->kernel_for(net::SteeredProtocol::tcp, flow.local.port, steering_hash(flow));
+}
+
+u32 Flows::steering_hash(const Flow& flow) const {
   if (!flow.remote.address.is_ipv6() || names_ == nullptr) [[likely]]
-    return tables_->kernel_for(net::SteeredProtocol::tcp, flow.remote, flow.local);
-  const u32 hash =
-      tables_->toeplitz().hash(names_->address(flow.remote.address).bytes, flow.remote.port,
-                               names_->address(flow.local.address).bytes, flow.local.port);
-  return tables_->kernel_for(net::SteeredProtocol::tcp, flow.local.port, hash);
+    return tables_->toeplitz().hash(flow.remote, flow.local);
+  return tables_->toeplitz().hash(names_->address(flow.remote.address).bytes, flow.remote.port,
+                                  names_->address(flow.local.address).bytes, flow.local.port);
 }
 
 void Flows::mark_names(net::AddressNames& names) const {
@@ -43,6 +45,7 @@ void Flows::mark_names(net::AddressNames& names) const {
   for (const auto& [until, flow] : ending_) names.mark(flow.remote.address);
   for (const Peer& peer : peers_)
     for (const Owed& owed : peer.owed) names.mark(owed.flow.remote.address);
+  for (const Leaving& leaving : leaving_) names.mark(leaving.entry.remote.address);
 }
 
 void Flows::attach(message::Messenger& messenger) {
@@ -57,11 +60,28 @@ void Flows::attach(message::Messenger& messenger) {
   });
   messenger.on<SteeredMessage>(
       [this](KernelId from, const SteeredMessage& m) { peers_[from.value].heard = m.changes; });
+  messenger.on<TimeWaitMessage>([this](KernelId, const TimeWaitMessage& m) {
+    on_time_wait(
+        {.local = {from_wire(names_, m.local_address, m.local_ipv6_first, m.local_ipv6_second),
+                   Port(m.local_port)},
+         .remote = {from_wire(names_, m.remote_address, m.remote_ipv6_first, m.remote_ipv6_second),
+                    Port(m.remote_port)},
+         .send_next = m.send_next,
+         .receive_next = m.receive_next,
+         .receive_window_bytes = m.receive_window_bytes,
+         .timestamp_recent = m.timestamp_recent,
+         .timestamp_sent = m.timestamp_sent,
+         .timestamp_offset = m.timestamp_offset,
+         .left_ms = m.left_ms,
+         .timestamps = m.timestamps != 0,
+         .window_scale = static_cast<u8>(std::min<u16>(m.window_scale, 0xff))});
+  });
 }
 
 void Flows::on_message(KernelId from, const Flow& flow, bool begins) {
   const auto found = entries_.find(flow);
   if (begins) {
+    stack_->drop_time_wait(flow.local, flow.remote);
     if (found != entries_.end()) {
       found->second = {from, Time::never()};
     } else if (entries_.size() < max_entries) {
@@ -78,7 +98,7 @@ void Flows::on_message(KernelId from, const Flow& flow, bool begins) {
   ending_.emplace_back(found->second.until, flow);
 }
 
-void Flows::poll(net::Stack& stack, Time now) {
+void Flows::poll(Time now) {
   if (!tables_) return;
   now_ = now;
   const u32 changes = changes_->count();
@@ -86,12 +106,17 @@ void Flows::poll(net::Stack& stack, Time now) {
   if (!changing && (changes != seen_ || tell_anew_)) {
     seen_ = changes;
     tell_anew_ = false;
-    stack.tell_flows();
+    stack_->tell_flows();
+    sweeping_ = true;
+    sweep_cursor_ = 0;
   }
   if (owed_total_ != 0) pay();
+  if (sweeping_ || !leaving_.empty()) [[unlikely]]
+    sweep_time_wait();
+  const bool all_left = !sweeping_ && leaving_.empty();
   for (u16 k = 0; k < kernels(); ++k) {
     Peer& peer = peers_[k];
-    if (k == self_.value || peer.said == seen_ || !peer.owed.empty()) continue;
+    if (k == self_.value || peer.said == seen_ || !peer.owed.empty() || !all_left) continue;
     if (!messenger_->connected(KernelId(k))) continue;
     if (!messenger_->send(KernelId(k), SteeredMessage{.changes = seen_}).is_error())
       peer.said = seen_;

@@ -2,9 +2,11 @@
 // have them; docs/network.md. Model: the steering tables name each flow's *owner*; a kernel that
 // has a connection whose owner is another tells it, and the owner keeps an *exact entry* and hands
 // the frames on. Frames that nobody has are answered by the owner alone, and only while every
-// kernel has told its connections by the tables as they are. Kernel's loop only.
+// kernel has told its connections by the tables as they are. Where a flow group moves, connections
+// in TIME_WAIT go along (flow_groups.cc). Kernel's loop only.
 #pragma once
 
+#include <bitset>
 #include <deque>
 #include <optional>
 #include <unordered_map>
@@ -43,13 +45,19 @@ class Flows final : public net::OtherStacks {
     u64 lost = 0;       // of those, that had no room in its ring or no ring
     u64 unsettled = 0;  // frames that nobody had while tables changed: not answered
     u64 entries_refused = 0;
+    u64 time_wait_sent = 0;     // TIME_WAIT entries that left with their flow group
+    u64 time_wait_taken = 0;    // that came with one
+    u64 time_wait_refused = 0;  // that came and were not taken: full, not this kernel's, malformed
   };
+  using GroupSet = std::bitset<net::flow_groups>;
 
   // `device` and `directory` outlive this.
   Flows(KernelId self, u16 kernels, Directory& directory, net::Device& device)
       : self_(self), directory_(directory), device_(device), peers_(kernels) {}
   // Registers the message handlers. `messenger` outlives this.
   void attach(message::Messenger& messenger);
+  // `stack` outlives this. REQUIRES: called before poll() and any message.
+  void set_stack(net::Stack& stack) { stack_ = &stack; }
   // As Directory's.
   void set_names(net::AddressNames& names) { names_ = &names; }
   void set_tables(net::SteeringReader tables, net::TableChangesReader changes) {
@@ -61,9 +69,20 @@ class Flows final : public net::OtherStacks {
   const net::SteeringReader* tables() const { return tables_ ? &*tables_ : nullptr; }
 
   // Once a turn, before the messenger is flushed: what has changed is told.
-  void poll(net::Stack& stack, Time now);
+  void poll(Time now);
+  // When poll() has something to do of itself.
+  Time next_deadline() const {
+    return sweeping_ && leaving_.empty() && tables_settled() ? now_ : Time::never();
+  }
   void peer_up(KernelId peer);
   void peer_down(KernelId peer);
+
+  // Flow groups of `port` that may move to another kernel with nothing but TIME_WAIT: this kernel
+  // has no other connection of theirs by the uplink, and sent no SYN cookie to one of them (on any
+  // port) within net::syn_cookie_life. It holds until the next frame; a connection that begins
+  // meanwhile does no harm, its new owner is told of it. Looks at every connection: for whoever
+  // thinks of moving groups, not for each turn. None without tables.
+  GroupSet groups_at_rest(Port port) const;
 
   std::size_t entries() const { return entries_.size(); }
   const Counters& counters() const { return counters_; }
@@ -77,6 +96,7 @@ class Flows final : public net::OtherStacks {
                         net::FrameFlags flags) override;
   void share(std::span<const std::byte> frame, net::FrameFlags flags) override;
   void on_flow(net::Endpoint local, net::Endpoint remote, bool begins) override;
+  void on_cookie(net::Endpoint local, net::Endpoint remote) override;
   void mark_names(net::AddressNames& names) const override;
 
  private:
@@ -100,7 +120,20 @@ class Flows final : public net::OtherStacks {
     u32 said = 0, heard = 0;  // the count of changes by which all was told: to it, by it; 0: none
   };
 
+  // TIME_WAIT entries looked at a turn, and at a time.
+  static constexpr u32 sweep_places = 1'024, sweep_batch = 64;
+  struct Leaving {
+    KernelId to;
+    net::MovedTimeWait entry;
+  };
+
   std::optional<KernelId> owner_of(const Flow& flow) const;
+  // As frames to the cob are hashed. REQUIRES: tables_.
+  u32 steering_hash(const Flow& flow) const;
+  bool tables_settled() const { return tables_ && changes_->count() == seen_; }
+  void sweep_time_wait();
+  bool try_send(const Leaving& leaving);
+  void on_time_wait(const net::MovedTimeWait& entry);
   // The same for all kernels.
   u64 hash_of(const Flow& flow) const;
   bool settled() const;
@@ -115,6 +148,7 @@ class Flows final : public net::OtherStacks {
   Directory& directory_;
   net::Device& device_;
   message::Messenger* messenger_ = nullptr;
+  net::Stack* stack_ = nullptr;
   net::AddressNames* names_ = nullptr;
   std::optional<net::SteeringReader> tables_;
   std::optional<net::TableChangesReader> changes_;
@@ -126,6 +160,10 @@ class Flows final : public net::OtherStacks {
   std::unordered_map<Flow, KernelId, Hash> told_;  // own flows whose owner is another
   std::unordered_map<Flow, Entry, Hash> entries_;  // others' flows whose owner this is
   std::deque<std::pair<Time, Flow>> ending_;
+  bool sweeping_ = false;  // TIME_WAIT entries are looked through for what has moved
+  u32 sweep_cursor_ = 0;
+  std::deque<Leaving> leaving_;      // taken out, not sent yet: one batch at most
+  std::vector<Time> cookies_until_;  // of each flow group; empty: none was sent
   Time now_;
   Counters counters_;
 };

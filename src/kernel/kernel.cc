@@ -119,6 +119,7 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
   std::memcpy(stack.ipv6.gateway.bytes.data(), config_.ipv6_gateway, sizeof config_.ipv6_gateway);
   stack_ = TRY(net::Stack::create(stack, *tapped_, *sockets_));
   sockets_->set_stack(*stack_);
+  flows_->set_stack(*stack_);
   departures_ = std::make_unique<Departures>(KernelId(config_.kernel), *tapped_);
   stack_->set_moved(*departures_);
   messenger_->on<ReroutedMessage>([this](KernelId from, const ReroutedMessage& m) {
@@ -213,7 +214,7 @@ bool Kernel::poll(Time now) {
   sockets_->poll(now);
   work += relays_->poll() ? 1 : 0;
   stack_->poll(now);
-  if (device_->has_uplink()) flows_->poll(*stack_, now);
+  if (device_->has_uplink()) flows_->poll(now);
   if (!listening_owed_.empty()) tell_listening();
   if (departures_->entries() != 0) [[unlikely]]
     departures_->poll(now);
@@ -251,8 +252,8 @@ Time Kernel::next_deadline() const {
                          ? Time::never()
                          : std::min(files_->next_deadline(), file_calls_->next_deadline(now_));
   return std::min({messenger_->next_deadline(), stack_->next_deadline(), sockets_->next_deadline(),
-                   directory_.next_deadline(), device_->next_deadline(), files,
-                   moving() ? now_ + Duration::milliseconds(1) : Time::never()});
+                   directory_.next_deadline(), device_->next_deadline(), flows_->next_deadline(),
+                   files, moving() ? now_ + Duration::milliseconds(1) : Time::never()});
 }
 
 void Kernel::set_armed(bool armed) {

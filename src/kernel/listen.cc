@@ -48,8 +48,10 @@ void Sockets::listen(Program& program, u32 number, u32 backlog, net::Ipv4Address
   if (d.claiming) return answer(origin, -EALREADY);
   if (!take_offer_ring(*holder_of(d, program, number))) return answer(origin, -ENOBUFS);
   if (!d.bound) {  // listen without bind takes an ephemeral port, as in Linux
-    const auto port = any.is_any() ? ephemeral_port({}, any)
-                                   : Result<Port>(Error::of(EINVAL, "listening nowhere"));
+    if (d.listened && !d.local.address.is_any()) any = d.local.address;  // as bind named it
+    const auto port = any.is_any() || d.listened
+                          ? ephemeral_port({}, any)
+                          : Result<Port>(Error::of(EINVAL, "listening nowhere"));
     if (port.is_error()) {
       for (Holder& h : d.holders) give_offer_ring(h);
       return answer(origin, -EADDRINUSE);
@@ -162,8 +164,8 @@ void Sockets::end_queue(Description& d) {
 }
 
 // shutdown(2) for reading: the socket is undecided again, as Linux's tcp_disconnect leaves it. A
-// port that bind named stays its own; holders that wanted offers want them again when it listens
-// again.
+// port that bind named stays its own, an address in any case; holders that wanted offers want them
+// again when it listens again.
 void Sockets::stop_listening(Description& d) {
   end_queue(d);
   d.state = SocketState::undecided;

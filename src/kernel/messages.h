@@ -81,8 +81,27 @@ struct ReroutedMessage {
   message::le<u64> local_ipv6_first, local_ipv6_second, remote_ipv6_first, remote_ipv6_second;
 };
 
+// A connection by the uplink in TIME_WAIT, whose owner by the steering tables is now the receiver
+// (net::MovedTimeWait).
+struct TimeWaitMessage {
+  static constexpr message::MessageType type{24};
+  message::le<u32> local_address;  // the cob's
+  message::le<u32> remote_address;
+  message::le<u16> local_port;
+  message::le<u16> remote_port;
+  message::le<u32> send_next, receive_next;  // sequence numbers
+  message::le<u32> receive_window_bytes;
+  message::le<u32> timestamp_recent, timestamp_sent, timestamp_offset;
+  message::le<u32> left_ms;
+  message::le<u16> timestamps;  // 1: agreed on
+  message::le<u16> window_scale;
+  message::le<u32> reserved;
+  message::le<u64> local_ipv6_first, local_ipv6_second, remote_ipv6_first, remote_ipv6_second;
+};
+
 static_assert(message::FlatMessage<SucceedMessage> && message::FlatMessage<ReroutedMessage>);
-static_assert(message::FlatMessage<FlowMessage> && message::FlatMessage<SteeredMessage>);
+static_assert(message::FlatMessage<FlowMessage> && message::FlatMessage<SteeredMessage> &&
+              message::FlatMessage<TimeWaitMessage>);
 static_assert(message::FlatMessage<ClaimMessage> && message::FlatMessage<ClaimReply> &&
               message::FlatMessage<UnclaimMessage> && message::FlatMessage<ListenerMessage>);
 

@@ -205,7 +205,7 @@ void take_moved(Arena* arena, int side) {
 Arena* attach() {
   Arena* arena = current_arena();
   if (arena != nullptr && !arena->is_dead()) return arena;
-  if (!attached()) return nullptr;
+  if (!attached() || confined()) return nullptr;
   Guard guard(attach_lock);
   arena = g.current;
   if (arena != nullptr && !arena->is_dead()) return arena;

@@ -11,6 +11,7 @@
 #include "shim/open_numbers.h"
 #include "shim/placeholder.h"
 #include "shim/raw.h"
+#include "shim/state.h"
 #include "shim/table.h"
 
 namespace cob::shim {
@@ -99,6 +100,7 @@ void check_now_and_then(const char* call) {
 }
 
 void check_tables(const char* call) {
+  if (confined()) return;  // looking takes calls that filters refuse
   const u32 high = table_high();
   if (!attached() || checking) return;
   if (high > looked_at_every_call &&

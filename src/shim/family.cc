@@ -126,6 +126,20 @@ bool joins_ipv6_group(const Socket* socket, int level, int name) {
          name == MCAST_JOIN_SOURCE_GROUP;
 }
 
+namespace {
+
+// Linux's inet_num: a connection that is over has given back a port that bind did not name.
+bool holds_port(const Socket* socket) {
+  if (socket->stage == Stage::undecided || (socket->bound && socket->local_port != 0))
+    return socket->bound;
+  if (socket->stage != Stage::stream || !is_live(socket) || !begun(socket)) return true;
+  const auto state = acquire(socket->kernel->state);
+  return state != call::SocketState::closed && state != call::SocketState::failed &&
+         state != call::SocketState::undecided;
+}
+
+}  // namespace
+
 int set_ipv6_option(Socket* socket, int name, const void* value, socklen_t length) {
   if (!socket->ipv6) return ENOPROTOOPT;
   const PlainOption* plain = plain_option(IPPROTO_IPV6, name);
@@ -135,7 +149,7 @@ int set_ipv6_option(Socket* socket, int name, const void* value, socklen_t lengt
   memcpy(&number, value, sizeof number);
   switch (name) {
     case IPV6_V6ONLY:
-      if (socket->bound || socket->stage != Stage::undecided) return EINVAL;
+      if (holds_port(socket)) return EINVAL;
       socket->ipv6_only = number != 0;
       return 0;
     case IPV6_MTU:  // an MTU of the program's own choice, for datagrams

@@ -279,7 +279,7 @@ void before_fork(ForkPlan& plan) {
   bool any = load(remote_shares) != 0;  // the child will attach at once
   for_each(~0U, share_visitor, &any);
   Arena* arena = current_arena();
-  if (any && arena != nullptr && !arena->is_dead()) {
+  if (any && arena != nullptr && !arena->is_dead() && !confined()) {
     plan.child_end = announce_child(arena, plan.ticket);
     for_each_socket(note_handle, nullptr);
   }
@@ -300,6 +300,7 @@ void after_fork_child(ForkPlan& plan) {
   flight_lock.reset();
   reset_members_lock();
   forget_posix_locks();
+  g.broken_pipe = -1;  // closed with what else was hidden
   bool may_claim = plan.child_end >= 0;
   recount_references();
   for_each_socket(

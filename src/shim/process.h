@@ -40,6 +40,10 @@ class ImageEnvironment {
   int attach_right_ = -1;
 };
 
+// prctl(2) and seccomp(2) (confine.cc).
+long own_prctl(long option, long a, long b, long c, long d);
+long own_seccomp(long operation, long flags, long argument);
+
 // Remembers where libcob.so lies and registers the fork hooks; called once at start, before any
 // handler of the program is registered, so that its own fork handlers run outside ours.
 void process_start();

@@ -196,9 +196,9 @@ ssize_t call_chunks(Socket* socket, const Filled& filled, bool more, bool urgent
 }
 
 void raise_sigpipe(int flags) {
-  if ((flags & MSG_NOSIGNAL) == 0) {
-    raw::call(SYS_tgkill, raw::process_id(), raw::thread_id(), SIGPIPE);
-  }
+  if ((flags & MSG_NOSIGNAL) != 0) return;
+  if (confined()) return raw::write_one(g.broken_pipe);
+  raw::call(SYS_tgkill, raw::process_id(), raw::thread_id(), SIGPIPE);
 }
 
 ssize_t cob_send(int fd, const void* data, size_t bytes, int flags) {

@@ -11,6 +11,7 @@
 #include "glue.h"
 #include "shim/lock.h"
 #include "shim/raw.h"
+#include "shim/state.h"
 
 namespace cob::shim {
 
@@ -157,11 +158,25 @@ sighandler_t set_simple(int signal, sighandler_t handler, int flags, bool mask_i
 
 void signals_start() {}
 
+// Behind a filter that refuses to queue it anew: the handler runs here, with all that can wait
+// blocked and an empty context.
+void deliver_here(int signal, siginfo_t& info) {
+  ucontext_t context{};
+  set_mask(all_but_synchronous);
+  wrapper(signal, &info, &context);
+}
+
 void critical_deliver() {
   const int saved_errno = errno;
   __atomic_store_n(&thread_signals.pending, 0U, __ATOMIC_RELAXED);
   siginfo_t info = held.info;
   const KernelMask mask = held.mask_before;
+  if (confined()) {
+    deliver_here(held.signal, info);
+    set_mask(mask);
+    errno = saved_errno;
+    return;
+  }
   raw::call(SYS_rt_tgsigqueueinfo, raw::process_id(), raw::thread_id(), held.signal,
             raw::at(&info));
   set_mask(mask);  // the handler runs here

@@ -153,12 +153,12 @@ inline bool begun(const Socket* socket) {
   return acquire(socket->kernel->generation) == socket->generation;
 }
 inline bool is_nonblocking(const Socket* socket) {
-  if (!socket->inherited_flags) [[likely]]
+  if (!socket->inherited_flags || confined()) [[likely]]
     return (socket->status_flags & O_NONBLOCK) != 0;
   return false;  // the caller asks the placeholder, which has a number (see nonblocking_at)
 }
 inline bool nonblocking_at(const Socket* socket, int fd) {
-  if (!socket->inherited_flags) [[likely]]
+  if (!socket->inherited_flags || confined()) [[likely]]
     return (socket->status_flags & O_NONBLOCK) != 0;
   int flags = raw::fcntl(fd, F_GETFL);
   return flags >= 0 && (flags & O_NONBLOCK) != 0;

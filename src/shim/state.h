@@ -30,11 +30,16 @@ struct State {
   u32 lost = 0;                // atomic; a kernel died, listeners may wait for the next
   i64 lost_since_ns = 0;       // atomic
   bool forsaken = false;       // atomic; the supervisor is gone
+  bool confined = false;       // atomic; behind a seccomp filter of its own: see confine.cc
+  int broken_pipe = -1;        // hidden, when confined: writing to it raises SIGPIPE
   bool attach_failed = false;  // the last time that it was tried; atomic
   char command[44] = {};
 };
 
 extern State g;
 extern Lock attach_lock;
+
+// Only what usual sandboxes allow may be called.
+inline bool confined() { return load(g.confined); }
 
 }  // namespace cob::shim

@@ -111,6 +111,7 @@ void follow_move(Arena* arena) {
   Critical critical;
   Guard guard(register_lock);
   if (arena->is_dead() || load(arena->kernel->header.moved) == 0) return;
+  if (confined()) return mark_dead(arena);  // what comes with the news cannot be received
   const RaisedLimit raised;
   AttachReply reply{};
   int fd = -1;
@@ -212,6 +213,7 @@ Thread* thread_at(u32 index) { return index < max_threads ? &threads[index] : nu
 namespace {
 
 int make_nudge() {
+  if (confined()) return -1;
   const RaisedLimit raised;  // also when the program's table is full
   return make_hidden(fresh(raw::eventfd(EFD_CLOEXEC | EFD_NONBLOCK)));
 }
@@ -223,7 +225,7 @@ Thread* own_thread() {
   if (thread != nullptr) return thread;
   {
     Guard guard(threads_lock);
-    for (u32 i = 0; i < max_threads && thread == nullptr; ++i) {
+    for (u32 i = confined() ? max_threads - 1 : 0; i < max_threads && thread == nullptr; ++i) {
       if (!threads[i].taken || i == max_threads - 1) thread = &threads[i];
     }
     thread->taken = true;
@@ -240,13 +242,24 @@ Thread* register_thread(Arena* arena) {
   Thread* thread = own_thread();
   if (thread->arena == arena) return thread;
   if (thread->nudge < 0) thread->nudge = make_nudge();
-  if (arena->is_dead() || thread->nudge < 0) return nullptr;
+  if (arena->is_dead() || thread->nudge < 0 || confined()) return nullptr;
   Critical critical;
   if (introduce(arena, thread) < 0) {
     check_death(arena);
     return nullptr;
   }
   return thread;
+}
+
+bool register_last_thread(Arena* arena) {
+  Thread& last = threads[max_threads - 1];
+  Critical critical;
+  {
+    Guard guard(threads_lock);
+    last.taken = last.shared = true;
+    if (last.nudge < 0) last.nudge = make_nudge();
+  }
+  return last.nudge >= 0 && introduce(arena, &last) >= 0;
 }
 
 void leave_arena_in_threads(const Arena* arena) {

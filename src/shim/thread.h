@@ -59,6 +59,9 @@ inline void drop_left_pins(const void* frame) {
     drop_left_pins(this_thread, frame);
 }
 
+// Before a filter: the index that all threads share that begin behind it.
+bool register_last_thread(Arena* arena);
+
 Thread* thread_at(u32 index);
 void ring_sleeping_threads();  // whoever is in or about to enter its wait looks again
 void threads_start();

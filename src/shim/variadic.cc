@@ -1,6 +1,6 @@
-// The exported names with a variable argument list: execl(3), dprintf(3), syscall(2). Model: each
-// gathers its arguments and calls the function that takes them as one. Any thread; execl is
-// async-signal-safe (its vector lies on the stack).
+// The exported names with a variable argument list: execl(3), dprintf(3), prctl(2), syscall(2).
+// Model: each gathers its arguments and calls the function that takes them as one. Any thread;
+// execl is async-signal-safe (its vector lies on the stack).
 #include <errno.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -94,6 +94,11 @@ int glue_dprintf_chk(int fd, int level, const char* format, ...) {
   return done("__dprintf_chk", result);
 }
 
+COB_EXPORT int glue_prctl(int option, long a, long b, long c, long d) __asm__("prctl");
+int glue_prctl(int option, long a, long b, long c, long d) {
+  return static_cast<int>(own_prctl(option, a, b, c, d));
+}
+
 // Six words are taken whatever was passed: the calling conventions allow it, and the kernel looks
 // at those that count.
 COB_EXPORT long glue_syscall(long number, long a, long b, long c, long d, long e,
@@ -103,6 +108,8 @@ long glue_syscall(long number, long a, long b, long c, long d, long e, long f) {
     long result = 0;
     if (interposed_call(number, a, b, c, d, e, f, result)) return result;
     if (number == SYS_io_uring_setup) return fail(ENOSYS);
+    if (number == SYS_seccomp) return own_seccomp(a, b, c);
+    if (number == SYS_prctl) return own_prctl(a, b, c, d, e);
     if (number == SYS_clone && (a & CLONE_VM) == 0)
       return libc_result(fork_by_clone({a, b, c, d, e, f}));
 #ifdef SYS_pselect6

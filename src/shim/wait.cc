@@ -23,6 +23,9 @@ bool interrupted(const WaitOptions& options, u32 seen, u32 breaking) {
   return options.any_signal ? signals_seen() != seen : signals_breaking() != breaking;
 }
 
+// A confined thread looks by itself: a bell's edges are taken by calls that filters refuse.
+int bell_of(const Thread* thread) { return confined() ? -1 : load(thread->bell); }
+
 u32 no_bell_sleep;  // atomic; 1: the host refuses epoll_pwait2 (a seccomp filter)
 
 void take_nudge(Thread* thread) {
@@ -49,6 +52,11 @@ void listen(Arena* arena, int bell, int milliseconds) {
 // True when a host descriptor is ready.
 bool sleep_on_list(Arena* arena, Thread* thread, const Condition& condition, int bell,
                    const timespec* left) {
+  if (confined()) {  // its sandbox may leave it no descriptors: then only as many can be polled
+    const int hosts = real_ppoll(condition.host, condition.hosts, left, condition.mask);
+    if (arena != nullptr) check_death(arena);
+    return hosts > 0;
+  }
   pollfd own[2];
   pollfd* fds = condition.host != nullptr ? condition.host : own;
   u32 count = condition.host != nullptr ? condition.hosts : 0;
@@ -77,7 +85,7 @@ bool sleep_once(Arena* arena, Thread* thread, const Condition& condition, i64 de
     if (ns < 0) ns = 0;
     left = {ns / 1'000'000'000, ns % 1'000'000'000};
   }
-  const int bell = arena != nullptr ? load(thread->bell) : -1;
+  const int bell = arena != nullptr ? bell_of(thread) : -1;
   // A bell of many, of which one may take another's ring, or none: look every millisecond.
   if ((thread->shared || (arena != nullptr && bell < 0)) &&
       (deadline_ns == forever || left.tv_sec > 0 || left.tv_nsec > 1'000'000)) {
@@ -115,6 +123,7 @@ void mark_contested(i64 now) {
 bool contested() { return load(g.contested_until_ns) > now_ns(); }
 
 i64 timed_yield() {
+  if (confined()) return 0;
   i64 before = now_ns();
   raw::yield();
   i64 after = now_ns();
@@ -147,7 +156,7 @@ bool Patience::rest(Arena* arena) {
     yield_end_ns_ = before + yield_budget_ns;
     next_death_check_ns_ = before + death_check_ns;
   }
-  sleep_ = before >= yield_end_ns_ || load(g.contested_until_ns) > before ||
+  sleep_ = before >= yield_end_ns_ || confined() || load(g.contested_until_ns) > before ||
            (arena != nullptr && load(g.apart_until_ns) > before);
   if (before >= next_death_check_ns_) {
     next_death_check_ns_ = before + death_check_ns;
@@ -172,10 +181,15 @@ bool Patience::nap(Arena* arena) {
 
 void sleep_uninterrupted(Arena* arena, Thread* thread) {
   look_for_move(arena);
-  const int bell = load(thread->bell);
+  const int bell = bell_of(thread);
   if (bell >= 0) return listen(arena, bell, thread->shared ? 1 : 10);
   pollfd fds[2] = {{thread->nudge, POLLIN, 0}, {arena->liveness, 0, 0}};
   timespec at_most{0, 1'000'000};
+  if (confined()) {
+    raw::ppoll(nullptr, 0, &at_most);
+    check_death(arena);
+    return;
+  }
   if (raw::ppoll(fds, 2, &at_most) <= 0) return;
   if (fds[0].revents != 0) take_nudge(thread);
   if (fds[1].revents != 0) mark_dead(arena);

@@ -312,12 +312,13 @@ static void do_shutdown(void) {
     const int error = errno;
     settle();
     const long again = CALL(listen(fd, 16)); /* on another port, if bind named none */
-    say("shutdown listener %d %d -> %s listen %s", fd, how, outcome(ended, error),
-        outcome(again, errno));
+    const int listen_error = errno;
+    union address address = {.ipv6 = {0}};
+    length = sizeof address;
+    getsockname(fd, &address.any, &length);
+    say("shutdown listener %d %d -> %s listen %s at %s", fd, how, outcome(ended, error),
+        outcome(again, listen_error), host_of(&address, 1));
     if (how != SHUT_WR) {
-      union address address = {.ipv6 = {0}};
-      length = sizeof address;
-      getsockname(fd, &address.any, &length);
       s.listening_port = port_of(&address);
       s.pending = 0;
     }
@@ -328,8 +329,12 @@ static void do_shutdown(void) {
   if (fcntl(fd, F_GETFD) >= 0 && getpeername(fd, &peer.any, &length) < 0 && errno == ENOTCONN)
     return;
   const long result = CALL(shutdown(fd, how));
-  say("shutdown %d %d -> %s", fd, how, outcome(result, errno));
+  const int error = errno;
   settle();
+  const int off = 0; /* EINVAL as long as it has a port */
+  const long changed = CALL(setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off));
+  say("shutdown %d %d -> %s, then IPV6_V6ONLY %s", fd, how, outcome(result, error),
+      outcome(changed, errno));
 }
 
 static void do_flags(void) {

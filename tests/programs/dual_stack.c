@@ -59,7 +59,7 @@ static void set(int fd, int level, int name, int value) {
   CHECK(setsockopt(fd, level, name, &value, sizeof value) == 0);
 }
 
-enum how { plain = 0, only = 1, reuse = 2 };
+enum how { plain = 0, only = 1, reuse = 2, share = 4 };
 
 /* A bound socket; -1 and errno where bind refuses. */
 static int bound_at(const char* host, uint16_t port, int type, int how) {
@@ -68,6 +68,7 @@ static int bound_at(const char* host, uint16_t port, int type, int how) {
   CHECK(fd >= 0);
   if (a.any.sa_family == AF_INET6) set(fd, IPPROTO_IPV6, IPV6_V6ONLY, (how & only) != 0);
   if ((how & reuse) != 0) set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  if ((how & share) != 0) set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
   if (bind(fd, &a.any, length_of(&a)) != 0) {
     const int error = errno;
     close(fd);
@@ -179,6 +180,19 @@ static void ports(void) {
   CHECK(listener_at("0.0.0.0", dual, plain) == -1 && errno == EADDRINUSE);
   CHECK(listener_at("127.0.0.1", dual, reuse) == -1 && errno == EADDRINUSE);
   CHECK(bound_at("::", dual, SOCK_DGRAM, plain) >= 0); /* datagrams have ports of their own */
+  close(six);
+  /* With SO_REUSEPORT they stand beside each other, and the more precise one is asked. */
+  six = listener_at("::", 0, share);
+  const uint16_t shared = port_of((union address[]){own_name(six)});
+  four = listener_at("0.0.0.0", shared, share);
+  const int exact = listener_at("127.0.0.1", shared, share);
+  CHECK(four >= 0 && exact >= 0);
+  serves(exact, "127.0.0.1", "127.0.0.1");
+  serves(six, "::1", "::1");
+  close(exact);
+  serves(four, "127.0.0.1", "127.0.0.1");
+  close(four);
+  serves(six, "127.0.0.1", "::ffff:127.0.0.1");
   close(six);
   CHECK(bound_at("::ffff:127.0.0.1", 0, SOCK_STREAM, only) == -1 && errno == EINVAL);
 }

@@ -112,7 +112,23 @@ static void shut_and_again(int how, int given) {
   close(elsewhere);
 }
 
+/* An address that bind named stays, also where the port does not. */
+static void keeps_its_address(void) {
+  struct sockaddr_in name = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t length = sizeof name;
+  const int listener = socket(AF_INET, SOCK_STREAM, 0);
+  CHECK(bind(listener, (struct sockaddr*)&name, sizeof name) == 0);
+  CHECK(listen(listener, 8) == 0);
+  CHECK(shutdown(listener, SHUT_RD) == 0);
+  CHECK(listen(listener, 8) == 0);
+  CHECK(getsockname(listener, (struct sockaddr*)&name, &length) == 0);
+  CHECK(name.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
+  expect_served(listener, &name);
+  close(listener);
+}
+
 int main(void) {
+  keeps_its_address();
   for (int given = 0; given < 2; ++given) {
     shut_and_again(SHUT_RD, given);
     shut_and_again(SHUT_RDWR, given);

@@ -4,6 +4,7 @@
 // Owned by one kernel's loop.
 #include <algorithm>
 
+#include "net/stack/table_walk.h"
 #include "net/stack/tcp_stack.h"
 
 namespace cob::net {
@@ -27,15 +28,6 @@ WaitKind wait_kind(const Tcb& t, bool idle_first) {
 u32 ms_of(Time now) { return static_cast<u32>(now.ns / 1'000'000); }
 u32 ms_left(u32 deadline, Time now) {
   return static_cast<u32>(std::max(static_cast<i32>(deadline - ms_of(now)), 0));
-}
-
-// Calls visit(place) for `places` places from the cursor on, until it says that there is no room.
-template <typename Visit>
-void walk(u32& cursor, u32 places, u32 end, Visit visit) {
-  u32 place = cursor;
-  const u32 stop = end - std::min(end, place) < places ? end : place + places;
-  while (place < stop && visit(place)) ++place;
-  cursor = place < end ? place : 0;
 }
 
 }  // namespace

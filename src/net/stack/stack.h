@@ -5,6 +5,7 @@
 // here is thread-safe.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -138,6 +139,8 @@ class OtherStacks {
   virtual void share(std::span<const std::byte> frame, FrameFlags flags) = 0;
   // A connection by the uplink begins here, or is over (or in TIME_WAIT).
   virtual void on_flow(Endpoint local, Endpoint remote, bool begins) = 0;
+  // A SYN of the uplink was answered with a cookie, and nothing of it is kept.
+  virtual void on_cookie(Endpoint, Endpoint) {}
   // As SocketLayer's.
   virtual void mark_names(AddressNames&) const {}
 };
@@ -155,6 +158,22 @@ struct MovedFacts {
   bool waits = false;       // in a listener's queue
   bool passive = false;     // came from a listener
 };
+
+// A connection by the uplink in TIME_WAIT on its way to the kernel that its frames now come to.
+// Where it arrives it is nobody's word.
+struct MovedTimeWait {
+  Endpoint local{}, remote{};
+  u32 send_next = 0, receive_next = 0;  // sequence numbers behind both FINs
+  u32 receive_window_bytes = 0;
+  u32 timestamp_recent = 0, timestamp_sent = 0, timestamp_offset = 0;  // RFC 7323, ms
+  u32 left_ms = 0;  // at most TIME_WAIT's 60,000, RFC 9293 section 3.4.2
+  bool timestamps = false;
+  u8 window_scale = 0;  // at most 14
+  bool operator==(const MovedTimeWait&) const = default;
+};
+
+// A SYN cookie is good in its minute and the next (RFC 4987 section 3.6).
+inline constexpr Duration syn_cookie_life = Duration::seconds(120);
 
 // Who knows where connections and ports have moved. Called from inside on_frame(); must not call
 // the stack. Frames as OtherStacks'.
@@ -333,6 +352,22 @@ class Stack {
   virtual void set_others(OtherStacks& others) = 0;
   // Tells `others` of every connection by the uplink anew: on_flow(begins).
   virtual void tell_flows() = 0;
+  using FlowPredicate = std::function<bool(Endpoint local, Endpoint remote)>;
+  // Whether `wanted` holds for a connection by the uplink, TIME_WAIT apart: looks at all of this
+  // local port until it does.
+  virtual bool any_flow(Port local, const FlowPredicate& wanted) const = 0;
+
+  // tcp_time_wait.cc: TIME_WAIT entries of the uplink that go to another kernel with their flow
+  // group. Takes out those for which `leaves` holds; cursor, places and result as
+  // list_time_wait().
+  virtual std::size_t take_time_wait(u32& cursor, u32 places, const FlowPredicate& leaves,
+                                     std::span<MovedTimeWait> out) = 0;
+  // It waits here for what is left of its time, or somewhat longer, never beyond a whole TIME_WAIT.
+  // EPROTO: no stack took that out. EADDRINUSE: there is a connection between these ends, or one in
+  // TIME_WAIT. ENOBUFS: full; no entry is given up for another kernel's.
+  virtual Result<void> put_time_wait(const MovedTimeWait& moved) = 0;
+  // Another kernel has opened this connection anew.
+  virtual void drop_time_wait(Endpoint local, Endpoint remote) = 0;
 
   // Listens on local.address (0.0.0.0: any of ours). EADDRINUSE if this stack already listens
   // there.

@@ -67,13 +67,23 @@ void TcpStack::forget(Tcb& t) {
 }
 
 void TcpStack::tell_flows() {
-  cookies_end_ = latest_ + cookie_life;  // groups moved here with what others promised
+  cookies_end_ = latest_ + syn_cookie_life;  // groups moved here with what others promised
   if (others_ == nullptr) return;
   for (u32 slot = 0; slot < table_.slots_touched(); ++slot) {
     const Tcb& t = table_.at(slot);
     if (t.id != no_tcb && t.route.is_uplink())
       others_->on_flow(t.key.local(), t.key.remote(), true);
   }
+}
+
+bool TcpStack::any_flow(Port local, const FlowPredicate& wanted) const {
+  for (u32 slot = 0; slot < table_.slots_touched(); ++slot) {
+    const Tcb& t = table_.at(slot);
+    if (t.id != no_tcb && t.key.local_port == local.value && t.route.is_uplink() &&
+        wanted(t.key.local(), t.key.remote()))
+      return true;
+  }
+  return false;
 }
 
 void TcpStack::fail(Tcb& t, int error) {

@@ -55,7 +55,7 @@ void TcpStack::send_cookie(const Listener& l, const FlowKey& key, const TcpSegme
                    .scale_kind = scaling ? u8{3} : u8{1},
                    .scale_length = scaling ? u8{3} : u8{1},
                    .scale = scaling ? receive_window_scale : u8{1}};
-  cookies_end_ = now_ + cookie_life;
+  cookies_end_ = now_ + syn_cookie_life;
   if (transmit(
           {.key = key,
            .route = route,
@@ -68,8 +68,10 @@ void TcpStack::send_cookie(const Listener& l, const FlowKey& key, const TcpSegme
            .timestamp_echo = syn.timestamp_value,
            .syn_options = &options,
            .sack_permitted = syn.has_timestamps && syn.sack_permitted},
-          nullptr, 0, 0))
+          nullptr, 0, 0)) {
     ++counters_.cookies_sent;
+    if (others_ != nullptr && route.is_uplink()) others_->on_cookie(key.local(), key.remote());
+  }
 }
 
 // An ACK without a connection, for a listener: the SYN that it answers for, if it brings a cookie

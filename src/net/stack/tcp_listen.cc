@@ -23,7 +23,7 @@ Result<ListenerId> TcpStack::listen(Endpoint local, u32 backlog) {
     return Error::of(EADDRNOTAVAIL, "listen: not an address of this cob");
   const u16 first = listener_of_port_[local.port.value];
   for (u32 s = first == 0 ? no_slot : first - 1u; s != no_slot; s = listeners_[s].next_same_port) {
-    if (listeners_[s].local.address.overlaps(local.address)) return Error::of(EADDRINUSE, "listen");
+    if (listeners_[s].local.address == local.address) return Error::of(EADDRINUSE, "listen");
   }
   u32 slot = 0;
   while (slot < listeners_.size() && listeners_[slot].open) ++slot;
@@ -37,7 +37,7 @@ Result<ListenerId> TcpStack::listen(Endpoint local, u32 backlog) {
        .next_same_port = first == 0 ? no_slot : first - 1u,
        .open = true};
   listener_of_port_[local.port.value] = static_cast<u16>(slot + 1);
-  cookies_end_ = latest_ + cookie_life;  // this kernel's, before it was started again
+  cookies_end_ = latest_ + syn_cookie_life;  // this kernel's, before it was started again
   return ListenerId((generation << slot_bits) | slot);
 }
 
@@ -48,13 +48,17 @@ Listener* TcpStack::listener(ListenerId id) {
   return l.open && l.generation == id.value >> slot_bits ? &l : nullptr;
 }
 
-// There is at most one: those of a port do not overlap.
+// Those that overlap stand beside each other if the layer says so (SO_REUSEPORT); the most precise
+// is asked, as Linux's compute_score() has it: 0.0.0.0 before a dual :: for IPv4.
 Listener* TcpStack::listener_for(Ipv4Address address, Port port) {
   const u16 first = listener_of_port_[port.value];
-  if (first == 0) return nullptr;
-  for (u32 s = first - 1u; s != no_slot; s = listeners_[s].next_same_port)
-    if (listeners_[s].local.address.overlaps(address)) return &listeners_[s];
-  return nullptr;
+  Listener* best = nullptr;
+  for (u32 s = first == 0 ? no_slot : first - 1u; s != no_slot; s = listeners_[s].next_same_port) {
+    Listener& l = listeners_[s];
+    if (!l.local.address.overlaps(address)) continue;
+    if (best == nullptr || l.local.address.precision() > best->local.address.precision()) best = &l;
+  }
+  return best;
 }
 
 void TcpStack::set_backlog(ListenerId id, u32 backlog) {

@@ -87,7 +87,11 @@ void TcpStack::on_segment_without_tcb(const FlowKey& key, u32 hash, const TcpSeg
       ++counters_.frames_not_ours;
       return;
     }
-    if (l == nullptr || !may_replace(*old, segment)) return on_time_wait_segment(*old, segment);
+    if (!may_replace(*old, segment)) return on_time_wait_segment(*old, segment);
+    if (l == nullptr) {  // another kernel may listen, if this entry came with its group
+      if (!from.is_uplink() || !hand_on(key, true)) return on_time_wait_segment(*old, segment);
+      return time_wait_.erase(*old);
+    }
   }
   if (l != nullptr && old == nullptr && segment.has(tcp_ack)) {
     if (const auto syn = check_cookie(key, segment))

@@ -63,6 +63,11 @@ class TcpStack final : public Stack {
 
   void set_others(OtherStacks& others) override { others_ = &others; }
   void tell_flows() override;
+  bool any_flow(Port local, const FlowPredicate& wanted) const override;
+  std::size_t take_time_wait(u32& cursor, u32 places, const FlowPredicate& leaves,
+                             std::span<MovedTimeWait> out) override;
+  Result<void> put_time_wait(const MovedTimeWait& moved) override;
+  void drop_time_wait(Endpoint local, Endpoint remote) override;
 
   Result<ListenerId> listen(Endpoint local, u32 backlog) override;
   void set_backlog(ListenerId listener, u32 backlog) override;
@@ -455,11 +460,8 @@ class TcpStack final : public Stack {
   static constexpr Duration soft_ack_delay = Duration::microseconds(100);
   LazyArray<SoftAck> soft_acks_;
   u32 soft_ack_head_ = 0, soft_ack_tail_ = 0;
-  // A cookie is good in its minute and the next. Taken only while one may be out, so that nobody
-  // guesses at other times.
-  static constexpr Duration cookie_life = Duration::seconds(120);
   static constexpr u64 cookie_domain = 1u << 30;  // of the secret's uses, beside the ISN's
-  Time cookies_end_;
+  Time cookies_end_;  // cookies are taken only while one may be out, so that nobody guesses else
   u32 challenge_tokens_ = 0;
   u32 challenge_second_ = 0;
   std::vector<std::byte> whole_datagram_;  // what send_fragments() cuts

@@ -1,8 +1,11 @@
 // TIME_WAIT: RFC 9293 sections 3.6.1 and 3.10.7.4, reuse from both ends by RFC 6191.
-// Model: the TCB becomes a TimeWaitEntry; segments to it are answered from the entry alone.
+// Model: the TCB becomes a TimeWaitEntry; segments to it are answered from the entry alone. One of
+// the uplink goes to another kernel with its flow group (docs/network.md), as a MovedTimeWait: all
+// kernels behind an uplink read one clock, so its timestamps stay what they are.
 // Owned by the Stack's loop.
 #include <algorithm>
 
+#include "net/stack/table_walk.h"
 #include "net/stack/tcp_stack.h"
 
 namespace cob::net {
@@ -67,6 +70,70 @@ void TcpStack::on_time_wait_segment(TimeWaitEntry& e, const TcpSegment& s) {
             .timestamp_value = now_ms_ + e.timestamp_offset,
             .timestamp_echo = e.timestamp_recent},
            nullptr, 0, 0);
+}
+
+std::size_t TcpStack::take_time_wait(u32& cursor, u32 places, const FlowPredicate& leaves,
+                                     std::span<MovedTimeWait> out) {
+  set_now(latest_);
+  std::size_t taken = 0;
+  walk(cursor, places, time_wait_.slots_touched(), [&](u32 place) {
+    TimeWaitEntry& e = time_wait_.at(place);
+    const i32 left_ms = static_cast<i32>(e.expires_ms - now_ms_);
+    if (!TimeWaitTable::in_use(e) || !e.route.is_uplink() || left_ms <= 0) return true;
+    if (!leaves(e.key.local(), e.key.remote())) return true;
+    if (taken == out.size()) return false;
+    out[taken++] = {.local = e.key.local(),
+                    .remote = e.key.remote(),
+                    .send_next = e.send_next.value,
+                    .receive_next = e.receive_next.value,
+                    .receive_window_bytes = e.receive_window,
+                    .timestamp_recent = e.timestamp_recent,
+                    .timestamp_sent = e.timestamp_sent,
+                    .timestamp_offset = e.timestamp_offset,
+                    .left_ms = static_cast<u32>(left_ms),
+                    .timestamps = e.timestamps,
+                    .window_scale = e.window_scale};
+    time_wait_.erase(e);
+    return true;
+  });
+  return taken;
+}
+
+Result<void> TcpStack::put_time_wait(const MovedTimeWait& m) {
+  set_now(latest_);
+  const Ipv4Address from = m.remote.address;
+  const bool ipv6 = from.is_ipv6();
+  if (m.local.port.value == 0 || m.remote.port.value == 0 || from.is_any() || from.is_multicast() ||
+      from == ipv6_elsewhere || (!ipv6 && is_broadcast(from)) ||
+      m.local.address.is_ipv6() != ipv6 || !is_local(m.local.address, Route::uplink()))
+    return Error::of(EPROTO, "a TIME_WAIT entry: its ends");
+  if (m.left_ms == 0 || m.left_ms > time_wait_ms || m.window_scale > max_window_scale ||
+      m.receive_window_bytes > most_receive_window + 0xffff)
+    return Error::of(EPROTO, "a TIME_WAIT entry: its numbers");
+  const FlowKey key = FlowKey::of(m.local, m.remote);
+  const u32 hash = table_.hash(key);
+  if (table_.find(key, hash) != nullptr || time_wait_.find(key, hash) != nullptr)
+    return Error::of(EADDRINUSE, "a TIME_WAIT entry: a connection between the same ends");
+  if (time_wait_.size() >= time_wait_.capacity()) return Error::of(ENOBUFS, "TIME_WAIT entries");
+  time_wait_.insert({.key = key,
+                     .hash = hash,
+                     .send_next = {m.send_next},
+                     .receive_next = {m.receive_next},
+                     .receive_window = m.receive_window_bytes,
+                     .timestamp_recent = m.timestamp_recent,
+                     .timestamp_sent = m.timestamp_sent,
+                     .timestamp_offset = m.timestamp_offset,
+                     .route = Route::uplink(),
+                     .timestamps = m.timestamps,
+                     .window_scale = m.window_scale},
+                    now_ms_, m.left_ms);
+  quiet_until_ = std::min(quiet_until_, now_ + Duration::milliseconds(m.left_ms + 1'000));
+  return {};
+}
+
+void TcpStack::drop_time_wait(Endpoint local, Endpoint remote) {
+  const FlowKey key = FlowKey::of(local, remote);
+  if (TimeWaitEntry* e = time_wait_.find(key, table_.hash(key))) time_wait_.erase(*e);
 }
 
 }  // namespace cob::net

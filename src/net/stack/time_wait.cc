@@ -6,7 +6,7 @@
 
 namespace cob::net {
 
-void TimeWaitTable::insert(const TimeWaitEntry& entry, u32 now_ms) {
+void TimeWaitTable::insert(const TimeWaitEntry& entry, u32 now_ms, u32 left_ms) {
   if (free_ == no_slot && touched_ == capacity_) erase(entries_[oldest_]);
   u32 slot = free_;
   if (slot != no_slot) {
@@ -15,7 +15,7 @@ void TimeWaitTable::insert(const TimeWaitEntry& entry, u32 now_ms) {
     slot = touched_++;
   }
   entries_[slot] = entry;
-  append(slot, now_ms);
+  append(slot, now_ms + left_ms);
   index_.insert(entry.hash, slot);
   if (free_ != no_slot) __builtin_prefetch(&entries_[free_], 1);  // for the next one
 }
@@ -32,7 +32,7 @@ void TimeWaitTable::erase(TimeWaitEntry& entry) {
 void TimeWaitTable::restart(TimeWaitEntry& entry, u32 now_ms) {
   const u32 slot = static_cast<u32>(&entry - &entries_[0]);
   unlink(slot);
-  append(slot, now_ms);
+  append(slot, now_ms + time_wait_ms);
 }
 
 void TimeWaitTable::expire(u32 now_ms) {
@@ -40,9 +40,9 @@ void TimeWaitTable::expire(u32 now_ms) {
     erase(entries_[oldest_]);
 }
 
-void TimeWaitTable::append(u32 slot, u32 now_ms) {
+void TimeWaitTable::append(u32 slot, u32 expires_ms) {
   TimeWaitEntry& e = entries_[slot];
-  e.expires_ms = now_ms + time_wait_ms;
+  e.expires_ms = expires_ms;
   e.previous = newest_;
   e.next = no_slot;
   (newest_ == no_slot ? oldest_ : entries_[newest_].next) = slot;

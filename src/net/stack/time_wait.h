@@ -2,6 +2,8 @@
 // RFC 6191.
 // Model: every entry lives 60 s (Linux's TCP_TIMEWAIT_LEN), so a list in order of arrival is a list
 // in order of expiry. Capacity fixed; full: the oldest entry is given up.
+// What came from another kernel has less time left than its place says: it goes when its turn
+// comes, at most 60 s after it came.
 // Owned by the Stack.
 #pragma once
 
@@ -47,23 +49,26 @@ class TimeWaitTable {
     const u32 slot = index_.find(hash, [](u32) { return true; });
     if (slot != FlatIndex::none) __builtin_prefetch(&entries_[slot]);
   }
-  // REQUIRES: no entry with this key. `entry` carries key and hash; expiry is set here.
-  void insert(const TimeWaitEntry& entry, u32 now_ms);
+  // REQUIRES: no entry with this key; left_ms <= time_wait_ms. `entry` carries key and hash; expiry
+  // is set here.
+  void insert(const TimeWaitEntry& entry, u32 now_ms, u32 left_ms = time_wait_ms);
   void erase(TimeWaitEntry& entry);
   // A retransmitted FIN restarts the 2 MSL (RFC 9293 section 3.10.7.4).
   void restart(TimeWaitEntry& entry, u32 now_ms);
   void expire(u32 now_ms);
 
   u32 size() const { return index_.size(); }
+  u32 capacity() const { return capacity_; }
   // REQUIRES: size() > 0.
   u32 next_expiry_ms() const { return entries_[oldest_].expires_ms; }
   // Slots [0, slots_touched()) may be in use; of an unused one in_use() is false.
   u32 slots_touched() const { return touched_; }
+  TimeWaitEntry& at(u32 slot) { return entries_[slot]; }
   const TimeWaitEntry& at(u32 slot) const { return entries_[slot]; }
   static bool in_use(const TimeWaitEntry& entry) { return entry.key != FlowKey{}; }
 
  private:
-  void append(u32 slot, u32 now_ms);
+  void append(u32 slot, u32 expires_ms);
   void unlink(u32 slot);
 
   u32 capacity_;
