@@ -6,6 +6,7 @@ COB_SEEDS: how many sequences (default 12), COB_FIRST_SEED: where to begin, COB_
 shortened to the calls that bring it about, in COB_TRIES tries at most."""
 import collections
 import errno
+import fcntl
 import itertools
 import os
 import pathlib
@@ -38,7 +39,7 @@ STEP, RESULT = struct.Struct("<8iq"), struct.Struct("<2qiI")
 Step = collections.namedtuple("Step", "performer call slot other name name2 flags bytes where offset")
 WEIGHTS = dict(open=14, close=5, dup=2, dup2=1, read=10, pread=4, readv=2, write=10, pwrite=4, writev=2, seek=7, truncate=1, ftruncate=2,
                fallocate=1, fsync=1, fstat=4, stat=3, access=1, link=1, symlink=1, readlink=1, rename=2, unlink=2, mkdir=1, rmdir=1, chmod=1,
-               fchmod=1, utimens=1, set_xattr=1, get_xattr=1, list=1, chdir=0.7, fchdir=0.3, getcwd=0.5, umask=0.3, get_flags=2, set_flags=0,
+               fchmod=1, utimens=1, set_xattr=1, get_xattr=1, list=1, chdir=0.7, fchdir=0.3, getcwd=0.5, umask=0.3, get_flags=2, set_flags=2,
                flock=3, lock=6, test_lock=4, map=1, copy_range=1, sendfile=1, poll=1, epoll_add=0.5, pipe=0.3, stream_write=1, stream_read=1,
                fork=0.3, exec=0.2, exit=0.2)
 WHERE = (0, 0, 0, 1, 511, 512, 4095, 4096, 4097, 10_000, 65_536, 131_072, 1 << 20)
@@ -50,7 +51,7 @@ EXTRAS = ((0, 8), (os.O_CREAT, 12), (os.O_CREAT | os.O_EXCL, 3), (os.O_CREAT | o
 MODES = (0o644, 0o600, 0o755, 0o444, 0o4711, 0o000, 0o2775)
 FLAGS = dict(seek=(0, 0, 0, 1, 1, 2, 2, 3, 4, 5), fsync=(0, 1), stat=(0, 1), access=(os.F_OK, os.R_OK, os.W_OK, os.X_OK, 15),
              rename=(0, 0, 0, 1, 2, 3), mkdir=MODES, chmod=MODES, fchmod=MODES, umask=(0o022, 0o077, 0, 0o027),
-             set_flags=(0, os.O_RDWR), flock=(1, 1, 2, 2, 8, 8, 3), lock=range(6), test_lock=range(6),
+             set_flags=(0, os.O_RDWR, os.O_APPEND, os.O_APPEND, os.O_NONBLOCK, os.O_APPEND | os.O_NONBLOCK), flock=(1, 1, 2, 2, 8, 8, 3), lock=range(6), test_lock=range(6),
              fallocate=(0, 1, 2, 3, 0x10, 0x13, 8))
 
 
@@ -144,7 +145,10 @@ class Conductor:
                     self.ended(performer)
                     results.append((0, 0, 0, 0))
                 else:
-                    results.append(RESULT.unpack(self.answer(performer, RESULT.size)))
+                    result, more, error, sum_ = RESULT.unpack(self.answer(performer, RESULT.size))
+                    if step.call == "test_lock":  # of several in the way any may be told (fcntl(2))
+                        more, sum_ = int(more != fcntl.F_UNLCK), 0
+                    results.append((result, more, error, sum_))
         return results
 
     def close(self):

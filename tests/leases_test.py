@@ -13,7 +13,7 @@ import harness
 import shares_test
 from harness import wait_until
 
-# Answers on lines: "r POSITION BYTES" reads there, "n BYTES" at the offset, "s POSITION" seeks, "w FIRST BLOCKS ROUNDS" reads blocks over and over.
+# Answers on lines: "r POSITION BYTES" reads there, "n BYTES" at the offset, "s POSITION" seeks, "e" from the end, "w FIRST BLOCKS ROUNDS" reads blocks over and over.
 READER = """
 import hashlib, os, sys
 f = os.open(sys.argv[1], os.O_RDONLY)
@@ -23,6 +23,7 @@ for line in sys.stdin:
     numbers = [int(n) for n in numbers]
     if what == "r": data = os.pread(f, numbers[1], numbers[0])
     if what == "n": data = os.read(f, numbers[0])
+    if what == "e": os.lseek(f, numbers[0], 2); data = b""
     if what == "s": os.lseek(f, numbers[0], 0); data = b""
     if what == "w":
         for i in range(numbers[2]):
@@ -33,6 +34,30 @@ WRITER = """
 import os, sys
 f = os.open(sys.argv[1], os.O_WRONLY)
 os.pwrite(f, sys.argv[2].encode() * 4096, 0)
+"""
+# O_RDONLY | O_TRUNC, of a file that its user may write and of one that nobody may: as nobody.
+CUTTER = """
+import os, sys
+path = sys.argv[1]
+os.chmod(path, 0o666)
+locked = path + ".locked"
+with open(locked, "w") as f: f.write("kept")
+os.chmod(locked, 0o444)
+child = os.fork()  # whose user is looked up anew
+if child:
+    os.waitpid(child, 0)
+    os._exit(0)
+if os.geteuid() == 0: os.seteuid(65534)
+f = os.open(path, os.O_RDONLY | os.O_TRUNC)
+try: os.open(locked, os.O_RDONLY | os.O_TRUNC); error = 0
+except OSError as e: error = e.errno
+if os.path.getsize(locked) != 4: error = -1
+print(os.fstat(f).st_size, error)
+"""
+HASTY = """
+import fcntl, os, sys
+f = os.open(sys.argv[1], os.O_WRONLY | os.O_NONBLOCK)
+print(fcntl.fcntl(f, fcntl.F_GETFL) & os.O_NONBLOCK, [f, os.pwrite(f, b"here", 0)])
 """
 
 
@@ -135,6 +160,35 @@ class LeasesTest(shares_test.SharesTest):
         os.truncate(self.path, 100)
         self.assertEqual(reader.do("r", 0, 4096), what(self.data[:100]))
         self.assertEqual(reader.do("r", 100, 4096), what(b""))
+
+    def test_a_cut_by_a_reader_is_seen(self):
+        for on in (lambda *p: self.one.run(*p, kernel=0), self.on_b):
+            self.path.write_bytes(self.data)
+            reader = self.cached_reader()
+            done = on(sys.executable, "-c", CUTTER, self.path)
+            self.assertEqual(done.stdout, "0 13\n", done.stderr)  # EACCES of a file that may not be written
+            self.assertEqual(reader.do("r", 0, 4096), what(b""))
+
+    def test_a_writer_that_does_not_wait(self):
+        for on in (lambda *p: self.one.run(*p, kernel=0), self.on_b):
+            reader = self.cached_reader()
+            done = on(sys.executable, "-c", HASTY, self.path)
+            self.assertEqual(done.stdout, f"{os.O_NONBLOCK} [3, 4]\n", done.stderr)
+            self.assertEqual(reader.do("r", 0, 4), what(b"here"))
+
+    def test_a_cached_files_end_is_known(self):
+        reader = self.cached_reader()
+        reader.do("e", -100)
+        def seek_often():
+            for i in range(1, 500):
+                reader.do("e", -i)
+        self.assertLess(self.requests_of(seek_often), 100)
+        self.assertEqual(reader.do("e", -7), what(b""))
+        self.assertEqual(reader.do("n", 100), what(b"the end"))
+        with open(self.path, "ab") as f:
+            f.write(b" and more")
+        reader.do("e", -5)
+        self.assertEqual(reader.do("n", 100), what(b" more"))
 
     def test_while_a_writer_has_it_open_nothing_is_cached(self):
         reader = self.cached_reader()

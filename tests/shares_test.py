@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -114,6 +115,145 @@ class ProgramsTest(SharesTest):
         (self.share / "d" / "f").write_text("here\n")
         self.assertEqual(self.sh('cd "$0/d/e" && /bin/pwd && cat ../f && cd .. && /bin/pwd && ls && cd / && /bin/pwd').split(),
                          [f"{self.share}/d/e", "here", f"{self.share}/d", "e", "f", "/"])
+
+    def same(self, script):
+        """What the script prints in a directory of the host, given as its argument, and in one of the share."""
+        host = pathlib.Path(tempfile.mkdtemp(prefix="cob-share-"))
+        self.addCleanup(shutil.rmtree, host, True)
+        head = ("import array, errno, fcntl, os, signal, sys, termios\n"
+                "def tell(call, *args):\n"
+                "    try: print(call.__name__, call(*args))\n"
+                "    except OSError as e: print(call.__name__, errno.errorcode[e.errno])\n"
+                "os.chdir(sys.argv[1])\n")
+        plain = subprocess.run([sys.executable, "-c", head + script, str(host)], capture_output=True, text=True, cwd="/")
+        shared = self.on_b(sys.executable, "-c", head + script, self.share)
+        self.assertEqual(shared.stdout.replace(str(self.share), "@"), plain.stdout.replace(str(host), "@"), shared.stderr)
+        self.assertEqual((plain.stderr, plain.returncode, shared.returncode), ("", 0, 0), shared.stderr)
+
+    def test_a_working_directory_that_moves(self):
+        self.same("""
+os.makedirs("d/e")
+os.chdir("d/e")
+open("f", "w").write("here")
+print(os.getcwd(), open("f").read())
+os.rename("../../d", "../../g")
+print(os.getcwd(), open("f").read(), os.path.realpath("f"))
+os.mkdir(sys.argv[1] + "/d"); os.mkdir(sys.argv[1] + "/d/e")  # another one by that name
+tell(os.listdir)
+pid = os.fork()
+if pid == 0:
+    print(os.getcwd(), os.listdir(), flush=True)
+    os.execvp("sh", ["sh", "-c", "/bin/pwd; cat f; echo; ls"])
+os.waitpid(pid, 0)
+sys.stdout.flush()
+os.spawnvp(os.P_WAIT, "cat", ["cat", "f"])
+os.system("/bin/pwd")
+os.rename("f", "../f")
+back = os.open("..", os.O_RDONLY)
+os.rmdir("../e")
+tell(os.getcwd); tell(os.listdir); tell(os.mkdir, "x"); tell(os.open, "x", os.O_CREAT | os.O_WRONLY); tell(os.chdir, ".")
+tell(os.stat, "x"); tell(os.access, ".", os.R_OK); tell(os.getcwd)
+pid = os.fork()
+if pid == 0:
+    tell(os.getcwd)
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-c", "import os\\ntry: print(os.listdir(), os.getcwd())\\nexcept OSError as e: print(e.errno)"])
+os.waitpid(pid, 0)
+os.fchdir(back)
+print(os.getcwd(), sorted(os.listdir()))
+os.chdir("../d/e")
+print(os.getcwd(), os.listdir())
+tell(os.chdir, "../../g/f"); tell(os.chdir, "none"); tell(os.chdir, "")
+os.mkdir("shut", 0)
+pid = os.fork()
+if pid == 0:
+    if os.geteuid() == 0: os.seteuid(65534)
+    tell(os.chdir, "shut"); tell(os.getcwd)
+    sys.stdout.flush()
+    os._exit(0)
+sys.stdout.flush()
+os.waitpid(pid, 0)
+os.chdir("/")
+print(os.getcwd())
+""")
+
+    def test_status_flags_of_all_who_share(self):
+        self.same("""
+A, N = os.O_APPEND, os.O_NONBLOCK
+def flags(f): return fcntl.fcntl(f, fcntl.F_GETFL) & (A | N | 3)
+def change(f, to): fcntl.fcntl(f, fcntl.F_SETFL, to)
+f = os.open("f", os.O_CREAT | os.O_RDWR)
+d = os.dup(f)
+print(os.write(f, b"0123456789"), os.lseek(f, 2, 0), flags(d) == flags(f))
+change(d, A)
+print(flags(f) & A, os.write(f, b"ab"), os.lseek(f, 0, 1), os.pwrite(f, b"cd", 0), os.lseek(f, 3, 0), os.read(f, 4))
+r, w = os.pipe()
+pid = os.fork()
+if pid == 0:
+    os.close(w)
+    os.read(r, 1)  # until the parent has changed them
+    print(flags(f) & (A | N), os.lseek(f, 1, 0), os.write(f, b"E"), os.lseek(f, 0, 1), flush=True)
+    change(f, A)
+    os._exit(0)
+os.close(r)
+change(f, N)
+os.close(w)
+sys.stdout.flush()
+os.waitpid(pid, 0)
+print(flags(f) & (A | N), flags(d) & (A | N), os.lseek(f, 0, 0), os.write(d, b"F"), os.lseek(f, 0, 1))
+os.set_inheritable(f, True)
+sys.stdout.flush()
+os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c",
+    "import fcntl, os; print(fcntl.fcntl(%d, fcntl.F_GETFL) & os.O_APPEND, os.write(%d, b'G'))" % (f, f)])
+print(open("f").read())
+g = os.open("f", os.O_RDWR | os.O_APPEND)
+change(g, 0)
+print(os.lseek(g, 1, 0), os.write(g, b"-"), open("f").read())
+""")
+
+    def test_which_name_is_wrong_first(self):
+        self.same("""
+open("f", "w").write("f")
+os.mkdir("d")
+for one in ("f", "f/", "f/x", "none", "none/x", "", "d", "d/"):
+    for two in ("f", "f/x", "none/x", "", "f/", "d", "d/", "n" * 300):
+        print(repr(one), repr(two[:9]))
+        for call in (os.link, os.rename, os.symlink):
+            tell(call, one, two)
+            if os.path.islink("n" * 300): os.unlink("n" * 300)
+        if not os.path.isfile("f") or os.path.islink("f"):
+            print(sorted(os.listdir()))
+            sys.exit()
+""")
+
+    def test_what_is_refused_first(self):
+        self.same("""
+tell(os.open, "", 0o20200000 | os.O_RDONLY); tell(os.open, "none/x", 0o20200000 | os.O_RDONLY)
+f = os.open("f", os.O_CREAT | os.O_RDWR)
+place = os.open("f", 0o10000000)
+tell(os.posix_fallocate, place, 0, 0); tell(os.posix_fallocate, f, 0, 0)
+g = os.open("f", os.O_RDWR | os.O_NOATIME)
+fcntl.fcntl(g, fcntl.F_SETFL, 0)
+print(oct(fcntl.fcntl(g, fcntl.F_GETFL)))
+fcntl.fcntl(g, fcntl.F_SETFL, os.O_NOATIME | os.O_APPEND)
+print(oct(fcntl.fcntl(g, fcntl.F_GETFL)))
+r, w = os.pipe()
+fcntl.fcntl(w, fcntl.F_SETFL, os.O_APPEND)
+os.write(f, b"text"); os.lseek(f, 0, 0)
+tell(os.sendfile, w, f, None, 10); tell(os.sendfile, g, f, None, 10)
+""")
+
+    def test_what_is_unread(self):
+        self.same("""
+open("f", "w").write("0123456789")
+f = os.open("f", os.O_RDWR)
+n = array.array("i", [0])
+def unread(f): fcntl.ioctl(f, termios.FIONREAD, n); return n[0]
+tell(unread, f); os.lseek(f, 3, 0); tell(unread, f); os.lseek(f, 30, 0); tell(unread, f)
+tell(unread, os.open(".", os.O_RDONLY))
+on = array.array("i", [1])
+fcntl.ioctl(f, termios.FIONBIO, on); print(fcntl.fcntl(f, fcntl.F_GETFL) & os.O_NONBLOCK)
+""")
 
     def test_a_path_that_leads_out(self):
         outside = self.one.directory / "outside"

@@ -162,7 +162,8 @@ enum class FileControl : u32 {
   data_sync,
   allocate,      // a[1] = offset, a[2] = bytes; flags: fallocate's mode
   entries,       // the next entries of a directory, as fs/entries.h packs them; result: bytes
-  status_flags,  // a[1]: O_APPEND, O_NONBLOCK as fcntl sets them; result: those in force
+  status_flags,  // a[1]: O_APPEND, O_NONBLOCK as fcntl sets them, or a[2] = 1: none are set;
+                 // result: those in force
   watch,     // a[1]: poll's bits -> those that are there; 0: the line's `change` grows when one is
   terminal,  // | request << 32 (fs/terminal.h); a[1..5]: what it reads -> result: bytes that it
              // writes, in value[0..4]

@@ -69,21 +69,26 @@ void Holder::begin(std::unique_ptr<Use> use) {
   }
   if (remote.busy || remote.starved) return remote.waiting.push_back(std::move(use));
   if (use->kind == UseKind::seek) {
-    if (use->whence == SEEK_CUR) {
-      i64 there = 0;
-      if (__builtin_add_overflow(static_cast<i64>(remote.offset), use->distance, &there))
+    const bool by_size = use->whence == SEEK_END && remote.file_lease != 0;
+    i64 there = use->distance;
+    if (use->whence == SEEK_CUR || by_size) {
+      const u64 from = by_size ? file_lease(use->ref)->size : remote.offset;
+      if (__builtin_add_overflow(static_cast<i64>(from), use->distance, &there))
         return end(std::move(use), Error::of(EOVERFLOW, "offset"), {});
+    }
+    if (use->whence <= SEEK_CUR && there < 0)
+      return end(std::move(use), Error::of(EINVAL, "offset"), {});
+    // Without a good lease the home must say that it still believes in the token, and how long the
+    // file is.
+    if ((use->whence <= SEEK_CUR || by_size) && there >= 0 &&
+        pairs_[remote.home.value].lease.good(clock_.now())) {
+      ++counters_.moved_alone;
+      remote.offset = static_cast<u64>(there);
+      return end(std::move(use), remote.offset, {});
+    }
+    if (use->whence == SEEK_CUR) {
       use->ask_distance = there;
       use->ask_whence = SEEK_SET;
-    }
-    if (use->ask_whence == SEEK_SET) {
-      if (use->ask_distance < 0) return end(std::move(use), Error::of(EINVAL, "offset"), {});
-      // Without a good lease the home must say that it still believes in the token.
-      if (pairs_[remote.home.value].lease.good(use->asked)) {
-        ++counters_.moved_alone;
-        remote.offset = static_cast<u64>(use->ask_distance);
-        return end(std::move(use), remote.offset, {});
-      }
     }
   }
   ++counters_.by_token;

@@ -97,7 +97,7 @@ Result<Home::Opened> Home::open(std::unique_ptr<Object> object, KernelId holder,
   if (generations_ == 0) generations_ = 1;
   entry.traits = object->traits();
   entry.object = std::move(object);
-  entry.host_shared = host_shared;
+  entry.stays = host_shared;
   entry.holders.push_back(holder.value);
   pair.held.push_back(slot);
   ++size_;
@@ -159,9 +159,8 @@ void Home::end_if_unheld(u32 slot) {
 // ---- The token.
 
 bool Home::may_rest(const Entry& entry, KernelId asker) const {
-  return entry.traits.has_offset && !entry.host_shared && entry.place == Place::home &&
-         !entry.eio && !pairs_[asker.value].fenced && entry.offset_under_way == 0 &&
-         entry.waiting.empty() &&
+  return entry.traits.has_offset && !entry.stays && entry.place == Place::home && !entry.eio &&
+         !pairs_[asker.value].fenced && entry.offset_under_way == 0 && entry.waiting.empty() &&
          (entry.holders.size() == 1 ||
           (entry.streak >= streak_to_rest && entry.last_user == asker.value)) &&
          holds(entry, asker);

@@ -56,6 +56,11 @@ class Home final : private FileLeases::Pairs {
   void withdraw(Handle handle, KernelId holder);
   // nullptr: the kernel does not hold it.
   Object* find(Handle handle, KernelId holder);
+  // In its turn among the operations at the offset, which is here by then, and stays: what the host
+  // does at the offset changes by `call` (O_APPEND). ENOENT: not held; ENOBUFS: too much waits.
+  // Neither runs if `from` lets go of the description before its turn.
+  void change(Handle handle, KernelId from, std::move_only_function<Result<u64>()> call,
+              Object::Done done);
   // As find(); the object stays until end_use(), which may end it.
   Object* begin_use(Handle handle, KernelId holder);
   void end_use(Handle handle);
@@ -84,8 +89,8 @@ class Home final : private FileLeases::Pairs {
     std::vector<u16> holders;
     std::deque<std::unique_ptr<Operation>> waiting;  // at the offset, in order
     Place place = Place::home;
-    bool host_shared = false;
-    bool eio = false;         // the next operation at the offset is told of a loss
+    bool stays = false;  // the offset never rests elsewhere: others move it, or O_APPEND changed
+    bool eio = false;    // the next operation at the offset is told of a loss
     bool recall_due = false;  // Recall is not sent yet
     bool going = false;       // go_on() is under way
     u16 at = 0;

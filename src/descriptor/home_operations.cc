@@ -59,6 +59,7 @@ void Home::recycle(std::unique_ptr<Operation> op) {
   op->reply = std::monostate{};
   op->loan.reset();
   op->room.reset();
+  op->call = nullptr;
   if (spare_.size() < enough) spare_.push_back(std::move(op));
 }
 
@@ -113,6 +114,18 @@ void Home::on_seek(KernelId from, const Seek& m, ReplyToken<Sought> reply) {
   op->whence = static_cast<int>(whence);
   op->bytes = 0;
   op->reply = std::move(reply);
+  submit(std::move(op));
+}
+
+void Home::change(Handle handle, KernelId from, std::move_only_function<Result<u64>()> call,
+                  Object::Done done) {
+  if (entry_for(from, field_of(handle)) == nullptr) return done(Error::of(ENOENT, "not held"));
+  auto op = operation(from, field_of(handle));
+  op->kind = OperationKind::change;
+  op->where = Where::offset;
+  op->grant = 0;
+  op->call = std::move(call);
+  op->reply = std::move(done);
   submit(std::move(op));
 }
 
@@ -200,7 +213,7 @@ void Home::go_on(u32 slot) {
     --waiting_;
     if (op->abandoned) {
       recycle(std::move(op));
-    } else if (entry.eio) {
+    } else if (entry.eio && op->kind != OperationKind::change) {
       entry.eio = false;
       fail(std::move(op), EIO);
     } else {
@@ -242,12 +255,16 @@ void Home::start(std::unique_ptr<Operation> op) {
     case OperationKind::write: {
       const std::span<const std::byte> from =
           o.loan.valid() ? o.loan.bytes() : std::span<const std::byte>(o.small);
-      if (o.where == Where::append)
+      // Where it stays, the host's own O_APPEND says where; the asker may not have heard of it.
+      if (o.where == Where::append && !entry.stays)
         return entry.object->append(from.first(o.bytes), std::move(done));
       return entry.object->write(at, from.first(o.bytes), std::move(done));
     }
     case OperationKind::seek:
       return entry.object->seek(o.distance, o.whence, std::move(done));
+    case OperationKind::change:
+      entry.stays = true;
+      return done(o.call());
   }
 }
 
@@ -289,13 +306,16 @@ void Home::fail(std::unique_ptr<Operation> op, int code) {
   std::visit(
       [code](auto& reply) {
         if constexpr (requires { reply.fail(code); }) reply.fail(code);
+        if constexpr (requires { reply(Error::of(code, "")); }) reply(Error::of(code, "the home"));
       },
       op->reply);
   recycle(std::move(op));
 }
 
 void Home::answer(std::unique_ptr<Operation> op, u64 moved, Grant grant, u64 offset) {
-  if (auto* written = std::get_if<ReplyToken<Written>>(&op->reply)) {
+  if (auto* done = std::get_if<Object::Done>(&op->reply)) {
+    (*done)(moved);
+  } else if (auto* written = std::get_if<ReplyToken<Written>>(&op->reply)) {
     written->answer(
         {.bytes = static_cast<u32>(moved), .reserved = 0, .grant = grant.value, .offset = offset});
   } else if (auto* sought = std::get_if<ReplyToken<Sought>>(&op->reply)) {

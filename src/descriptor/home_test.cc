@@ -120,6 +120,42 @@ TEST_F(HomeTest, RefusesWhatIsNoOperation) {
   EXPECT_EQ((ask<Hold, Held>(two, {.tail = std::as_bytes(std::span(&name, 1))})), EPROTO);
 }
 
+// O_APPEND goes off: what the holder moved alone has come home before, nothing rests again, and its
+// appends are writes at the offset.
+TEST_F(HomeTest, AChangeBringsTheOffsetHomeForGood) {
+  const auto opened = open(true);
+  const auto ref = hold(opened, true);
+  holder->seek(ref, 80, SEEK_SET, [](const Result<u64>& at) { EXPECT_EQ(at.value(), 80U); });
+  ASSERT_EQ(home->counters().operations, 0U);
+  u64 at = 0, told = 0;
+  home->change(
+      opened.handle, b.id,
+      [&]() -> Result<u64> {
+        at = file.open->offset().value();
+        return u64{7};
+      },
+      [&](const Result<u64>& result) { told = result.value(); });
+  EXPECT_EQ(told, 0U) << "the offset is not here yet";
+  settle();
+  EXPECT_EQ(at, 80U);
+  EXPECT_EQ(told, 7U);
+  const u64 value = 5;
+  for (int i = 0; i < 5; ++i) {
+    holder->write(ref, {}, std::as_bytes(std::span(&value, 1)),
+                  [](const Result<u64>& bytes) { EXPECT_EQ(bytes.value(), 8U); });
+    settle();
+  }
+  EXPECT_EQ(file.at(80), 5U);
+  EXPECT_EQ(file.size, u64{1} << 40);
+  EXPECT_EQ(file.open->offset().value(), 120U);
+  EXPECT_EQ(home->counters().granted, 1U);
+  int code = 0;
+  home->change(
+      {9, 9}, b.id, [] { return Result<u64>(u64{0}); },
+      [&](const Result<u64>& result) { code = result.error().code; });
+  EXPECT_EQ(code, ENOENT);
+}
+
 TEST_F(HomeTest, BelievesOnlyTheGrantThatRests) {
   const auto opened = open();
   ASSERT_EQ(opened.grant.value, 1U);

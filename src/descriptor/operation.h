@@ -9,7 +9,7 @@
 
 namespace cob::descriptor {
 
-enum class OperationKind : u8 { read, write, seek };
+enum class OperationKind : u8 { read, write, seek, change };
 
 struct Home::Operation {
   KernelId asker{0};
@@ -24,10 +24,11 @@ struct Home::Operation {
   i64 distance = 0;
   int whence = 0;
   u32 bytes = 0;
-  message::Loan loan;    // of a long write
-  message::Buffer room;  // for a long read
+  message::Loan loan;                           // of a long write
+  message::Buffer room;                         // for a long read
+  std::move_only_function<Result<u64>()> call;  // of a change
   std::variant<std::monostate, message::ReplyToken<ReadReply>, message::ReplyToken<Written>,
-               message::ReplyToken<Sought>>
+               message::ReplyToken<Sought>, Object::Done>
       reply;
   std::array<std::byte, max_tail_bytes> small;  // what is shorter
 

@@ -32,13 +32,16 @@ struct Doing {
   }
 };
 
-// O_APPEND is what home and holder count on, so it stays.
-Result<u64> set_flags(HostObject& object, u32 wanted) {
-  const u32 before = TRY(object.flags());
-  if (((before ^ wanted) & open_flag::append) != 0)
-    return Error::of(EOPNOTSUPP, "O_APPEND of an open file of another island");
+Result<u64> flags_of(const HostObject& object) { return u64{TRY(object.flags())}; }
+
+Result<u64> set_and_tell(HostObject& object, u32 wanted) {
   TRY(object.set_flags(wanted));
-  return u64{TRY(object.flags())};
+  return flags_of(object);
+}
+
+void answer(message::ReplyToken<Controlled>& token, const Result<u64>& result) {
+  if (result.is_error()) return token.fail(result.error().code);
+  token.answer({.value = result.value()});
 }
 
 }  // namespace
@@ -47,6 +50,19 @@ Controls::Controls(message::Messenger& messenger, Home& home) : home_(home) {
   messenger.on<Control, Controlled>([this](message::Incoming& in, const Control& m, Token token) {
     control(in, m, std::move(token));
   });
+}
+
+// O_APPEND says where a write at the offset goes, so it changes in their turn.
+void Controls::set_flags(HostObject& object, KernelId from, const Control& m, Token token) {
+  const u32 wanted = m.mode;
+  const auto before = object.flags();
+  if (before.is_error()) return token.fail(before.error().code);
+  if (((before.value() ^ wanted) & open_flag::append) == 0)
+    return answer(token, set_and_tell(object, wanted));
+  home_.change(
+      descriptor::handle_of(m.handle), from,
+      [&object, wanted] { return set_and_tell(object, wanted); },
+      [token = std::move(token)](const Result<u64>& result) mutable { answer(token, result); });
 }
 
 void Controls::control(message::Incoming& in, const Control& m, Token token) {
@@ -60,6 +76,10 @@ void Controls::control(message::Incoming& in, const Control& m, Token token) {
     if (held) home_.end_use(handle);
     return token.fail(held ? EOPNOTSUPP : ENOENT);
   }
+  if (kind == ControlKind::flags) {
+    home_.end_use(handle);
+    return set_flags(*object, from, m, std::move(token));
+  }
   auto doing = std::make_shared<Doing>(home_, handle, std::move(token));
   const auto done = [doing](Result<u64> result) { doing->end(result, false); };
   switch (kind) {
@@ -70,14 +90,21 @@ void Controls::control(message::Incoming& in, const Control& m, Token token) {
       return object->allocate(m.mode, m.offset, m.bytes, done);
     case ControlKind::entries: {
       const u64 room = std::min<u64>(m.bytes, doing->room.size());
-      return object->entries(std::nullopt, std::span(doing->room).first(room),
-                             [doing](Result<u64> result) { doing->end(result, true); });
+      return object->entries(
+          std::nullopt, std::span(doing->room).first(room), [doing](Result<u64> result) {
+            // Of a removed directory the host says ENOENT, which the C library
+            // takes for its end, and holders for a handle that is not held.
+            const bool removed = result.is_error() && result.error().code == ENOENT;
+            doing->end(removed ? Result<u64>(u64{0}) : result, true);
+          });
     }
     case ControlKind::terminal:
       return object->terminal(m.mode, in.tail, doing->room,
                               [doing](Result<u64> result) { doing->end(result, true); });
+    case ControlKind::look_at_flags:
+      return doing->end(flags_of(*object), false);
     case ControlKind::flags:
-      return doing->end(set_flags(*object, m.mode), false);
+      return;  // set_flags()
   }
 }
 

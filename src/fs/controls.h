@@ -20,11 +20,13 @@ enum class ControlKind : u32 {
   data_sync,
   allocate,  // `mode`, `offset`, `bytes`: fallocate(2)
   entries,   // the next of a directory, in the tail; `bytes`: at most so many
-  flags,     // `mode`: those of fcntl(F_SETFL); value: those in force
+  flags,     // `mode`: those of fcntl(F_SETFL); value: those in force. O_APPEND changes in the turn
+             // of the operations at the offset, which never rests elsewhere from then on
   terminal,  // `mode`: a request of tty_ioctl(2), terminal.h; what it reads and writes are tails
+  look_at_flags,  // value: the flags in force
 };
 constexpr bool known(ControlKind kind) {
-  return kind >= ControlKind::sync && kind <= ControlKind::terminal;
+  return kind >= ControlKind::sync && kind <= ControlKind::look_at_flags;
 }
 
 struct Control {
@@ -36,8 +38,8 @@ struct Control {
   message::le<ControlKind> kind;
   message::le<u32> mode;
 };
-// Errors as the host's; ENOENT: the asker does not hold it; EPROTO: no such control; EOPNOTSUPP:
-// O_APPEND would change, or it is no descriptor of the host.
+// Errors as the host's; ENOENT: the asker does not hold it; EPROTO: no such control; EOPNOTSUPP: it
+// is no descriptor of the host; ENOBUFS: too much waits for the offset.
 struct Controlled {
   static constexpr message::MessageType type{70};
   static constexpr std::size_t max_tail = descriptor::max_tail_bytes;
@@ -56,6 +58,7 @@ class Controls {
  private:
   using Token = message::ReplyToken<Controlled>;
   void control(message::Incoming& in, const Control& m, Token token);
+  void set_flags(HostObject& object, KernelId from, const Control& m, Token token);
 
   descriptor::Home& home_;
 };

@@ -235,18 +235,45 @@ TEST_P(NamesTest, LeasesAreWaitedForElsewhere) {
   ::signal(SIGIO, SIG_IGN);
   if (::fcntl(holder.get(), F_SETLEASE, F_RDLCK) != 0) GTEST_SKIP() << "no leases here";
   Islands i(share_);
-  std::optional<int> code;
-  ASSERT_FALSE(
-      i.asker
-          .open(i.base, i.as, "f", flag::write_only, 0,
-                [&](Result<Asker::OpenedFile> r) { code = r.is_error() ? r.error().code : 0; })
-          .is_error());
+  // Also by O_NONBLOCK, which knows of no lease, and by O_TRUNC alone, which the host lets pass.
+  constexpr std::array ways{flag::write_only, flag::write_only | flag::nonblock,
+                            flag::read_only | flag::truncate};
+  std::array<std::optional<int>, ways.size()> code;
+  std::array<u32, ways.size()> flags{};
+  for (std::size_t way = 0; way < ways.size(); ++way) {
+    const auto then = [&, way](Result<Asker::OpenedFile> r) {
+      code[way] = r.is_error() ? r.error().code : 0;
+      if (!r.is_error()) flags[way] = i.object(r.value()).flags().value() & flag::nonblock;
+    };
+    ASSERT_FALSE(i.asker.open(i.base, i.as, "f", ways[way], 0, then).is_error());
+  }
   const Time soon = HostClock::read() + Duration::milliseconds(50);
-  EXPECT_FALSE(i.turn_until([&] { return HostClock::read() > soon; }) && code.has_value());
-  EXPECT_EQ(i.code_of_open("f", flag::write_only | flag::nonblock), -EAGAIN);
+  ASSERT_TRUE(i.turn_until([&] { return HostClock::read() > soon; }));
+  for (const auto& one : code) EXPECT_FALSE(one.has_value());
+  EXPECT_NE(status_of_path(in("f")).st_size, 0);
   ASSERT_EQ(::fcntl(holder.get(), F_SETLEASE, F_UNLCK), 0);
-  EXPECT_TRUE(i.turn_until([&] { return code.has_value(); }));
-  EXPECT_EQ(code, 0);
+  EXPECT_TRUE(i.turn_until([&] { return code[0] && code[1] && code[2]; }));
+  for (const auto& one : code) EXPECT_EQ(one, 0);
+  EXPECT_EQ(flags, (std::array<u32, 3>{0, flag::nonblock, 0}));
+  EXPECT_EQ(status_of_path(in("f")).st_size, 0);
+}
+
+TEST_P(NamesTest, AHandleHasTheNameThatItsDirectoryHasNow) {
+  ASSERT_EQ(::mkdir(in("d").c_str(), 0755), 0);
+  Islands i(share_);
+  const auto d = i.open("d", flag::path | flag::directory).release_value();
+  i.base.directory = descriptor::handle_of(d.opened.handle);
+  const auto name = [&] {
+    const auto told = i.call({.call = NameCall::name});
+    return told.is_error() ? std::string(std::strerror(told.error().code)) : told.value().value;
+  };
+  EXPECT_EQ(name(), "d");
+  ASSERT_EQ(::mkdir(in("e").c_str(), 0755), 0);
+  ASSERT_EQ(::rename(in("d").c_str(), in("e/x (deleted)").c_str()), 0);
+  EXPECT_EQ(name(), "e/x (deleted)");
+  ASSERT_EQ(::rmdir(in("e/x (deleted)").c_str()), 0);
+  EXPECT_EQ(name(), std::strerror(ENOENT));
+  EXPECT_EQ(i.code({.call = NameCall::name, .path = "e"}), -EINVAL);
 }
 
 TEST_P(NamesTest, MakesAndRemovesNames) {

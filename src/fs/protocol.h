@@ -87,8 +87,10 @@ enum class NameCall : u16 {
   set_attribute,     // the second path is its name, the value the value; XATTR_* above flag_bits
   list_attributes,   // `number` the room
   remove_attribute,  // the value is its name
+  name,  // with an empty path: the reply's value is the directory's name now, behind the share's
+         // root; ENOENT: it is removed, or has left the share
 };
-constexpr bool known(NameCall call) { return call <= NameCall::remove_attribute; }
+constexpr bool known(NameCall call) { return call <= NameCall::name; }
 
 // In `flags`: Linux's AT_SYMLINK_NOFOLLOW or AT_SYMLINK_FOLLOW, as the call has it; of the calls
 // that have flags of their own (rename, set_attribute) those in the lower byte.

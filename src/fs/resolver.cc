@@ -93,6 +93,22 @@ Result<Parent> Resolver::parent(const std::string& path) {
   return directory.error();
 }
 
+Result<std::string> Resolver::name_of_base() const {
+  struct stat status{};
+  if (::fstat(base_.get(), &status) != 0 || status.st_nlink == 0 || root_.get() < 0)
+    return Error::of(ENOENT, "it is removed");
+  if (same_file(base_, root_)) return std::string();
+  for (int i = 0; i < attempts; ++i) {
+    std::string root = read_link(FdRef(AT_FDCWD), ProcPath(root_).c_str());
+    const std::string base = read_link(FdRef(AT_FDCWD), ProcPath(base_).c_str());
+    if (root != read_link(FdRef(AT_FDCWD), ProcPath(root_).c_str())) continue;
+    if (root != "/") root += "/";
+    if (base.starts_with(root)) return base.substr(root.size());
+    break;
+  }
+  return Error::of(ENOENT, "the directory is not in the share any more");
+}
+
 // From the names that the host has for both now; found again from the root, or not believed.
 Result<std::string> Resolver::path_of_base() const {
   for (int i = 0; i < attempts; ++i) {

@@ -36,6 +36,9 @@ class Resolver {
   Result<Fd> open(const std::string& path, const How& how);
   // Likewise. ENOENT: an empty path.
   Result<Parent> parent(const std::string& path);
+  // What the host calls the base now, behind the root; empty: the root itself. ENOENT: it is
+  // removed, or not below the root. Never waits.
+  Result<std::string> name_of_base() const;
   // The path to go on with; empty: none.
   const std::string& outside() const { return outside_; }
 

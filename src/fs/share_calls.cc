@@ -192,6 +192,14 @@ Result<u64> tell_attributes(Doing& d) {
   return bytes;
 }
 
+// Of the handle itself: nothing is looked for, so nothing can wait.
+Result<u64> tell_name(Doing& d) {
+  if (!d.wanted.path.empty() || d.wanted.start.held == nullptr)
+    return Error::of(EINVAL, "the name of no handle");
+  d.outcome.value = TRY(d.resolver.name_of_base());
+  return u64{0};
+}
+
 Result<u64> tell_filesystem(Doing& d) {
   const Fd fd = TRY(d.target(true));
   d.outcome.value = bytes_of(TRY(filesystem_of(fd.ref())));
@@ -229,6 +237,8 @@ Result<u64> call(Doing& d, bool cached) {
       return tell_attributes(d);
     case NameCall::filesystem:
       return tell_filesystem(d);
+    case NameCall::name:
+      return tell_name(d);
   }
   return Error::of(EINVAL, "no such call");
 }

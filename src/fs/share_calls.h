@@ -63,7 +63,7 @@ struct NameOutcome {
 NameOutcome call_in_share(const NameWanted& wanted, bool cached);
 // Calls that can say EAGAIN rather than wait.
 constexpr bool may_be_cached(NameCall call) {
-  return call == NameCall::status || call == NameCall::access;
+  return call == NameCall::status || call == NameCall::access || call == NameCall::name;
 }
 
 }  // namespace cob::fs

@@ -58,6 +58,22 @@ Result<Fd> open_behind_lease(const OpenWanted& wanted, Resolver& resolver, Resol
   return Fd(fd);
 }
 
+// Of a regular file that is there already. The host gives leases up for who opens for writing, and
+// for truncate(2), not for O_TRUNC by itself: so it is held open for writing while it is cut.
+// nullopt: there is no such file, and nothing to be cut.
+std::optional<Result<Fd>> open_to_truncate(const OpenWanted& wanted, Resolver& resolver,
+                                           const Resolver::How& how) {
+  if ((how.flags & O_CREAT) != 0 && (how.flags & O_EXCL) != 0) return std::nullopt;
+  const auto there = resolver.open(wanted.path, {.flags = O_PATH | (how.flags & O_NOFOLLOW)});
+  if (there.is_error() || type_of(there.value().ref()) != S_IFREG) return std::nullopt;
+  const ProcPath path(there.value().ref());
+  const Fd writer(::open(path.c_str(), O_WRONLY | O_CLOEXEC));  // what refuses it, refuses the cut
+  const int drop = O_CREAT | O_NOFOLLOW;
+  const int fd = ::open(path.c_str(), (how.flags & ~drop) | O_CLOEXEC);
+  if (fd < 0) return Result<Fd>(Error::from_errno("open"));
+  return Result<Fd>(Fd(fd));
+}
+
 bool is_fifo(const OpenWanted& wanted, Resolver& resolver) {
   const auto there = resolver.open(wanted.path, {.flags = O_PATH});
   return !there.is_error() && type_of(there.value().ref()) == S_IFIFO;
@@ -69,20 +85,25 @@ Result<Fd> open_wanted(const OpenWanted& wanted, Resolver& resolver, bool cached
     const int code = refusal_of_read_only(wanted, resolver, how);
     if (code != 0) return Error::of(code, "the share is read only");
   }
-  Result<Fd> opened = resolver.open(wanted.path, how);
+  const bool cuts_as_reader =
+      (how.flags & O_TRUNC) != 0 && (how.flags & (O_ACCMODE | O_PATH)) == O_RDONLY;
+  auto cut = cuts_as_reader ? open_to_truncate(wanted, resolver, how) : std::nullopt;
+  Result<Fd> opened = cut ? std::move(*cut) : resolver.open(wanted.path, how);
   const bool waits = (wanted.flags & open_flag::nonblock) == 0;
   if (opened.is_error() && cached && waits && opened.error().code == ENXIO)
     return Error::of(EAGAIN, "a FIFO without a reader, perhaps");
-  const bool may_wait = waits && !cached;
-  if (opened.is_error() && may_wait && opened.error().code == EAGAIN)
+  // Who asked for O_NONBLOCK knows of no lease.
+  if (opened.is_error() && !cached && opened.error().code == EAGAIN)
     opened = open_behind_lease(wanted, resolver, how);
   // A writer waits for a reader.
+  const bool may_wait = waits && !cached;
   if (opened.is_error() && may_wait && opened.error().code == ENXIO && is_fifo(wanted, resolver))
     return Error::of(EAGAIN, "no reader yet");
   if (opened.is_error()) return opened;
-  if ((how.flags & O_PATH) == 0 && (wanted.flags & open_flag::nonblock) == 0) {
+  if ((how.flags & O_PATH) == 0) {
     const int fd = opened.value().get();
-    if (::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK) != 0)
+    const int flags = ::fcntl(fd, F_GETFL);
+    if (::fcntl(fd, F_SETFL, waits ? flags & ~O_NONBLOCK : flags | O_NONBLOCK) != 0)
       return Error::from_errno("F_SETFL");
   }
   return opened;

@@ -240,7 +240,7 @@ bool FileCalls::take_ask(Program& program, const Shared& pending, const CallSlot
       said != bytes.size() - sizeof ask || ask.umask > 0777 || ask.directory >= call::max_sockets ||
       ask.second_directory >= call::max_sockets)
     return refuse();
-  if (call.op == Op::file_name && ask.call > static_cast<u32>(fs::NameCall::remove_attribute))
+  if (call.op == Op::file_name && !fs::known(static_cast<fs::NameCall>(ask.call)))
     return refuse();
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + sizeof ask, said);
   into.path = text.substr(0, ask.path_bytes);
@@ -387,7 +387,7 @@ void FileCalls::name(Program& program, const Shared& pending, const CallSlot& ca
   if (under_way_ > max_under_way) return answer(pending, -EAGAIN);
   u64 room = 0;
   u32 chunks = chunks_for_a_path;
-  if (what == fs::NameCall::read_link) chunks = chunks_for(fs::max_path_bytes);
+  if (what == fs::NameCall::read_link || what == fs::NameCall::name) chunks = chunks_for(fs::max_path_bytes);
   if (what == fs::NameCall::get_attribute || what == fs::NameCall::list_attributes) {
     room = std::min<u64>(ask.number, call::max_file_read);
     chunks = std::max(chunks, chunks_for(room));
@@ -477,7 +477,7 @@ void FileCalls::control(Program& program, const Shared& pending, const CallSlot&
       chunks = chunks_for(descriptor::max_tail_bytes);
       break;
     case call::FileControl::status_flags:
-      what.kind = fs::ControlKind::flags;
+      what.kind = call.a[2] != 0 ? fs::ControlKind::look_at_flags : fs::ControlKind::flags;
       what.mode = static_cast<u32>(call.a[1]);
       break;
     case call::FileControl::terminal:

@@ -164,7 +164,6 @@ Socket* begin_file(int flags, int& number) {
   file->stage = Stage::file;
   number = take_placeholder(file->placeholder, flags & O_CLOEXEC);
   file->first_number = -1;
-  name_of(file)[0] = 0;
   file->status_flags = flags & ~(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC);
   return file;
 }
@@ -208,8 +207,6 @@ int open_once(Target& target, int flags, mode_t mode) {
   occupy_slot(file, arena, static_cast<u32>(slot));
   file->handle = load(file->kernel->handle);
   file->share = target.share;
-  const char* name = target.absolute_name();
-  if (name != nullptr && strlen(name) < 4'096) strcpy(name_of(file), name);
   if (!install(number, object_of(file))) {
     raw::close(number);
     return -EMFILE;

@@ -162,8 +162,13 @@ int cob_sockatmark(int fd) {
 
 int cob_ioctl(int fd, unsigned long request, void* argument) {
   Socket* socket = lookup_socket(fd);
-  if (lookup_file(fd) != nullptr && request != FIOCLEX && request != FIONCLEX)
-    return file_terminal(fd, request, argument);
+  if (const Socket* file = lookup_file(fd);
+      file != nullptr && request != FIOCLEX && request != FIONCLEX) {
+    if (request != FIONBIO || argument == nullptr) return file_terminal(fd, request, argument);
+    const int flags = status_flags_of(fd, file);
+    const bool on = *static_cast<const int*>(argument) != 0;
+    return file_fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
+  }
   if (socket == nullptr) {
     return static_cast<int>(
         libc_result(raw::call(SYS_ioctl, fd, static_cast<long>(request), raw::at(argument))));

@@ -1,6 +1,6 @@
-// Directories of a share: opendir(3) and its family, the working directory, realpath(3). Model: a
-// DIR of ours has a mark where libc's has a number; libc's own stay libc's. The working directory
-// in a share is a name (paths.h). A DIR is one thread's at a time, as POSIX lets it.
+// Directories of a share: opendir(3) and its family, realpath(3), mkstemp(3). Model: a DIR of ours
+// has a mark where libc's has a number; libc's own stay libc's. A DIR is one thread's at a time, as
+// POSIX lets it.
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -252,20 +252,22 @@ int resolve(const char* path, char* out) {
   return 0;
 }
 
-// An absolute name of what a remote target names. 0 or an errno.
-int absolute_name_of(Target& target, char* out) {
-  if (target.error != 0) return target.error;
-  const char* name = target.absolute_name();
-  return name == nullptr ? ENOENT : resolve(name, out);
-}
-
 }  // namespace
 
 char* own_realpath(const char* path, char* resolved) {
-  Target target(AT_FDCWD, path);
+  const Target target(AT_FDCWD, path);
   if (!target.remote) return real_realpath(path, resolved);
+  char whole[path_room] = "";
   char found[path_room];
-  const int error = absolute_name_of(target, found);
+  int error = target.error;
+  const bool behind = path[0] != '/';
+  if (error == 0 && behind && own_getcwd(whole, sizeof whole) == nullptr) error = errno;
+  if (error == 0 && strlen(whole) + strlen(path) + 2 > sizeof whole) error = ENAMETOOLONG;
+  if (error == 0) {
+    if (behind) strcat(whole, "/");
+    strcat(whole, path);
+    error = resolve(whole, found);
+  }
   if (error != 0) {
     errno = error;
     return nullptr;
@@ -278,75 +280,6 @@ char* own___realpath_chk(const char* path, char* resolved, size_t room) {
   return own_realpath(path, resolved);
 }
 char* own_canonicalize_file_name(const char* path) { return own_realpath(path, nullptr); }
-
-// ---- the working directory
-
-namespace {
-
-int enter(Target& target) {
-  char found[path_room];
-  const int error = absolute_name_of(target, found);
-  if (error != 0) return fail(error);
-  struct stat status{};
-  if (shared_fstatat(AT_FDCWD, found, &status, 0) < 0) return -1;
-  if (!S_ISDIR(status.st_mode)) return fail(ENOTDIR);
-  if (own_faccessat(AT_FDCWD, found, X_OK, 0) < 0) return -1;
-  if (leads_to_share(AT_FDCWD, found)) {
-    enter_virtual_directory(found);
-    return 0;
-  }
-  const int result = real_chdir(found);
-  if (result == 0) leave_virtual_directory();
-  return result;
-}
-
-}  // namespace
-
-int own_chdir(const char* path) {
-  if (load(remote_shares) == 0) return real_chdir(path);
-  Target target(AT_FDCWD, path);
-  if (target.remote) return enter(target);
-  const int result = real_chdir(path);
-  if (result == 0) leave_virtual_directory();
-  return result;
-}
-
-int own_fchdir(int fd) {
-  if (is_hidden(fd)) return fail(EBADF);
-  if (lookup_file(fd) != nullptr) {
-    struct stat status{};
-    if (cob_fstat(fd, &status) < 0) return -1;
-    if (!S_ISDIR(status.st_mode)) return fail(ENOTDIR);
-    Target target(fd);
-    if (target.absolute_name() == nullptr)
-      return fail(EOPNOTSUPP);  // it came by exec or SCM_RIGHTS
-    return enter(target);
-  }
-  const int result = real_fchdir(fd);
-  if (result == 0 && load(remote_shares) != 0) leave_virtual_directory();
-  return result;
-}
-
-char* own_getcwd(char* buffer, size_t room) {
-  const char* here = virtual_directory();
-  if (here == nullptr) return real_getcwd(buffer, room);
-  const size_t needed = strlen(here) + 1;
-  if (buffer == nullptr) {
-    buffer = static_cast<char*>(malloc(room > needed ? room : needed));
-    if (buffer == nullptr) return nullptr;
-  } else if (room < needed) {
-    errno = room == 0 ? EINVAL : ERANGE;
-    return nullptr;
-  }
-  return strcpy(buffer, here);
-}
-char* own_get_current_dir_name() {
-  return virtual_directory() == nullptr ? real_get_current_dir_name() : own_getcwd(nullptr, 0);
-}
-char* own_getwd(char* buffer) {
-  return virtual_directory() == nullptr ? real_getcwd(buffer, PATH_MAX)
-                                        : own_getcwd(buffer, PATH_MAX);
-}
 
 // ---- mkstemp(3)
 
@@ -413,56 +346,6 @@ char* own_mkdtemp(char* path) {
   if (!leads_to_share(AT_FDCWD, path)) return real_mkdtemp(path);
   return make_unique(path, 0, [&] { return own_mkdirat(AT_FDCWD, path, 0700); }) < 0 ? nullptr
                                                                                      : path;
-}
-
-// ---- mmap(2)
-
-namespace {
-
-// In the order in which Linux looks. 0: it may be had.
-int map_refused(size_t bytes, int protection, int flags, int fd, off_t offset) {
-  constexpr off_t page = 4'096;
-  if (offset % page != 0) return EINVAL;
-  const int status_flags = cob_fcntl(fd, F_GETFL, nullptr);
-  if (status_flags < 0 || (status_flags & O_PATH) != 0) return EBADF;
-  if (bytes == 0) return EINVAL;
-  const int access = status_flags & O_ACCMODE;
-  const bool writes_through = (flags & MAP_TYPE) != MAP_PRIVATE && (protection & PROT_WRITE) != 0;
-  if (access == O_WRONLY || (writes_through && access == O_RDONLY)) return EACCES;
-  struct stat status{};
-  if (cob_fstat(fd, &status) < 0) return errno;
-  return S_ISREG(status.st_mode) && !writes_through ? 0 : ENODEV;
-}
-
-}  // namespace
-
-void* own_mmap(void* place, size_t bytes, int protection, int flags, int fd, off_t offset) {
-  if ((flags & MAP_ANONYMOUS) != 0 || lookup_file(fd) == nullptr)
-    return real_mmap(place, bytes, protection, flags, fd, offset);
-  const int error = map_refused(bytes, protection, flags, fd, offset);
-  if (error != 0) {
-    errno = error;
-    return MAP_FAILED;
-  }
-  const int kind = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) | MAP_PRIVATE | MAP_ANONYMOUS;
-  void* memory = real_mmap(place, bytes, PROT_READ | PROT_WRITE, kind, -1, 0);
-  if (memory == MAP_FAILED) return memory;
-  size_t done = 0;
-  while (done < bytes) {
-    const iovec part{static_cast<char*>(memory) + done, bytes - done};
-    const ssize_t n = file_read(fd, &part, 1, offset + static_cast<off_t>(done));
-    if (n < 0) {
-      const int saved = errno;
-      raw::call(SYS_munmap, raw::at(memory), static_cast<long>(bytes));
-      errno = saved;
-      return MAP_FAILED;
-    }
-    if (n == 0) break;
-    done += static_cast<size_t>(n);
-  }
-  if (protection != (PROT_READ | PROT_WRITE))
-    raw::call(SYS_mprotect, raw::at(memory), static_cast<long>(bytes), protection);
-  return memory;
 }
 
 }  // namespace cob::shim

@@ -21,12 +21,8 @@ using namespace call;
 
 namespace {
 
-constexpr u32 max_descriptions = 65'536;
-constexpr u32 name_room = 4'096;
 constexpr u32 max_file_write = max_listed_file_chunks * chunk_bytes;
 constexpr size_t copy_buffer_bytes = 16'384;
-
-char* names;
 
 void put_position(Call& c, off_t position) {
   c.flags = position >= 0 ? 1 : 0;
@@ -112,7 +108,7 @@ long write_once(int number, size_t bytes, off_t position, Pieces& from, size_t& 
 
 bool is_nonblocking_file(int number) {
   const Socket* file = lookup_file(number);
-  return file == nullptr || (file->status_flags & O_NONBLOCK) != 0;
+  return file == nullptr || (status_flags_of(number, file) & O_NONBLOCK) != 0;
 }
 
 // Whether it was opened for that: O_RDONLY or O_WRONLY. Errors come before anything else, also of
@@ -182,14 +178,17 @@ Reply file_call(const Socket* file, Call& c) {
   return reply;
 }
 
-void names_start() {
-  if (names == nullptr) names = static_cast<char*>(reserve(size_t{max_descriptions} * name_room));
-}
-
-char* name_of(const Socket* file) {
-  static char none[name_room];
-  if (names == nullptr) return none;
-  return names + size_t{place_of(file)} * name_room;
+int status_flags_of(int number, const Socket* file) {
+  constexpr int shared = O_NONBLOCK | O_APPEND | O_NOATIME;
+  if (!file->inherited_flags || (file->status_flags & O_PATH) != 0) return file->status_flags;
+  const HeldFile held(number);
+  Call c{.op = Op::file_control};
+  c.a[0] = static_cast<u64>(FileControl::status_flags);
+  c.a[2] = 1;
+  if (!held.is_file() || held.get() != file) return file->status_flags;
+  const Reply reply = file_call(file, c);
+  if (reply.result < 0) return file->status_flags;
+  return (file->status_flags & ~shared) | (reply.result & shared);
 }
 
 void give_back_chunk(Arena* arena, u64 chunk) {
@@ -286,7 +285,7 @@ int file_control(int number, u32 control, u64 first, u64 second, u16 flags) {
 }
 
 int file_fcntl(int number, int command, long value) {
-  constexpr int settable = O_NONBLOCK | O_APPEND;
+  constexpr int settable = O_NONBLOCK | O_APPEND | O_NOATIME | O_DIRECT;
   const bool is_of_number = command == F_GETFD || command == F_SETFD || command == F_GETFL;
   if (!is_of_number && is_path(number)) return fail(EBADF);
   switch (command) {
@@ -310,12 +309,15 @@ int file_fcntl(int number, int command, long value) {
     case F_GETFL:
       if ((file->status_flags & O_PATH) != 0)
         return file->status_flags & (O_PATH | O_DIRECTORY | O_NOFOLLOW);
-      return file->status_flags | 0100000;  // O_LARGEFILE, as Linux shows it
+      return status_flags_of(number, file) | 0100000;  // O_LARGEFILE, as Linux shows it
     case F_SETFL: {
       const auto control = static_cast<u32>(FileControl::status_flags);
-      const auto flags = static_cast<u64>(value & settable);
-      if (file_control(number, control, flags, 0) < 0) return -1;
-      file->status_flags = (file->status_flags & ~settable) | static_cast<int>(flags);
+      const auto flags = static_cast<int>(value) & settable;
+      constexpr u64 direct = 040000;  // fs/open_flags.h's
+      const u64 asked =
+          static_cast<u64>(flags & ~O_DIRECT) | ((flags & O_DIRECT) != 0 ? direct : 0);
+      if (file_control(number, control, asked, 0) < 0) return -1;
+      file->status_flags = (file->status_flags & ~settable) | flags;
       if (file->inherited_flags) remember_file(file);
       return 0;
     }

@@ -44,7 +44,8 @@ enum class NameCall : u32 {
   get_attribute,
   set_attribute,
   list_attributes,
-  remove_attribute
+  remove_attribute,
+  name
 };
 
 // ---- names (ask.cc)
@@ -72,9 +73,9 @@ void note_umask(u32 mask);
 
 // The answer of a call on the file, 0 or more, or -errno. Inside a critical section.
 Reply file_call(const Socket* file, Call& c);
-bool is_path(int number);           // opened with O_PATH: good for its place alone
-void names_start();                 // room for names, when there are shares
-char* name_of(const Socket* file);  // under which it was opened, absolute; "": not known
+bool is_path(int number);  // opened with O_PATH: good for its place alone
+// O_APPEND and O_NONBLOCK are in force as its home has them, also where others share the file.
+int status_flags_of(int number, const Socket* file);
 // Copies `bytes` out of the chunks a reply names, and gives those back. False: no such chunks.
 bool take_loan(Arena* arena, const Reply& reply, u32 bytes, Pieces* into);
 void give_back_chunk(Arena* arena, u64 chunk);

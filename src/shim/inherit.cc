@@ -318,7 +318,10 @@ void after_fork_child(ForkPlan& plan) {
   share_sets();
   forget_rings();
   forget_pool();
+  const int directory = virtual_directory_number();
+  if (directory >= 0) unhide(directory);
   close_all_hidden_but(g.attach_right, plan.child_end);
+  if (directory >= 0) hide(directory);
   g.liveness = plan.child_end;
   g.ticket = plan.ticket;
   g.next_attach_ns = 0;

@@ -19,6 +19,17 @@ namespace cob::shim {
 
 namespace {
 
+// By the host, whose files may be leased to other islands.
+template <typename Open>
+int with_leases(int directory, const char* path, int flags, Open open) {
+  const int writer = hold_for_cut(directory, path, flags);
+  int fd = open();
+  if (fd < 0 && errno == EAGAIN && (flags & O_NONBLOCK) != 0)
+    fd = open_behind_lease(directory, path, flags);
+  if (writer >= 0) raw::close(writer);
+  return fd;
+}
+
 bool makes_file(int flags) { return (flags & (O_CREAT | __O_TMPFILE)) != 0; }
 
 bool status_of(Target& target, u32 flags, WireStatus& told, int& result) {
@@ -117,22 +128,27 @@ void to_statvfs(const struct statfs& from, struct statvfs* to) {
 int open_at(int directory, const char* path, int flags, mode_t mode) {
   Target target(directory, path);
   if (target.remote) {
+    const bool unnamed = (flags & (O_PATH | O_TMPFILE)) == O_TMPFILE;
+    if (unnamed && (flags & O_ACCMODE) == O_RDONLY) return fail(EINVAL);  // before the path
     const int number = open_target(target, flags, makes_file(flags) ? mode : 0);
     if (target.remote) return number < 0 ? fail(-number) : number;
   }
   host_gives_number();
-  return fresh(real_openat(target.directory, target.path, flags, mode));
+  return fresh(with_leases(target.directory, target.path, flags, [&] {
+    return real_openat(target.directory, target.path, flags, mode);
+  }));
 }
 
 int own_open(const char* path, int flags, mode_t mode) {
   if (sharing()) return open_at(AT_FDCWD, path, flags, mode);
   host_gives_number();
-  return fresh(real_open(path, flags, mode));
+  return fresh(with_leases(AT_FDCWD, path, flags, [&] { return real_open(path, flags, mode); }));
 }
 int own_openat(int directory, const char* path, int flags, mode_t mode) {
   if (sharing()) return open_at(directory, path, flags, mode);
   host_gives_number();
-  return fresh(real_openat(directory, path, flags, mode));
+  return fresh(with_leases(directory, path, flags,
+                           [&] { return real_openat(directory, path, flags, mode); }));
 }
 int own_creat(const char* path, mode_t mode) {
   if (sharing()) return open_at(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode);
@@ -142,12 +158,13 @@ int own_creat(const char* path, mode_t mode) {
 int own___open_2(const char* path, int flags) {
   if (sharing()) return open_at(AT_FDCWD, path, flags, 0);
   host_gives_number();
-  return fresh(real___open_2(path, flags));
+  return fresh(with_leases(AT_FDCWD, path, flags, [&] { return real___open_2(path, flags); }));
 }
 int own___openat_2(int directory, const char* path, int flags) {
   if (sharing()) return open_at(directory, path, flags, 0);
   host_gives_number();
-  return fresh(real___openat_2(directory, path, flags));
+  return fresh(
+      with_leases(directory, path, flags, [&] { return real___openat_2(directory, path, flags); }));
 }
 
 // ---- status

@@ -29,11 +29,14 @@ template <typename Host>
 int on_two(Target& from, Target& to, Ask asked, Host host) {
   if (!from.remote && !to.remote) return host();
   if (from.path == nullptr || to.path == nullptr) return fail(EFAULT);
-  if (to.path[0] == 0 || (!from.remote && from.path[0] == 0)) return fail(ENOENT);
+  if (!from.remote && from.path[0] == 0) return fail(ENOENT);
+  const bool to_nothing = to.path[0] == 0;
+  if (to_nothing && !from.remote) return host();
+  if (to_nothing) to.be_empty_beside(from);
   if (from.remote != to.remote) return fail(EXDEV);
   asked.second = &to;
   const long result = ask(from, asked);
-  if (!from.remote && !to.remote) return host();
+  if (!from.remote && (!to.remote || to_nothing)) return host();
   return result < 0 ? fail(static_cast<int>(-result)) : 0;
 }
 

@@ -65,6 +65,7 @@ int cob_fdatasync(int fd) {
 int cob_syncfs(int fd) { return lookup_file(fd) == nullptr ? real_syncfs(fd) : cob_fsync(fd); }
 int cob_fallocate(int fd, int mode, off_t offset, off_t bytes) {
   if (lookup_file(fd) == nullptr) return real_fallocate(fd, mode, offset, bytes);
+  if (is_path(fd)) return fail(EBADF);
   if (offset < 0 || bytes <= 0) return fail(EINVAL);
   return file_control(fd, static_cast<u32>(call::FileControl::allocate), static_cast<u64>(offset),
                       static_cast<u64>(bytes), static_cast<u16>(mode));

@@ -33,6 +33,7 @@ void begin_with(u32 count);
 Lock directory_lock;
 char working_directory[path_room];  // absolute; guarded by directory_lock
 bool is_virtual;                    // it is in a share
+int directory_number = -1;          // where it is open then; hidden
 
 // The share that `text` is at or below, or null.
 const Share* share_of(const char* text) {
@@ -145,35 +146,124 @@ void note_passed_file(u32 share) {
 
 namespace {
 
+bool take_directory(const char* given);
+
 void begin_with(u32 count) {
   const bool first = load(remote_shares) == 0 && count > 0;
   store(remote_shares, count);
   if (!first) return;
-  names_start();
   const Guard guard(directory_lock);
   const char* given = getenv(directory_variable);
-  if (given != nullptr && strlen(given) < path_room && share_of(given) != nullptr) {
-    strcpy(working_directory, given);
-    is_virtual = true;
-  } else {
-    read_host_directory();
-  }
+  if (given == nullptr || !take_directory(given)) read_host_directory();
+}
+
+// What the image before says. The number is adopted with all others.
+bool take_directory(const char* given) {
+  char* name = const_cast<char*>(given);
+  const long number = *given == '/' ? -1 : strtol(given, &name, 10);
+  if (number >= 0 && *name == ':') ++name;
+  const bool is_open =
+      number > 2 && number < table_entries && read_token(static_cast<int>(number)) != 0;
+  const bool is_nameless = is_open && *name == 0 && shares[0].number != passed_share;
+  if (strlen(name) >= path_room || (share_of(name) == nullptr && !is_nameless)) return false;
+  strcpy(working_directory, name);
+  is_virtual = true;
+  if (!is_open) return true;
+  directory_number = static_cast<int>(number);
+  hide(directory_number);
+  return true;
 }
 
 }  // namespace
 
 const char* virtual_directory() { return load(is_virtual) ? working_directory : nullptr; }
 
-void enter_virtual_directory(const char* name) {
+namespace {
+
+void close_directory(int number) {
+  if (number < 0) return;
+  Object* object = take_out(number);
+  close_hidden(number);
+  if (object != nullptr) drop(object);
+}
+
+}  // namespace
+
+int enter_virtual_directory(int number, const char* name) {
+  const Critical critical;
+  if (strlen(name) >= path_room) return ENAMETOOLONG;
+  Object* object = hold(number);
+  const int copy = object == nullptr ? -EBADF : make_hidden_copy(number);
+  if (copy < 0) {
+    if (object != nullptr) drop(object);
+    return -copy;
+  }
+  raw::fcntl(copy, F_SETFD, 0);  // images have it too
+  install(copy, object);
+  int before = -1;
+  {
+    const Guard guard(directory_lock);
+    before = directory_number;
+    strcpy(working_directory, name);
+    store(directory_number, copy);
+    store(is_virtual, true);
+  }
+  close_directory(before);
+  return 0;
+}
+
+void note_virtual_directory(const char* name) {
   const Guard guard(directory_lock);
-  if (strlen(name) >= path_room) return;
-  strcpy(working_directory, name);
-  store(is_virtual, true);
+  if (is_virtual && strlen(name) < path_room) strcpy(working_directory, name);
 }
 
 void leave_virtual_directory() {
-  const Guard guard(directory_lock);
-  read_host_directory();
+  const Critical critical;
+  int before = -1;
+  {
+    const Guard guard(directory_lock);
+    before = directory_number;
+    store(directory_number, -1);
+    read_host_directory();
+  }
+  close_directory(before);
+}
+
+Object* hold_virtual_directory() {
+  Object* object = hold(load(directory_number));
+  if (object == nullptr) return nullptr;
+  auto* file = reinterpret_cast<Socket*>(object);
+  if (object->kind == Kind::file) settle(file);
+  if (object->kind == Kind::file && is_live(file)) return object;
+  drop(object);
+  return nullptr;
+}
+
+int open_virtual_directory() {
+  if (Object* open = hold_virtual_directory()) {
+    drop(open);
+    return 0;
+  }
+  const char* here = virtual_directory();
+  if (here == nullptr || here[0] == 0) return ENOENT;
+  char name[path_room];
+  strcpy(name, here);
+  Target target(AT_FDCWD, name);
+  if (!target.remote) return ENOENT;
+  const int number = open_target(target, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+  if (number < 0) return number == -EXDEV ? ENOENT : -number;
+  const int error = enter_virtual_directory(number, name);
+  cob_close(number);
+  return error;
+}
+
+int virtual_directory_number() { return load(directory_number); }
+
+void rename_virtual_directory(int from, int to) {
+  if (load(directory_number) != from) return;
+  if (Object* object = take_out(from)) install(to, object);
+  raw::fcntl(to, F_SETFD, 0);
+  store(directory_number, to);
 }
 
 void Target::settle_text() {
@@ -198,15 +288,21 @@ void Target::aim(int number, const char* name, bool empty_is_place) {
     name = "";
   }
   if (name[0] != '/') {
-    if (number != AT_FDCWD && lookup_file(number) != nullptr) {
-      held_ = hold(number);
-      if (held_ == nullptr || held_->kind != Kind::file) return;
-      file = reinterpret_cast<Socket*>(held_);
-      settle(file);
+    const bool is_here = number == AT_FDCWD && load(is_virtual);
+    if (is_here || (number != AT_FDCWD && lookup_file(number) != nullptr)) {
+      if (is_here) error = open_virtual_directory();
+      held_ = is_here ? hold_virtual_directory() : hold(number);
+      if (!is_here && (held_ == nullptr || held_->kind != Kind::file)) return;
       remote = true;
-      share = file->share;
       path = name;
       bytes = static_cast<u32>(strlen(name));
+      if (held_ == nullptr) {  // what it is behind has gone
+        if (error == 0) error = ESTALE;
+        return;
+      }
+      file = reinterpret_cast<Socket*>(held_);
+      settle(file);
+      share = file->share;
       if (bytes == 0 && !empty_is_place) error = ENOENT;
       if (bytes > 4'095) error = ENAMETOOLONG;
       return;
@@ -259,15 +355,20 @@ bool Target::follow(const char* tail, u32 tail_bytes) {
   return true;
 }
 
-const char* Target::absolute_name() {
-  if (!remote) return nullptr;
-  if (file == nullptr) return text_;
-  const char* name = name_of(file);
-  if (name[0] == 0) return nullptr;
-  char begin[path_room];
-  strcpy(begin, name);
-  strcpy(text_, begin);
-  return bytes == 0 || append(text_, path, false) ? text_ : nullptr;
+void Target::be_empty_beside(const Target& first) {
+  if (held_ != nullptr) drop(held_);
+  held_ = nullptr;
+  file = nullptr;
+  remote = true;
+  share = first.share;
+  path = "";
+  bytes = 0;
+  error = 0;
+}
+
+const char* path_of_share(u32 number) {
+  const Share* s = share_numbered(number);
+  return s == nullptr ? nullptr : s->path;
 }
 
 u32 share_bytes(const char* name) {

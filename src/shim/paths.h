@@ -1,8 +1,8 @@
 // Where a path leads: the host's tree, or a share that another island stores. docs/descriptors.md,
 // 7; path_resolution(7). Model: the arena's table of remote shares is copied at attach; a path is
 // compared with it by its text, "." and "//" taken out; behind the share's path it goes to the home
-// as it was written. The working directory is the host's or, in a share, a name that the shim
-// keeps. Without remote shares nothing is looked at. Any thread.
+// as it was written. The working directory is the host's or, in a share, a directory that is open
+// at its home, at a hidden number. Without remote shares nothing is looked at. Any thread.
 #pragma once
 
 #include "shim/arena.h"
@@ -46,8 +46,8 @@ class Target {
 
   // The path led out of the share, and goes on with `tail`. False: too often, too long (`error`).
   bool follow(const char* tail, u32 tail_bytes);
-  // An absolute name of the place, if it is known; null: not.
-  const char* absolute_name();
+  // An empty second path, which its home refuses in its turn: after what is wrong with the first.
+  void be_empty_beside(const Target& first);
 
  private:
   void aim(int number, const char* name, bool empty_is_place);
@@ -58,17 +58,30 @@ class Target {
   char text_[path_room];
 };
 
+// Where the share of that number is; null: there is none.
+const char* path_of_share(u32 number);
 // Bytes of the share's path that an absolute name begins with; 0: it is in none.
 u32 share_bytes(const char* name);
 // False: the host's. Cheap without remote shares.
 bool leads_to_share(int number, const char* name);
 
 // ---- the working directory
-// The one in a share; null: it is the host's.
+// Of the one in a share, the name that it had last, or "" (it had none then); null: the host's.
 const char* virtual_directory();
-void enter_virtual_directory(const char* name);
+// `number`: a directory of another island, open; it is the caller's still. `name`: as above. 0 or
+// an errno.
+int enter_virtual_directory(int number, const char* name);
+void note_virtual_directory(const char* name);
 // The host's was changed: reads it.
 void leave_virtual_directory();
+// A reference to it. Null: it is not open: not yet, or its home or kernel has ended since.
+Object* hold_virtual_directory();
+// Its hidden number, or -1; it moved (give_up_number).
+int virtual_directory_number();
+void rename_virtual_directory(int from, int to);
+// Opens it by its name, if it is not open. 0 or an errno.
+int open_virtual_directory();
+// For images: "NUMBER:NAME", or "NAME".
 inline constexpr char directory_variable[] = "COB_DIRECTORY";
 
 }  // namespace cob::shim

@@ -61,7 +61,7 @@ constexpr u32 entry_bytes = 128;
 
 size_t directory_bytes() {
   const char* here = virtual_directory();
-  return here == nullptr ? 0 : sizeof directory_variable + strlen(here) + 1;
+  return here == nullptr ? 0 : sizeof directory_variable + strlen(here) + 16;
 }
 
 size_t preload_bytes(char* const* envp) {
@@ -147,7 +147,10 @@ ImageEnvironment::ImageEnvironment(char* const* envp, int liveness)
   }
   if (const char* here = virtual_directory(); here != nullptr) {
     vector[at++] = text;
-    text = stpcpy(stpcpy(stpcpy(text, directory_variable), "="), here) + 1;
+    text = stpcpy(stpcpy(text, directory_variable), "=");
+    const int number = virtual_directory_number();
+    if (number >= 0) text += snprintf(text, 16, "%d:", number);
+    text = stpcpy(text, here) + 1;
   }
   vector[at++] = text;
   environment_entry(text, entry_bytes, liveness);

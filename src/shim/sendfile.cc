@@ -128,8 +128,10 @@ int copy_refused(int out, int in, const off_t* offset) {
   const int out_flags = cob_fcntl(out, F_GETFL, nullptr);
   if (out_flags < 0 || (out_flags & O_PATH) != 0 || (out_flags & O_ACCMODE) == O_RDONLY)
     return EBADF;
-  return S_ISDIR(from.st_mode) || S_ISFIFO(from.st_mode) || (out_flags & O_APPEND) != 0 ? EINVAL
-                                                                                        : 0;
+  if (S_ISDIR(from.st_mode) || S_ISFIFO(from.st_mode)) return EINVAL;
+  struct stat to{};
+  const bool to_pipe = cob_fstat(out, &to) == 0 && S_ISFIFO(to.st_mode);
+  return (out_flags & O_APPEND) != 0 && !to_pipe ? EINVAL : 0;
 }
 
 }  // namespace

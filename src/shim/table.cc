@@ -9,6 +9,7 @@
 
 #include "shim/arena.h"
 #include "shim/epoll.h"
+#include "shim/paths.h"
 #include "shim/placeholder.h"
 #include "shim/socket.h"
 #include "shim/thread.h"
@@ -201,6 +202,7 @@ void give_up_number(int fd) {
   rename_bells(fd, copy);
   rename_originals(fd, copy);
   rename_kicks(fd, copy);
+  rename_virtual_directory(fd, copy);
   unhide(fd);
 }
 

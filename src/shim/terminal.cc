@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "shim/file.h"
 
@@ -32,6 +33,19 @@ const Request* find(unsigned long number) {
   return nullptr;
 }
 
+// FIONREAD of a regular file: what is behind the offset.
+int unread(int number, void* into) {
+  struct stat status{};
+  if (file_stat(number, &status) < 0) return -1;
+  if (!S_ISREG(status.st_mode)) return fail(ENOTTY);
+  const off_t at = file_seek(number, 0, SEEK_CUR);
+  if (at < 0) return -1;
+  if (into == nullptr) return fail(EFAULT);
+  const int bytes = static_cast<int>(status.st_size - at);
+  memcpy(into, &bytes, sizeof bytes);
+  return 0;
+}
+
 }  // namespace
 
 int file_terminal(int number, unsigned long request, void* argument) {
@@ -39,7 +53,7 @@ int file_terminal(int number, unsigned long request, void* argument) {
   if (known == nullptr) return fail(ENOTTY);
   const HeldFile held(number);
   if (!held.is_file()) return fail(EBADF);
-  if (!held.get()->stream) return fail(ENOTTY);
+  if (!held.get()->stream) return request == FIONREAD ? unread(number, argument) : fail(ENOTTY);
   if (argument == nullptr && !known->by_value) return fail(EFAULT);
   Call c{.op = Op::file_control};
   c.a[0] = static_cast<u64>(FileControl::terminal) | u64{request} << 32;

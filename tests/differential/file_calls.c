@@ -282,6 +282,11 @@ static int64_t by_bytes(const struct file_step* s, struct file_result* r) {
   return result;
 }
 
+static int is_pipe(int fd) {
+  struct stat status;
+  return fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode);
+}
+
 /* Calls on a number. */
 static int64_t by_number(const struct file_step* s, struct file_result* r) {
   const int fd = fd_of(s->slot);
@@ -319,7 +324,7 @@ static int64_t by_number(const struct file_step* s, struct file_result* r) {
       r->more = fcntl(fd, F_GETFD);
       return fcntl(fd, F_GETFL);
     case call_set_flags:
-      return fcntl(fd, F_SETFL, s->flags);
+      return fcntl(fd, F_SETFL, s->flags | (is_pipe(fd) ? O_NONBLOCK : 0));
     case call_flock:
       return flock(fd, s->flags | LOCK_NB);
     case call_lock:
