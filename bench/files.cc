@@ -52,7 +52,7 @@ print("sqlite", took[len(took) // 2], took[len(took) * 99 // 100], len(took))
 
 // One way to the directory.
 struct Way {
-  std::string label;  // host | local | remote | fuse | sshfs
+  std::string label;  // host | local | remote | mount | fuse | sshfs
   std::vector<std::string> prefix = {};
   int core = -1;
   std::string directory = {};
@@ -226,13 +226,13 @@ std::string make_repository(const std::string& path, Interrupts& interrupts) {
   return "";
 }
 
-const std::vector<std::string> labels{"host", "local", "remote", "fuse", "sshfs"};
+const std::vector<std::string> labels{"host", "local", "remote", "mount", "fuse", "sshfs"};
 
 bool finish(const Files& files, const std::map<std::string, bool>& missing,
             const Options& options) {
   Report report;
-  Table table({"microseconds", "host", "local", "remote", "p99", "fuse", "sshfs", "local/host",
-               "remote/host", "fuse/remote", "sshfs/remote"});
+  Table table({"microseconds", "host", "local", "remote", "p99", "mount", "fuse", "sshfs",
+               "local/host", "remote/host", "mount/fuse", "fuse/remote", "sshfs/remote"});
   std::vector<std::string> rows = operations;
   rows.insert(rows.end(), {"git", "sqlite"});
   for (const std::string& row : rows) {
@@ -247,6 +247,7 @@ bool finish(const Files& files, const std::map<std::string, bool>& missing,
       const double value = files.get(key(over)) / files.get(key(under));
       report.number(fmt::format("{}_{}_over_{}", over, row, under), value);
       if (under == "remote") report.number(fmt::format("{}_over_remote_{}", over, row), value);
+      if (under == "fuse") report.number(fmt::format("mount_over_passthrough_{}", row), value);
       return fmt::format("{:.2f}", value);
     };
     if (!files.wants(row)) continue;
@@ -257,9 +258,9 @@ bool finish(const Files& files, const std::map<std::string, bool>& missing,
       if (files.has(key(label))) report.number(key(label, "_runs"), files.runs(key(label, "")));
     }
     table.row({row, cell(key("host")), cell(key("local")), cell(key("remote")),
-               cell(key("remote", "_us_p99")), cell(key("fuse")), cell(key("sshfs")),
-               ratio("local", "host"), ratio("remote", "host"), ratio("fuse", "remote"),
-               ratio("sshfs", "remote")});
+               cell(key("remote", "_us_p99")), cell(key("mount")), cell(key("fuse")),
+               cell(key("sshfs")), ratio("local", "host"), ratio("remote", "host"),
+               ratio("mount", "fuse"), ratio("fuse", "remote"), ratio("sshfs", "remote")});
   }
   for (const char* name : {"git", "sqlite"}) {  // as users ask: another island over the host
     const std::string key = fmt::format("remote_{}_over_host", name);
@@ -306,12 +307,15 @@ int measure_all(const Options& options, Interrupts& interrupts, const std::strin
       interrupts);
   if (!cob) return bench::fail(options.json, interrupts.seen() ? 130 : 1, cob.why());
   std::map<std::string, bool> missing;
+  const auto mount =
+      had(Mount::of_cob(options, cob->name(), 1, asker, interrupts), "mount", missing);
   const auto passthrough =
       had(Mount::passthrough(options, directory, keeper, interrupts), "fuse", missing);
   const auto sshfs = had(Mount::sshfs(directory, keeper, interrupts), "sshfs", missing);
   std::vector<Way> ways{{.label = "host", .core = keeper, .directory = directory},
                         {.label = "local", .prefix = cob->run_on(0), .directory = directory},
                         {.label = "remote", .prefix = cob->run_on(1), .directory = directory}};
+  if (mount) ways.push_back({.label = "mount", .core = asker, .directory = mount->path()});
   if (passthrough)
     ways.push_back({.label = "fuse", .core = asker, .directory = passthrough->path()});
   if (sshfs) ways.push_back({.label = "sshfs", .core = asker, .directory = sshfs->path()});

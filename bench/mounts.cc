@@ -28,6 +28,14 @@ Outcome<Mount> Mount::passthrough(const Options& options, const std::string& sou
   return mount.serve({program, "-f", "-o", "source=" + source, mount.path()}, core, interrupts);
 }
 
+Outcome<Mount> Mount::of_cob(const Options& options, const std::string& cob, int kernel, int core,
+                             Interrupts& interrupts) {
+  Mount mount;
+  return mount.serve({options.cob, "mount", "--name", cob, "--foreground", "-k",
+                      std::to_string(kernel), mount.path()},
+                     core, interrupts);
+}
+
 Outcome<Mount> Mount::sshfs(const std::string& source, int core, Interrupts& interrupts) {
   const std::string program = find_program("sshfs");
   if (program.empty()) return Outcome<Mount>::failed("sshfs is missing: apt-get install sshfs");

@@ -18,6 +18,9 @@ class Mount {
   // By cob-bench-passthrough, on `core`.
   static Outcome<Mount> passthrough(const Options& options, const std::string& source, int core,
                                     Interrupts& interrupts);
+  // By `cob mount` of the cob's only share, on the core of its kernel `kernel`.
+  static Outcome<Mount> of_cob(const Options& options, const std::string& cob, int kernel, int core,
+                               Interrupts& interrupts);
   // By sshfs and an sftp-server of its own, without ssh between them: nothing is encrypted.
   static Outcome<Mount> sshfs(const std::string& source, int core, Interrupts& interrupts);
   Mount(Mount&&) = default;

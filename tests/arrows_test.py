@@ -24,6 +24,7 @@ DESIGN = {
     "migrate": ["kernel"],
     "offload": ["message"],
     "shim": ["call"],
+    "mount": ["call"],
 }
 SEES_ALL = {"cli", "sim"}
 # Headers that tell a layout to everyone: the board is read by tools, the control messages by the supervisor.

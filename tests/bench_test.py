@@ -209,15 +209,15 @@ class Bench(unittest.TestCase):
         operations = ("open_close", "stat", "create_unlink", "pread_4k", "pwrite_4k", "pread_1m", "pwrite_1m", "git")
         keys = [f"{way}_{operation}_us_p50" for way in ("host", "local", "remote") for operation in operations]
         keys += ["local_open_close_over_host", "local_pread_4k_over_host", "remote_stat_us_p99", "git_over_host",
-                 "appends_64b_per_s", "appends_4k_per_s", "host_appends_64b_per_s", "fuse_missing", "sshfs_missing"]
+                 "appends_64b_per_s", "appends_4k_per_s", "host_appends_64b_per_s", "fuse_missing", "sshfs_missing", "mount_missing"]
         figures, printed = self.figures(["files", "--seconds", "0.05", "--rounds", "1", "--only",
                                          ",".join(operations + ("appends_64b", "appends_4k"))], keys)
-        for way in ("fuse", "sshfs"):
+        for way in ("fuse", "sshfs", "mount"):
             if figures[f"{way}_missing"]:
                 print(f"LEFT OUT: {way}")
             else:
                 for operation in operations:
-                    self.assertIn(f"{way}_over_remote_{operation}", figures, printed)
+                    self.assertIn(f"{way}_{operation}_us_p50" if way == "mount" else f"{way}_over_remote_{operation}", figures, printed)
         self.assertEqual(left_behind(), [])
 
     def test_files_over_a_socket(self):

@@ -22,7 +22,7 @@ s = socket.create_connection(("{ADDRESS}", 7000), 10); s.sendall(b"from what was
 """
 LAYOUT = {"bin/cob": 0o755, "libexec/cob/cob-kernel": 0o755, "libexec/cob/cob-bench-call": 0o755,
           "libexec/cob/cob-bench-connections": 0o755, "libexec/cob/cob-bench-files": 0o755, "libexec/cob/cob-bench-migrate": 0o755, "libexec/cob/cob-bench-passthrough": 0o755,
-          "lib/cob/libcob.so": 0o644,
+          "libexec/cob/cob-mount": 0o755, "lib/cob/libcob.so": 0o644,
           "share/bash-completion/completions/cob": 0o644, "share/zsh/site-functions/_cob": 0o644,
           "share/doc/cob/README.md": 0o644, "share/doc/cob/LICENSE": 0o644}
 

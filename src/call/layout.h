@@ -155,8 +155,11 @@ struct FileAsk {
   u64 number;
   u16 path_bytes, second_bytes;
   u32 value_bytes;
+  u32 for_others;  // 1: asked as as_uid and as_gid, not as the program; -EPERM: not a superuser's
+  u32 as_uid, as_gid;
+  u32 as_pid;  // the thread of these whose supplementary groups count; 0: none
 };
-static_assert(sizeof(FileAsk) == 64);
+static_assert(sizeof(FileAsk) == 80);
 enum class FileControl : u32 {
   sync = 1,
   data_sync,

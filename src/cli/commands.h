@@ -30,6 +30,8 @@ void add_stats(CLI::App& app, Context& context);
 void add_ss(CLI::App& app, Context& context);
 void add_ip(CLI::App& app, Context& context);
 void add_capture(CLI::App& app, Context& context);
+void add_mount(CLI::App& app, Context& context);
+void add_unmount(CLI::App& app, Context& context);
 void add_down(CLI::App& app, Context& context);
 void add_cable(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);

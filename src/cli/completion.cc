@@ -53,6 +53,10 @@ _cob() {{
     --cable) COMPREPLY=( $(compgen -f -- "$current") ); return ;;
     --json) [[ ${{COMP_WORDS[1]}} == bench ]] && COMPREPLY=( $(compgen -f -- "$current") ) && return ;;
   esac
+  if [[ ${{COMP_WORDS[1]}} == mount || ${{COMP_WORDS[1]}} == unmount ]] && [[ $current != -* ]]; then
+    COMPREPLY=( $(compgen -d -- "$current") )
+    return
+  fi
   if [[ ${{COMP_WORDS[1]}} == run ]]; then
     # From the program's name on, complete as if it stood alone.
     for (( i = 2; i <= COMP_CWORD; i++ )); do
@@ -122,6 +126,8 @@ std::string zsh_script(const CLI::App& app) {
     if (command->get_name() == "bench")
       cases += fmt::format(" \\\n      '*:benchmark:({})'", fmt::join(bench_words(), " "));
     if (command->get_name() == "cable") cases += " \\\n      '*:cob:_cob_names'";
+    if (command->get_name() == "mount" || command->get_name() == "unmount")
+      cases += " \\\n      '1:directory:_files -/'";
     if (command->get_name() == "completion") cases += " \\\n      '1:shell:(bash zsh)'";
     if (command->get_name() == "ip") cases += " \\\n      '1:object:(addr link neigh route)'";
     cases += " ;;\n";

@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/control_client.h"
 #include "cli/failure.h"
+#include "cli/mounts.h"
 #include "cli/run_directory.h"
 
 namespace cob::cli {
@@ -28,6 +29,8 @@ void down(bool wait, const Context& context) {
   RunDirectory::remove_stale(name);
   ControlClient client = ControlClient::connect(name);
   while (wait && programs_attached(client) > 0) ::poll(nullptr, 0, 50);
+  // Before the kernels go, while what is under way there is still answered.
+  for (const Mounted& mounted : mounts_of(name)) unmount(mounted);
   const ControlReply reply = client.ask({{"do", "down"}});
   if (!client.wait_for_end(end_timeout_ms)) {
     fail(exit_state, "cob '{}' (supervisor pid {}) is still going down after {} s", name,
@@ -50,7 +53,7 @@ void add_down(CLI::App& app, Context& context) {
                "  cob down --name web --wait\n"
                "\n"
                "Programs that still run go on as plain Linux processes: their files stay open, "
-               "their cob sockets are reset.");
+               "their cob sockets are reset. What `cob mount` mounted is unmounted.");
   command->callback([wait, &context] { down(*wait, context); });
 }
 

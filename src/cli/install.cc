@@ -31,16 +31,19 @@ std::string first_of(const std::vector<fs::path>& places, int access_mode, std::
   fail(exit_state, "{} is missing; looked for{}", what, tried);
 }
 
-}  // namespace
-
-std::string kernel_executable() {
+std::string helper(const std::string& name) {
   if (const char* directory = std::getenv("COB_LIBEXEC");
       directory != nullptr && *directory != '\0') {
-    return first_of({fs::path(directory) / "cob-kernel"}, X_OK, "cob-kernel (COB_LIBEXEC is set)");
+    return first_of({fs::path(directory) / name}, X_OK, name + " (COB_LIBEXEC is set)");
   }
   const fs::path here = own_directory();
-  return first_of({here / "cob-kernel", here / "../libexec/cob/cob-kernel"}, X_OK, "cob-kernel");
+  return first_of({here / name, here / "../libexec/cob" / name}, X_OK, name);
 }
+
+}  // namespace
+
+std::string kernel_executable() { return helper("cob-kernel"); }
+std::string mount_executable() { return helper("cob-mount"); }
 
 std::string shim_library() {
   if (const char* path = std::getenv("COB_SHIM_PATH"); path != nullptr && *path != '\0') {

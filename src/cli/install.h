@@ -8,6 +8,7 @@
 namespace cob::cli {
 
 std::string kernel_executable();  // absolute path of cob-kernel
+std::string mount_executable();   // of cob-mount, which is not built without libfuse
 std::string shim_library();       // absolute path of libcob.so
 
 }  // namespace cob::cli

@@ -25,6 +25,8 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   cob::cli::add_ss(app, context);
   cob::cli::add_ip(app, context);
   cob::cli::add_capture(app, context);
+  cob::cli::add_mount(app, context);
+  cob::cli::add_unmount(app, context);
   cob::cli::add_down(app, context);
   cob::cli::add_cable(app, context);
   cob::cli::add_doctor(app, context);

@@ -11,7 +11,6 @@
 #include "call/file_write.h"
 #include "fs/entries.h"
 #include "fs/open_flags.h"
-#include "kernel/process_credentials.h"
 
 namespace cob::kernel {
 
@@ -22,7 +21,6 @@ using call::Op;
 
 constexpr u32 chunk_room = call::receive_chunk_payload;
 constexpr u32 chunks_for_a_path = 2;  // that leads out
-constexpr Duration credentials_are_good = Duration::milliseconds(10);
 
 // As a program hears it: links and kernels are none of its business.
 i32 code_for_names(int code, bool behind_a_handle) {
@@ -238,7 +236,7 @@ bool FileCalls::take_ask(Program& program, const Shared& pending, const CallSlot
   const u64 said = u64{ask.path_bytes} + ask.second_bytes + ask.value_bytes;
   if (ask.path_bytes > fs::max_path_bytes || ask.second_bytes > fs::max_path_bytes ||
       said != bytes.size() - sizeof ask || ask.umask > 0777 || ask.directory >= call::max_sockets ||
-      ask.second_directory >= call::max_sockets)
+      ask.second_directory >= call::max_sockets || ask.for_others > 1)
     return refuse();
   if (call.op == Op::file_name && !fs::known(static_cast<fs::NameCall>(ask.call)))
     return refuse();
@@ -270,16 +268,6 @@ Result<fs::Asker::Base> FileCalls::base_of(Program& program, u32 directory, u32 
   const auto entry = files_->entry_of(share);
   if (!entry) return Error::of(ENODEV, "no such share");
   return fs::Asker::Base{.entry = *entry, .share = share, .directory = {}};
-}
-
-Result<fs::Asker::As> FileCalls::as_whom(Program& program, u32 umask, Time now) {
-  if (!program.asks_as || now - program.asked_as > credentials_are_good) {
-    program.asks_as.reset();
-    program.asks_as =
-        TRY(files_->asker().who_number(credentials_of(program.liveness(), program.pid())));
-    program.asked_as = now;
-  }
-  return fs::Asker::As{.number = *program.asks_as, .umask = static_cast<u16>(umask)};
 }
 
 // ---- Calls.
@@ -317,7 +305,7 @@ void FileCalls::open(Program& program, const Shared& pending, const CallSlot& ca
   const call::FileAsk& ask = said->ask;
   const auto base = base_of(program, ask.directory, ask.directory_generation, ask.share);
   if (base.is_error()) return answer(pending, -base.error().code);
-  const auto as = as_whom(program, ask.umask, now);
+  const auto as = as_whom(program, ask, now);
   if (as.is_error()) return answer(pending, -as.error().code);
   if (under_way_ > max_under_way) return answer(pending, -EAGAIN);
   if (!reserve(program, pending, chunks_for_a_path, true)) return;
@@ -382,7 +370,7 @@ void FileCalls::name(Program& program, const Shared& pending, const CallSlot& ca
     second = other.value();
     if (second.entry != base.value().entry) return answer(pending, -EXDEV);
   }
-  const auto as = as_whom(program, ask.umask, now);
+  const auto as = as_whom(program, ask, now);
   if (as.is_error()) return answer(pending, -as.error().code);
   if (under_way_ > max_under_way) return answer(pending, -EAGAIN);
   u64 room = 0;

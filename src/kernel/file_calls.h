@@ -140,10 +140,17 @@ class FileCalls {
 
   bool take_ask(Program& program, const Shared& pending, const call::CallSlot& call, Names& into);
   Result<fs::Asker::Base> base_of(Program& program, u32 directory, u32 generation, u32 share);
-  Result<fs::Asker::As> as_whom(Program& program, u32 umask, Time now);
+  // --- As whom is asked (asks_as.cc).
+  Result<fs::Asker::As> as_whom(Program& program, const call::FileAsk& ask, Time now);
+  Result<u32> number_of_other(const call::FileAsk& ask, Time now);
   // `ask` again later while it says EAGAIN: the link has no room.
   void ask_until_sent(const Shared& pending, std::move_only_function<Result<void>()> ask);
 
+  struct Other {
+    u32 pid, uid, gid;
+    u32 number;
+    Time since;
+  };
   struct Unsent {
     Shared pending;
     std::move_only_function<Result<void>()> ask;
@@ -152,6 +159,7 @@ class FileCalls {
   Sockets& sockets_;
   Sockets::Programs& programs_;
   std::deque<Unsent> unsent_;
+  std::vector<Other> others_;  // at most 64
   u32 under_way_ = 0;
   FileCache cache_;
   std::unordered_map<u64, u32> watched_;  // by Ref: the description's handle

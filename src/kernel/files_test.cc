@@ -489,8 +489,35 @@ TEST_F(RemoteFiles, AForgerEndsAlone) {
     c.a[0] += 1;
     return c;
   });
+  forge([&](Played& p) {
+    call::FileAsk head = said(0);
+    head.for_others = 2;
+    return ask(p, Op::file_open, head, "a");
+  });
   forge([](Played&) { return slot_call(Op::file_read, call::max_sockets); });
   EXPECT_EQ(read(*program_, f, 4), "0123");
+}
+
+TEST_F(RemoteFiles, AreAskedForOthersByASuperusersProgramAlone) {
+  Played& p = *program_;
+  constexpr u32 nobody = 65'534;
+  call::FileAsk head = said(static_cast<u32>(fs::NameCall::make_directory), 0, 0755);
+  head.for_others = 1;
+  head.as_uid = head.as_gid = nobody;
+  const i32 refused = ::geteuid() == 0 ? -EACCES : -EPERM;  // the root is mkdtemp(3)'s
+  EXPECT_EQ(kernels_->call(p, ask(p, Op::file_name, head, "d")), refused);
+  if (::geteuid() != 0) return;
+  std::filesystem::permissions(root_, std::filesystem::perms::all);
+  EXPECT_EQ(kernels_->call(p, ask(p, Op::file_name, head, "d")), 0);
+  struct stat status{};
+  ASSERT_EQ(::stat((root_ + "/d").c_str(), &status), 0);
+  EXPECT_EQ(status.st_uid, nobody);
+  EXPECT_EQ(status.st_gid, nobody);
+  // The next is asked for as the program.
+  head.for_others = 0;
+  EXPECT_EQ(kernels_->call(p, ask(p, Op::file_name, head, "e")), 0);
+  ASSERT_EQ(::stat((root_ + "/e").c_str(), &status), 0);
+  EXPECT_EQ(status.st_uid, 0u);
 }
 
 TEST_F(RemoteFiles, AreStaleOnceTheirKernelHasEnded) {
@@ -514,6 +541,19 @@ TEST(ProcessCredentials, AreReadFromItsStatus) {
   EXPECT_EQ(found.groups, (std::vector<u32>{9, 10}));
   EXPECT_EQ(may_be, (std::array<u32, 4>{1, 2, 3, 4}));
   EXPECT_FALSE(read_credentials("Name:\tx\nUid:\t1\n", found, may_be));
+}
+
+TEST(ProcessCredentials, OfAnotherHaveItsGroupsIfItIsThatUserStill) {
+  const u32 self = static_cast<u32>(::getpid());
+  const fs::Credentials own = fs::Credentials::own();
+  fs::Credentials found = credentials_of_other(own.uid, own.gid, self);
+  found.normalize();
+  EXPECT_EQ(found, own);
+  for (const auto& [uid, gid, pid] :
+       {std::array{own.uid + 1, own.gid, self}, std::array{own.uid, own.gid + 1, self},
+        std::array{own.uid, own.gid, u32{0}}})
+    EXPECT_EQ(credentials_of_other(uid, gid, pid),
+              (fs::Credentials{.uid = uid, .gid = gid, .groups = {}}));
 }
 
 }  // namespace

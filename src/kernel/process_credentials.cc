@@ -54,6 +54,14 @@ bool credentials_of_process(u32 pid, fs::Credentials& into, std::array<u32, 4>& 
   return pid != 0 && read_credentials(read_status(pid), into, may_be);
 }
 
+fs::Credentials credentials_of_other(u32 uid, u32 gid, u32 pid) {
+  fs::Credentials found;
+  std::array<u32, 4> may_be{};
+  if (credentials_of_process(pid, found, may_be) && found.uid == uid && found.gid == gid)
+    return found;
+  return {.uid = uid, .gid = gid, .groups = {}};
+}
+
 fs::Credentials credentials_of(FdRef liveness, u32 pid) {
   ucred maker{};
   socklen_t bytes = sizeof maker;

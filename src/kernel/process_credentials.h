@@ -17,6 +17,9 @@ fs::Credentials credentials_of(FdRef liveness, u32 pid);
 // The user's and group's effective numbers for files, and the groups, of a /proc/PID/status. False:
 // it says no such thing. `may_be`: all four user numbers.
 bool read_credentials(std::string_view status, fs::Credentials& into, std::array<u32, 4>& may_be);
+// Those of the user and group, with the supplementary groups of the process or thread `pid` if it
+// is theirs still; else without.
+fs::Credentials credentials_of_other(u32 uid, u32 gid, u32 pid);
 // Of a process or thread; false: there is none.
 bool credentials_of_process(u32 pid, fs::Credentials& into, std::array<u32, 4>& may_be);
 

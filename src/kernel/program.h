@@ -153,6 +153,7 @@ class Program {
   bool posix_locks = false;                 // it has asked for some: what it closes may have them
   Time asked_as;                            // when `asks_as` was looked at
   std::optional<u32> asks_as;               // its credentials' number (file_calls.h)
+  bool asks_for_others = false;             // they are a superuser's
   Fd doorbell;  // an eventfd that the program rings and may do anything to: never read nor written
   bool dead = false;
   bool faulty = false;  // broke the protocol: to be ended

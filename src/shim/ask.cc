@@ -14,6 +14,9 @@ namespace {
 
 constexpr u32 chunks_in_ask = 4;
 u32 known_umask = ~0U;
+thread_local bool asks_as_told __attribute__((tls_model("initial-exec")));
+thread_local AskAs told_as __attribute__((tls_model("initial-exec")));
+thread_local WireStatus last_opened __attribute__((tls_model("initial-exec")));
 
 // What is to be sent, as one run of bytes that fills chunks.
 struct Sending {
@@ -67,6 +70,14 @@ struct Question {
 Reply send_question(Arena* arena, Question& q) {
   Reply reply;
   FileAsk& head = q.head;
+  head.umask = current_umask();
+  if (asks_as_told) {
+    head.umask = told_as.umask;
+    head.for_others = told_as.others ? 1 : 0;
+    head.as_uid = told_as.uid;
+    head.as_gid = told_as.gid;
+    head.as_pid = told_as.pid;
+  }
   int error = place(*q.first, arena, head.directory, head.directory_generation, head.share);
   head.path_bytes = static_cast<u16>(q.first->bytes);
   const char* second = q.second_text;
@@ -107,6 +118,7 @@ bool go_on(Arena* arena, const Reply& reply, Question& q) {
   Pieces into(&part, 1);
   if (bytes == 0 || bytes > sizeof tail) return false;
   if (!take_loan(arena, loan, static_cast<u32>(bytes), &into)) return false;
+  if (asks_as_told) return false;  // the host's tree is this program's own
   Target* target = reply.value[2] == 1 && q.second != nullptr ? q.second : q.first;
   return target->follow(tail, static_cast<u32>(bytes));
 }
@@ -191,7 +203,6 @@ int open_once(Target& target, int flags, mode_t mode) {
   q.head.call = 0;
   q.head.flags = travelling(flags & ~O_CLOEXEC);
   q.head.mode = mode & 07777;
-  q.head.umask = current_umask();
   Arena* arena = nullptr;
   const Reply reply = put_question(q, arena);
   const u64 slot = reply.value[0];
@@ -203,6 +214,7 @@ int open_once(Target& target, int flags, mode_t mode) {
   if (reply.value[2] < receive_chunks)
     memcpy(&status, arena->kernel->chunk[reply.value[2]] + sizeof(ChunkHeader), sizeof status);
   give_back_chunk(arena, reply.value[2]);
+  last_opened = status;
   file->stream = S_ISFIFO(status.mode);
   occupy_slot(file, arena, static_cast<u32>(slot));
   file->handle = load(file->kernel->handle);
@@ -234,7 +246,6 @@ long ask_once(Target& target, const Ask& asked) {
   q.head.call = static_cast<u32>(asked.call);
   q.head.flags = asked.flags;
   q.head.mode = asked.mode;
-  q.head.umask = current_umask();
   q.head.uid = asked.uid;
   q.head.gid = asked.gid;
   q.head.number = asked.number;
@@ -260,6 +271,12 @@ long ask(Target& target, const Ask& asked) {
     wait_a_little(nap_ns, 0);
   }
 }
+
+void ask_as(const AskAs* whom) {
+  asks_as_told = whom != nullptr;
+  if (whom != nullptr) told_as = *whom;
+}
+const WireStatus& opened_status() { return last_opened; }
 
 void note_umask(u32 mask) { store(known_umask, mask & 0777); }
 

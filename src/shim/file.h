@@ -4,6 +4,7 @@
 // steps; every use is a synchronous call, the offset is its home's. Any thread.
 #pragma once
 
+#include "call/ask_as.h"
 #include "shim/paths.h"
 #include "shim/pieces.h"
 #include "shim/socket.h"
@@ -67,6 +68,9 @@ long ask(Target& target, const Ask& asked);
 // A number, or -errno; -EXDEV with the target the host's: go on there.
 int open_target(Target& target, int flags, mode_t mode);
 u32 current_umask();
+// call/ask_as.h, of the calling thread.
+void ask_as(const call::AskAs* whom);
+const WireStatus& opened_status();
 void note_umask(u32 mask);
 
 // ---- descriptions (file.cc)

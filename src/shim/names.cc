@@ -62,29 +62,6 @@ statx_timestamp time_of(const WireTime& from) {
   return to;
 }
 
-void fill_statx(const WireStatus& from, struct statx* to) {
-  memset(to, 0, sizeof *to);
-  to->stx_mask = from.mask;
-  to->stx_blksize = from.block_bytes;
-  to->stx_attributes = from.attributes;
-  to->stx_attributes_mask = from.attributes_mask;
-  to->stx_nlink = from.links;
-  to->stx_uid = from.uid;
-  to->stx_gid = from.gid;
-  to->stx_mode = static_cast<u16>(from.mode);
-  to->stx_ino = from.inode;
-  to->stx_size = from.size;
-  to->stx_blocks = from.blocks;
-  to->stx_atime = time_of(from.accessed);
-  to->stx_mtime = time_of(from.modified);
-  to->stx_ctime = time_of(from.changed);
-  to->stx_btime = time_of(from.born);
-  to->stx_dev_major = static_cast<u32>(from.device >> 32);
-  to->stx_dev_minor = static_cast<u32>(from.device);
-  to->stx_rdev_major = static_cast<u32>(from.special_device >> 32);
-  to->stx_rdev_minor = static_cast<u32>(from.special_device);
-}
-
 template <typename Host>
 int filesystem_of(Target& target, struct statfs* status, Host host) {
   WireFilesystem told{};
@@ -124,6 +101,29 @@ void to_statvfs(const struct statfs& from, struct statvfs* to) {
 }
 
 }  // namespace
+
+void fill_statx(const WireStatus& from, struct statx* to) {
+  memset(to, 0, sizeof *to);
+  to->stx_mask = from.mask;
+  to->stx_blksize = from.block_bytes;
+  to->stx_attributes = from.attributes;
+  to->stx_attributes_mask = from.attributes_mask;
+  to->stx_nlink = from.links;
+  to->stx_uid = from.uid;
+  to->stx_gid = from.gid;
+  to->stx_mode = static_cast<u16>(from.mode);
+  to->stx_ino = from.inode;
+  to->stx_size = from.size;
+  to->stx_blocks = from.blocks;
+  to->stx_atime = time_of(from.accessed);
+  to->stx_mtime = time_of(from.modified);
+  to->stx_ctime = time_of(from.changed);
+  to->stx_btime = time_of(from.born);
+  to->stx_dev_major = static_cast<u32>(from.device >> 32);
+  to->stx_dev_minor = static_cast<u32>(from.device);
+  to->stx_rdev_major = static_cast<u32>(from.special_device >> 32);
+  to->stx_rdev_minor = static_cast<u32>(from.special_device);
+}
 
 int open_at(int directory, const char* path, int flags, mode_t mode) {
   Target target(directory, path);

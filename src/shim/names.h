@@ -16,6 +16,7 @@ int open_behind_lease(int directory, const char* path, int flags);
 // openat(2) wherever the path leads; libc's result.
 int open_at(int directory, const char* path, int flags, mode_t mode);
 int shared_fstatat(int fd, const char* path, struct stat* status, int flags);
+void fill_statx(const WireStatus& from, struct statx* to);
 int shared_statx(int fd, const char* path, int flags, unsigned mask, struct statx* status);
 
 }  // namespace cob::shim

@@ -67,7 +67,7 @@ int own_chmod(const char* path, mode_t mode) {
   return sharing() ? own_fchmodat(AT_FDCWD, path, mode, 0) : real_chmod(path, mode);
 }
 int own_fchmodat(int directory, const char* path, mode_t mode, int flags) {
-  Target target(directory, path);
+  Target target(directory, path, (flags & AT_EMPTY_PATH) != 0);  // as fchmodat2(2) has it
   return change_mode(target, mode, flags,
                      [&] { return real_fchmodat(target.directory, target.path, mode, flags); });
 }
