@@ -5,6 +5,7 @@
     plot.py --latency histogram.json > latency.svg  round trips of cob bench messages --histogram FILE
     plot.py --sizes messages.json > sizes.svg       cob beside its peers, by size: cob bench messages --peers --json FILE
     plot.py --connections connections.json > connections.svg    rates, and latency against load: cob bench connections --json FILE
+    plot.py --angel model.json > model.svg          p99 against load, a scheme a line: cob-sim angel --suite --json FILE
 
 Bars are requests (or connections) a second, each pair scaled to the larger of the two; the ratio stands behind it.
 Several files of one kind are taken together. Standard library alone.
@@ -198,13 +199,38 @@ def draw_connections(figures):
                     [f'<g transform="translate(0 {y})">{"".join(chart.parts)}</g>'])
 
 
+def draw_angel(figures):
+    """p99 against load by case, Angel thick; 64 kernels."""
+    schemes = ["angel", "ideal", "hash", "reuseport", "affinity", "hermes", "choices"]
+    found = {}
+    for key, value in figures.items():
+        match = re.fullmatch(r"(\w+?_\w+?)_k64_(" + "|".join(schemes) + r")_l(\d+)_p99_us", key)
+        if match and value > 0:
+            found.setdefault(match[1], {}).setdefault(match[2], []).append((int(match[3]), value))
+    shown = [c for c in ("exponential_even", "exponential_skew16", "bimodal_even", "bimodal_skew16") if c in found]
+    if not shown:
+        sys.exit("plot.py: no case of the model in the figures")
+    parts, left = [], 60
+    for case in shown:
+        points = found[case]
+        every = [p for line in points.values() for p in line]
+        chart = Chart(left, 240, case.replace("_", ", ") + ": p99, us", "load, percent", [p[0] for p in every],
+                      [p[1] for p in every], {n: str(n) for n in (50, 60, 70, 80, 90)})
+        for scheme, colour in reversed(list(zip(schemes, COLOURS))):
+            if scheme in points:
+                chart.line(sorted(points[scheme]), colour, 4 if scheme == "angel" else 1.5, marks=True)
+        parts += chart.parts
+        left += 310
+    return document(left + 110, 410, parts + legend(left - 40, list(zip(COLOURS, schemes))))
+
+
 def main():
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         sys.exit(__doc__.strip())
     kind = words.pop(0) if words[0].startswith("--") else "--servers"
     draw = {"--servers": draw_servers, "--latency": draw_latency, "--sizes": draw_sizes,
-            "--connections": draw_connections}.get(kind)
+            "--connections": draw_connections, "--angel": draw_angel}.get(kind)
     if draw is None or not words:
         sys.exit(__doc__.strip())
     figures = {}

@@ -198,13 +198,15 @@ class Cob:
 
     # ---- programs ----
 
-    def run(self, *program, kernel=None, **options):
+    def run(self, *program, kernel=None, spread=False, **options):
         """`cob run -- PROGRAM`, to its end."""
-        return self.named("run", *(() if kernel is None else ("-k", kernel)), "--", *program, **options)
+        return self.named("run", *(() if kernel is None else ("-k", kernel)), *(("--spread",) if spread else ()), "--", *program,
+                          **options)
 
-    def start(self, *program, kernel=None, **options):
+    def start(self, *program, kernel=None, spread=False, **options):
         """`cob run -- PROGRAM` in the background; ended with the test."""
-        words = [self.command, "run", "--name", self.name, *(() if kernel is None else ("-k", str(kernel))), "--"]
+        words = [self.command, "run", "--name", self.name, *(() if kernel is None else ("-k", str(kernel))),
+                 *(("--spread",) if spread else ()), "--"]
         environment = {**self.environment, **options.pop("environment", {})}
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
         child = subprocess.Popen([*words, *map(str, program)], env=environment, **options)

@@ -97,7 +97,10 @@ class TwoIslands(Islands):
         for kernel, port in ((0, 7000), (1, 7001)):
             self.echo(cob, port, kernel)
             self.assertEqual(self.connect(cob, kernel, port), "connected")
-        self.assertEqual([(p["island"], p["kernel"]) for p in sorted(cob.ps(), key=lambda p: p["kernel"])], [("a", 0), ("b", 1)])
+        def programs():
+            return [(p["island"], p["kernel"]) for p in sorted(cob.ps(), key=lambda p: p["kernel"])]
+        wait_until(lambda: len(programs()) == 2, 10, "the end of what connected")
+        self.assertEqual(programs(), [("a", 0), ("b", 1)])
 
     def test_serve_within_each_by_window(self):
         self.serves_within_each("window")

@@ -350,7 +350,8 @@ for i in range({times}):
         self.assertEqual(server.stdout.readline(), "listening\n")
         done = cob.named("migrate", server.pid, 1)
         self.assertEqual(done.returncode, 1)
-        self.assertIn("programs move within their island", done.stderr)
+        self.assertIn("is a socket of the cob, and frames do not cross islands", done.stderr)
+        self.assertIn("stays on kernel 0", done.stderr)
 
 
 if __name__ == "__main__":

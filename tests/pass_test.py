@@ -221,10 +221,13 @@ class SocketLinkTest(DescriptorsTest):
 
 class KillTest(Pass):
     def test_kill(self):
-        # On its own island a program is known with its first use of the cob.
-        script = "import socket, time; s = socket.socket(); s.bind(('0.0.0.0', 0)); time.sleep(100)"
-        children = [subprocess.Popen(self.words(PYTHON, "-c", script, kernel=k), env=self.environment) for k in (0, 1)]
+        # Programs of a cob of several islands are known before they do anything: what they are asked comes once they run.
+        script = "import time; print('runs', flush=True); time.sleep(100)"
+        children = [subprocess.Popen(self.words(PYTHON, "-c", script, kernel=k), env=self.environment, stdout=subprocess.PIPE)
+                    for k in (0, 1)]
         self.one.children += children
+        for child in children:
+            self.assertEqual(child.stdout.readline(), b"runs\n")
         wait_until(lambda: {p["pid"] for p in self.one.ps()} >= {c.pid for c in children})
         self.assertEqual({p["island"] for p in self.one.ps()}, {"a", "b"})
         self.assertEqual(self.one.named("kill", children[1].pid, 0).returncode, 0)
@@ -233,6 +236,8 @@ class KillTest(Pass):
         self.assertEqual(children[1].wait(10), -signal.SIGTERM)
         self.assertEqual(self.one.named("kill", children[0].pid, "sigint").returncode, 0)
         self.assertEqual(children[0].wait(10), -signal.SIGINT)
+        for child in children:
+            child.stdout.close()
 
     def test_refusals(self):
         other = subprocess.Popen(["sleep", "100"])

@@ -2,6 +2,7 @@
 COB_PROGRAMS="name name" picks some."""
 import os
 import pathlib
+import re
 import subprocess
 import unittest
 
@@ -31,6 +32,16 @@ class Programs(harness.CobTest):
                 with self.subTest(name, kernel=kernel):
                     done = cob.run(str(PROGRAMS / name), kernel=kernel, timeout=SECONDS)
                     self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_spread_on_a_cob(self):
+        """Those that fork or spawn, whose children go to both kernels; not those that pass connections, which no other kernel can have."""
+        cob = self.cob(kernels=2)
+        for name in names():
+            if not re.match("fork|exec|spawn|popen|daemon|epoll_(fork|exec|inherited)|options_travel|listener|killed", name):
+                continue
+            with self.subTest(name):
+                done = cob.run(str(PROGRAMS / name), kernel=1, spread=True, timeout=SECONDS)
+                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def end_nginx(root):
     harness.wait_until(lambda: not harness.is_alive(pid), what="nginx's end")
 
 
-def nginx(cob, port=8080, kernel=1, workers=1, server="", listen=None, daemon="off", probe=0, master="on"):
+def nginx(cob, port=8080, kernel=1, workers=1, server="", listen=None, daemon="off", probe=0, master="on", **options):
     """`probe`: the kernel whose program finds out that it accepts."""
     root = pathlib.Path(cob.directory) / f"nginx-{port}"
     (root / "www").mkdir(parents=True)
@@ -85,7 +85,8 @@ http {{
 }}
 """)
     log = open(root / "out", "w")
-    process = cob.start(shutil.which("nginx"), "-p", root, "-c", root / "nginx.conf", kernel=kernel, stdout=log, stderr=log)
+    process = cob.start(shutil.which("nginx"), "-p", root, "-c", root / "nginx.conf", kernel=kernel, stdout=log, stderr=log,
+                        **options)
     log.close()
     process.root = root
     cob.endings.append(lambda: end_nginx(root))

@@ -239,6 +239,25 @@ class TapTest(harness.CobTest):
         if self.steered:
             self.assertLess(self.uplink(cob, "handed_on"), 100)
 
+    @needs("nginx", "ab")
+    def test_workers_on_both_kernels(self):
+        """`cob run --spread`: Linux's connections come to both, and go on when one dies."""
+        cob = self.uplinked()
+        nginx = servers.nginx(cob, kernel=1, workers=2, spread=True)
+        opens = lambda: [kernel["since_start"]["passive_opens"] for kernel in cob.kernels()]
+        before = opens()
+        done = linux("ab", "-q", "-c", 16, "-n", 2000, f"http://{ADDRESS}:8080/memory")
+        self.assertRegex(done.stdout, r"Complete requests:\s+2000", done.stderr)
+        self.assertRegex(done.stdout, r"Failed requests:\s+0")
+        after = opens()
+        self.assertGreater(after[0] - before[0], 200)
+        self.assertGreater(after[1] - before[1], 200)
+        cob.kill_kernel(0)
+        for _ in range(20):
+            page = linux("curl", "-sS", "-m", 10, f"http://{ADDRESS}:8080/memory")
+            self.assertEqual(page.stdout, "a body from memory\n", page.stderr)
+        self.assertTrue(harness.is_alive(nginx.pid))
+
     @needs("redis-server", "redis-benchmark")
     def test_redis_benchmark(self):
         cob = self.uplinked()

@@ -107,12 +107,15 @@ enum class Op : u16 {
                      // datagram and its DatagramHeader; value[0] = first chunk of a list; each is
                      // the program's until `free_receive`
   membership,        // socket; a[0] = group, a[1] = 1: join, 0: leave
-  fork,  // a liveness descriptor was sent on the program's socket: -> value[0] = ticket; the child
-         // holds what we hold
+  fork,  // a liveness descriptor was sent on the program's socket; a[0] = 1: the child goes to the
+         // kernel that is due -> value[0] = ticket; the child holds what we hold; value[1] = 1: it
+         // may go
   publish,  // a[0] = count (1..2), then pairs (socket, token): names the descriptions for exec,
             // spawn, SCM_RIGHTS; flags bit 0: in flight, one, behind Hello::flight
-  adopt,    // a[0] = token -> value[0] = socket (a kernel-numbered slot): a descriptor received or
-            // found at attach
+  adopt,  // a[0] = token -> value[0] = socket (a kernel-numbered slot), value[1] = 1: a file whose
+          // home is of this island: a descriptor received or found at attach. flags bit 0: it may
+          // be a listener of another kernel, a[1] = which + 1, 0: any. In a cob of several islands
+          // other kernels are asked for what is not known here
   adopt_handle,  // a[0] = handle -> value[0] = socket: a forked child claims what its ticket holds
   adopted,       // all of attach's adoptions are done: what the ticket holds beyond them is dropped
   recall,        // socket -> result 1, value[0..5]: what `remember` told last; -ENOENT: nothing
@@ -138,6 +141,11 @@ enum class Op : u16 {
   file_control,  // socket; a[0] = FileControl, a[1], a[2] -> result; value[0..5] = chunk ids
   file_lock,     // socket; a[0] = FileLock | kind << 8 | mode << 16, a[1] = first byte, a[2] = last
               // (inclusive), a[3] = a wait's number; kinds and modes are descriptor/lock_table.h's
+  // A program that goes to another kernel by itself (docs/moving.md, 10).
+  give,  // a[0] = token, behind Hello::give: the host's descriptor becomes a description of this
+         // home, which the program holds unadopted under that name
+  hand_over,  // a[0] = a kernel, a[1] = a program's number there: it has this program's POSIX locks
+              // from now on, of all files that it has here
 };
 
 // What begins the chunks of file_open and file_name. Behind it: the path, the second path, the
@@ -386,6 +394,8 @@ struct alignas(4096) ArenaHeader {  // kernel-written
   u32 default_congestion;  // CongestionName
   u32 ipv6;                // 1: the cob has IPv6 addresses, or may get some
   u32 uplink_index;        // the uplink's interface on the host: scope of link-local addresses
+  u32 islands;             // 1: there are several, so `leave` may come
+  u32 leave;  // another number each time: the program is to go to another kernel: Hello::leave
   u8 own_ipv6[most_ipv6_own][16];  // zeros: none
   char cob_name[64];
 };
@@ -466,6 +476,32 @@ enum class Hello : u32 {
   relay,   // kernel -> program, on the liveness socket of an Op::relay: AttachReply + {host socket}
   moved,   // kernel -> program: AttachReply + {kernel side}: this kernel has the program now; to be
            // mapped in the place of the one before
+  give,    // program -> kernel, before Op::give. + {the host's descriptor}; no answer
+  leave,   // program -> kernel: a ThreadRequest's size; it goes now. Answered by AttachReply,
+           // result: the kernel to go to, + {liveness socket with that}; -ECANCELED: it shall not
+           // any more
+  left,    // program -> kernel: LeftNotice: how that ended; no answer
+  place,   // as again, for the kernel that is due on the island of the one that is named
+};
+
+enum class LeftReason : u32 {
+  none = 0,      // it is the other kernel's
+  cob_socket,    // `number` is a connection or listener of the cob
+  epoll_member,  // `number` is a description of another island that an epoll set watches
+  busy,          // calls on files did not end
+  attach,        // the other kernel did not take it
+  file,          // `number` could not be had there
+  locks,         // its POSIX locks could not be handed over
+  directory,     // its working directory is not there
+  too_many,      // descriptors
+};
+struct LeftNotice {
+  u32 kind;    // Hello::left
+  i32 result;  // 0 or -errno
+  LeftReason reason;
+  u32 number;
+  i64 stood_at_ns;  // when calls on files began to stand aside; the clock of all processes
+  i64 stood_ns;     // and for how long
 };
 
 // What lies in the end that travels, with the placeholder itself as a right: its receiver reads it
@@ -499,9 +535,10 @@ struct AgainRequest {
 };
 
 // Environment of a program: COB_SHIM=<attach right fd>:<liveness fd or -1>:<kernel>:<the cob's
-// address, host byte order>[/<reach>][+6][:1]; +6: the cob has IPv6; 1: descriptions of an image
-// before wait in the kernel, or there are remote shares: attach at once. LD_PRELOAD names
-// libcob.so.
+// address, host byte order>[/<reach>][+6][+s|+p][:1]; +6: the cob has IPv6; +s: what it forks goes
+// to the kernels that are due (`cob run --spread`); +p: so does it, and the liveness socket only
+// keeps what it is to have there; 1: descriptions of an image before wait in the kernel, or there
+// are remote shares: attach at once. LD_PRELOAD names libcob.so.
 inline constexpr char environment_name[] = "COB_SHIM";
 // An eventfd whose count has these upper bits is a placeholder; the count is the description's
 // token.

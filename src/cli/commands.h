@@ -23,6 +23,9 @@ struct Context {
 void add_up(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 void add_migrate(CLI::App& app, Context& context);
+void add_angel(CLI::App& app, Context& context);
+void add_drain(CLI::App& app, Context& context);
+void add_top(CLI::App& app, Context& context);
 void add_ps(CLI::App& app, Context& context);
 void add_kill(CLI::App& app, Context& context);
 void add_status(CLI::App& app, Context& context);

@@ -73,6 +73,16 @@ void Supervisor::on_channel(KernelSlot& kernel) {
       message::Simple news;
       std::memcpy(&news, buffer.data(), sizeof(news));
       on_listening(kernel, news);
+    } else if (kind == std::to_underlying(ControlKind::suspects) &&
+               datagram.bytes == sizeof(message::Simple)) {
+      message::Simple news;
+      std::memcpy(&news, buffer.data(), sizeof(news));
+      on_suspicion(kernel, news);
+    } else if (kind == std::to_underlying(ControlKind::move_groups) &&
+               datagram.bytes == sizeof(message::GroupOrder)) {
+      message::GroupOrder order;
+      std::memcpy(&order, buffer.data(), sizeof(order));
+      on_group_order(kernel, order);
     } else if (!on_cable_word(kernel, kind, std::span(buffer).first(datagram.bytes), datagram)) {
       return broken_protocol(kernel, "an unknown message");
     }
@@ -93,6 +103,7 @@ void Supervisor::on_hello(KernelSlot& kernel, Datagram& datagram) {
     if (other.id() != kernel.id() && other.running() && is_introduced(kernel, other))
       introduce(kernel, other);
   }
+  tell_angel(kernel);
   uplink_->kernel_up(kernel.id());
   tell_steered();
   cable_->on_kernel_up(kernel);
@@ -136,6 +147,17 @@ void Supervisor::introduce(KernelSlot& one, KernelSlot& other) {
   };
   tell(other, one, at_other.release_value());
   tell(one, other, at_one.release_value());
+  if (!together(one, other)) return;
+  const auto show = [this](KernelSlot& told, const KernelSlot& peer) {
+    std::vector<Fd> board;
+    board.emplace_back(::fcntl(peer.board().get(), F_DUPFD_CLOEXEC, 0));
+    if (!board.back().valid())
+      return log("out of descriptors: a kernel does not see another's board");
+    if (told.send(simple(ControlKind::board, peer.id(), peer.epoch()), std::move(board)).is_error())
+      broken_protocol(told, "nothing for its peers' boards: its queue is full");
+  };
+  show(other, one);
+  show(one, other);
 }
 
 // The sender's memory goes to the peer it is for, unless one of the two has died since.
@@ -215,6 +237,7 @@ void Supervisor::on_process_end(KernelSlot& kernel) {
   log(fmt::format("kernel {} (epoch {}) {}", kernel.id(), epoch, how));
   if (was_stopping) return;
   if (was_running) {
+    no_suspect(kernel);
     uplink_->kernel_down(kernel.id());
     tell_steered();
   }

@@ -18,6 +18,9 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   cob::cli::add_up(app, context);
   cob::cli::add_run(app, context);
   cob::cli::add_migrate(app, context);
+  cob::cli::add_angel(app, context);
+  cob::cli::add_drain(app, context);
+  cob::cli::add_top(app, context);
   cob::cli::add_ps(app, context);
   cob::cli::add_kill(app, context);
   cob::cli::add_status(app, context);

@@ -1,5 +1,6 @@
 // The supervisor's part in moving a program: it joins the two kernels, which do the rest by
-// themselves; docs/moving.md. The supervisor's thread.
+// themselves, or, if they are of different islands, the program with the new one; docs/moving.md.
+// The supervisor's thread.
 #include <fmt/format.h>
 
 #include <cstring>
@@ -14,6 +15,20 @@ nlohmann::json refusal(std::string text) { return {{"ok", false}, {"error", std:
 i64 number_of(const nlohmann::json& request, const char* name) {
   const auto found = request.find(name);
   return found != request.end() && found->is_number_integer() ? found->get<i64>() : -1;
+}
+
+// The program's end of a liveness socket with that kernel.
+Result<Fd> liveness_with(KernelSlot& kernel, u32 pid) {
+  auto [kernel_end, program_end] = TRY(seqpacket_pair());
+  make_blocking(program_end.ref());
+  message::Simple program{};
+  program.kind = std::to_underlying(message::ControlKind::program);
+  program.value = pid;
+  program.epoch = kernel.epoch();
+  std::vector<Fd> passed;
+  passed.push_back(std::move(kernel_end));
+  TRY(kernel.send_program(program, std::move(passed)));
+  return std::move(program_end);
 }
 
 }  // namespace
@@ -33,12 +48,6 @@ Supervisor::Reply Supervisor::answer_migrate(const nlohmann::json& request) {
     return {refusal(fmt::format("program {} is on kernel {} already", pid, to)), {}, {}};
   KernelSlot& old_kernel = kernels_[static_cast<std::size_t>(from)];
   KernelSlot& new_kernel = kernels_[static_cast<std::size_t>(to)];
-  if (!together(old_kernel, new_kernel))
-    return {refusal(fmt::format("kernel {} is on island '{}', program {} on '{}': programs move "
-                                "within their island",
-                                to, island_of(new_kernel), pid, island_of(old_kernel))),
-            {},
-            {}};
   for (const KernelSlot* kernel : {&old_kernel, &new_kernel}) {
     if (!kernel->running())
       return {refusal(fmt::format("kernel {} is {}", kernel->id(), to_string(kernel->state()))),
@@ -51,6 +60,7 @@ Supervisor::Reply Supervisor::answer_migrate(const nlohmann::json& request) {
   auto report = seqpacket_pair();
   if (channel.is_error() || report.is_error())
     return {refusal("the supervisor has no descriptors left"), {}, {}};
+  const bool apart = !Supervisor::together(old_kernel, new_kernel);
   auto [old_end, new_end] = channel.release_value();
   auto [kernel_end, command_end] = report.release_value();
   message::Simple in{};
@@ -65,10 +75,17 @@ Supervisor::Reply Supervisor::answer_migrate(const nlohmann::json& request) {
   out.epoch = old_kernel.epoch();
   const auto tree = request.find("tree");
   const bool together = tree != request.end() && tree->is_boolean() && tree->get<bool>();
-  out.reserved = new_kernel.id() | (together ? message::move_together : 0);
+  out.reserved =
+      new_kernel.id() | (together ? message::move_together : 0) | (apart ? message::move_apart : 0);
   to_old.push_back(std::move(old_end));
   to_old.push_back(std::move(kernel_end));
-  if (new_kernel.send(in, std::move(to_new)).is_error() ||
+  if (options_.islands.size() > 1) {
+    auto liveness = liveness_with(new_kernel, static_cast<u32>(pid));
+    if (liveness.is_error())
+      return {refusal(fmt::format("kernel {} takes no programs just now", to)), {}, {}};
+    to_old.push_back(liveness.release_value());
+  }
+  if ((!apart && new_kernel.send(in, std::move(to_new)).is_error()) ||
       old_kernel.send(out, std::move(to_old)).is_error())
     return {refusal("a kernel takes no requests"), {}, {}};
   Reply reply{{{"ok", true}, {"core", new_kernel.core()}}, {}, {}};

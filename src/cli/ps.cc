@@ -10,6 +10,24 @@
 namespace cob::cli {
 namespace {
 
+// Of a child of `cob run --spread` that is where its parent was: what of its parent's only that
+// kernel can have.
+const char* text_of(kernel::BoardStay stays) {
+  switch (stays) {
+    case kernel::BoardStay::no:
+      return "";
+    case kernel::BoardStay::connection:
+      return "inherited a connection";
+    case kernel::BoardStay::datagram:
+      return "inherited a datagram socket";
+    case kernel::BoardStay::file:
+      return "inherited a file of another island";
+    case kernel::BoardStay::undecided:
+      return "inherited a socket that does not listen";
+  }
+  return "";
+}
+
 void ps(const Context& context) {
   ControlClient client = ControlClient::connect(checked_name(context.name));
   const CobView view = view_cob(client);
@@ -25,6 +43,7 @@ void ps(const Context& context) {
                           {"core", kernel.info.value("core", -1)},
                           {"threads", program.threads},
                           {"sockets", program.sockets},
+                          {"stays", text_of(program.stays)},
                           {"command", std::string(program.command)}});
     }
   }
@@ -33,10 +52,12 @@ void ps(const Context& context) {
   if (context.json) return print_json(programs);
   Table table({"PID", "KERNEL", "ISLAND", "CORE", "THREADS", "SOCKETS", "COMMAND"});
   for (const auto& program : programs) {
+    const auto stays = program["stays"].get<std::string>();
     table.add({program["pid"].dump(), program["kernel"].dump(),
                program["island"].get<std::string>(), program["core"].dump(),
                program["threads"].dump(), program["sockets"].dump(),
-               program["command"].get<std::string>()});
+               program["command"].get<std::string>() +
+                   (stays.empty() ? "" : fmt::format(" (stays: {})", stays))});
   }
   fmt::print("{}", table.text());
 }
@@ -47,12 +68,14 @@ void add_ps(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("ps", "List the programs of all kernels");
   add_name_option(*command, context);
   add_json_option(*command, context);
-  add_examples(*command,
-               "  cob ps\n"
-               "  cob ps --json | python3 -c 'import json,sys; print(len(json.load(sys.stdin)))'\n"
-               "\n"
-               "THREADS counts threads that have called a kernel, SOCKETS the cob sockets that the "
-               "program holds.");
+  add_examples(
+      *command,
+      "  cob ps\n"
+      "  cob ps --json | python3 -c 'import json,sys; print(len(json.load(sys.stdin)))'\n"
+      "\n"
+      "THREADS counts threads that have called a kernel, SOCKETS the cob sockets that the "
+      "program holds. \"stays\": a child of cob run --spread that is where its parent was, and "
+      "why.");
   command->callback([&context] { ps(context); });
 }
 

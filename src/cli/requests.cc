@@ -11,6 +11,8 @@
 //   kernel/view.h}
 //   {"do":"migrate","pid","from":K,"to":K} -> {"ok":true,"core" of the second} + {socket on which
 //   the first one says how it ended, kernel/moving.h}
+//   {"do":"angel","policies":[NAME...]} -> {"ok":true,"policies":[...]}
+//   {"do":"drain","kernel":K,"on":BOOL} -> {"ok":true}: it gets no new connections and programs
 //   {"do":"cable","role":"maker" or "other"} + {end of a SOCK_SEQPACKET pair} -> {"ok":true}
 //   {"do":"uncable"}                  -> {"ok":true}
 //   {"do":"down"}                     -> {"ok":true}; the connection closes when all is over
@@ -28,6 +30,7 @@
 #include <cstring>
 
 #include "call/layout.h"
+#include "cli/angel_policies.h"
 #include "cli/supervisor.h"
 #include "kernel/board.h"
 
@@ -103,6 +106,8 @@ Supervisor::Reply Supervisor::answer(const nlohmann::json& request, pid_t sender
   if (verb == "attach") return answer_attach(request, sender);
   if (verb == "view") return answer_view(request);
   if (verb == "migrate") return answer_migrate(request);
+  if (verb == "angel") return answer_angel(request);
+  if (verb == "drain") return answer_drain(request);
   if (verb == "cable") return answer_cable(request, std::move(descriptors));
   if (verb == "uncable") {
     if (!cable_->in_use()) return {refusal("there is no cable"), {}, {}};
@@ -126,6 +131,8 @@ nlohmann::json Supervisor::describe() const {
          {"pid", kernel.pid()},
          {"core", kernel.core()},
          {"epoch", kernel.epoch()},
+         {"draining", drains(kernel)},
+         {"hangs", standing_[kernel.id()].hangs},
          {"uptime_ms", kernel.running() ? (now_ - kernel.running_since()).to_ms() : 0}});
   }
   nlohmann::json all{{"ok", true},
@@ -135,6 +142,7 @@ nlohmann::json Supervisor::describe() const {
                      {"uptime_ms", (now_ - started_).to_ms()},
                      {"log", directory_.path() + "/log"},
                      {"cable", cable_->describe()},
+                     {"angel", angel_names(angel_)},
                      {"kernels", std::move(kernels)}};
   describe_islands(all);
   if (uplink_->is_device()) {
@@ -211,6 +219,10 @@ KernelSlot* Supervisor::least_used(int island) {
   for (KernelSlot& kernel : kernels_) {
     if (!kernel.running() || (island >= 0 && kernel.island() != island)) continue;
     const u64 programs = programs_on(kernel);
+    if (best != nullptr && drains(*best) != drains(kernel)) {
+      if (drains(kernel)) continue;
+      best = nullptr;
+    }
     const bool better =
         best == nullptr || programs < best_programs ||
         (programs == best_programs && last_attach_[kernel.id()] < last_attach_[best->id()]);
@@ -287,8 +299,7 @@ Supervisor::Reply Supervisor::answer_attach(const nlohmann::json& request, pid_t
   if (giver != nullptr) reply.body["giver"] = giver->id();
   // What programs reach by the cob: its network, or with a gateway all.
   reply.body["ipv6"] = options_.ipv6.on;
-  reply.body["remote_shares"] = std::ranges::any_of(
-      options_.shares, [&](const SharePlan& share) { return share.island != kernel->island(); });
+  reply.body["islands"] = options_.islands.size();
   reply.body["reach"] = options_.uplink.gateway != 0 ? 0 : options_.address.prefix_bits;
   reply.owned.push_back(std::move(program_end));
   reply.owned.emplace_back(::fcntl(attach_right_inlet_.get(), F_DUPFD_CLOEXEC, 0));
@@ -296,7 +307,8 @@ Supervisor::Reply Supervisor::answer_attach(const nlohmann::json& request, pid_t
   return reply;
 }
 
-// A program wants a kernel (again): after a fork, an exec or its kernel's death. Whatever does not
+// A program wants a kernel (again): after a fork, an exec or its kernel's death; a forked child of
+// `cob run --spread` wants the one that is due. Whatever does not
 // fit is dropped: its socket closes, and the program knows.
 void Supervisor::on_attach_again() {
   alignas(8) std::array<std::byte, 64> buffer{};
@@ -308,11 +320,15 @@ void Supervisor::on_attach_again() {
     if (datagram.truncated || datagram.bytes != sizeof(request) || datagram.descriptors.size() != 1)
       continue;
     std::memcpy(&request, buffer.data(), sizeof(request));
-    if (request.kind != std::to_underlying(call::Hello::again) ||
+    const bool place = request.kind == std::to_underlying(call::Hello::place);
+    if ((!place && request.kind != std::to_underlying(call::Hello::again)) ||
         request.kernel >= kernels_.size() || ending_)
       continue;
-    KernelSlot& kernel = kernels_[request.kernel];
-    if (!kernel.running()) continue;
+    KernelSlot* wanted = &kernels_[request.kernel];
+    if (place) wanted = least_used(wanted->island());
+    if (wanted == nullptr || !wanted->running()) continue;
+    KernelSlot& kernel = *wanted;
+    if (place) last_attach_[kernel.id()] = now_;
     message::Simple program{};
     program.kind = std::to_underlying(message::ControlKind::program);
     program.value = datagram.sender > 0 ? static_cast<u32>(datagram.sender) : request.pid;

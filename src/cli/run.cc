@@ -51,6 +51,7 @@ struct RunOptions {
   int kernel = -1;     // -1: any
   std::string island;  // empty: any
   std::string from;    // the caller's; empty: its kernel's, or the first
+  bool spread = false;
 };
 
 // Of the program that calls, if it is on a cob: the environment's. -1: it is none.
@@ -80,7 +81,7 @@ void run(const RunOptions& options, const Context& context) {
                            .program = reply.body.value("pid", 0)};
   const HandedOver handed =
       hand_over.giver >= 0 ? hand_over_descriptors(client, hand_over) : HandedOver{};
-  enter_cob(reply, shim, handed.any);
+  enter_cob(reply, shim, handed.any, options.spread);
   become(path, context.program, handed);
 }
 
@@ -100,6 +101,9 @@ void add_run(CLI::App& app, Context& context) {
       ->add_option("--from", options->from,
                    "The caller's island. Default: that of its kernel, or the first")
       ->type_name("NAME");
+  command->add_flag("--spread", options->spread,
+                    "What it forks goes to the kernels of its island, the one with the fewest "
+                    "programs first, and shares its listeners");
   add_name_option(*command, context);
   add_json_option(*command, context);
   command->formatter(std::make_shared<RunFormatter>());
@@ -107,6 +111,7 @@ void add_run(CLI::App& app, Context& context) {
       *command,
       "  cob run -- curl http://10.77.0.1/         a client, wherever there is room\n"
       "  cob run -k 1 -- nginx -g 'daemon off;'    a server on kernel 1\n"
+      "  cob run --spread -- nginx                 its workers on all kernels, one address\n"
       "  cob run --name web -- bash                a shell; what it starts is on the cob too\n"
       "\n"
       "The command becomes the program: exit status, terminal, signals and job control are the "

@@ -3,98 +3,16 @@
 // thread.
 #include <fmt/format.h>
 #include <poll.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <cmath>
-#include <fstream>
-#include <memory>
-
-#include "base/clock.h"
-#include "call/layout.h"
 #include "cli/commands.h"
 #include "cli/control_client.h"
-#include "cli/socket_text.h"
-#include "message/link_layout.h"
+#include "cli/kernel_samples.h"
 #include "message/stats.h"
 
 namespace cob::cli {
 namespace {
 
 constexpr int sample_ms = 200;
-constexpr Duration stuck_after = Duration::seconds(1);
-
-struct Sample {
-  std::unique_ptr<kernel::Board> board;
-  Time at;
-};
-
-std::vector<Sample> sample(const CobView& view) {
-  std::vector<Sample> samples;
-  samples.reserve(view.kernels.size());
-  for (const KernelView& kernel : view.kernels)
-    samples.push_back({kernel.read(), HostClock::read()});
-  return samples;
-}
-
-// The supervisor knows whether a kernel lives; its board tells whether it sleeps, or has stopped
-// turning.
-std::string state_of(const kernel::Board& board, Time now) {
-  if (board.asleep != 0) return "asleep";
-  return now.ns - static_cast<i64>(board.heartbeat_ns) > stuck_after.ns ? "stuck" : "running";
-}
-
-// proc(5), statm: pages mapped, pages resident (shared ones included). 0: the process is gone.
-u64 resident_kib(u32 pid) {
-  std::ifstream statm(fmt::format("/proc/{}/statm", pid));
-  u64 mapped = 0, resident = 0;
-  statm >> mapped >> resident;
-  return resident * static_cast<u64>(::sysconf(_SC_PAGESIZE)) / 1024;
-}
-
-nlohmann::json listeners_of(const kernel::Board& board) {
-  nlohmann::json listeners = nlohmann::json::array();
-  for (const kernel::BoardListener& listener : board.listener) {
-    if (listener.port != 0)
-      listeners.push_back(
-          fmt::format("{}:{}", format_host(listener.address, listener.ipv6), listener.port));
-  }
-  return listeners;
-}
-
-// What waits where, and of how much room.
-nlohmann::json queues_of(const kernel::Board& board) {
-  nlohmann::json listeners = nlohmann::json::array(), programs = listeners, peers = listeners;
-  for (const kernel::BoardListener& l : board.listener) {
-    if (l.port == 0) continue;
-    listeners.push_back({{"listener", fmt::format("{}:{}", format_host(l.address, l.ipv6), l.port)},
-                         {"accept_queue", l.accept_queue},
-                         {"backlog", l.backlog},
-                         {"handshakes", l.syn_queue}});
-  }
-  for (const kernel::BoardProgram& p : board.program) {
-    if (p.pid == 0) continue;
-    programs.push_back({{"pid", p.pid},
-                        {"command", p.command},
-                        {"calls_waiting", p.calls_waiting},
-                        {"receive_chunks", p.receive_chunks},
-                        {"receive_chunks_of", call::receive_chunks},
-                        {"send_chunks", p.send_chunks},
-                        {"send_chunks_of", call::send_chunks}});
-  }
-  for (u32 k = 0; k < kernel::board_peers; ++k) {
-    const kernel::BoardPeer& p = board.peer[k];
-    if (p.connected == 0) continue;
-    peers.push_back({{"kernel", k},
-                     {"message_lines", p.message_lines},
-                     {"message_lines_of", message::message_slots},
-                     {"frames", p.frames},
-                     {"frames_of", message::frame_entries}});
-  }
-  return {{"listeners", std::move(listeners)},
-          {"programs", std::move(programs)},
-          {"peers", std::move(peers)}};
-}
 
 // What joins it to each of the others. `kernels`: all, in the supervisor's words.
 nlohmann::json links_of(const kernel::Board& board, const std::vector<KernelView>& kernels) {
@@ -109,70 +27,6 @@ nlohmann::json links_of(const kernel::Board& board, const std::vector<KernelView
                      {"up", peer.connected != 0}});
   }
   return links;
-}
-
-nlohmann::json describe(const nlohmann::json& info, const Sample& before, const Sample& after) {
-  nlohmann::json kernel = info;
-  if (!before.board || !after.board) return kernel;
-  const kernel::Board &a = *before.board, &b = *after.board;
-  const double seconds = static_cast<double>((after.at - before.at).ns) / 1e9;
-  auto rate = [&](u64 kernel::Board::* counter) {
-    return std::round(static_cast<double>(b.*counter - a.*counter) / seconds);
-  };
-  kernel["state"] = state_of(b, after.at);
-  kernel["per_second"] = {{"loops", rate(&kernel::Board::loops)},
-                          {"idle_loops", rate(&kernel::Board::idle_loops)},
-                          {"yields", rate(&kernel::Board::yields)},
-                          {"sleeps", rate(&kernel::Board::sleeps)},
-                          {"doorbells_rung", rate(&kernel::Board::doorbells_rung)},
-                          {"calls", rate(&kernel::Board::calls)},
-                          {"messages_in", rate(&kernel::Board::messages_in)},
-                          {"messages_out", rate(&kernel::Board::messages_out)},
-                          {"frames_in", rate(&kernel::Board::frames_in)},
-                          {"frames_out", rate(&kernel::Board::frames_out)},
-                          {"bytes_in", rate(&kernel::Board::bytes_in)},
-                          {"bytes_out", rate(&kernel::Board::bytes_out)},
-                          {"active_opens", rate(&kernel::Board::active_opens)},
-                          {"passive_opens", rate(&kernel::Board::passive_opens)}};
-  kernel["contested_percent"] = std::min(
-      100.0,
-      std::round(static_cast<double>(b.contested_ns - a.contested_ns) / seconds / 1e5) / 100.0);
-  kernel["now"] = {{"programs", b.programs_attached},
-                   {"descriptions", b.descriptions},
-                   {"connections", b.connections},
-                   {"time_wait", b.time_wait},
-                   {"resident_kib", resident_kib(b.pid)}};
-  kernel["since_start"] = {{"messages_full", b.messages_full},
-                           {"frames_dropped", b.frames_dropped},
-                           {"datagrams_dropped", b.datagrams_dropped},
-                           {"accept_overflows", b.accept_overflows},
-                           {"segments_retransmitted", b.segments_retransmitted},
-                           {"resets_out", b.resets_out},
-                           {"faults", b.faults},
-                           {"calls", b.calls},
-                           {"active_opens", b.active_opens},
-                           {"passive_opens", b.passive_opens},
-                           {"contested_ns", b.contested_ns}};
-  if (b.uplink != 0) {
-    kernel["uplink"] = {{"frames_in", b.uplink_frames_in}, {"frames_out", b.uplink_frames_out},
-                        {"bytes_in", b.uplink_bytes_in},   {"bytes_out", b.uplink_bytes_out},
-                        {"dropped", b.uplink_dropped},     {"handed_on", b.uplink_handed_on},
-                        {"lost", b.uplink_lost},           {"unsettled", b.uplink_unsettled},
-                        {"entries", b.uplink_entries}};
-  }
-  kernel["cable"] = {{"wires", b.cable.wires},
-                     {"frames_in", b.cable.frames_in},
-                     {"frames_out", b.cable.frames_out},
-                     {"bytes_in", b.cable.bytes_in},
-                     {"bytes_out", b.cable.bytes_out},
-                     {"frames_copied", b.cable.frames_copied},
-                     {"dropped_full", b.cable.dropped_full},
-                     {"dropped_route", b.cable.dropped_route},
-                     {"bells_rung", b.cable.bells_rung},
-                     {"wires_cut", b.cable.wires_cut}};
-  kernel["listeners"] = listeners_of(b);
-  kernel["queues"] = queues_of(b);
-  return kernel;
 }
 
 std::string format_uptime(i64 ms) {
@@ -338,14 +192,14 @@ void print_text(const nlohmann::json& status) {
 void status(const Context& context) {
   ControlClient client = ControlClient::connect(checked_name(context.name));
   const CobView view = view_cob(client);
-  const std::vector<Sample> before = sample(view);
+  const std::vector<KernelSample> before = sample(view);
   ::poll(nullptr, 0, sample_ms);
-  const std::vector<Sample> after = sample(view);
+  const std::vector<KernelSample> after = sample(view);
   nlohmann::json status = view.info;
   status["kernels"] = nlohmann::json::array();
   for (std::size_t i = 0; i < view.kernels.size(); ++i) {
     auto& kernel =
-        status["kernels"].emplace_back(describe(view.kernels[i].info, before[i], after[i]));
+        status["kernels"].emplace_back(describe_kernel(view.kernels[i].info, before[i], after[i]));
     if (after[i].board) kernel["links"] = links_of(*after[i].board, view.kernels);
   }
   if (context.json) return print_json(status);

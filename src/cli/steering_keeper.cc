@@ -48,7 +48,7 @@ Result<SteeringKeeper> SteeringKeeper::create(u16 kernels) {
 void SteeringKeeper::steer_default() {
   if (up_.empty()) return;  // nobody is there to take a frame
   const net::GroupTable before = tables_.groups(SteeredProtocol::udp, Port(0));  // has none
-  const net::GroupTable after = respread(before, up_);
+  const net::GroupTable after = respread(before, wanted(up_));
   if (!tables_.steer_default(after).is_error()) return;
   for (u16 g = 0; g < u16{net::flow_groups}; ++g)
     if (after[g] != before[g]) (void)tables_.move_default_group(g, KernelId(after[g]));
@@ -59,10 +59,53 @@ void SteeringKeeper::steer(Port port) {
   const auto found = listeners_.find(port.value);
   if (found == listeners_.end()) return tables_.release_port(tcp, port);
   const net::GroupTable before = tables_.groups(tcp, port);
-  const net::GroupTable after = respread(before, found->second);
+  const net::GroupTable after = respread(before, wanted(found->second));
   if (!tables_.steer_port(tcp, port, after).is_error() || !tables_.has_table(tcp, port)) return;
   for (u16 g = 0; g < u16{net::flow_groups}; ++g)
     if (after[g] != before[g]) (void)tables_.move_group(tcp, port, g, KernelId(after[g]));
+}
+
+std::set<u16> SteeringKeeper::wanted(const std::set<u16>& kernels) const {
+  std::set<u16> stay;
+  for (const u16 k : kernels)
+    if (!draining_.contains(k) && !hung_.contains(k)) stay.insert(k);
+  return stay.empty() ? kernels : stay;
+}
+
+bool SteeringKeeper::shun(std::set<u16>& shunned, u16 kernel, bool on) {
+  if (on ? !shunned.insert(kernel).second : shunned.erase(kernel) == 0) return false;
+  changes_.count();
+  steer_default();
+  for (const auto& [port, kernels] : listeners_)
+    if (kernels.contains(kernel)) steer(Port(port));
+  changes_.count();
+  return true;
+}
+
+std::size_t SteeringKeeper::move_groups(u16 from, Port port, std::span<const Move> moves) {
+  constexpr auto tcp = SteeredProtocol::tcp;
+  const auto found = listeners_.find(port.value);
+  if (found == listeners_.end() || !tables_.has_table(tcp, port)) return 0;
+  const std::set<u16> able = wanted(found->second);
+  const net::GroupTable groups = tables_.groups(tcp, port);
+  std::array<std::size_t, net::max_steered_kernels> held{};
+  for (const u8 kernel : groups)
+    if (kernel < held.size()) ++held[kernel];
+  const std::size_t most = 2 * groups.size() / able.size();
+  std::vector<Move> granted;
+  for (const Move& move : moves) {
+    if (move.group >= groups.size() || groups[move.group] != from || !able.contains(move.to) ||
+        move.to == from || held[move.to] >= most)
+      continue;
+    ++held[move.to];
+    granted.push_back(move);
+  }
+  if (granted.empty()) return 0;
+  changes_.count();
+  for (const Move& move : granted)
+    (void)tables_.move_group(tcp, port, move.group, KernelId(move.to));
+  changes_.count();
+  return granted.size();
 }
 
 void SteeringKeeper::kernel_up(u16 kernel) {

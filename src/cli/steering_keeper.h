@@ -30,6 +30,16 @@ class SteeringKeeper {
   // Each changes the tables.
   void kernel_up(u16 kernel);
   void kernel_down(u16 kernel);
+  // It gets no new connections while another kernel can have them: it is to be emptied, or it
+  // hangs. False: nothing changed.
+  bool drain(u16 kernel, bool on) { return shun(draining_, kernel, on); }
+  bool hang(u16 kernel, bool on) { return shun(hung_, kernel, on); }
+  // Flow groups of the port that are `from`'s go where it says, to kernels that listen there and do
+  // not drain, each of which has at most twice an even share. Returns how many went.
+  struct Move {
+    u16 group = 0, to = 0;
+  };
+  std::size_t move_groups(u16 from, Port port, std::span<const Move> moves);
   // REQUIRES: `kernel` is up. False: that was known.
   bool listening(u16 kernel, Port port, bool listens);
 
@@ -38,10 +48,13 @@ class SteeringKeeper {
       : tables_(std::move(tables)), changes_(std::move(changes)) {}
   void steer(Port port);
   void steer_default();
+  bool shun(std::set<u16>& shunned, u16 kernel, bool on);
+  // Those that are not shunned; all, if there is no other.
+  std::set<u16> wanted(const std::set<u16>& kernels) const;
 
   net::SteeringWriter tables_;
   net::TableChangesWriter changes_;
-  std::set<u16> up_;
+  std::set<u16> up_, draining_, hung_;
   std::map<u16, std::set<u16>> listeners_;  // by port
 };
 

@@ -109,5 +109,56 @@ TEST_F(KeeperTest, TheLastKernelsDeathLeavesTheTablesAsTheyAre) {
   EXPECT_EQ(count(groups(80), 1), 4'096u);
 }
 
+TEST_F(KeeperTest, AKernelThatDrainsHasNoGroupWhileOthersListen) {
+  for (const u16 k : {u16{0}, u16{1}}) keeper.listening(k, Port(80), true);
+  keeper.listening(1, Port(81), true);
+  const u32 seen = changes();
+  EXPECT_TRUE(keeper.drain(1, true));
+  EXPECT_FALSE(keeper.drain(1, true));
+  EXPECT_GT(changes(), seen);
+  EXPECT_EQ(count(groups(80), 0), 4'096u);
+  EXPECT_EQ(count(groups(81), 1), 4'096u);  // nobody else has it
+  EXPECT_EQ(count(groups(0), 1), 0u);       // the default
+  keeper.listening(2, Port(81), true);
+  EXPECT_EQ(count(groups(81), 2), 4'096u);
+  keeper.kernel_down(1);
+  keeper.kernel_up(1);  // it drains still
+  EXPECT_EQ(count(groups(0), 1), 0u);
+  EXPECT_TRUE(keeper.drain(1, false));
+  EXPECT_EQ(count(groups(80), 0), 4'096u);  // its programs have yet to listen again
+  EXPECT_NEAR(count(groups(0), 1), 1'365.3, 1);
+}
+
+TEST_F(KeeperTest, GroupsGoAsTheirKernelSaysAndToNobodyTooMany) {
+  for (const u16 k : {u16{0}, u16{1}, u16{2}}) keeper.listening(k, Port(80), true);
+  using Move = SteeringKeeper::Move;
+  std::vector<u16> of_0;
+  const GroupTable before = groups(80);
+  for (u16 g = 0; g < 4'096; ++g)
+    if (before[g] == 0) of_0.push_back(g);
+  const auto foreign = static_cast<u16>(std::ranges::find(before, 1) - before.begin());
+  const u32 seen = changes();
+  EXPECT_EQ(keeper.move_groups(0, Port(80),
+                               std::array{Move{foreign, 2}, Move{of_0[0], 0}, Move{of_0[0], 3},
+                                          Move{9'000, 1}, Move{of_0[0], 999}}),
+            0u);
+  EXPECT_EQ(keeper.move_groups(0, Port(81), std::array{Move{of_0[0], 1}}), 0u);  // nobody listens
+  EXPECT_EQ(changes(), seen);
+  EXPECT_EQ(keeper.move_groups(0, Port(80), std::array{Move{of_0[0], 1}, Move{of_0[1], 2}}), 2u);
+  EXPECT_EQ(groups(80)[of_0[0]], 1);
+  EXPECT_EQ(groups(80)[of_0[1]], 2);
+  EXPECT_EQ(differing(before, groups(80)), 2u);
+  EXPECT_GT(changes(), seen);
+  std::vector<Move> all;
+  for (const u16 g : of_0) all.push_back({g, 1});
+  for (u16 g = 0; g < 4'096; ++g)
+    if (before[g] == 2) all.push_back({g, 1});
+  keeper.move_groups(0, Port(80), all);
+  keeper.move_groups(2, Port(80), all);
+  EXPECT_EQ(count(groups(80), 1), 2u * 4'096 / 3);
+  keeper.drain(2, true);
+  EXPECT_EQ(keeper.move_groups(1, Port(80), std::array{Move{foreign, 2}}), 0u);
+}
+
 }  // namespace
 }  // namespace cob::cli

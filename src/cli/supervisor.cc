@@ -136,6 +136,7 @@ Result<void> Supervisor::prepare() {
   kernels_.reserve(cores.size());
   last_attach_.resize(cores.size());
   standing_.resize(cores.size());
+  angel_ = options_.angel;
   for (std::size_t i = 0; i < cores.size(); ++i) {
     config.kernel = static_cast<u16>(i);
     config.core = cores[i];
@@ -251,6 +252,7 @@ Time Supervisor::next_deadline() const {
     next = std::min(next, kernel.deadline());
     if (standing_[kernel.id()].accused_epoch != 0)
       next = std::min(next, kernel.running_since() + accused_lives);
+    next = std::min(next, standing_[kernel.id()].judged);
   }
   return next;
 }
@@ -258,6 +260,7 @@ Time Supervisor::next_deadline() const {
 void Supervisor::on_deadlines() {
   for (KernelSlot& kernel : kernels_) {
     end_accused(kernel);
+    if (standing_[kernel.id()].judged <= now_) judge_suspect(kernel);
     if (kernel.deadline() > now_) continue;
     switch (kernel.state()) {
       case KernelState::waiting:

@@ -41,6 +41,7 @@ struct SupervisorOptions {
   UplinkPlan uplink;
   net::CongestionControl congestion = net::CongestionControl::cubic;
   net::Ecn ecn = net::Ecn::when_asked;
+  u32 angel = message::angel_all;  // its policies
 };
 
 class Supervisor {
@@ -153,6 +154,15 @@ class Supervisor {
   Reply answer_attach(const nlohmann::json& request, pid_t sender);
   Reply answer_cable(const nlohmann::json& request, std::vector<Fd> descriptors);
   Reply answer_migrate(const nlohmann::json& request);  // migrating.cc
+  // angeling.cc
+  Reply answer_angel(const nlohmann::json& request);
+  Reply answer_drain(const nlohmann::json& request);
+  void tell_angel(KernelSlot& kernel);
+  void on_suspicion(KernelSlot& accuser, const message::Simple& news);
+  void judge_suspect(KernelSlot& kernel);
+  void no_suspect(KernelSlot& kernel);
+  void on_group_order(KernelSlot& kernel, const message::GroupOrder& order);
+  bool drains(const KernelSlot& kernel) const { return (draining_ >> kernel.id() & 1) != 0; }
   Reply answer_status() const;
   Reply answer_view(const nlohmann::json& request);
   // `island` -1: of all.
@@ -182,8 +192,15 @@ class Supervisor {
     Time window_began;
     u32 accusations = 0;    // that it made in the window
     u32 accused_epoch = 0;  // this life of it is to be ended; 0: none
+    Time moves_groups;      // not before
+    // It is said to hang: by its board's heartbeat it has not turned since; looked at again then.
+    bool hangs = false;
+    u64 heartbeat = 0;
+    Time judged = Time::never();
   };
   std::vector<Standing> standing_;
+  u32 angel_ = 0;     // policies
+  u64 draining_ = 0;  // kernels, a bit each
   std::optional<CableEnd> cable_;
   std::optional<CablePlace> cable_place_;
   bool cable_watched_ = false;

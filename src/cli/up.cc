@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 
+#include "cli/angel_policies.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/install.h"
@@ -28,7 +29,7 @@ struct UpOptions {
   std::string address = default_address;
   std::string cable;
   std::string uplink, gateway, ipv6, ipv6_gateway;
-  std::string congestion = "cubic", ecn = "asked";
+  std::string congestion = "cubic", ecn = "asked", angel = "all";
   bool foreground = false;
 };
 
@@ -179,6 +180,7 @@ void up(const UpOptions& asked, Context& context) {
   options.ecn = asked.ecn == "off"  ? net::Ecn::off
                 : asked.ecn == "on" ? net::Ecn::ask
                                     : net::Ecn::when_asked;
+  options.angel = parse_angel(asked.angel);
   options.kernel_executable = kernel_executable();
   if (!asked.cable.empty() && !asked.uplink.empty())
     fail(exit_usage, "--cable beside --uplink: a cob has one way out");
@@ -277,6 +279,12 @@ void add_up(CLI::App& app, Context& context) {
                    "asked agrees to it, off does neither")
       ->type_name("WHEN")
       ->check(CLI::IsMember({"on", "asked", "off"}).description(""))
+      ->capture_default_str();
+  command
+      ->add_option("--angel", options->angel,
+                   "What places new connections by load: moves, redirect, take,\n"
+                   "hung, separated by commas; all or none. See 'cob angel'")
+      ->type_name("POLICIES")
       ->capture_default_str();
   command->add_flag("--foreground", options->foreground,
                     "Stay: do not become a daemon; end with Ctrl-C or SIGTERM");

@@ -236,4 +236,22 @@ bool Uplink::listening(u16 kernel, Port port, bool listens) {
   return true;
 }
 
+std::size_t Uplink::move_groups(u16 from, Port port, std::span<const SteeringKeeper::Move> moves) {
+  const std::size_t moved = keeper_.move_groups(from, port, moves);
+  if (moved != 0) mirror();
+  return moved;
+}
+
+bool Uplink::hang(u16 kernel, bool on) {
+  if (!keeper_.hang(kernel, on)) return false;
+  mirror();
+  return true;
+}
+
+bool Uplink::drain(u16 kernel, bool on) {
+  if (!keeper_.drain(kernel, on)) return false;
+  mirror();
+  return true;
+}
+
 }  // namespace cob::cli

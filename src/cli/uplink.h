@@ -63,6 +63,10 @@ class Uplink {
   void kernel_down(u16 kernel);
   // REQUIRES: `kernel` is up. False: nothing new.
   bool listening(u16 kernel, Port port, bool listens);
+  // As SteeringKeeper's.
+  bool drain(u16 kernel, bool on);
+  bool hang(u16 kernel, bool on);
+  std::size_t move_groups(u16 from, Port port, std::span<const SteeringKeeper::Move> moves);
 
  private:
   explicit Uplink(SteeringKeeper keeper) : keeper_(std::move(keeper)) {}

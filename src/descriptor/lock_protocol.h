@@ -15,8 +15,9 @@ enum class LockCall : u8 {
   test = 2,    // F_GETLK: what is in its way, mode none: nothing
   cancel = 3,  // of the asker's wait `wait`, which is answered EINTR unless it is had already
   close = 4,   // the program `owner` has closed the file: its POSIX locks there are gone
+  give = 5,  // its POSIX locks there are the program's `wait` of kernel `first`, which holds it too
 };
-constexpr bool known(LockCall call) { return call <= LockCall::close; }
+constexpr bool known(LockCall call) { return call <= LockCall::give; }
 
 // Errors beside the host's: ENOENT, the asker does not hold it; EAGAIN; EDEADLK; EINTR, cancelled;
 // EBADF, it is not open for that; ENOLCK, no room for more; EINVAL, not a file that has locks;

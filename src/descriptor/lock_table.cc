@@ -70,6 +70,14 @@ void LockTable::set(const LockOwner& owner, const LockRange& range, LockMode mod
     held_.push_back({.range = whole, .mode = mode, .owner = owner, .pid = pid});
 }
 
+void LockTable::give(const LockOwner& owner, const LockOwner& heir) {
+  std::vector<Held> given;
+  for (const Held& held : held_)
+    if (held.owner == owner) given.push_back(held);
+  remove(owner);
+  for (const Held& held : given) set(heir, held.range, held.mode, held.pid);
+}
+
 std::vector<LockRange> LockTable::remove(const LockOwner& owner) {
   std::vector<LockRange> had;
   std::erase_if(held_, [&](const Held& held) {

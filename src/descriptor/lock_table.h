@@ -58,6 +58,8 @@ class LockTable {
   void set(const LockOwner& owner, const LockRange& range, LockMode mode, u32 pid);
   // What it had.
   std::vector<LockRange> remove(const LockOwner& owner);
+  // All that `owner` has is `heir`'s; adds no range. REQUIRES: they are not the same.
+  void give(const LockOwner& owner, const LockOwner& heir);
   // Something in `range`, of at least that mode.
   bool has(const LockOwner& owner, const LockRange& range, LockMode least) const;
   // `range` in parts, in order and without gaps: the strongest that anyone has there.

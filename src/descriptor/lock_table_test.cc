@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "base/random.h"
 
@@ -109,6 +110,13 @@ TEST(LockTable, AgreesWithAModeForEachByte) {
       if (random.below(40) == 0) {
         table.remove(owners[owner]);
         naive.mode[owner].fill(LockMode::none);
+      } else if (const std::size_t heir = (owner + 1) % owners.size(); random.below(60) == 0) {
+        const std::size_t before = table.size();
+        table.give(owners[owner], owners[heir]);
+        ASSERT_LE(table.size(), before);
+        for (u64 at = 0; at < bytes; ++at)
+          naive.mode[heir][at] =
+              std::max(naive.mode[heir][at], std::exchange(naive.mode[owner][at], LockMode::none));
       } else if (naive.conflicts(owner, first, last, mode)) {
         ++conflicts;
         continue;

@@ -38,6 +38,14 @@ void Locker::close(Holder::Ref ref, u32 program, Done done) {
              LockCall::close, std::move(done)));
 }
 
+void Locker::give(Holder::Ref ref, u32 program, KernelId to, u32 heir, Done done) {
+  Ask one = asking(
+      ref, {.kind = LockKind::posix, .mode = {}, .range = {to.value}, .program = program, .pid = 0},
+      LockCall::give, std::move(done));
+  one.message.wait = heir;
+  ask(std::move(one));
+}
+
 u32 Locker::wait(Holder::Ref ref, const Wish& wish, Done done) {
   do {
     ++numbers_;

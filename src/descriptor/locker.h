@@ -36,6 +36,8 @@ class Locker {
   void test(Holder::Ref ref, const Wish& wish, Done done);
   // The program has closed the file; its POSIX locks there are gone when `done` runs.
   void close(Holder::Ref ref, u32 program, Done done);
+  // Its POSIX locks there are those of program `heir` of kernel `to`, which holds the file too.
+  void give(Holder::Ref ref, u32 program, KernelId to, u32 heir, Done done);
   // `done` when it is had, refused, or has been cancelled (EINTR).
   u32 wait(Holder::Ref ref, const Wish& wish, Done done);
   void cancel(u32 wait);

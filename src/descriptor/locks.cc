@@ -106,6 +106,11 @@ int Locks::check(KernelId from, const Lock& m, std::optional<FileId>& id) {
   if ((call == LockCall::test && (kind == LockKind::flock || mode == LockMode::none)) ||
       (call == LockCall::close && kind != LockKind::posix))
     return EPROTO;
+  if (call == LockCall::give) {
+    if (kind != LockKind::posix || first >= pairs_.size() || first == from.value) return EPROTO;
+    if (home_.find(handle_of(m.handle), KernelId(static_cast<u16>(first))) == nullptr)
+      return ENOENT;
+  }
   const Object* object = home_.find(handle_of(m.handle), from);
   if (object == nullptr) return ENOENT;
   id = object->file();
@@ -147,6 +152,8 @@ void Locks::on_lock(KernelId from, const Lock& m, Reply reply) {
                        ? LockOwner{LockKind::posix, from.value, m.owner, 0}
                        : LockOwner{request->kind, 0, m.handle.slot, m.handle.generation};
   request->pid = request->kind == LockKind::posix ? m.pid.get() : no_pid;
+  if (request->call == LockCall::give)
+    request->heir = {LockKind::posix, static_cast<u16>(m.first.get()), m.wait, 0};
   request->file = file.get();
   request->session = pairs_[from.value].link_generation;
   request->reply = std::move(reply);

@@ -67,6 +67,7 @@ class Locks {
     LockCall call{};
     LockRange range;
     LockOwner owner;
+    LockOwner heir;  // of give
     u32 wait = 0;
     u32 pid = 0;
     u32 session = 0;  // of the asker's, when it asked
@@ -120,6 +121,7 @@ class Locks {
   void had(File& file, Asked request, const Result<u64>& result);
   void test(File& file, Asked request);
   void unlock(File& file, Asked request);
+  void give(File& file, Asked request);
   void bring_host_in_line(File& file, std::vector<LockRange> ranges, Asked request);
   Result<void> open_record(File& file, const Request& request,
                            std::vector<LockTable::Part>& to_move);

@@ -48,6 +48,7 @@ void Locks::attempt(File& file, Asked request) {
     return fail(std::move(request), code);
   }
   if (request->kind == LockKind::flock) return attempt_flock(file, std::move(request));
+  if (request->call == LockCall::give) return give(file, std::move(request));
   if (request->call == LockCall::close || request->mode == LockMode::none)
     return unlock(file, std::move(request));
   if (request->call == LockCall::test) return test(file, std::move(request));
@@ -177,6 +178,17 @@ void Locks::unlock(File& file, Asked request) {
     ranges.push_back(r.range);
   }
   bring_host_in_line(file, std::move(ranges), std::move(request));
+}
+
+// Who has them changes, what is locked does not: the host hears nothing of it. Who waits for the
+// former owner waits for the heir; that is looked at anew, for it may now close a cycle.
+void Locks::give(File& file, Asked request) {
+  const KernelId heir(request->heir.kernel);
+  look(heir);
+  if (home_.find(request->handle, heir) == nullptr) return fail(std::move(request), ENOENT);
+  change(file, [&](LockTable& table) { table.give(request->owner, request->heir); });
+  finish(std::move(request), Locked{});
+  wake(file);
 }
 
 // Lets go on the host what the table no longer has; `request` is answered then.

@@ -157,8 +157,9 @@ class World {
                                    : call < 210 ? 1
                                    : call < 220 ? 2
                                    : call < 235 ? 3
-                                   : call < 250 ? 4
-                                                : 5);
+                                   : call < 245 ? 4
+                                   : call < 253 ? 5
+                                                : 6);
     m.first = u64{in.byte() % 16u};
     const u8 last = in.byte();
     m.last = last == 255 ? ~u64{0} : last > 240 ? max_lock_offset : m.first + last % 8;

@@ -197,6 +197,55 @@ TEST_F(LocksTest, AWaitIsTriedAgainWhenOneGoes) {
   EXPECT_EQ(locks->waits(), 0u);
 }
 
+TEST_F(LocksTest, AProgramGivesItsLocksToOneOfAnotherKernel) {
+  const auto in_b = open(b), in_c = open(c);
+  ASSERT_EQ(set(b, in_b, wish(posix, exclusive, 0, 9, 4)), 0);
+  ASSERT_EQ(set(b, in_b, wish(posix, exclusive, 20, 29, 5)), 0);
+  const auto give = [&](Holder::Ref ref) {
+    int code = unanswered;
+    b.locker->give(ref, 4, c.end.id, 8,
+                   [&](Result<Locked> r) { code = r.is_error() ? r.error().code : 0; });
+    settle();
+    return code;
+  };
+  EXPECT_EQ(give(in_b), ESTALE) << "the heir's kernel does not hold it";
+  const Handle handle = b.holder->handle(in_b);
+  std::optional<Holder::Ref> held;
+  c.holder->adopt(a.end.id, handle, false, false,
+                  [&](Result<Holder::Ref> ref) { held = ref.release_value(); });
+  settle();
+  ASSERT_TRUE(held.has_value());
+  const auto waiting = wait(b, in_b, wish(posix, shared, 3, 3, 5));
+  EXPECT_EQ(give(in_b), 0);
+  expect_host_in_line();
+  EXPECT_EQ(waiting->code, unanswered) << "at no moment were they free";
+  EXPECT_EQ(set(b, in_b, wish(posix, shared, 9, 9, 4)), EAGAIN);
+  EXPECT_EQ(set(c, in_c, wish(posix, exclusive, 0, 9, 8)), 0)
+      << "of the program, by any description";
+  EXPECT_EQ(set(c, in_c, wish(posix, shared, 20, 20, 8)), EAGAIN) << "other programs' stay theirs";
+  EXPECT_EQ(set(c, *held, wish(posix, none, 0, 4, 8)), 0);
+  EXPECT_EQ(waiting->code, 0);
+  expect_host_in_line();
+  // Who gives what is not his, or to nobody, is refused.
+  Lock m{};
+  m.handle = field_of(handle);
+  m.kind = posix;
+  m.call = LockCall::give;
+  m.owner = 8U;
+  m.wait = 4U;
+  m.last = max_lock_offset;
+  m.first = 1U;  // itself
+  EXPECT_EQ(ask(m), EPROTO);
+  m.first = 3U;
+  EXPECT_EQ(ask(m), EPROTO);
+  m.kind = ofd;
+  m.first = 2U;
+  EXPECT_EQ(ask(m), EPROTO);
+  m.kind = posix;
+  EXPECT_EQ(ask(m), 0);  // of its own program 8, which has none
+  EXPECT_EQ(set(b, in_b, wish(posix, shared, 9, 9, 4)), EAGAIN);
+}
+
 TEST_F(LocksTest, ADowngradeLetsReadersIn) {
   const auto in_b = open(b), in_c = open(c);
   for (const LockKind kind : {posix, ofd, flocks}) {
@@ -424,7 +473,7 @@ TEST_F(LocksTest, ForgedMessagesAreRefused) {
   EXPECT_EQ(forged([](Lock&) {}), 0);
   EXPECT_EQ(forged([](Lock& m) { m.kind = static_cast<LockKind>(3); }), EPROTO);
   EXPECT_EQ(forged([](Lock& m) { m.mode = static_cast<LockMode>(3); }), EPROTO);
-  EXPECT_EQ(forged([](Lock& m) { m.call = static_cast<LockCall>(5); }), EPROTO);
+  EXPECT_EQ(forged([](Lock& m) { m.call = static_cast<LockCall>(6); }), EPROTO);
   EXPECT_EQ(forged([](Lock& m) { m.first = 10; }), EPROTO);
   EXPECT_EQ(forged([](Lock& m) { m.last = max_lock_offset + 1; }), EPROTO);
   EXPECT_EQ(forged([](Lock& m) { m.call = LockCall::wait; }), EPROTO) << "without a number";

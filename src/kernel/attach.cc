@@ -85,6 +85,19 @@ void Kernel::read_hellos(Program& program, call::Hello until) {
       case call::Hello::flight:
         if (fds.size() == 1 && is_liveness_end(fds[0].ref())) program.flight = std::move(fds[0]);
         break;
+      case call::Hello::give:
+        if (fds.size() == 1) program.given = std::move(fds[0]);
+        break;
+      case call::Hello::leave:
+        begin_leaving(program);
+        break;
+      case call::Hello::left: {
+        call::LeftNotice notice;
+        static_assert(sizeof notice <= sizeof bytes);
+        std::memcpy(&notice, bytes, sizeof notice);
+        end_leaving(program, notice);
+        break;
+      }
       default:
         fault(program, "unknown hello");
         return;
@@ -146,6 +159,7 @@ void Kernel::fill_header(Program& program, call::ArenaHeader& header) {
   header.default_congestion = 1u + config_.congestion;
   header.ipv6 = config_.ipv6_on;
   header.uplink_index = config_.uplink_index;
+  header.islands = files_ != nullptr ? 1 : 0;
   show_own_addresses(header);
   std::memcpy(header.cob_name, config_.cob_name, sizeof header.cob_name);
 }
@@ -168,6 +182,7 @@ Result<void> Kernel::give_arena(Program& program) {
   arena->close_descriptors();
   program.set_arena(std::move(arena));
   attached_.push_back(&program);
+  if (files_ != nullptr) next_board_ = now_;  // it may have come from another island
   return {};
 }
 
@@ -186,6 +201,7 @@ void Kernel::attach(Program& program, const call::AttachRequest& request) {
       sockets_->arena_orphaned(program.drop_arena());
     }
     const auto* text = request.command;
+    program.goes_elsewhere = false;
     program.set_identity(request.pid, std::string(text, ::strnlen(text, sizeof request.command)));
     done = give_arena(program);
   }
@@ -196,6 +212,67 @@ void Kernel::attach(Program& program, const call::AttachRequest& request) {
                                   .result = -done.error().code};
     (void)send_struct(program.liveness(), reply, {}, Blocking::never);
   }
+}
+
+namespace {
+
+// Why a child that is to go to another kernel cannot have it there.
+BoardStay why_stays(const Description& d) {
+  if (d.state == call::SocketState::file) return BoardStay::file;
+  if (d.datagram != nullptr) return BoardStay::datagram;
+  if (d.state == call::SocketState::listening)
+    return d.shared->relays.empty() ? BoardStay::no : BoardStay::connection;
+  return d.state == call::SocketState::undecided ? BoardStay::undecided : BoardStay::connection;
+}
+
+}  // namespace
+
+// The child gets a reference to all that the parent holds. `spreads`: it is to go to the kernel
+// that is due, if that can have all of it; until it is there it keeps the references.
+i32 Kernel::fork_program(Program& program, bool spreads, u64* values) {
+  Program* child = add_child(program);
+  if (child == nullptr) return -EPROTO;
+  program.for_each_slot([&](u32 number, Slot& slot) {
+    // A connection offered and not accepted is nobody's yet.
+    if (load(program.theirs(number).seat) == call::seat_offered) return;
+    sockets_->retain(*slot.description);
+    child->unadopted.push_back(slot.description);
+  });
+  for (Description* d : program.unadopted) {
+    sockets_->retain(*d);
+    child->unadopted.push_back(d);
+  }
+  child->former_handles = program.former_handles;
+  values[0] = child->id();
+  if (!spreads) return 0;
+  for (const Description* d : child->unadopted)
+    if (child->stays == BoardStay::no) child->stays = why_stays(*d);
+  child->goes_elsewhere = child->stays == BoardStay::no;
+  ++(child->goes_elsewhere ? children_spread_ : children_kept_);
+  values[1] = child->goes_elsewhere ? 1 : 0;
+  return 0;
+}
+
+// What is adopted is known to other kernels only: a listener of theirs, of which this one is to
+// have a part. False: there is nothing to be asked.
+bool Kernel::join_listener(Program& program, const call::CallSlot& call, const CallOrigin& origin) {
+  const u64 token = call.a[0];
+  if (sockets_->at_token(token) != nullptr && !parts_->joining(token)) return false;
+  std::optional<KernelId> first;
+  if (call.a[1] != 0 && call.a[1] <= config_.kernels)
+    first = KernelId(static_cast<u16>(call.a[1] - 1));
+  parts_->join(token, first, now_,
+               [this, origin, token, image = program.image()](Description* part, i32 error) {
+                 Program* adopter = find(origin.program);
+                 if (adopter == nullptr || !adopter->attached() || adopter->image() != image)
+                   return;
+                 if (part == nullptr && error == ENOENT && finding_ != nullptr)
+                   return seek(*adopter, origin, token);
+                 u64 values[6] = {};
+                 const i32 result = part == nullptr ? -error : adopt(*adopter, part, false, values);
+                 adopter->reply(origin.thread, origin.sequence, result, values, 6);
+               });
+  return true;
 }
 
 // Every slot of the program is closed; with keep_descriptions each description stays, unadopted.
@@ -263,6 +340,7 @@ void Kernel::end(Program& program) {
   if (program.dead) return;
   if (program.attached()) drain(program);
   if (program.dead) return;
+  if (!leavings_.empty()) forget_leaving(program, ESRCH, "it has ended");
   program.dead = true;
   any_dead_ = true;
   if (program.attached()) {
@@ -297,6 +375,7 @@ void Kernel::collect_dead() {
   for (Program* program : faulty) end(*program);
   any_dead_ = false;
   std::erase_if(programs_, [](const auto& entry) { return entry.second->dead; });
+  if (!leavings_.empty()) poll_leavings(now_);
 }
 
 }  // namespace cob::kernel

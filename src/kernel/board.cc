@@ -15,8 +15,7 @@ constexpr Duration board_interval = Duration::milliseconds(5);
 }
 
 Result<void> Kernel::create_board() {
-  const std::size_t bytes = stats_offset + message::StatsPage::bytes_for(config_.kernels);
-  board_memory_ = TRY(create_memory("cob-board", bytes, Writers::creator));
+  board_memory_ = TRY(create_memory("cob-board", board_bytes(config_.kernels), Writers::creator));
   board_ = new (board_memory_.mapping.data()) Board{};
   board_->pid = static_cast<u32>(::getpid());
   board_->epoch = config_.epoch;
@@ -77,12 +76,23 @@ void Kernel::update_board(Time now) {
   b.time_wait = s.time_wait;
   b.programs_attached = attached_.size();
   b.programs_introduced = introduced_;
-  b.programs_known = static_cast<u64>(std::count_if(programs_.begin(), programs_.end(),
-                                                    [](const auto& p) { return !p.second->dead; }));
+  b.programs_known =
+      static_cast<u64>(std::count_if(programs_.begin(), programs_.end(), [](const auto& p) {
+        return !p.second->dead && !p.second->goes_elsewhere;
+      }));
+  b.children_spread = children_spread_;
+  b.children_kept = children_kept_;
+  b.parts_joined = parts_->counters().joined;
+  b.parts_stranded = parts_->counters().stranded;
   b.descriptions = sockets_->open_count();
   b.bytes_in = sockets_->counters().bytes_in;
   b.bytes_out = sockets_->counters().bytes_out;
   b.faults = faults_;
+  angel_->show(b.angel);
+  b.angel.redirected = flows.redirected;
+  b.angel.redirects_repeated = flows.redirects_repeated;
+  b.angel.redirects_refused = flows.redirects_refused;
+  b.angel.accepted = sockets_->counters().accepted;
   publish(b.heartbeat_ns, static_cast<u64>(now.ns));
   update_tables();
 }
@@ -110,6 +120,7 @@ void Kernel::update_tables() {
     row.calls_waiting = program->calls_waiting();
     row.receive_chunks = program->arena().chunks_held();
     row.send_chunks = program->arena().send_chunks_held();
+    row.stays = program->stays;
     std::memset(row.command, 0, sizeof row.command);
     std::strncpy(row.command, program->command().c_str(), sizeof row.command - 1);
   }

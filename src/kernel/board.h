@@ -6,6 +6,8 @@
 #pragma once
 
 #include "base/types.h"
+#include "kernel/load_board.h"
+#include "message/stats_page.h"
 
 namespace cob::kernel {
 
@@ -14,6 +16,10 @@ inline constexpr u32 board_listeners = 1'024;  // further ones listen, but are n
 
 inline constexpr u32 board_peers = 64;
 
+// Why a forked child of `cob run --spread` stays with its parent: what it has of it that only that
+// kernel can have.
+enum class BoardStay : u32 { no, connection, datagram, file, undecided };
+
 struct BoardProgram {
   u32 pid = 0;  // 0: free
   u32 threads = 0;
@@ -21,7 +27,8 @@ struct BoardProgram {
   u32 calls_waiting = 0;   // posted and not taken yet, over all its rings
   u32 receive_chunks = 0;  // in use, of call::receive_chunks
   u32 send_chunks = 0;     // in use, of call::send_chunks
-  u32 reserved[2] = {};
+  BoardStay stays = BoardStay::no;
+  u32 reserved = 0;
   char command[48] = {};
 };
 
@@ -50,9 +57,26 @@ struct BoardCable {
   u64 frames_copied = 0, dropped_full = 0, dropped_route = 0, bells_rung = 0, wires_cut = 0;
 };
 
+// Angel (docs/angel.md), since the kernel's start.
+inline constexpr std::size_t board_angel_causes = 16;  // net::angel::Cause
+struct BoardAngel {
+  u64 policies = 0;   // message::angel_*
+  u64 draining = 0;   // 1: it gets no new connections
+  u64 suspected = 0;  // kernels that look hung from here, a bit each
+  u64 shown = 0;      // times its load was written
+  u64 nudges_out = 0, nudges_in = 0;
+  u64 served = 0, failed = 0;  // of the SYNs that others got from here
+  u64 suspicions = 0;
+  u64 asked = 0, taken = 0, given = 0, asked_in_vain = 0, given_back = 0, refused = 0, lost = 0;
+  u64 groups_asked = 0, groups_moved = 0;  // flow groups that were to go to others; that went
+  u64 redirected = 0, redirects_repeated = 0, redirects_refused = 0;
+  u64 accepted = 0;  // connections, by programs
+  u64 cause[board_angel_causes] = {};
+};
+
 struct Board {
   u32 magic = 0x626f6172;
-  u32 version = 6;
+  u32 version = 7;
   u32 pid = 0;
   u32 epoch = 0;
   u16 kernel = 0;
@@ -83,9 +107,15 @@ struct Board {
   u64 uplink_lost = 0;       // of those, that found no room on the way there
   u64 uplink_unsettled = 0;  // frames that nobody had while the steering tables changed
   u64 uplink_entries = 0;    // now: others' connections whose frames come here
+  // Children of `cob run --spread`: to go where it was due; to stay.
+  u64 children_spread = 0, children_kept = 0;
+  u64 parts_joined = 0;    // listeners of other kernels of which this one has had parts
+  u64 parts_stranded = 0;  // connections that were reset: nobody here asked for them (parts.h)
   BoardCable cable;
+  BoardAngel angel;
   u64 asleep = 0;        // 1: armed and sleeping
   u64 heartbeat_ns = 0;  // CLOCK_BOOTTIME of the last loop
+  LoadBoard load;
   alignas(64) u32 tables_sequence = 0;
   alignas(64) BoardProgram program[board_programs];
   BoardListener listener[board_listeners];
@@ -93,5 +123,9 @@ struct Board {
 };
 
 inline constexpr std::size_t stats_offset = (sizeof(Board) + 4'095) / 4'096 * 4'096;
+// Of a board and what lies behind it.
+inline std::size_t board_bytes(u16 kernels) {
+  return stats_offset + message::StatsPage::bytes_for(kernels);
+}
 
 }  // namespace cob::kernel

@@ -78,8 +78,8 @@ class Attack {
 
   call::Op some_op() {
     const u8 choice = in_.byte();
-    if (choice < 249) return static_cast<call::Op>(1 + choice % 25);
-    return static_cast<call::Op>(static_cast<u32>(call::Op::file_open) + choice - 249);
+    if (choice < 247) return static_cast<call::Op>(1 + choice % 25);
+    return static_cast<call::Op>(static_cast<u32>(call::Op::file_open) + choice - 247);
   }
 
   call::CallSlot some_call(call::Op op) {
@@ -169,7 +169,12 @@ class Attack {
         c.flags = in_.byte() % 4;
         break;
       case call::Op::adopt:
+      case call::Op::give:
         c.a[0] = token(in_.byte());
+        break;
+      case call::Op::hand_over:
+        c.a[0] = in_.byte() % 4;
+        c.a[1] = in_.byte() % 8;
         break;
       case call::Op::adopt_handle: {
         Played& other = world_.program(in_.byte());

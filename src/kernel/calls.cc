@@ -91,6 +91,10 @@ void Kernel::run_call(Program& program, u32 thread, const CallSlot& call) {
     run_synchronous(program, thread, call);
   } else if (call.op <= Op::file_lock) {
     file_calls_->run(program, thread, call, now_);
+  } else if (call.op == Op::give) {
+    take_in_given(program, {program.id(), thread, call.sequence}, call.a[0]);
+  } else if (call.op == Op::hand_over) {
+    hand_over_locks(program, {program.id(), thread, call.sequence}, call.a[0], call.a[1]);
   } else {
     fault(program, "unknown call");
   }
@@ -164,9 +168,7 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
       sockets_->send_urgent(program, number, call);
       return true;
     case Op::remember:
-      if (d->shared->memory == nullptr)
-        d->shared.make().memory = std::make_unique<std::array<u64, 6>>();
-      std::copy_n(call.a, 6, d->shared->memory->begin());
+      sockets_->remember(*d, call.a);
       return true;
     default:
       return false;
@@ -256,12 +258,15 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       result = sockets_->urgent(program, number, static_cast<call::UrgentCall>(call.a[0]), values);
       break;
     case Op::fork:
-      result = fork_program(program, values);
+      result = fork_program(program, call.a[0] == 1, values);
       break;
     case Op::publish:
       result = publish_tokens(program, call);
       break;
     case Op::adopt:
+      if ((call.flags & 1) != 0 && join_listener(program, call, origin)) return;
+      if (finding_ != nullptr && sockets_->at_token(call.a[0]) == nullptr)
+        return seek(program, origin, call.a[0]);
       result = adopt(program, sockets_->at_token(call.a[0]), false, values);
       break;
     case Op::adopt_handle:
@@ -301,25 +306,6 @@ Program* Kernel::add_child(Program& program) {
   if (child == nullptr || program.dead || !program.attached()) return nullptr;
   if (!child->attached()) child->set_identity(0, program.command());
   return child;
-}
-
-// The child gets a reference to all that the parent holds.
-i32 Kernel::fork_program(Program& program, u64* values) {
-  Program* child = add_child(program);
-  if (child == nullptr) return -EPROTO;
-  program.for_each_slot([&](u32 number, Slot& slot) {
-    // A connection offered and not accepted is nobody's yet.
-    if (load(program.theirs(number).seat) == call::seat_offered) return;
-    sockets_->retain(*slot.description);
-    child->unadopted.push_back(slot.description);
-  });
-  for (Description* d : program.unadopted) {
-    sockets_->retain(*d);
-    child->unadopted.push_back(d);
-  }
-  child->former_handles = program.former_handles;
-  values[0] = child->id();
-  return 0;
 }
 
 // A program that cannot be attached is to have the connection; relay.h. Its liveness socket shows
@@ -377,6 +363,9 @@ i32 Kernel::adopt(Program& program, Description* d, bool from_ticket, u64* value
     sockets_->release(*d);
   }
   values[0] = number;
+  if (d->state == call::SocketState::file && files_ != nullptr)
+    values[1] =
+        files_->together(files_->holder().home(d->file->ref), KernelId(config_.kernel)) ? 1 : 0;
   return 0;
 }
 

@@ -160,7 +160,8 @@ void Sockets::bind(Program& program, u32 number, net::Endpoint local, bool reuse
                         .owner = options_.self,
                         .handle = d.handle,
                         .reuse_address = reuse_address,
-                        .reuse_port = reuse_port};
+                        .reuse_port = reuse_port,
+                        .group = group_of(d)};
   d.claiming = true;
   directory_.claim(claim, now_, [this, local, port_given, handle = d.handle, origin](i32 result) {
     Description* bound = at_handle(handle);

@@ -28,6 +28,7 @@ Result<void> Kernel::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell)
   if (islands_.together(peer, KernelId(config_.kernel))) {
     TRY(watch(doorbell.bell.ref(), event_peer_doorbell | peer.value));
     outbound = TRY(messenger_->open_link(peer, peer_epoch, std::move(doorbell)));
+    if (!messenger_->connected(peer)) parts_->peer_appeared(peer, now_);
   } else {
     outbound = TRY(island_links_->open(peer, peer_epoch, std::move(doorbell)));
     lose_peer(peer);  // its former life, if the lease has not run out yet
@@ -51,6 +52,7 @@ Result<void> Kernel::peer_up(KernelId peer, u32 peer_epoch, Fd memory) {
 
 void Kernel::greet_peer(KernelId peer) {
   directory_.peer_up(peer);
+  parts_->peer_up(peer);
   flows_->peer_up(peer);
 }
 
@@ -58,10 +60,19 @@ void Kernel::greet_peer(KernelId peer) {
 void Kernel::lose_peer(KernelId peer) {
   if (peer.value >= config_.kernels || peer.value == config_.kernel) return;
   directory_.peer_down(peer);
+  parts_->peer_down(peer);
   flows_->peer_down(peer);
   departures_->peer_down(peer);
+  taking_->peer_down(peer);
+  angel_->peer_down(peer);
   if (files_ != nullptr) files_->peer_down(peer);
   stack_->route_lost(net::Route::inside(peer));
+}
+
+Result<void> Kernel::see_board(KernelId peer, FdRef board) {
+  angel_->add_peer(
+      peer, TRY(map_foreign(board, board_bytes(config_.kernels), Writers::creator, Access::read)));
+  return {};
 }
 
 // A peer that broke the protocol is cut off for as long as it lives: the supervisor shall see to
@@ -143,6 +154,17 @@ void Kernel::on_supervisor() {
       case ControlKind::move_in:
         move_in(simple, fds);
         break;
+      case ControlKind::board:
+        if (fds.size() != 1) break;
+        done = see_board(KernelId(static_cast<u16>(simple.value)), fds[0].ref());
+        break;
+      case ControlKind::angel: {
+        message::AngelNotice notice;
+        if (got < sizeof notice) break;
+        std::memcpy(&notice, bytes, sizeof notice);
+        angel_->set(notice.policies, notice.draining);
+        break;
+      }
       case ControlKind::steered:  // the flows look at the tables once a turn
         break;
       case ControlKind::cable_plugged:

@@ -15,6 +15,7 @@
 #include "kernel/byte_queue.h"
 #include "kernel/holders.h"
 #include "kernel/on_demand.h"
+#include "message/kernel_set.h"
 #include "net/stack/stack.h"
 
 namespace cob::kernel {
@@ -55,6 +56,8 @@ struct ListenQueue {
   std::deque<Deferred> deferred;  // TCP_DEFER_ACCEPT: without data yet
   u32 next_holder = 0;
   u32 backlog = 0;
+  u64 accepted = 0;        // connections, since it listens
+  bool announced = false;  // connections are led here
 };
 
 // What a datagram socket has beside.
@@ -96,6 +99,15 @@ struct UrgentOwner {
   u32 user = 0;  // who said so
 };
 
+// Of a listener that programs of several kernels hold, parts.h: this kernel's part.
+struct SharedListener {
+  u64 group = 0;                        // PortClaim::group of all its parts
+  message::KernelSet others;            // kernels that have parts
+  message::KernelSet accepting;         // those of them whose programs ask for connections
+  bool accepts = false;                 // whether this kernel's do
+  Time stranded_since = Time::never();  // connections wait, and nobody here asks for them
+};
+
 // What few descriptions have: those that are, or were, held by several, or travelled; that have
 // urgent data, or somebody who is told of them.
 struct SharedPart {
@@ -109,6 +121,7 @@ struct SharedPart {
   std::unique_ptr<std::array<u64, 6>> memory;  // Op::remember; the programs' own
   UrgentMark mark;
   UrgentOwner owner;
+  std::unique_ptr<SharedListener> part;  // none: it is this kernel's alone
 };
 
 // Options that few set.
@@ -166,6 +179,7 @@ struct Description {
   u32 receive_limit = 0, send_limit = 0;
   u32 send_limit_shown = 0;         // the largest that any holder ever saw: what it may have posted
   u32 offered_by = 0;               // a connection offered, not accepted: its listener's handle
+  u32 came_us = 0;                  // when it came to its listener: microseconds, wrapping
   Description* queue_of = nullptr;  // a connection that waits in a listener's queue: the listener
 
   std::unique_ptr<ListenQueue> queue;  // a listener's

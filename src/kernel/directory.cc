@@ -30,7 +30,8 @@ PortClaim Directory::from_message(const ClaimMessage& m, KernelId owner) const {
           .reuse_address = (flags & flag_reuse_address) != 0,
           .reuse_port = (flags & flag_reuse_port) != 0,
           .listening = (flags & flag_listening) != 0,
-          .transport = transport_of(flags)};
+          .transport = transport_of(flags),
+          .group = m.group};
 }
 
 ClaimMessage Directory::to_message(const PortClaim& c) const {
@@ -43,11 +44,13 @@ ClaimMessage Directory::to_message(const PortClaim& c) const {
                                     (c.listening ? flag_listening : 0) | flag_of(c.transport)),
           .reserved = 0,
           .ipv6_first = a.ipv6[0],
-          .ipv6_second = a.ipv6[1]};
+          .ipv6_second = a.ipv6[1],
+          .group = c.group};
 }
 
 bool claims_conflict(const PortClaim& a, const PortClaim& b) {
   if (a.owner == b.owner && a.handle == b.handle) return false;
+  if (a.group != 0 && a.group == b.group) return false;
   if (a.local.port != b.local.port || a.transport != b.transport) return false;
   if (!a.local.address.overlaps(b.local.address)) return false;
   if (a.reuse_port && b.reuse_port) return false;
@@ -71,7 +74,8 @@ void Directory::attach(message::Messenger& messenger) {
                              .flags = m.flags,
                              .reserved = 0,
                              .ipv6_first = m.ipv6_first,
-                             .ipv6_second = m.ipv6_second};
+                             .ipv6_second = m.ipv6_second,
+                             .group = m.group};
     decide_succession(from_message(claim, from), KernelId(m.former), m.former_handle);
   });
   messenger.on<ListenerMessage>([this](KernelId from, const ListenerMessage& m) {
@@ -256,7 +260,8 @@ bool Directory::try_tell(KernelId peer, const Owed& what, Time now) {
                                                    .reserved0 = 0,
                                                    .reserved1 = 0,
                                                    .ipv6_first = claim.ipv6_first,
-                                                   .ipv6_second = claim.ipv6_second});
+                                                   .ipv6_second = claim.ipv6_second,
+                                                   .group = claim.group});
       break;
     }
     case Notice::listener_added:
@@ -410,19 +415,30 @@ void Directory::remove(const Reached& reached) {
 std::optional<KernelId> Directory::find_listener(net::Endpoint destination) {
   const auto found = listeners_.find(key_of(destination.port, Transport::stream));
   if (found == listeners_.end()) return std::nullopt;
-  u32 matches = 0;
-  for (const ListenerEntry& e : found->second) {
-    if (!e.address.overlaps(destination.address)) continue;
-    if (e.kernel == self_) return self_;
-    ++matches;
-  }
-  if (matches == 0) return std::nullopt;
-  u32 wanted = turn_++ % matches;
-  for (const ListenerEntry& e : found->second) {
-    if (!e.address.overlaps(destination.address)) continue;
-    if (wanted-- == 0) return e.kernel;
+  // Those that shall have nothing new are found where nobody else listens.
+  for (const bool shunned : {false, true}) {
+    const auto fits = [&](const ListenerEntry& e) {
+      return e.address.overlaps(destination.address) && shunned_.contains(e.kernel) == shunned;
+    };
+    u32 matches = 0;
+    for (const ListenerEntry& e : found->second) {
+      if (!fits(e)) continue;
+      if (e.kernel == self_) return self_;
+      ++matches;
+    }
+    if (matches == 0) continue;
+    u32 wanted = turn_++ % matches;
+    for (const ListenerEntry& e : found->second)
+      if (fits(e) && wanted-- == 0) return e.kernel;
   }
   return std::nullopt;
+}
+
+bool Directory::listened_elsewhere(net::Endpoint destination) const {
+  const auto found = listeners_.find(key_of(destination.port, Transport::stream));
+  return found != listeners_.end() && std::ranges::any_of(found->second, [&](const auto& e) {
+           return e.kernel != self_ && e.address.overlaps(destination.address);
+         });
 }
 
 bool Directory::listens_out_of_reach(net::Endpoint destination) const {
@@ -481,6 +497,11 @@ std::optional<KernelId> Directory::listener_for(net::Endpoint destination,
     listen.push_back(e.kernel);
   }
   if (listen.empty()) return std::nullopt;
+  if (!shunned_.empty()) {
+    std::vector<KernelId> wanted = listen;
+    std::erase_if(wanted, [this](KernelId k) { return shunned_.contains(k); });
+    if (!wanted.empty()) listen = std::move(wanted);
+  }
   if (preferred && std::ranges::find(listen, *preferred) != listen.end()) return preferred;
   std::ranges::sort(listen, {}, &KernelId::value);
   return listen[hash % listen.size()];

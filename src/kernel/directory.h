@@ -38,6 +38,8 @@ struct PortClaim {
   bool reuse_port = false;
   bool listening = false;
   Transport transport = Transport::stream;
+  // Claims of one group, not 0, stand beside each other: parts of one listener (parts.h).
+  u64 group = 0;
 };
 
 // Who is reached at an endpoint: a listener, a datagram socket, or a group that one has joined.
@@ -78,6 +80,8 @@ class Directory {
   // Frames of this kernel do not reach `kernels`: who is reached there is offered to nobody here.
   // Claims are cob-wide all the same. REQUIRES: nothing has been told yet.
   void set_out_of_reach(const message::KernelSet& kernels) { out_of_reach_ = kernels; }
+
+  bool in_reach(KernelId kernel) const { return !out_of_reach_.contains(kernel); }
 
   KernelId home_of(Port port) const { return KernelId(static_cast<u16>(port.value % kernels_)); }
 
@@ -131,6 +135,10 @@ class Directory {
   std::optional<KernelId> listener_for(net::Endpoint destination, std::optional<KernelId> preferred,
                                        u32 hash) const;
   bool listens(KernelId kernel, net::Endpoint destination) const;
+  // Whether another kernel in reach listens there, too.
+  bool listened_elsewhere(net::Endpoint destination) const;
+  // These get nothing new while others listen there.
+  void set_shunned(const message::KernelSet& kernels) { shunned_ = kernels; }
   // Who hears when the first listener of this kernel on a port, but for loopback's, begins to
   // listen, and when the last one ends.
   void on_listening(Listening listening) { listening_ = std::move(listening); }
@@ -202,7 +210,7 @@ class Directory {
   std::vector<std::deque<Owed>> owed_;  // by peer, in order
   std::size_t owed_total_ = 0;
   Lost lost_;
-  message::KernelSet out_of_reach_;
+  message::KernelSet out_of_reach_, shunned_;
   Table listeners_, elsewhere_;  // of kernels in reach, and of the others
   std::map<Reached, u32> own_;   // how many sockets
   Listening listening_;

@@ -8,6 +8,9 @@
 #include "kernel/wire_address.h"
 #include "message/messenger.h"
 #include "net/wire/bytes.h"
+#include "net/wire/ethernet.h"
+#include "net/wire/ipv4.h"
+#include "net/wire/tcp.h"
 
 namespace cob::kernel {
 
@@ -83,9 +86,14 @@ void Flows::on_message(KernelId from, const Flow& flow, bool begins) {
   if (begins) {
     stack_->drop_time_wait(flow.local, flow.remote);
     if (found != entries_.end()) {
-      found->second = {from, Time::never()};
+      Entry& entry = found->second;
+      if (entry.redirected) --redirected_;
+      entry.redirected = false;
+      if (entry.kernel != from) settle(entry, false);
+      entry.kernel = from;
+      entry.until = Time::never();
     } else if (entries_.size() < max_entries) {
-      entries_.emplace(flow, Entry{from, Time::never()});
+      entries_.emplace(flow, Entry{.kernel = from, .until = Time::never()});
     } else {
       ++counters_.entries_refused;
     }
@@ -94,6 +102,7 @@ void Flows::on_message(KernelId from, const Flow& flow, bool begins) {
   if (found == entries_.end() || found->second.kernel != from ||
       found->second.until != Time::never())
     return;
+  settle(found->second, false);
   found->second.until = now_ + entry_lives;
   ending_.emplace_back(found->second.until, flow);
 }
@@ -121,11 +130,25 @@ void Flows::poll(Time now) {
     if (!messenger_->send(KernelId(k), SteeredMessage{.changes = seen_}).is_error())
       peer.said = seen_;
   }
+  drop_expired(now);
+}
+
+// A redirected one of which nobody has told this kernel, because another is the owner, lives on
+// while frames come by it.
+void Flows::drop_expired(Time now) {
   while (!ending_.empty() && ending_.front().first <= now) {
-    const auto found = entries_.find(ending_.front().second);
-    if (found != entries_.end() && found->second.until == ending_.front().first)
-      entries_.erase(found);
+    const auto [until, flow] = ending_.front();
     ending_.pop_front();
+    const auto found = entries_.find(flow);
+    if (found == entries_.end() || found->second.until != until) continue;
+    Entry& entry = found->second;
+    if (entry.redirected && entry.used + entry_lives > now) {
+      entry.until = now + entry_lives;
+      ending_.emplace_back(entry.until, flow);
+      continue;
+    }
+    if (entry.redirected) --redirected_;
+    entries_.erase(found);
   }
 }
 
@@ -144,7 +167,7 @@ bool Flows::hand_on(net::Endpoint local, net::Endpoint remote, bool opens,
   if (flags.hops >= net::FrameFlags::max_hops) return false;
   const Flow flow{local, remote};
   if (const auto found = entries_.find(flow); found != entries_.end()) {
-    forward(found->second.kernel, frame, flags);
+    forward_by(found->second, frame, flags);
     return true;
   }
   const auto owner = owner_of(flow);
@@ -164,13 +187,58 @@ bool Flows::hand_on(net::Endpoint local, net::Endpoint remote, bool opens,
   return true;
 }
 
-// Once, so that nothing goes in circles while kernels know different listeners.
+// Once, so that nothing goes in circles while kernels know different listeners. Who has the
+// connection already, or had it a moment ago, comes first: a SYN that comes again opens no second
+// one.
 bool Flows::hand_on_opening(net::Endpoint local, net::Endpoint remote,
                             std::span<const std::byte> frame, net::FrameFlags flags) {
-  if (!spread_openings_ || flags.hops > 0) return false;
-  const auto owner = owner_of({local, remote});
-  if (!owner || *owner == self_ || !directory_.listens(*owner, local)) return false;
-  forward(*owner, frame, flags);
+  if (flags.hops > 0) return false;
+  const Flow flow{local, remote};
+  if (const auto found = entries_.find(flow); found != entries_.end()) {
+    Entry& entry = found->second;
+    const bool may_open_elsewhere = entry.redirected || entry.until != Time::never();
+    if (!may_open_elsewhere || placement_ == nullptr || !placement_->shuns(entry.kernel)) {
+      if (entry.redirected) ++counters_.redirects_repeated;
+      forward_by(entry, frame, flags);
+      return true;
+    }
+    if (entry.redirected) --redirected_;
+    entries_.erase(found);
+  }
+  if (spread_openings_) {
+    const auto owner = owner_of(flow);
+    if (owner && *owner != self_ && directory_.listens(*owner, local)) {
+      forward(*owner, frame, flags);
+      return true;
+    }
+  }
+  return placement_ != nullptr && redirect(flow, frame, flags);
+}
+
+// The other owns the connection from its first segment on; what comes here of it goes there by an
+// exact entry, which is here before the answer can be.
+bool Flows::redirect(const Flow& flow, std::span<const std::byte> frame, net::FrameFlags flags) {
+  std::optional<u16> group;
+  if (tables_) {
+    const u32 hash = steering_hash(flow);
+    if (tables_->kernel_for(net::SteeredProtocol::tcp, flow.local.port, hash) == self_)
+      group = net::flow_group(hash);
+  }
+  const auto to = placement_->place(flow.local, group);
+  if (!to || *to == self_) return false;
+  if (redirected_ >= max_redirected || entries_.size() >= max_entries ||
+      !forward(*to, frame, flags)) {
+    ++counters_.redirects_refused;
+    placement_->settled(*to, false);
+    return false;
+  }
+  const Time until = now_ + entry_lives;
+  entries_.emplace(
+      flow,
+      Entry{.kernel = *to, .until = until, .redirected = true, .judged = false, .used = now_});
+  ending_.emplace_back(until, flow);
+  ++redirected_;
+  ++counters_.redirected;
   return true;
 }
 
@@ -185,7 +253,37 @@ bool Flows::hand_on_datagram(net::Endpoint local, net::Endpoint remote,
   return true;
 }
 
-void Flows::forward(KernelId to, std::span<const std::byte> frame, net::FrameFlags flags) {
+void Flows::settle(Entry& entry, bool served) {
+  if (std::exchange(entry.judged, true) || placement_ == nullptr) return;
+  placement_->settled(entry.kernel, served);
+}
+
+// By what the client says, not the kernel that was given it: it acknowledges more than the SYN, or
+// ends what it got no reset for.
+void Flows::judge(Entry& entry, std::span<const std::byte> frame) {
+  if (frame.size() < sizeof(net::EthernetHeader) + sizeof(net::Ipv4Header)) return;
+  const auto first = net::read_once<u8>(frame, sizeof(net::EthernetHeader));
+  const std::size_t at = sizeof(net::EthernetHeader) + (first >> 4 == 4 ? (first & 0xfu) * 4 : 40u);
+  if (frame.size() < at + sizeof(net::TcpHeader)) return;
+  const auto tcp = net::read_once<net::TcpHeader>(frame, at);
+  if ((tcp.flags & net::tcp_syn) != 0) return;
+  if ((tcp.flags & net::tcp_rst) != 0) return settle(entry, entry.first_ack != 0);
+  const u32 acknowledged = tcp.acknowledgment.get();
+  if (entry.first_ack == 0) {
+    entry.first_ack = acknowledged;
+  } else if (acknowledged != entry.first_ack || (tcp.flags & net::tcp_fin) != 0) {
+    settle(entry, true);
+  }
+}
+
+bool Flows::forward_by(Entry& entry, std::span<const std::byte> frame, net::FrameFlags flags) {
+  entry.used = now_;
+  if (!entry.judged) judge(entry, frame);
+  return forward(entry.kernel, frame, flags);
+}
+
+// False: no room on the way; it is lost, as on a wire.
+bool Flows::forward(KernelId to, std::span<const std::byte> frame, net::FrameFlags flags) {
   ++counters_.handed_on;
   const Route route = Route::inside(to);
   const auto room = frame.size() <= device_.max_frame_bytes(route)
@@ -193,11 +291,12 @@ void Flows::forward(KernelId to, std::span<const std::byte> frame, net::FrameFla
                         : std::span<std::byte>();
   if (room.empty()) {
     ++counters_.lost;
-    return;
+    return false;
   }
   net::copy_once(room.data(), frame.data(), frame.size());
   device_.commit(frame.size(), {.checksum_not_computed = flags.checksum_not_computed,
                                 .hops = static_cast<u8>(flags.hops + 1)});
+  return true;
 }
 
 void Flows::share(std::span<const std::byte> frame, net::FrameFlags flags) {
@@ -270,7 +369,11 @@ void Flows::peer_down(KernelId peer) {
   Peer& p = peers_[peer.value];
   owed_total_ -= p.owed.size();
   p = {};
-  std::erase_if(entries_, [&](const auto& e) { return e.second.kernel == peer; });
+  std::erase_if(entries_, [&](const auto& e) {
+    if (e.second.kernel != peer) return false;
+    if (e.second.redirected) --redirected_;
+    return true;
+  });
   std::erase_if(told_, [&](const auto& t) { return t.second == peer; });
 }
 

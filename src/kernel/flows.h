@@ -30,11 +30,26 @@ struct Uplink {
   std::optional<net::TableChangesReader> changes;
 };
 
+// Who shall have a connection that the uplink opens here, by load (angel.h).
+class SynPlacement {
+ public:
+  virtual ~SynPlacement() = default;
+  // A kernel that listens there and shall have it; nullopt: this one. `group`: of the flow, if that
+  // is this kernel's.
+  virtual std::optional<KernelId> place(net::Endpoint local, std::optional<u16> group) = 0;
+  // It gets nothing new just now.
+  virtual bool shuns(KernelId kernel) const = 0;
+  // What came of one that place() sent there: its client has got an answer, or it ended without.
+  virtual void settled(KernelId by, bool served) = 0;
+};
+
 class Flows final : public net::OtherStacks {
  public:
   // Reaction when full: further entries are refused and counted; their connections are reset at the
   // next frame that comes to their owner.
-  static constexpr std::size_t max_entries = 65'536;
+  static constexpr std::size_t max_entries = 262'144;
+  // Of these for SYNs that were handed on to be opened elsewhere. Beyond it they open here.
+  static constexpr std::size_t max_redirected = max_entries / 2;
   // What one peer could not be told yet because its ring was full; beyond it the oldest is lost.
   static constexpr std::size_t max_owed = 65'536;
   // An entry outlives its connection by this: TIME_WAIT.
@@ -45,9 +60,12 @@ class Flows final : public net::OtherStacks {
     u64 lost = 0;       // of those, that had no room in its ring or no ring
     u64 unsettled = 0;  // frames that nobody had while tables changed: not answered
     u64 entries_refused = 0;
-    u64 time_wait_sent = 0;     // TIME_WAIT entries that left with their flow group
-    u64 time_wait_taken = 0;    // that came with one
-    u64 time_wait_refused = 0;  // that came and were not taken: full, not this kernel's, malformed
+    u64 time_wait_sent = 0;      // TIME_WAIT entries that left with their flow group
+    u64 time_wait_taken = 0;     // that came with one
+    u64 time_wait_refused = 0;   // that came and were not taken: full, not this kernel's, malformed
+    u64 redirected = 0;          // SYNs that by load were handed to another kernel
+    u64 redirects_repeated = 0;  // of the same flow: they came again
+    u64 redirects_refused = 0;   // too many entries, or no room in the ring: opened here
   };
   using GroupSet = std::bitset<net::flow_groups>;
 
@@ -64,10 +82,13 @@ class Flows final : public net::OtherStacks {
     tables_.emplace(std::move(tables));
     changes_.emplace(std::move(changes));
   }
+  // `placement` outlives this; nullptr: SYNs are opened where they come.
+  void set_placement(SynPlacement* placement) { placement_ = placement; }
   // All new connections come to a few kernels: listeners of several share them by the tables.
   void spread_openings() { spread_openings_ = true; }
   const net::SteeringReader* tables() const { return tables_ ? &*tables_ : nullptr; }
 
+  void begin_turn(Time now) { now_ = now; }
   // Once a turn, before the messenger is flushed: what has changed is told.
   void poll(Time now);
   // When poll() has something to do of itself.
@@ -109,7 +130,11 @@ class Flows final : public net::OtherStacks {
   };
   struct Entry {
     KernelId kernel;
-    Time until;  // never: the connection lives
+    Time until;               // never: the connection lives
+    bool redirected = false;  // this kernel handed its SYN on, and has not heard of it since
+    bool judged = true;       // false: what came of it is yet to be seen
+    u32 first_ack = 0;        // what its client acknowledged first: the SYN
+    Time used{};              // a redirected one: when it last handed a frame on
   };
   struct Owed {
     Flow flow;
@@ -137,7 +162,12 @@ class Flows final : public net::OtherStacks {
   // The same for all kernels.
   u64 hash_of(const Flow& flow) const;
   bool settled() const;
-  void forward(KernelId to, std::span<const std::byte> frame, net::FrameFlags flags);
+  bool forward(KernelId to, std::span<const std::byte> frame, net::FrameFlags flags);
+  void judge(Entry& entry, std::span<const std::byte> frame);
+  void settle(Entry& entry, bool served);
+  bool forward_by(Entry& entry, std::span<const std::byte> frame, net::FrameFlags flags);
+  bool redirect(const Flow& flow, std::span<const std::byte> frame, net::FrameFlags flags);
+  void drop_expired(Time now);
   void tell(KernelId peer, const Owed& what);
   bool try_tell(KernelId peer, const Owed& what);
   void pay();
@@ -155,6 +185,8 @@ class Flows final : public net::OtherStacks {
   u32 seen_ = 0;  // changes by which this kernel's own flows were told
   bool tell_anew_ = true;
   bool spread_openings_ = false;
+  SynPlacement* placement_ = nullptr;
+  std::size_t redirected_ = 0;  // entries that are
   std::vector<Peer> peers_;
   std::size_t owed_total_ = 0;
   std::unordered_map<Flow, KernelId, Hash> told_;  // own flows whose owner is another

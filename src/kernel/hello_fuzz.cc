@@ -17,6 +17,7 @@ void say(HostileWorld& world, Played& program, sim::FuzzInput& in) {
   call::AttachRequest request{};
   request.kind = kind % 8 < 6 ? 1 + kind % 3 : kind;
   if (kind % 8 == 6) request.kind = static_cast<u32>(call::Hello::flight);
+  if (kind % 32 == 15) request.kind = static_cast<u32>(call::Hello::give) + kind / 32 % 3;
   request.version = kind < 240 ? call::protocol_version : in.byte();
   if (request.kind == static_cast<u32>(call::Hello::thread)) request.version = in.byte() % 6;
   request.pid = in.byte();

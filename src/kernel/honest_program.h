@@ -20,19 +20,68 @@ class Honest {
   Played& program() { return *program_; }
   void expect_alive() { VERIFY(program_->take_answers()); }
 
-  // Listens on 0.0.0.0:port.
-  void listen(u16 port) {
+  // Listens on 0.0.0.0:port, perhaps beside others (SO_REUSEPORT); its slot.
+  u32 listen(u16 port, bool accepts = true, bool reuse_port = false) {
     const u32 slot = begin();
     auto call = named(call::Op::bind, slot);
     call.a[1] = port;
-    call.a[2] = 1;
+    call.a[2] = reuse_port ? 3 : 1;
     VERIFY(kernels_.call(*program_, call) == 0);
     call = named(call::Op::listen, slot);
     call.a[0] = 64;
     VERIFY(kernels_.call(*program_, call) == 0);
-    post(named(call::Op::want_accept, slot));
-    listeners_.push_back(slot);
+    if (accepts) ask_for_connections(slot);
+    return slot;
   }
+  void ask_for_connections(u32 listener) {
+    post(named(call::Op::want_accept, listener));
+    listeners_.push_back(listener);
+  }
+  // Names the socket, for who adopts it by that token.
+  void share(u32 slot, u64 token) {
+    auto call = slot_call(call::Op::publish);
+    call.a[0] = 1;
+    call.a[1] = slot;
+    call.a[2] = token;
+    VERIFY(kernels_.call(*program_, call) == 0);
+  }
+  call::CallSlot adoption(u64 token, u16 first = 0) const {
+    auto call = slot_call(call::Op::adopt);
+    call.flags = 1;
+    call.a[0] = token;
+    call.a[1] = first;
+    return call;
+  }
+  // The slot of the listener with this token, also of another kernel's; -errno.
+  i32 join(u64 token, u16 first = 0) {
+    const i32 result = kernels_.call(*program_, adoption(token, first));
+    return result < 0 ? result : adopted();
+  }
+  // What the adoption that was answered last has brought.
+  i32 adopted() {
+    const auto slot = static_cast<u32>(program_->reply().value[0]);
+    program_->own_line(slot).generation = program_->line(slot).generation;
+    sockets_[slot].generation = program_->line(slot).generation;
+    return static_cast<i32>(slot);
+  }
+  // A call that names the socket; its result.
+  i32 ask(call::Op op, u32 slot, u64 a0 = 0) {
+    auto call = named(op, slot);
+    call.a[0] = a0;
+    return kernels_.call(*program_, call);
+  }
+  // A post that names it.
+  void tell(call::Op op, u32 slot, const std::vector<u64>& words = {}) {
+    auto call = named(op, slot);
+    std::copy(words.begin(), words.end(), call.a);
+    post(call);
+  }
+  // A thread waits on its listeners, as in accept; or none does.
+  void wait(bool on) {
+    for (const u32 slot : listeners_) publish(program_->own_line(slot).read_waiter, u16{on});
+  }
+  // Connections accepted and not over.
+  std::size_t serving() const { return echoed_.size(); }
   // 0, or -errno: whether the port can be had; given back at once.
   i32 try_port(u16 port) {
     const u32 slot = begin();
@@ -92,6 +141,7 @@ class Honest {
   }
   void close(u32 slot) {
     post(named(call::Op::close, slot));
+    std::erase(listeners_, slot);
     sockets_.erase(slot);
   }
 

@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/passing.h"
 #include "kernel/messages.h"
 #include "kernel/wire_address.h"
 
@@ -83,6 +84,7 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
   if (!uplink.spreads) flows_->spread_openings();
   SocketsOptions options;
   options.self = KernelId(config_.kernel);
+  options.epoch = config_.epoch;
   options.address = net::Ipv4Address{config_.address};
   options.prefix_bits = config_.prefix_bits;
   options.secret[0] = config_.secret[0];
@@ -90,6 +92,9 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
   options.uplink = device_->has_uplink();
   options.gateway = net::Ipv4Address{config_.gateway};
   sockets_ = std::make_unique<Sockets>(options, directory_, static_cast<Sockets::Programs&>(*this));
+  parts_ = std::make_unique<ListenerParts>(*sockets_, directory_, KernelId(config_.kernel),
+                                           config_.kernels);
+  parts_->attach(*messenger_);
   file_calls_ = std::make_unique<FileCalls>(files_.get(), *sockets_,
                                             static_cast<Sockets::Programs&>(*this), attached_);
   if (files_ != nullptr) {
@@ -98,6 +103,10 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
           return take_passed(program, passed);
         });
     files_->watcher().on_ready([this](descriptor::Holder::Ref file) { file_calls_->woken(file); });
+    finding_ =
+        std::make_unique<Finding>(*messenger_, *files_, KernelId(config_.kernel), config_.kernels);
+    finding_->serve(*sockets_, [this](const std::vector<Finding::Asker>& askers, u64 name,
+                                      int error) { sought(askers, name, error); });
   }
   net::StackOptions stack;
   stack.address = options.address;
@@ -134,6 +143,21 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
                         net::Route::inside(KernelId(m.kernel))))
       departures_->peer_left(flow, from, now_);
   });
+  taking_ = std::make_unique<Taking>(KernelId(config_.kernel), config_.kernels, *sockets_,
+                                     *departures_, static_cast<Taking::Host&>(*this));
+  taking_->attach(*messenger_, *stack_);
+  angel_ = std::make_unique<Angel>(
+      config_, *sockets_, directory_, *flows_, *taking_, *board_,
+      [this](const message::GroupOrder& order) {
+        return !send_struct(supervisor_.ref(), order, {}, Blocking::never).is_error();
+      });
+  angel_->attach(*messenger_, *stack_);
+  angel_->on_suspicion([this](KernelId peer) {  // lost: it goes on to look so, or does not hang
+    const message::Simple news{.kind = static_cast<u32>(message::ControlKind::suspects),
+                               .value = peer.value};
+    (void)!send_struct(supervisor_.ref(), news, {}, Blocking::never).is_error();
+  });
+  flows_->set_placement(angel_.get());
   if (config_.ipv6_on != 0) {
     directory_.set_names(stack_->names());
     flows_->set_names(stack_->names());
@@ -198,13 +222,29 @@ Result<void> Kernel::run() {
 }
 
 bool Kernel::poll(Time now) {
-  std::size_t work = messenger_->poll(now, message_budget);
+  sockets_->begin_turn(now);
+  flows_->begin_turn(now);
+  taking_->begin_turn(now);
+  angel_->begin_turn(now);
+  const std::size_t messages = messenger_->poll(now, message_budget);
+  std::size_t work = messages;
   if (files_ != nullptr) [[unlikely]] {
     work += files_->poll(now);
     file_calls_->poll();
+    finding_->poll();
+    if (!leavings_.empty()) poll_leavings(now);
     if (!luggage_.empty()) drop_old_luggage(now);
   }
-  work += tapped_->poll(frame_budget, *this);
+  const std::size_t frames = tapped_->poll(frame_budget, *this);
+  work += frames;
+  const bool left = messages >= message_budget || frames >= frame_budget;
+  if (!left) {
+    input_since_ = {};
+    input_left_ = 0;
+  } else {
+    if (input_since_.ns == 0) input_since_ = now;
+    input_left_ = static_cast<u32>(messages + frames);
+  }
   for (std::size_t i = 0; i < attached_.size(); ++i) {
     Program& program = *attached_[i];
     const u32 threads = static_cast<u32>(program.threads().size());
@@ -212,6 +252,7 @@ bool Kernel::poll(Time now) {
   }
   directory_.poll(now);
   sockets_->poll(now);
+  parts_->poll(now);
   work += relays_->poll() ? 1 : 0;
   stack_->poll(now);
   if (device_->has_uplink()) flows_->poll(now);
@@ -220,11 +261,21 @@ bool Kernel::poll(Time now) {
     departures_->poll(now);
   if (moving()) [[unlikely]]
     work += poll_moves(now) ? 1 : 0;
+  if (taking_->under_way()) [[unlikely]]
+    taking_->poll();
+  angel_->poll([this] { return this->work(); });
   if (now >= next_host_poll_) {
     next_host_poll_ = now + host_poll_interval;
     work += poll_host(0, now, now) ? 1 : 0;
   }
   return work > 0;
+}
+
+Angel::Work Kernel::work() const {
+  u32 runnable = 0;
+  for (const Program* program : attached_)
+    if (program->calls_waiting() != 0) ++runnable;
+  return {.input_waiting = input_left_, .input_since = input_since_, .runnable = runnable};
 }
 
 // Everything written in this turn becomes visible, then sleepers are rung: one fence for all
@@ -248,11 +299,14 @@ void Kernel::flush() {
 }
 
 Time Kernel::next_deadline() const {
-  const Time files = files_ == nullptr
-                         ? Time::never()
-                         : std::min(files_->next_deadline(), file_calls_->next_deadline(now_));
+  const Time files =
+      files_ == nullptr
+          ? Time::never()
+          : std::min({files_->next_deadline(), file_calls_->next_deadline(now_), leavings_due(),
+                      finding_->unsent() ? now_ + Duration::microseconds(100) : Time::never()});
   return std::min({messenger_->next_deadline(), stack_->next_deadline(), sockets_->next_deadline(),
-                   directory_.next_deadline(), device_->next_deadline(), flows_->next_deadline(),
+                   directory_.next_deadline(), parts_->next_deadline(), device_->next_deadline(),
+                   flows_->next_deadline(), taking_->next_deadline(), angel_->next_deadline(),
                    files, moving() ? now_ + Duration::milliseconds(1) : Time::never()});
 }
 
@@ -322,6 +376,7 @@ void Kernel::sleep(Time now) {
     }
   }
   if (may_nap_ && nap(now)) return;
+  angel_->asleep(true, work());
   set_armed(true);
   if (!anything_pending()) {
     ++sleeps_;
@@ -333,6 +388,7 @@ void Kernel::sleep(Time now) {
     if (last_wake_ >= due) board_behind_ = true;
     publish(board_->asleep, u64{0});
   }
+  angel_->asleep(false, {});
   set_armed(false);
 }
 

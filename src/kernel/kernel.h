@@ -8,14 +8,18 @@
 #include <unordered_map>
 #include <vector>
 
+#include "kernel/angel.h"
 #include "kernel/board.h"
 #include "kernel/departures.h"
 #include "kernel/directory.h"
 #include "kernel/file_calls.h"
 #include "kernel/files.h"
+#include "kernel/finding.h"
 #include "kernel/flows.h"
 #include "kernel/islands.h"
+#include "kernel/leaving.h"
 #include "kernel/moving.h"
+#include "kernel/parts.h"
 #include "kernel/program.h"
 #include "kernel/relay.h"
 #include "kernel/rest.h"
@@ -31,7 +35,7 @@ namespace cob::kernel {
 
 struct HandRequest;
 
-class Kernel final : private Sockets::Programs, private net::FrameSink {
+class Kernel final : private Sockets::Programs, private net::FrameSink, private Taking::Host {
  public:
   // `supervisor`: the SOCK_SEQPACKET pair on which the Config came. `uplink`: this kernel's share
   // of the cob's way out, if it has one. `islands`: what it has of a cob of several.
@@ -91,7 +95,10 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   // Before closing what others may hold too: their copies would keep the watch.
   void unwatch(FdRef fd);
 
+  Angel::Work work() const;
+
   // control.cc
+  Result<void> see_board(KernelId peer, FdRef board);
   void on_supervisor();
   Result<void> say_hello();
   Result<void> open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell);
@@ -167,10 +174,27 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   Result<void> on_image(Arrival& arrival, u64 bytes);
   Program* take_in(Arriving& arriving, const MovedProgram& moved);
   void settle_in(Arrival& arrival, Time now);
-  void take_held(const std::vector<Departures::HeldFrame>& frames, Time now);
+  // Taking::Host
+  u32 new_move() override { return next_move_++; }
+  void take_held(const std::vector<Departures::HeldFrame>& frames, Time now) override;
   bool tell_moved(Program& program);
+  // leaving.cc, docs/moving.md, 10
+  static constexpr std::size_t most_given = 4'096;  // of a program, unadopted; then EMFILE
+  Leaving* leaving_of(const Program& program);
+  bool can_go_by_itself(Program& program) const;
+  void ask_to_leave(Program& program, KernelId target, Fd report, Fd liveness);
+  void begin_leaving(Program& program);
+  void end_leaving(Program& program, const call::LeftNotice& notice);
+  void forget_leaving(Program& program, i32 error, const char* why);
+  void tell_gone(u32 program);
+  void poll_leavings(Time now);
+  Time leavings_due() const;
+  void take_in_given(Program& program, const CallOrigin& origin, u64 name);
+  void hand_over_locks(Program& program, const CallOrigin& origin, u64 to, u64 heir);
+  void seek(Program& program, const CallOrigin& origin, u64 name);
+  void sought(const std::vector<Finding::Asker>& askers, u64 name, int error);
   bool tell_rerouted(KernelId peer, const MovedFlow& flow, KernelId to);
-  void reroute(KernelId peer, const MovedFlow& flow, KernelId to);
+  void reroute(KernelId peer, const MovedFlow& flow, KernelId to) override;
   void fill_header(Program& program, call::ArenaHeader& header);
 
   // attach.cc
@@ -180,6 +204,8 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   void attach(Program& program, const call::AttachRequest& request);
   Result<void> give_arena(Program& program);
   void end(Program& program);
+  i32 fork_program(Program& program, bool spreads, u64* values);
+  bool join_listener(Program& program, const call::CallSlot& call, const CallOrigin& origin);
   void let_go_all(Program& program, bool keep_descriptions);
   void collect_dead();
 
@@ -190,7 +216,6 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   bool run_post(Program& program, const call::CallSlot& call);
   void run_synchronous(Program& program, u32 thread, const call::CallSlot& call);
   Program* add_child(Program& program);
-  i32 fork_program(Program& program, u64* values);
   i32 relay(Program& program, Description& d, u64 child_id, u64* values);
   i32 publish_tokens(Program& program, const call::CallSlot& call);
   i32 adopt(Program& program, Description* d, bool from_ticket, u64* values);
@@ -240,7 +265,9 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   std::map<u16, bool> listening_owed_;
   net::CableDevice* cable_ = nullptr;  // the device's uplink, once a cable was plugged in
   std::unique_ptr<Sockets> sockets_;
+  std::unique_ptr<ListenerParts> parts_;
   std::unique_ptr<FileCalls> file_calls_;
+  std::unique_ptr<Finding> finding_;  // none: there is one island
   std::unique_ptr<net::Stack> stack_;
   std::unique_ptr<Relays> relays_;
   // A description under way by SCM_RIGHTS: a reference, until all copies of the descriptor that
@@ -261,6 +288,10 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   std::deque<Luggage> luggage_;  // passed to programs that are not known yet, the oldest first
 
   std::unique_ptr<Departures> departures_;
+  std::unique_ptr<Taking> taking_;
+  std::unique_ptr<Angel> angel_;
+  Time input_since_{};  // budgets have not sufficed since; 0 ns: they do
+  u32 input_left_ = 0;  // so much was taken of what budgets bound
   std::optional<Departure> departure_;
   std::vector<Arrival> arrivals_;
   u32 next_move_ = 1;
@@ -272,6 +303,8 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   std::deque<Rerouted> rerouted_owed_;  // peers whose rings were full
   Time hurry_until_;                    // another kernel's next word is near: no sleep
   std::vector<u32> untold_;             // programs that have not been told where they are
+  std::vector<Leaving> leavings_;
+  u32 leave_numbers_ = 0;
 
   Fd events_;
 
@@ -293,7 +326,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink {
   bool stopping_ = false;
   u32 draining_ = 0;  // depth
   u64 loops_ = 0, idle_loops_ = 0, yields_ = 0, sleeps_ = 0, naps_ = 0, calls_ = 0, faults_ = 0,
-      introduced_ = 0, bells_ = 0;
+      introduced_ = 0, bells_ = 0, children_spread_ = 0, children_kept_ = 0;
   u32 arms_ = 1;  // tells the sleeps apart: a program rings once a sleep
 };
 

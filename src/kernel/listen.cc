@@ -4,6 +4,7 @@
 // while another waits. listen(2), accept(2).
 #include <algorithm>
 
+#include "kernel/parts.h"
 #include "kernel/sockets.h"
 
 namespace cob::kernel {
@@ -42,6 +43,7 @@ void Sockets::listen(Program& program, u32 number, u32 backlog, net::Ipv4Address
   if (d.state == SocketState::listening) {
     d.queue->backlog = backlog;
     stack_->set_backlog(d.queue->listener, backlog);
+    if (d.shared->part != nullptr) parts_->tell_listen(d, backlog);
     return answer(origin, 0);
   }
   if (d.state != SocketState::undecided || d.datagram != nullptr) return answer(origin, -EINVAL);
@@ -63,11 +65,16 @@ void Sockets::listen(Program& program, u32 number, u32 backlog, net::Ipv4Address
                         .handle = d.handle,
                         .reuse_address = d.reuse_address,
                         .reuse_port = d.reuse_port,
-                        .listening = true};
+                        .listening = true,
+                        .group = group_of(d)};
   d.claiming = true;
   directory_.claim(claim, now_,
                    [this, local = d.local, handle = d.handle, backlog, origin](i32 result) {
-                     answer(origin, finish_listen(handle, local, backlog, result));
+                     const i32 answered = finish_listen(handle, local, backlog, result);
+                     Description* listener = at_handle(handle);
+                     if (answered == 0 && listener->shared->part != nullptr)
+                       parts_->tell_listen(*listener, backlog);
+                     answer(origin, answered);
                    });
 }
 
@@ -105,7 +112,7 @@ i32 Sockets::finish_listen(u32 handle, net::Endpoint local, u32 backlog, i32 res
   listener->queue = std::make_unique<ListenQueue>();
   listener->queue->listener = id;
   listener->queue->backlog = backlog;
-  directory_.add_listener(listener->local);
+  fit_announcement(*listener);
   write_names(*listener);
   write_flags(*listener);
   return 0;
@@ -140,16 +147,13 @@ void Sockets::leave_listener(Description& d) {
   const auto group = by_listener_.find(d.queue->listener.value);
   VERIFY(group != by_listener_.end());
   std::erase(group->second.members, &d);
-  if (!group->second.members.empty()) return;
+  if (!group->second.members.empty()) return fit_quiet(d.queue->listener);
   by_listener_.erase(group);
   stack_->close_listener(d.queue->listener);
 }
 
-// Nobody listens on it any more: connections that nobody accepted are reset.
-void Sockets::end_queue(Description& d) {
-  if ((d.flags & call::flag_reset) == 0) directory_.remove_listener(d.local);
-  for (Holder& h : d.holders) take_offers_back(d, h);
-  std::erase(busy_listeners_, &d);
+// Connections that nobody was offered are reset. Returns how many.
+std::size_t Sockets::reset_waiting(Description& d) {
   auto pending = std::move(d.queue->pending);
   for (const auto& one : d.queue->deferred) pending.push_back(one.connection);
   d.queue->deferred.clear();
@@ -159,6 +163,15 @@ void Sockets::end_queue(Description& d) {
     waiting->linger_reset = true;
     release(*waiting);
   }
+  return pending.size();
+}
+
+// Nobody listens on it any more: connections that nobody accepted are reset.
+void Sockets::end_queue(Description& d) {
+  if ((d.flags & call::flag_reset) == 0 && d.queue->announced) directory_.remove_listener(d.local);
+  for (Holder& h : d.holders) take_offers_back(d, h);
+  std::erase(busy_listeners_, &d);
+  reset_waiting(d);
   leave_listener(d);
   d.queue.reset();
 }
@@ -174,7 +187,8 @@ void Sockets::stop_listening(Description& d) {
                       .owner = options_.self,
                       .handle = d.handle,
                       .reuse_address = d.reuse_address,
-                      .reuse_port = d.reuse_port},
+                      .reuse_port = d.reuse_port,
+                      .group = group_of(d)},
                      now_, [](i32) {});
   } else {
     directory_.unclaim(d.local, d.handle);
@@ -206,6 +220,34 @@ void Sockets::forget_offers(Description& d) {
   }
 }
 
+// Connections are led to a part of a listener if programs here ask for them; if none does on any
+// kernel, to the first that has a part, where they wait.
+void Sockets::fit_announcement(Description& d) {
+  if (d.queue == nullptr || (d.flags & call::flag_reset) != 0) return;
+  const SharedListener* part = d.shared->part.get();
+  bool wanted = true;
+  if (part != nullptr && !part->accepts) {
+    wanted = part->accepting.empty();
+    part->others.for_each([&](KernelId other) { wanted &= options_.self < other; });
+  }
+  if (wanted == d.queue->announced) return;
+  d.queue->announced = wanted;
+  if (wanted) {
+    directory_.add_listener(d.local);
+  } else {
+    directory_.remove_listener(d.local);
+  }
+  fit_quiet(d.queue->listener);
+}
+
+// Of those behind one listener of the stack, one that is announced is enough.
+void Sockets::fit_quiet(net::ListenerId listener) {
+  const auto& members = by_listener_.at(listener.value).members;
+  stack_->set_quiet(listener, std::ranges::none_of(members, [](const Description* one) {
+                      return one->queue != nullptr && one->queue->announced;
+                    }));
+}
+
 void Sockets::want_accept(Program& program, u32 number) {
   Description& d = *program.slot(number).description;
   if (d.state != SocketState::listening) return;
@@ -222,6 +264,7 @@ void Sockets::want_accept(Program& program, u32 number) {
     program.arena().ours().offer_head[h.offer_ring].head = offers.made;
     publish(line.offer_ring, h.offer_ring);
   }
+  if (d.shared->part != nullptr) parts_->look(d);
   // What another program was offered while it was alone may be wanted here now.
   if (d.holders.size() > 1) offers_check_ = std::min(offers_check_, now_ + offer_patience);
   offer(d);
@@ -256,24 +299,32 @@ void Sockets::on_incoming(net::ListenerId listener, net::TcbId tcb) {
   d.local = info.value().local;
   d.remote = info.value().remote;
   ListenerGroup& group = found->second;
-  Description& parent = *group.members[group.turn++ % group.members.size()];
+  Description* next = group.members[group.turn++ % group.members.size()];
+  for (std::size_t i = 1; i < group.members.size() && !next->queue->announced; ++i)
+    next = group.members[group.turn++ % group.members.size()];
+  Description& parent = *next;
   d.queue_of = &parent;
-  d.accept_counted = true;
-  // accept(2): socket options of the listener are inherited.
-  d.no_delay = parent.no_delay;
-  d.cork = parent.cork;
-  d.keep_alive = parent.keep_alive;
-  d.receive_limit = parent.receive_limit;
-  d.send_limit = parent.send_limit;
-  d.receive_fixed = parent.receive_fixed;
-  d.send_fixed = parent.send_fixed;
-  if (parent.settings.made()) inherit_settings(d, *parent.settings);
+  d.came_us = static_cast<u32>(now_.ns / 1'000);
+  count_unaccepted(d, true);
+  inherit(d, parent);
   d.references = 1;  // the queue's
   stack_->set_cookie(tcb, to_cookie(d));
   apply_options(d);
   if (parent.settings->defer_accept_s != 0) return defer(d, parent);
   parent.queue->pending.push_back(&d);
   mark_busy(parent);
+}
+
+// accept(2): socket options of the listener are inherited.
+void Sockets::inherit(Description& d, const Description& listener) {
+  d.no_delay = listener.no_delay;
+  d.cork = listener.cork;
+  d.keep_alive = listener.keep_alive;
+  d.receive_limit = listener.receive_limit;
+  d.send_limit = listener.send_limit;
+  d.receive_fixed = listener.receive_fixed;
+  d.send_fixed = listener.send_fixed;
+  if (listener.settings.made()) inherit_settings(d, *listener.settings);
 }
 
 // TCP_DEFER_ACCEPT, tcp(7): a connection is not offered before its peer sends or ends, or the time
@@ -336,7 +387,10 @@ void Sockets::settle(Description&, Holder& holder) {
 }
 
 void Sockets::mark_accepted(Description& connection) {
-  connection.accept_counted = false;
+  count_unaccepted(connection, false);
+  ++counters_.accepted;
+  if (const Description* l = at_handle(connection.offered_by); l != nullptr && l->queue != nullptr)
+    ++l->queue->accepted;
   connection.offered_by = 0;
   // Its listener may have been closed behind a program that said it had looked at the offer.
   if (connection.tcb != net::no_tcb && !stack_->accepted(connection.tcb))
@@ -428,7 +482,7 @@ void Sockets::take_offers_back(Description& listener, Holder& holder) {
     retain(d);  // the queue's again
     d.offered_by = 0;
     const bool counted = d.accept_counted;
-    d.accept_counted = false;  // not accepted: merely gone from here
+    d.accept_counted = false;  // not accepted: merely gone from this program
     if (d.seat >= 0) take_unread(d);
     let_go(program, number, false);
     d.accept_counted = counted;

@@ -6,6 +6,8 @@
 // Values; flat structs, checked at compile time by message/flat.h.
 #pragma once
 
+#include <array>
+
 #include "message/flat.h"
 
 namespace cob::kernel {
@@ -18,6 +20,7 @@ struct ClaimMessage {
   message::le<u16> flags;  // 1 reuse address, 2 reuse port, 4 listening, 8 datagrams
   message::le<u32> reserved;
   message::le<u64> ipv6_first, ipv6_second;
+  message::le<u64> group;  // PortClaim::group
 };
 struct ClaimReply {
   static constexpr message::MessageType type{17};
@@ -68,6 +71,7 @@ struct SucceedMessage {
   message::le<u16> reserved0;
   message::le<u32> reserved1;
   message::le<u64> ipv6_first, ipv6_second;
+  message::le<u64> group;
 };
 // The other end of a connection of the receiver's was the sender's, and is `kernel`'s now.
 struct ReroutedMessage {
@@ -99,6 +103,52 @@ struct TimeWaitMessage {
   message::le<u64> local_ipv6_first, local_ipv6_second, remote_ipv6_first, remote_ipv6_second;
 };
 
+// SettingsPart of a listener.
+struct JoinedSettings {
+  message::le<u32> keep_alive_idle_s, keep_alive_interval_s, keep_alive_probes;
+  message::le<u32> congestion, defer_accept_s, fast_open_queue;
+  message::le<u32> max_segment_bytes, urgent_inline;
+  message::le<u32> syn_retries, fin_wait_2_s, no_fin_wait_2, reserved;
+  message::le<u64> user_timeout_ms;
+};
+// A listener that programs of several kernels hold (parts.h). The sender is to have a part of the
+// one with this token; the reply tells what it is. ENOENT: it is not known there, or not listening.
+struct JoinMessage {
+  static constexpr message::MessageType type{25};
+  message::le<u64> token;
+};
+struct JoinReply {
+  static constexpr message::MessageType type{26};
+  message::le<u64> group;
+  message::le<u32> address;
+  message::le<u16> port;
+  message::le<u16> switches;  // move_switches.h
+  message::le<u64> ipv6_first, ipv6_second;
+  message::le<u32> backlog;
+  message::le<u32> has;  // 1: settings, 2: memory
+  message::le<u32> receive_limit, send_limit;
+  JoinedSettings settings;
+  std::array<message::le<u64>, 6> memory;
+};
+// What happens to the sender's part, and is to happen to the receiver's.
+enum class PartNews : u32 {
+  state =
+      1,     // a[0]: 1: there is a part, 2: programs there ask for its connections, 4: say likewise
+  option,    // a[0..3]: as Op::set_option
+  memory,    // a[0..5]: as Op::remember
+  listen,    // a[0]: backlog
+  shutdown,  // for reading
+};
+struct PartMessage {
+  static constexpr message::MessageType type{27};
+  message::le<u64> token;
+  message::le<u32> news;
+  message::le<u32> reserved;
+  std::array<message::le<u64>, 6> a;
+};
+
+static_assert(message::FlatMessage<JoinMessage> && message::FlatMessage<JoinReply> &&
+              message::FlatMessage<PartMessage>);
 static_assert(message::FlatMessage<SucceedMessage> && message::FlatMessage<ReroutedMessage>);
 static_assert(message::FlatMessage<FlowMessage> && message::FlatMessage<SteeredMessage> &&
               message::FlatMessage<TimeWaitMessage>);

@@ -93,7 +93,7 @@ std::vector<Program*> Kernel::departing() {
 }
 
 void Kernel::move_out(const message::Simple& order, std::vector<Fd>& descriptors) {
-  if (descriptors.size() != 2) return;
+  if (descriptors.size() != 2 && descriptors.size() != 3) return;
   const FdRef report = descriptors[1].ref();
   if (departure_) return report_to(report, EBUSY, "the kernel is moving another program");
   const u32 target = order.reserved & 0xffff;
@@ -103,6 +103,11 @@ void Kernel::move_out(const message::Simple& order, std::vector<Fd>& descriptors
     if (one->pid() == order.value && !one->dead && !one->faulty) program = one;
   if (program == nullptr)
     return report_to(report, ESRCH, "the program has ended, or never used the cob");
+  const bool apart = (order.reserved & message::move_apart) != 0;
+  if (target < config_.kernels && target != config_.kernel && descriptors.size() == 3 &&
+      (apart || can_go_by_itself(*program)))
+    return ask_to_leave(*program, KernelId(static_cast<u16>(target)), std::move(descriptors[1]),
+                        std::move(descriptors[2]));
   if (target >= config_.kernels || target == config_.kernel ||
       !islands_.together(KernelId(static_cast<u16>(target)), KernelId(config_.kernel)))
     return report_to(report, EINVAL, "not another kernel of this island");

@@ -1,6 +1,7 @@
 // Sockets: what programs set, kept with the description and told to the stack while there is a
 // connection; TCP_INFO. Model: docs/calls.md, `set_option`, `info`; values are checked by the shim
 // and clamped here. setsockopt(2), socket(7), tcp(7).
+#include "kernel/parts.h"
 #include "kernel/sockets.h"
 
 namespace cob::kernel {
@@ -28,6 +29,20 @@ void Sockets::set_congestion(Description& d) {
 
 void Sockets::set_option(Program& program, u32 number, const call::CallSlot& call) {
   Description& d = *program.slot(number).description;
+  if (static_cast<call::SocketOption>(call.a[0]) == call::SocketOption::urgent_owner)
+    return set_owner(program, d, static_cast<i32>(call.a[1]), call.a[2] == 1);
+  if (!change_option(d, call)) return programs_.fault(program, "unknown socket option");
+  if (d.shared->part != nullptr) parts_->tell(d, PartNews::option, call.a);
+}
+
+void Sockets::remember(Description& d, const call::u64* words) {
+  SharedPart& shared = d.shared.make();
+  if (shared.memory == nullptr) shared.memory = std::make_unique<std::array<u64, 6>>();
+  std::copy_n(words, 6, shared.memory->begin());
+  if (shared.part != nullptr) parts_->tell(d, PartNews::memory, words);
+}
+
+bool Sockets::change_option(Description& d, const call::CallSlot& call) {
   const bool live = d.tcb != net::no_tcb;
   const u32 value = static_cast<u32>(call.a[1]);
   switch (static_cast<call::SocketOption>(call.a[0])) {
@@ -101,16 +116,14 @@ void Sockets::set_option(Program& program, u32 number, const call::CallSlot& cal
       d.settings.make().urgent_inline = value != 0;
       if (d.urgent) write_flags(d);
       break;
-    case call::SocketOption::urgent_owner:  // value: the id; a[2] = 1: of a thread
-      set_owner(program, d, static_cast<i32>(value), call.a[2] == 1);
-      break;
     case call::SocketOption::error_taken:
       d.error = 0;
       write_flags(d);
       break;
     default:
-      programs_.fault(program, "unknown socket option");
+      return false;
   }
+  return true;
 }
 
 // A way within the cob: as wide as Linux's loopback.

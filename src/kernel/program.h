@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernel/arena.h"
+#include "kernel/board.h"
 #include "kernel/description.h"
 #include "kernel/file_cache.h"
 #include "net/stack/lazy_array.h"
@@ -146,7 +147,12 @@ class Program {
   std::vector<u32> lent;  // relays of a program that cannot be attached; relay.h
   u32 lent_by = 0;        // the program that started it
   u32 child = 0;  // the program that `fork` is about to make of what it holds; 0: none announced
-  Fd flight;      // the kernel's end of a pair about to travel
+  Fd given;       // the host's descriptor that Op::give is about
+  // Of a child of `cob run --spread`: it keeps what it is to have on another kernel, and is not one
+  // of this kernel's programs unless it attaches; or why it stays.
+  bool goes_elsewhere = false;
+  BoardStay stays = BoardStay::no;
+  Fd flight;                                // the kernel's end of a pair about to travel
   u32 file_calls = 0;                       // of this image, not answered yet
   std::unique_ptr<FileCache::Part> cached;  // what its arena has of files; nullptr: nothing
   u32 lock_waits = 0;                       // of this program (file_calls.h)

@@ -1,6 +1,7 @@
 // Sockets: life, references and lines of descriptions; see sockets.h.
 #include "kernel/sockets.h"
 
+#include "kernel/parts.h"
 #include "kernel/wire_address.h"
 
 namespace cob::kernel {
@@ -44,12 +45,14 @@ Result<Description*> Sockets::open() {
 
 void Sockets::free_description(Description& d) {
   VERIFY(d.references == 0 && d.tcb == net::no_tcb);
+  if (d.accept_counted) count_unaccepted(d, false);
   drop_pieces(d, d.send_buffered);
   if (d.datagram != nullptr) {
     close_datagram(d);
   } else if (d.bound) {
     directory_.unclaim(d.local, d.handle);
   }
+  if (d.shared->part != nullptr) parts_->left(d);
   if (d.shared->token != 0) tokens_.erase(d.shared->token);
   const u32 handle = d.handle;
   d = Description{};
@@ -229,6 +232,7 @@ void Sockets::let_go(Program& program, u32 number, bool reset) {
     }
   }
   leave_holder(d, index);
+  if (d.shared->part != nullptr) parts_->look(d);
 
   call::KernelSocket& line = program.ours(number);
   line.flags = 0;
@@ -341,14 +345,17 @@ void Sockets::on_peer_closed(net::TcbId, u64 cookie) {
 
 // No connection comes any more, and accept gives EINVAL: its port is another's.
 void Sockets::end_listening(Description& d) {
-  if ((d.flags & call::flag_reset) == 0) directory_.remove_listener(d.local);
+  if ((d.flags & call::flag_reset) == 0 && d.queue->announced) directory_.remove_listener(d.local);
   d.flags |= call::flag_reset | call::flag_peer_closed;
   write_flags(d);
 }
 
 void Sockets::shutdown(Program& program, u32 number, u32 how) {
   Description& d = *program.slot(number).description;
-  if (d.state == SocketState::listening && (how & 2) != 0) return stop_listening(d);
+  if (d.state == SocketState::listening && (how & 2) != 0) {
+    if (d.shared->part != nullptr) parts_->tell(d, PartNews::shutdown, nullptr);
+    return stop_listening(d);
+  }
   if (d.state == SocketState::datagram) {
     d.flags |= static_cast<u8>(((how & 1) != 0 ? call::flag_send_closed : 0) |
                                ((how & 2) != 0 ? call::flag_peer_closed : 0));

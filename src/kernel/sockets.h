@@ -26,17 +26,38 @@ struct MovedDescription;
 struct DescriptionPart;
 class ImageWriter;
 class Departures;
+class ListenerParts;
 struct MovedEnd;
+
+// A listener as load sees it: unaccepted.cc.
+struct AcceptLoad {
+  net::Endpoint local;
+  u32 unaccepted = 0;  // connections that no program has accepted yet
+  u32 oldest_us = 0;   // of them the first came so long ago
+  u32 waiting = 0;     // threads that wait on it at this moment; 2: or more
+  u64 accepted = 0;    // since it listens
+};
+
+// A connection that waits to be accepted, on its way to another kernel's listener.
+struct TakenConnection {
+  net::Endpoint listener;
+  net::MovedConnection connection;
+  u8 flags = 0;     // call::flag_peer_closed or none
+  u32 came_us = 0;  // Description's
+  std::vector<std::byte> unread;
+};
 
 struct SocketCounters {
   u64 bytes_in = 0, bytes_out = 0;
   u64 offers_taken_back = 0;
+  u64 accepted = 0;           // by programs
   u64 datagrams_dropped = 0;  // their socket's queue was full, or the program's memory
   u64 seats_taken = 0, seats_given_back = 0;
 };
 
 struct SocketsOptions {
   KernelId self;
+  u32 epoch = 0;
   net::Ipv4Address address;
   u32 prefix_bits = 24;
   u64 secret[2] = {};   // datagram sockets' local ports come from it (RFC 6056)
@@ -82,6 +103,8 @@ class Sockets final : public net::SocketLayer {
   void set_uplink(bool uplink) { options_.uplink = uplink; }
   bool has_uplink() const { return options_.uplink; }
   void set_stack(net::Stack& stack) { stack_ = &stack; }
+  // What is told to the other parts of a listener; it outlives the programs.
+  void set_parts(ListenerParts& parts) { parts_ = &parts; }
   // By which the uplink's frames come to kernels; they outlive this.
   void set_tables(const net::SteeringReader& tables) { tables_ = &tables; }
 
@@ -114,6 +137,7 @@ class Sockets final : public net::SocketLayer {
   void consumed(Program& program, u32 slot);
   void shutdown(Program& program, u32 slot, u32 how);
   void set_option(Program& program, u32 slot, const call::CallSlot& call);
+  void remember(Description& d, const call::u64* words);  // six; Op::remember
   void want_accept(Program& program, u32 slot);
   void released(Program& program, u32 slot);
 
@@ -173,6 +197,7 @@ class Sockets final : public net::SocketLayer {
   u32 small_copies_held() const { return small_copies_.held(); }
   const std::shared_ptr<BufferMemory>& memory() const { return memory_; }
 
+  void begin_turn(Time now) { now_ = now; }
   // Listeners with waiting connections, offers to settle or take back. Call once a poll.
   void poll(Time now);
   Time next_deadline() const {
@@ -193,6 +218,21 @@ class Sockets final : public net::SocketLayer {
       if (listens) f(group.members.front()->local, stack_->info(net::ListenerId(id)));
     }
   }
+
+  // unaccepted.cc. Connections that nobody has accepted, of all listeners; 0 costs nothing.
+  u32 unaccepted() const { return unaccepted_; }
+  // Of the first `most` listeners on which other kernels listen too. Settles what programs have
+  // accepted meanwhile.
+  void accept_loads(std::size_t most, std::vector<AcceptLoad>& out);
+  // Of who listens at `to`; nullopt: nobody.
+  std::optional<AcceptLoad> accept_load(net::Endpoint to);
+  // The connection that has waited longest there leaves without a word, for another kernel's
+  // listener; nullopt: there is none that may. Its frames are the caller's to hold.
+  static constexpr std::size_t most_taken_unread = 3'072;
+  std::optional<TakenConnection> give_waiting(net::Endpoint listener);
+  // It waits in the queue here: last, or, if it comes back, first. False: it cannot.
+  bool take_waiting(const TakenConnection& taken, bool first);
+  Result<void> may_take_waiting(const TakenConnection& taken);
 
   const SocketCounters& counters() const { return counters_; }
 
@@ -246,6 +286,7 @@ class Sockets final : public net::SocketLayer {
   void install(const MovingPrograms& group, const MovedGroup& moved, KernelId from);
 
  private:
+  friend class ListenerParts;
   static Description& from_cookie(u64 cookie) { return *reinterpret_cast<Description*>(cookie); }
   static u64 to_cookie(Description& d) { return reinterpret_cast<u64>(&d); }
 
@@ -269,6 +310,8 @@ class Sockets final : public net::SocketLayer {
   call::SocketNames names_of(const Description& d) const;
   bool goes_out(net::Ipv4Address address) const;
   void apply_options(Description& d);
+  // False: there is no such option, or it is not one of descriptions.
+  bool change_option(Description& d, const call::CallSlot& call);
   void set_congestion(Description& d);
 
   // listing.cc
@@ -340,12 +383,27 @@ class Sockets final : public net::SocketLayer {
   void undefer(Description& connection);
   void check_deferred();
   static void inherit_settings(Description& d, const SettingsPart& from);
+  void inherit(Description& d, const Description& listener);
+  // unaccepted.cc
+  struct ListenerGroup;
+  void count_unaccepted(Description& d, bool waits);
+  AcceptLoad load_of(ListenerGroup& group);
+  ListenerGroup* group_at(net::Endpoint to);
+  bool may_give(const Description& d) const;
   Result<net::ListenerId> join_listener(Description& d, u32 backlog);
   void leave_listener(Description& d);
   i32 finish_listen(u32 handle, net::Endpoint local, u32 backlog, i32 result);
   bool take_offer_ring(Holder& holder);
   void give_offer_ring(Holder& holder);
   void end_queue(Description& d);
+  std::size_t reset_waiting(Description& d);
+  void fit_announcement(Description& d);
+  void fit_quiet(net::ListenerId listener);
+  // Of all claims of the description, on whichever kernel its parts are.
+  u64 group_of(const Description& d) const {
+    if (d.shared->part != nullptr) return d.shared->part->group;
+    return u64{options_.self.value} << 48 | u64{options_.epoch & 0xffff} << 32 | d.handle;
+  }
   void stop_listening(Description& d);
   void forget_offers(Description& d);
   void answer(const CallOrigin& origin, i32 result, const u64* values = nullptr, u32 count = 0);
@@ -385,12 +443,17 @@ class Sockets final : public net::SocketLayer {
   Directory& directory_;
   Programs& programs_;
   net::Stack* stack_ = nullptr;
+  ListenerParts* parts_ = nullptr;
   const net::SteeringReader* tables_ = nullptr;
   Slab<Description> descriptions_;  // stable addresses; handle - 1 = index | generation << 20
   std::vector<u32> free_;
   u32 open_count_ = 0;
   // A listener of the stack and the descriptions behind it: several with SO_REUSEPORT, served in
   // turn.
+  u32 unaccepted_ = 0;
+  // Those of by_listener_ on which others listen too, looked for now and then.
+  std::vector<u32> shared_listeners_;
+  Time shared_listeners_due_;
   struct ListenerGroup {
     std::vector<Description*> members;
     u32 turn = 0;

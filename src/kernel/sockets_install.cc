@@ -65,8 +65,9 @@ void Sockets::install_connection(const MovedDescription& m, Description& d, net:
   // Its port is one that the kernel it was opened on chooses from: that shall not choose it again.
   if (facts.passive || d.bound) return;
   d.bound = true;
-  directory_.succeed({.local = d.local, .owner = options_.self, .handle = d.handle}, from,
-                     m.part.former_handle, now_);
+  directory_.succeed(
+      {.local = d.local, .owner = options_.self, .handle = d.handle, .group = group_of(d)}, from,
+      m.part.former_handle, now_);
 }
 
 bool Sockets::install_listener(const MovedDescription& m, Description& d) {
@@ -79,7 +80,8 @@ bool Sockets::install_listener(const MovedDescription& m, Description& d) {
   d.queue->listener = id;
   d.queue->backlog = m.listener.backlog;
   d.queue->next_holder = m.listener.next_holder;
-  if ((d.flags & call::flag_reset) == 0) directory_.add_listener(d.local);
+  d.queue->announced = (d.flags & call::flag_reset) == 0;
+  if (d.queue->announced) directory_.add_listener(d.local);
   for (const net::MovedConnection& one : m.handshakes) (void)stack_->take_in(one, 0, id);
   return true;
 }
@@ -126,6 +128,8 @@ void Sockets::install_socket(const MovingPrograms& group, const MovedDescription
   d.send_limit = q.send_limit;
   d.send_limit_shown = q.send_limit_shown;
   for_each_switch(d, [&](u32 bit, bool, auto set) { set((q.switches & 1u << bit) != 0); });
+  if (d.accept_counted) ++unaccepted_;
+  d.came_us = static_cast<u32>(now_.ns / 1'000);
   if (q.has_settings != 0) d.settings.make() = m.settings;
   if (q.has_memory != 0) d.shared.make().memory = std::make_unique<std::array<u64, 6>>(m.memory);
   if (q.token != 0 && at_token(q.token) == nullptr) publish_token(d, q.token);
@@ -155,7 +159,8 @@ void Sockets::install_socket(const MovingPrograms& group, const MovedDescription
                         .handle = d.handle,
                         .reuse_address = d.reuse_address,
                         .reuse_port = d.reuse_port,
-                        .listening = d.state == SocketState::listening},
+                        .listening = d.state == SocketState::listening,
+                        .group = group_of(d)},
                        from, q.former_handle, now_);
 }
 

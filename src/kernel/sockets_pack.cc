@@ -57,6 +57,9 @@ Error Sockets::why_stays(const Description& d, const MovingPrograms& group) cons
     return Error::of(EOPNOTSUPP,
                      "a connection of it was given to a program that the shim cannot reach; that "
                      "one must end first");
+  if (d.shared->part != nullptr)
+    return Error::of(EOPNOTSUPP,
+                     "programs of other kernels hold a listener of it too (cob run --spread)");
   if (d.shared->owner.id != 0)
     return Error::of(EOPNOTSUPP,
                      "a socket of it tells somebody of urgent data (F_SETOWN); close it, or take "
@@ -473,6 +476,7 @@ void Sockets::give_up_moved(Description& d) {
   if (d.shared->token != 0) tokens_.erase(d.shared->token);
   if (send_cursor_.handle == d.handle) send_cursor_ = {};
   const u32 handle = d.handle;
+  count_unaccepted(d, false);
   d = Description{};
   d.handle = handle;
   free_.push_back((handle & ((1u << 20) - 1)) - 1);

@@ -149,6 +149,7 @@ class TwoKernels {
           ::mmap(nullptr, sizeof(Board), PROT_READ, MAP_SHARED, hello.descriptors[0].get(), 0);
       VERIFY(board != MAP_FAILED);
       node.board = static_cast<const Board*>(board);
+      node.board_memory = std::move(hello.descriptors[0]);
     }
     introduce();
     turns(60);
@@ -171,7 +172,7 @@ class TwoKernels {
         now_ = HostClock::read();
       }
       for (Node& node : nodes_)
-        if (node.kernel != nullptr) node.kernel->turn(now_);
+        if (node.kernel != nullptr && !node.stopped) node.kernel->turn(now_);
     }
   }
   // Turns, and leaps to the next deadline when nothing happens, until `done` or for `patience`.
@@ -185,7 +186,8 @@ class TwoKernels {
       turns(1, Duration::milliseconds(6));                      // boards are written every 5 ms
       Time next = std::min(end, now_ + Duration::seconds(10));  // host descriptors have no deadline
       for (Node& node : nodes_)
-        if (node.kernel != nullptr) next = std::min(next, node.kernel->next_deadline());
+        if (node.kernel != nullptr && !node.stopped)
+          next = std::min(next, node.kernel->next_deadline());
       now_ = std::max(now_, next);
     }
     return done();
@@ -193,6 +195,47 @@ class TwoKernels {
 
   // As a kernel that dies: nobody hears from it any more.
   void end(u16 kernel) { nodes_[kernel].kernel.reset(); }
+  // The same, and the other one is told.
+  void bury(u16 kernel) {
+    end(kernel);
+    lose(1 - kernel, kernel);
+  }
+  // As the supervisor tells `kernel` that the other has ended.
+  void lose(u16 kernel, u16 other) {
+    const message::Simple down{
+        .kind = static_cast<u32>(message::ControlKind::peer_down), .value = other, .epoch = 1};
+    send_struct(nodes_[kernel].supervisor.ref(), down, {}).release_value();
+    host_turn();
+  }
+  // As the supervisor tells `kernel` that the other runs, in this epoch; it says nothing.
+  void appear(u16 kernel, u16 other, u32 epoch) {
+    const message::Simple appeared{.kind = static_cast<u32>(message::ControlKind::peer_appeared),
+                                   .value = other,
+                                   .epoch = epoch};
+    const auto here = make_doorbell().release_value(), there = make_doorbell().release_value();
+    const FdRef ends[] = {there.button.ref(), here.bell.ref()};
+    send_struct(nodes_[kernel].supervisor.ref(), appeared, ends).release_value();
+    host_turn();
+  }
+  // A kernel that stands still, and goes on.
+  void stop(u16 kernel, bool on) { nodes_[kernel].stopped = on; }
+  // Angel's policies, and the kernels that drain, as the supervisor tells them.
+  void angel(u32 policies, u64 draining = 0) {
+    message::AngelNotice notice;
+    notice.kind = static_cast<u32>(message::ControlKind::angel);
+    notice.policies = policies;
+    notice.draining = draining;
+    for (Node& node : nodes_) send_struct(node.supervisor.ref(), notice, {}).release_value();
+    host_turn();
+  }
+  // What kernel `at` sees of the other's board is `board` from now on.
+  void show_board(u16 at, FdRef board) {
+    const message::Simple shown{
+        .kind = static_cast<u32>(message::ControlKind::board), .value = 1u - at, .epoch = 1};
+    const FdRef fds[] = {board};
+    send_struct(nodes_[at].supervisor.ref(), shown, fds).release_value();
+    host_turn();
+  }
   // Of the first kernel's share.
   std::size_t open_files() const { return nodes_[0].kernel->files()->home()->size(); }
   const Files* files(u16 kernel) const { return nodes_[kernel].kernel->files(); }
@@ -229,6 +272,19 @@ class TwoKernels {
     send_struct(nodes_[from].supervisor.ref(), out, to_old).release_value();
     return std::move(mine);
   }
+  // As the supervisor asked for a move to another island: {where the report comes, the kernel's end
+  // of the liveness socket with `to`}.
+  std::pair<Fd, Fd> move_apart(u16 from, u16 to) {
+    auto [channel, unused] = seqpacket_pair().release_value();
+    auto [mine, kernels] = seqpacket_pair().release_value();
+    auto [end, program] = seqpacket_pair().release_value();
+    const message::Simple out{.kind = static_cast<u32>(message::ControlKind::move_out),
+                              .value = 7,
+                              .reserved = to | message::move_apart};
+    const FdRef to_old[] = {channel.ref(), kernels.ref(), program.ref()};
+    send_struct(nodes_[from].supervisor.ref(), out, to_old).release_value();
+    return {std::move(mine), std::move(end)};
+  }
   // Its end of a viewer's socket goes to the kernel (kernel/view.h).
   Fd viewer(u16 kernel) {
     auto [mine, theirs] = seqpacket_pair().release_value();
@@ -264,6 +320,8 @@ class TwoKernels {
     std::unique_ptr<Kernel> kernel;
     Fd supervisor;
     const Board* board = nullptr;
+    Fd board_memory;
+    bool stopped = false;
   };
 
   // As the supervisor does: both are told of each other and get their ends of the doorbells between
@@ -293,6 +351,8 @@ class TwoKernels {
       send_struct(nodes_[1 - k].supervisor.ref(), up, fds).release_value();
     }
     host_turn();
+    if (in_real_time_) return;  // of two islands
+    for (u16 k = 0; k < 2; ++k) show_board(k, nodes_[1 - k].board_memory.ref());
   }
 
   bool in_real_time_ = false;

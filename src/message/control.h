@@ -13,6 +13,8 @@ namespace cob::message {
 
 // In `reserved` of move_out: all that share descriptions with the program go along.
 inline constexpr u32 move_together = 1u << 16;
+// Likewise: the kernel is one of another island: the program goes there by itself.
+inline constexpr u32 move_apart = 1u << 17;
 
 enum class ControlKind : u32 {
   config = 1,     // supervisor -> kernel, first: Config
@@ -43,11 +45,35 @@ enum class ControlKind : u32 {
                     // cable's protocol and is heard no more
   share,  // supervisor -> kernel, Config::shares of them right behind it: ShareNotice and its path.
           // + {the directory, O_PATH}, if this kernel's island has it
-  move_out,  // supervisor -> kernel: Simple, value = host pid, reserved = the kernel that the
-             // program shall have. + {channel to that kernel, socket of the command:
-             // kernel/moving.h}
-  move_in,   // supervisor -> kernel: Simple, value = the kernel that a program comes from.
-             // + {channel to that kernel}
+  move_out,     // supervisor -> kernel: Simple, value = host pid, reserved = the kernel that the
+                // program shall have. + {channel to that kernel, socket of the command:
+                // kernel/moving.h; in a cob of several islands: the program's end of a liveness
+                // socket with that kernel, should it go there by itself}
+  move_in,      // supervisor -> kernel: Simple, value = the kernel that a program comes from.
+                // + {channel to that kernel}
+  board,        // supervisor -> kernel: Simple, value = peer, epoch = the peer's. + {its board, to
+                // read}: of the same island
+  angel,        // supervisor -> kernel: AngelNotice
+  move_groups,  // kernel -> supervisor: GroupOrder
+  suspects,     // kernel -> supervisor: Simple, value = peer: it does not take its input
+};
+
+// Angel's policies (docs/angel.md), a bit each.
+inline constexpr u32 angel_moves = 1, angel_redirect = 2, angel_take = 4, angel_hung = 8,
+                     angel_all = 15;
+// Flow groups of a TCP port that are the sender's and shall be others'.
+inline constexpr u16 most_group_moves = 16;
+struct GroupOrder {
+  u32 kind = 0;
+  u16 port = 0;
+  u16 count = 0;  // at most most_group_moves
+  u16 group[most_group_moves] = {};
+  u16 to[most_group_moves] = {};
+};
+struct AngelNotice {
+  u32 kind = 0;
+  u32 policies = 0;
+  u64 draining = 0;  // kernels that get no new connections, a bit each
 };
 
 inline constexpr u16 most_kernels = 64;  // that a supervisor starts

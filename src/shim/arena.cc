@@ -9,6 +9,7 @@
 
 #include "shim/epoll.h"
 #include "shim/inherit.h"
+#include "shim/leave.h"
 #include "shim/paths.h"
 #include "shim/revive.h"
 #include "shim/thread.h"
@@ -100,15 +101,14 @@ int handshake(Arena* arena, int liveness, bool replaces, i64 patience_ms) {
 }
 
 // A liveness socket made by ourselves: its other end goes to the supervisor. The number or -errno.
-int ask_supervisor() {
+int ask_supervisor(Hello what = Hello::again) {
   if (g.attach_right < 0) return -ENETDOWN;
   int pair[2] = {-1, -1};
   long made = raw::call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, raw::at(pair));
   if (made < 0) return static_cast<int>(made);
   drop_stale(pair[0]);
   drop_stale(pair[1]);
-  AgainRequest request{static_cast<u32>(Hello::again), static_cast<u32>(raw::process_id()),
-                       g.kernel};
+  AgainRequest request{static_cast<u32>(what), static_cast<u32>(raw::process_id()), g.kernel};
   long sent = send_with_fds(g.attach_right, &request, sizeof request, &pair[1], 1);
   raw::close(pair[1]);
   if (sent < 0) {
@@ -133,6 +133,19 @@ void say_unattached(int error) {
   raw::write(STDERR_FILENO, text, static_cast<size_t>(bytes));
 }
 
+// The kernel that is due has this forked child: it runs on that kernel's core, and what it is to
+// have waits where its parent is.
+void settle_on(const Arena* arena) {
+  g.placed_from = g.kernel + 1;
+  g.former_liveness = g.liveness;
+  g.kernel = load(arena->kernel->header.kernel);
+  const i32 core = load(arena->kernel->header.core);
+  u64 cores[16] = {};
+  if (core < 0 || core >= 1'024) return;
+  cores[core / 64] = u64{1} << core % 64;
+  raw::call(SYS_sched_setaffinity, 0, sizeof cores, raw::at(cores));
+}
+
 }  // namespace
 
 namespace {
@@ -151,6 +164,8 @@ Arena* new_arena() {
       continue;
     }
     if (arena.in_use) {
+      if (arena.kernel != nullptr && load(leave_word) == &arena.kernel->header.leave)
+        follow_leave_word(nullptr);
       leave_arena(&arena);
       if (arena.liveness >= 0) close_hidden(arena.liveness);
       if (arena.doorbell >= 0) close_hidden(arena.doorbell);
@@ -191,6 +206,15 @@ int map_arena(Arena* arena, int kernel_side, int program_side) {
   return 0;
 }
 
+int join_arena(Arena* arena, int liveness, i64 patience_ms) {
+  return handshake(arena, liveness, false, patience_ms);
+}
+
+void leave_behind(Arena* arena) {
+  publish_word(arena->dead, 1U);
+  raw::call(SYS_shutdown, arena->liveness, SHUT_RDWR);
+}
+
 void take_moved(Arena* arena, int side) {
   if (!sealed(side, sizeof(KernelSide), true)) return;
   void* place = const_cast<KernelSide*>(arena->kernel);
@@ -199,7 +223,9 @@ void take_moved(Arena* arena, int side) {
   if (at < 0 && at >= -4095) return;
   raw::call(SYS_madvise, at, static_cast<long>(sizeof(KernelSide)), MADV_DONTFORK);
   store(arena->last_rung, 0U);
-  if (arena == g.current) store(g.kernel, u32{load(arena->kernel->header.kernel)});
+  if (arena != g.current) return;
+  store(g.kernel, u32{load(arena->kernel->header.kernel)});
+  follow_leave_word(arena);
 }
 
 Arena* attach() {
@@ -214,10 +240,20 @@ Arena* attach() {
   const RaisedLimit raised;
   Arena* fresh_arena = new_arena();
   if (fresh_arena == nullptr) return nullptr;
-  bool first = arena == nullptr && g.liveness >= 0;
-  int liveness = first ? g.liveness : ask_supervisor();
-  int result =
-      liveness < 0 ? liveness : handshake(fresh_arena, liveness, false, first ? 5'000 : 300);
+  int liveness = -1;
+  int result = -ENETDOWN;
+  if (g.place) {  // else it stays where its parent is
+    liveness = ask_supervisor(Hello::place);
+    result = liveness < 0 ? liveness : handshake(fresh_arena, liveness, false, 1'000);
+    if (result < 0 && liveness >= 0) close_hidden(liveness);
+    if (result == 0) settle_on(fresh_arena);
+    g.place = false;
+  }
+  const bool first = result < 0 && arena == nullptr && g.liveness >= 0;
+  if (result < 0) {
+    liveness = first ? g.liveness : ask_supervisor();
+    result = liveness < 0 ? liveness : handshake(fresh_arena, liveness, false, first ? 5'000 : 300);
+  }
   if (result < 0 && first) {  // our kernel died before we came to it
     close_hidden(liveness);
     g.liveness = -1;
@@ -237,6 +273,7 @@ Arena* attach() {
   g.cob_address = fresh_arena->cob_address;
   store(g.attach_failed, false);
   publish_word(g.current, fresh_arena);
+  follow_leave_word(fresh_arena);
   learn_shares(fresh_arena);
   adopt_inherited(fresh_arena);
   return fresh_arena;
@@ -403,6 +440,7 @@ void forget_arenas() {
     memset(static_cast<void*>(&arena), 0, sizeof arena);
   }
   g.current = nullptr;
+  follow_leave_word(nullptr);
 }
 
 // ---- datagrams with descriptors

@@ -95,6 +95,13 @@ void return_ready_ring(Arena* arena, u16 ring);
 // Maps two memfds and checks them; used by attach and by tests. 0 or -errno.
 int map_arena(Arena* arena, int kernel_side, int program_side);
 Arena* new_arena();
+// The handshake on a liveness socket that is hidden already. 0 or -errno.
+int join_arena(Arena* arena, int liveness, i64 patience_ms);
+// The program is another kernel's: its sleepers wake, and this one's kernel sees its end.
+void leave_behind(Arena* arena);
+// A question of two words on the liveness socket, and its answer; -1: no descriptor came. 0 or
+// -errno. thread.cc
+int ask_by_liveness(Arena* arena, call::Hello hello, call::AttachReply& reply, int& fd);
 // Sends one datagram with descriptors / receives one. Result as the system call's.
 long send_with_fds(int socket, const void* data, size_t bytes, const int* fds, u32 count);
 long receive_with_fds(int socket, void* data, size_t bytes, int* fds, u32 most, u32& count,

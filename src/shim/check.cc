@@ -12,6 +12,7 @@
 #include "shim/placeholder.h"
 #include "shim/raw.h"
 #include "shim/state.h"
+#include "shim/socket.h"
 #include "shim/table.h"
 
 namespace cob::shim {
@@ -52,6 +53,8 @@ bool entry_is_right(int fd, Object* object, void* context) {
   } else if (object->kind == Kind::epoll) {
     if (strcmp(target, "anon_inode:[eventpoll]") != 0)
       *difference = {fd, "an epoll set in the table only", 0, 0};
+  } else if (is_description(object) && reinterpret_cast<Socket*>(object)->twin) {
+    // It is the host's own beneath.
   } else if (const u64 host = read_token(fd); host != token_of(fd)) {
     *difference = {fd, "another description on the host", token_of(fd), host};
   }

@@ -146,6 +146,7 @@ inline u32 signals_breaking() {
 struct ForkPlan {
   int child_end = -1;  // the child's liveness socket
   u64 ticket = 0;      // 0: the program is not attached, the child has nothing to claim
+  bool place = false;  // the child goes to the kernel that is due (state.h)
 };
 // Before a real fork: waits for the shim's locks, opens undecided sockets in the kernel, sends
 // Hello::child and Op::fork. Enters a critical section that the after_ hooks leave. Never fails
@@ -176,11 +177,13 @@ void take_sets_back();
 // A child's own liveness pair for posix_spawn: returns the number the child shall inherit
 // (close-on-exec is set; the caller makes it inheritable by a file action dup2 onto itself) after
 // Hello::child and Op::fork were done; -1: none, the child attaches by the attach right alone.
-int spawn_liveness();
+// `place`: it goes to the kernel that is due (state.h).
+int spawn_liveness(bool& place);
 // "COB_SHIM=<attach right>:<liveness>:<kernel>:<address>" for an image to be started. liveness -1:
-// it attaches by the right. own: this process's liveness socket. Returns the length.
+// it attaches by the right. own: this process's liveness socket, and its own `place`. Returns the
+// length.
 enum : int { liveness_none = -1, liveness_own = -2 };
-u32 environment_entry(char* buffer, u32 size, int liveness);
+u32 environment_entry(char* buffer, u32 size, int liveness, bool place);
 
 // ---- entry points
 // ----------------------------------------------------------------------------------------------------

@@ -103,6 +103,7 @@ class HeldFile {
 
  private:
   const Critical critical_;
+  const Passage passage_;
   Object* object_;
 };
 

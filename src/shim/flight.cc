@@ -5,6 +5,7 @@
 // place. Any thread.
 
 #include "shim/inherit.h"
+#include "shim/passage.h"
 #include "shim/socket.h"
 
 namespace cob::shim {
@@ -42,7 +43,8 @@ int placeholder_in(int fd, u64& token) {
 }  // namespace
 
 int begin_flight(int fd) {
-  Critical critical;
+  const Critical critical;
+  const Passage passage;
   Socket* socket = lookup_description(fd);
   if (socket == nullptr) return -EBADF;
   int error = share_for_passing(socket, fd);
@@ -72,7 +74,8 @@ int begin_flight(int fd) {
 int adopt_arrived(int fd) {
   fresh(fd);
   if (!attached()) return 0;
-  Critical critical;
+  const Critical critical;
+  const Passage passage;
   u64 token = 0;
   const int placeholder = placeholder_in(fd, token);
   if (placeholder < 0) return 0;

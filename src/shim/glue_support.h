@@ -40,6 +40,7 @@
 
 #include "shim/check.h"
 #include "shim/contract.h"
+#include "shim/leave.h"
 #include "shim/paths.h"
 #include "shim/stdio.h"
 
@@ -52,6 +53,7 @@ namespace cob::shim {
 // The last step of an interposed call; errno is the caller's and stays.
 template <typename T>
 inline T done(const char* name, T result) {
+  leave_if_asked();
   if (check_mode) [[unlikely]]
     check_now_and_then(name);
   return result;
@@ -60,6 +62,7 @@ inline T done(const char* name, T result) {
 // The same for calls that may have changed the table: what numbers 0-2 are, too.
 template <typename T>
 inline T done_numbers(const char* name, T result) {
+  leave_if_asked();
   if (attached()) follow_standard_streams();
   if (check_mode) [[unlikely]]
     check_tables(name);

@@ -3,11 +3,11 @@
 
 #include "shim/inherit.h"
 
-#include <stdio.h>
-
 #include "shim/epoll.h"
 #include "shim/file.h"
+#include "shim/leave.h"
 #include "shim/locks.h"
+#include "shim/passage.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
 
@@ -16,38 +16,6 @@ namespace cob::shim {
 using namespace call;
 
 namespace {
-
-Stage stage_of(const KernelSocket& kernel) {
-  switch (acquire(kernel.state)) {
-    case SocketState::undecided:
-      return Stage::undecided;
-    case SocketState::listening:
-      return Stage::listener;
-    case SocketState::datagram:
-      return Stage::datagram;
-    case SocketState::file:
-      return Stage::file;
-    default:
-      return Stage::stream;
-  }
-}
-
-void take_place(Socket* socket, Arena* arena, u64 slot) {
-  if (slot < first_kernel_socket || slot >= max_sockets) {
-    publish_word(socket->stage, Stage::dead);
-    return;
-  }
-  const KernelSocket& kernel = arena->kernel->socket[slot];
-  occupy_slot(socket, arena, static_cast<u32>(slot));
-  socket->handle = load(kernel.handle);
-  socket->connect_reported = true;
-  socket->was_connected = load(kernel.state) != SocketState::connecting;
-  publish_word(socket->stage, stage_of(kernel));
-  if (socket->stage == Stage::file) socket->kind = Kind::file;
-  socket->watched = false;  // by the line of another slot
-  if (socket->stage == Stage::datagram) socket->datagram = true;
-  if (socket->stage == Stage::listener || socket->stage == Stage::datagram) note_listener(socket);
-}
 
 void tell_adopted(Arena* arena) { call_kernel(arena, {.op = Op::adopted}); }
 
@@ -80,17 +48,27 @@ void share(Socket* socket, int fd) {
   socket->inherited_flags = true;
 }
 
-// The fork call with the child's liveness socket. The child's end, hidden, or -1.
-int announce_child(Arena* arena, u64& ticket) {
+// A child on another kernel asks for listeners by their tokens.
+void name_listener(Socket* socket, void*) {
+  if (is_live(socket) && socket->stage == Stage::listener) call_publish(socket, 0);
+}
+
+// The fork call with the child's liveness socket. The child's end, hidden, or -1. `place`: the
+// child goes to the kernel that is due.
+int announce_child(Arena* arena, u64& ticket, bool& place) {
+  if (g.spread) for_each_socket(name_listener, nullptr);
   const Guard guard(child_lock);
   int end = offer_liveness(arena);
   if (end < 0) return -1;
-  Reply reply = call_kernel(arena, {.op = Op::fork});
+  Call fork{.op = Op::fork};
+  fork.a[0] = g.spread ? 1 : 0;
+  Reply reply = call_kernel(arena, fork);
   if (reply.result < 0) {
     close_hidden(end);
     return -1;
   }
   ticket = reply.value[0];
+  place = g.spread && reply.value[1] == 1;
   return end;
 }
 
@@ -107,20 +85,6 @@ void note_handle(Socket* socket, void*) {
   if (is_live(socket)) socket->handle = load(socket->kernel->handle);
 }
 
-Socket* with_token(u64 token) {
-  struct Search {
-    u64 token;
-    Socket* found;
-  } search{token, nullptr};
-  for_each_socket(
-      [](Socket* socket, void* context) {
-        auto* s = static_cast<Search*>(context);
-        if (socket->placeholder.token == s->token) s->found = socket;
-      },
-      &search);
-  return search.found;
-}
-
 bool is_eventfd(int fd) { return names_file(fd, "anon_inode:[eventfd]"); }
 
 struct Entry {  // linux_dirent64
@@ -131,36 +95,14 @@ struct Entry {  // linux_dirent64
   char name[1];
 };
 
-}  // namespace
-
-// 0 or an errno.
-int adopt_token(Arena* arena, int fd, u64 token) {
-  if (Socket* known = with_token(token)) {
-    __atomic_add_fetch(&known->references, 1, __ATOMIC_RELAXED);
-    install(fd, object_of(known));
-    return 0;
-  }
-  Call c{.op = Op::adopt};
-  c.a[0] = token;
-  Reply reply = call_kernel(arena, c);
-  if (reply.result < 0) return -reply.result;
-  Socket* socket = new_socket();
-  if (socket == nullptr) return ENFILE;
-  socket->placeholder = {token, no_pool_entry};
-  socket->inherited_flags = true;
-  int flags = raw::fcntl(fd, F_GETFL);
-  socket->status_flags = flags > 0 ? flags & O_NONBLOCK : 0;
-  take_place(socket, arena, reply.value[0]);
-  if (socket->kind == Kind::file) {
-    recall_file(socket);
-    socket->locked = true;  // by whoever had it before, perhaps this program's last image
-    note_posix_locks();
-  } else {
-    recall_for_host(socket);
-  }
-  install(fd, object_of(socket));
-  return 0;
+// What this child was to have of its parent's kernel it has, on its own.
+void leave_former_kernel() {
+  if (g.former_liveness >= 0) close_hidden(g.former_liveness);
+  g.former_liveness = -1;
+  g.placed_from = 0;
 }
+
+}  // namespace
 
 // 0 or an errno: the kernel knows the socket, and others may come to share it.
 int share_for_passing(Socket* socket, int fd) {
@@ -220,6 +162,12 @@ void adopt_inherited(Arena* arena) {
         auto* to = static_cast<Arena*>(context);
         Call c{.op = Op::adopt_handle};
         c.a[0] = socket->handle;
+        if (g.placed_from != 0) {
+          c.op = Op::adopt;
+          c.flags = adopt_from_others;
+          c.a[0] = socket->placeholder.token;
+          c.a[1] = g.placed_from;
+        }
         Reply reply = call_kernel(to, c);
         if (reply.result < 0) {
           publish_word(socket->stage, Stage::dead);
@@ -230,6 +178,7 @@ void adopt_inherited(Arena* arena) {
       },
       arena);
   tell_adopted(arena);
+  leave_former_kernel();
   for_each_socket([](Socket* socket, void*) { rejoin_sets(socket); }, nullptr);
 }
 
@@ -264,6 +213,7 @@ void adopt_at_start(bool attached_before) {
   }
   if (arena == nullptr && attached_before) arena = attach();
   if (arena != nullptr) tell_adopted(arena);
+  leave_former_kernel();
   if (any_set) adopt_sets_at_start();
 }
 
@@ -272,6 +222,7 @@ void adopt_at_start(bool attached_before) {
 
 void before_fork(ForkPlan& plan) {
   critical_enter();
+  enter_passage();
   plan = {};
   if (g.inherited) attach();
   if (current_arena() != nullptr) check_death(current_arena());
@@ -280,7 +231,7 @@ void before_fork(ForkPlan& plan) {
   for_each(~0U, share_visitor, &any);
   Arena* arena = current_arena();
   if (any && arena != nullptr && !arena->is_dead() && !confined()) {
-    plan.child_end = announce_child(arena, plan.ticket);
+    plan.child_end = announce_child(arena, plan.ticket, plan.place);
     for_each_socket(note_handle, nullptr);
   }
   lock_for_fork();
@@ -290,6 +241,7 @@ void after_fork_parent(ForkPlan& plan, bool) {
   unlock_after_fork();
   share_sets();
   if (plan.child_end >= 0) close_hidden(plan.child_end);
+  leave_passage();
   critical_leave();
 }
 
@@ -298,6 +250,8 @@ void after_fork_child(ForkPlan& plan) {
   pool_lock.reset();
   child_lock.reset();
   flight_lock.reset();
+  forget_passage();
+  forget_leave();
   reset_members_lock();
   forget_posix_locks();
   g.broken_pipe = -1;  // closed with what else was hidden
@@ -324,51 +278,17 @@ void after_fork_child(ForkPlan& plan) {
   if (directory >= 0) hide(directory);
   g.liveness = plan.child_end;
   g.ticket = plan.ticket;
+  g.place = g.spread && (plan.child_end < 0 || plan.place);
+  g.placed_from = 0;
+  g.former_liveness = -1;
   g.next_attach_ns = 0;
   forget_threads();
   thread_signals.doorbell = 0;
   critical_leave();
 }
 
-// ---- exec, spawn, passing
-// ------------------------------------------------------------------------------------------------
-
-namespace {
-
-struct Publishing {
-  bool close_on_exec_too;
-  int error;
-};
-
-int publish_socket(Socket* socket, int fd) {
-  const int error = share_for_passing(socket, fd);
-  return error != 0 ? error : call_publish(socket, 0);
-}
-
-}  // namespace
-
-int publish_for_exec(bool close_on_exec_too) {
-  if (!attached()) return 0;
-  Publishing publishing{close_on_exec_too, 0};
-  for_each(
-      ~0U,
-      [](int fd, Object* object, void* context) {
-        auto* p = static_cast<Publishing*>(context);
-        if (!is_description(object)) return true;
-        if (!p->close_on_exec_too && (raw::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0) return true;
-        int error = publish_socket(reinterpret_cast<Socket*>(object), fd);
-        if (error != 0) p->error = error;
-        return true;
-      },
-      &publishing);
-  return publishing.error;
-}
-
-void keep_liveness_across_exec(bool keep) {
-  if (g.liveness >= 0) raw::fcntl(g.liveness, F_SETFD, keep ? 0 : FD_CLOEXEC);
-}
-
-int spawn_liveness() {
+int spawn_liveness(bool& place) {
+  place = g.spread;
   if (!attached()) return -1;
   Critical critical;
   if (g.inherited) attach();
@@ -377,20 +297,7 @@ int spawn_liveness() {
   Arena* arena = current_arena();
   u64 ticket = 0;
   if (!any || arena == nullptr || arena->is_dead()) return -1;
-  return announce_child(arena, ticket);
-}
-
-u32 environment_entry(char* buffer, u32 size, int liveness) {
-  Arena* arena = current_arena();
-  bool holds = liveness >= 0 ||
-               (liveness == liveness_own && arena != nullptr && !arena->is_dead()) ||
-               (liveness == liveness_own && g.inherited) || load(remote_shares) != 0;
-  int number = liveness == liveness_own ? g.liveness : liveness;
-  char reach[8] = "";
-  if (g.reach_bits != no_uplink) snprintf(reach, sizeof reach, "/%u", g.reach_bits & 63);
-  int n = snprintf(buffer, size, "%s=%d:%d:%u:%u%s%s%s", environment_name, g.attach_right, number,
-                   g.kernel, g.cob_address, reach, g.ipv6 ? "+6" : "", holds ? ":1" : "");
-  return n < 0 ? 0 : static_cast<u32>(n);
+  return announce_child(arena, ticket, place);
 }
 
 u64 token_of(int fd) {

@@ -22,8 +22,15 @@ extern Lock child_lock;
 extern Lock
     flight_lock;  // over begin_flight and its publish: the kernel takes the end that came last
 
+// The socket is what the kernel has in that slot of its numbering.
+void take_place(Socket* socket, Arena* arena, u64 slot);
+// Op::adopt's flag: listeners of other kernels too.
+inline constexpr u16 adopt_from_others = 1;
 // 0 or an errno. The placeholder at `fd` with this token becomes a socket.
 int adopt_token(Arena* arena, int fd, u64 token);
+// 0 or an errno. The description that has this token becomes one of that arena's too: `made`, with
+// one reference and no number.
+int adopt_elsewhere(Arena* arena, u64 token, Socket*& made);
 // 0 or an errno: the kernel knows the socket, and others may come to share it.
 int share_for_passing(Socket* socket, int fd);
 // 0 or an errno. flags: of the slot, docs/calls.md.

@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "shim/file.h"
+#include "shim/leave.h"
+#include "shim/passage.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -43,7 +45,8 @@ struct Line {
   u32 seen;
 };
 
-// 0 or -errno.
+// 0 or -errno; -ERESTART: the program has gone to another kernel, where the number is another
+// description: it is asked for there.
 int wait_for_lock(Socket* file, const Wish& wish, u32 seen, u32 breaking) {
   if (!is_live(file)) return -ESTALE;
   Line line{file, acquire(file->kernel->change)};
@@ -72,11 +75,10 @@ int wait_for_lock(Socket* file, const Wish& wish, u32 seen, u32 breaking) {
   }
 }
 
-// 0 or -errno.
-int lock(int number, const Wish& wish, bool waits) {
-  const u32 seen = signals_seen();
-  const u32 breaking = signals_breaking();
+// 0 or -errno; -ERESTART: again.
+int lock_once(int number, const Wish& wish, bool waits, u32 seen, u32 breaking) {
   critical_enter();
+  Passage passage;
   Object* object = hold(number);
   if (object == nullptr || object->kind != Kind::file) {
     if (object != nullptr) drop(object);
@@ -87,12 +89,32 @@ int lock(int number, const Wish& wish, bool waits) {
   settle(file);
   const Pin pin(object);
   drop(object);
-  critical_leave();
   if (wish.kind == posix) note_posix_locks();
   if (wish.kind != posix) store(file->locked, true);
-  const int result = lock_call(file, FileLock::set, wish).result;
+  int result = lock_call(file, FileLock::set, wish).result;
+  passage.leave();
+  critical_leave();
   if (result != -EAGAIN || !waits) return result;
-  return wait_for_lock(file, wish, seen, breaking);
+  const u32 before = acquire(leaves);
+  result = wait_for_lock(file, wish, seen, breaking);
+  return result == -ESTALE && acquire(leaves) != before ? -ERESTART : result;
+}
+
+// 0 or -errno.
+int lock(int number, const Wish& wish, bool waits) {
+  const u32 seen = signals_seen();
+  const u32 breaking = signals_breaking();
+  int result = 0;
+  do {
+    result = lock_once(number, wish, waits, seen, breaking);
+  } while (result == -ERESTART);
+  return result;
+}
+
+// The host's own locks are those of what is the host's own beneath.
+bool is_twin(int number) {
+  const Socket* file = lookup_file(number);
+  return file != nullptr && file->twin;
 }
 
 // Where it begins, or -errno.
@@ -182,6 +204,8 @@ int record_lock(int number, int command, struct flock* lock_asked) {
 }  // namespace
 
 int file_lock(int number, int command, struct flock* lock_asked) {
+  if (is_twin(number))
+    return static_cast<int>(libc_result(raw::fcntl(number, command, raw::at(lock_asked))));
   const int saved = errno;
   const int result = record_lock(number, command, lock_asked);
   errno = saved;
@@ -189,6 +213,7 @@ int file_lock(int number, int command, struct flock* lock_asked) {
 }
 
 int file_flock(int fd, int operation) {
+  if (is_twin(fd)) return static_cast<int>(libc_result(raw::call(SYS_flock, fd, operation)));
   Wish wish{by_flock, none};
   switch (operation & ~LOCK_NB) {
     case LOCK_SH:
@@ -235,6 +260,7 @@ void abandon_lock_waits(Socket* file) {
 }
 
 void note_posix_locks() { store(posix_locks, 1U); }
+bool may_have_posix_locks() { return load(posix_locks) != 0; }
 void forget_posix_locks() { store(posix_locks, 0U); }
 
 // With the last reference the slot goes, and the kernel knows; with another the close is one all

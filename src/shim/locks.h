@@ -17,6 +17,7 @@ void abandon_lock_waits(Socket* file);
 
 // This program may have POSIX locks from now on: every close is told.
 void note_posix_locks();
+bool may_have_posix_locks();
 // A forked child has none.
 void forget_posix_locks();
 

@@ -29,8 +29,8 @@ int map_refused(size_t bytes, int protection, int flags, int fd, off_t offset) {
 }  // namespace
 
 void* own_mmap(void* place, size_t bytes, int protection, int flags, int fd, off_t offset) {
-  if ((flags & MAP_ANONYMOUS) != 0 || lookup_file(fd) == nullptr)
-    return real_mmap(place, bytes, protection, flags, fd, offset);
+  const Socket* file = (flags & MAP_ANONYMOUS) != 0 ? nullptr : lookup_file(fd);
+  if (file == nullptr || file->twin) return real_mmap(place, bytes, protection, flags, fd, offset);
   const int error = map_refused(bytes, protection, flags, fd, offset);
   if (error != 0) {
     errno = error;

@@ -4,7 +4,9 @@
 
 #include <linux/close_range.h>
 
+#include "shim/leave.h"
 #include "shim/locks.h"
+#include "shim/passage.h"
 #include "shim/socket.h"
 
 namespace cob::shim {
@@ -22,14 +24,27 @@ bool park(int fd, Object* object) {
 
 }  // namespace
 
-int cob_close(int fd) {
-  if (!is_cob(fd)) {
-    if (is_hidden(fd)) return fail(EBADF);
+// Where there are several islands nobody takes the number over meanwhile.
+static int close_of_host(int fd) {
+  if (!may_leave()) {
     const int result = real_close(fd);
     number_freed(fd);
     return result;
   }
-  Critical critical;
+  const Critical critical;
+  const Passage passage(may_leave());
+  const int result = raw::close(fd);
+  number_freed(fd);
+  return static_cast<int>(libc_result(result));
+}
+
+int cob_close(int fd) {
+  if (!is_cob(fd)) {
+    if (is_hidden(fd)) return fail(EBADF);
+    return close_of_host(fd);
+  }
+  const Critical critical;
+  const Passage passage(may_leave());
   drop_left_pins(__builtin_frame_address(0));
   Object* object = take_out(fd);
   LockClosing closing(object);
@@ -47,7 +62,8 @@ int cob_close_range(unsigned first, unsigned last, int flags) {
   if (first > last) return fail(EINVAL);
   constexpr int known = static_cast<int>(CLOSE_RANGE_CLOEXEC | CLOSE_RANGE_UNSHARE);
   if ((flags & ~known) != 0) return fail(EINVAL);
-  Critical critical;
+  const Critical critical;
+  const Passage passage(may_leave());
   drop_left_pins(__builtin_frame_address(0));
   LockClosing closing(nullptr);
   if ((flags & static_cast<int>(CLOSE_RANGE_CLOEXEC)) == 0) {
@@ -77,7 +93,8 @@ void cob_closefrom(int low) {
 int cob_dup(int fd) {
   if (is_hidden(fd)) return fail(EBADF);
   host_gives_number();
-  Critical critical;
+  const Critical critical;
+  const Passage passage(may_leave());
   Object* object = hold(fd);
   int copy = raw::dup(fd);
   if (object == nullptr) return fresh(static_cast<int>(libc_result(copy)));
@@ -97,10 +114,11 @@ namespace {
 int duplicate_onto(int from, int to, int flags) {
   if (is_hidden(from)) return fail(EBADF);
   if (is_hidden(to)) give_up_number(to);
+  const Critical critical;
+  const Passage passage(may_leave());
   if (!is_cob(from) && !is_cob(to)) {
     return static_cast<int>(libc_result(raw::dup3(from, to, flags)));
   }
-  Critical critical;
   drop_left_pins(__builtin_frame_address(0));
   Object* object = hold(from);
   Object* replaced = take_out(to);

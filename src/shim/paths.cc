@@ -45,6 +45,12 @@ const Share* share_of(const char* text) {
   return nullptr;
 }
 
+bool is_share(u32 number) {
+  for (u32 i = 0; i < load(remote_shares); ++i)
+    if (shares[i].number == number && number != passed_share) return true;
+  return false;
+}
+
 const Share* share_numbered(u32 number) {
   for (u32 i = 0; i < load(remote_shares); ++i)
     if (shares[i].number == number) return &shares[i];
@@ -103,15 +109,6 @@ bool may_come_to_share(const char* path) {
   return false;
 }
 
-bool name_of_number(int number, char* name) {
-  char link[32];
-  snprintf(link, sizeof link, "/proc/self/fd/%d", number);
-  const long n = raw::call(SYS_readlinkat, AT_FDCWD, raw::at(link), raw::at(name), path_room - 1);
-  if (n <= 0) return false;
-  name[n] = 0;
-  return name[0] == '/';
-}
-
 void read_host_directory() {
   const long n = raw::call(SYS_getcwd, raw::at(working_directory), path_room);
   if (n <= 0 || working_directory[0] != '/') strcpy(working_directory, "/");
@@ -136,8 +133,37 @@ void learn_shares(const Arena* arena) {
   begin_with(count);
 }
 
+void learn_shares_anew(const Arena* arena) {
+  const bool had_none = load(remote_shares) == 0;
+  learn_shares(arena);
+  const Guard guard(directory_lock);
+  if (had_none && load(remote_shares) != 0) return;  // it was just read
+  if (is_virtual && working_directory[0] == 0) return;  // one without a name stays open
+  if (!is_virtual || share_of(working_directory) == nullptr) read_host_directory();
+}
+
+bool is_in_shares_of(const Arena* arena, const char* name) {
+  for (const RemoteShare& share : arena->kernel->remote_share) {
+    if (share.path_bytes == 0) return false;
+    const size_t bytes = share.path_bytes;
+    if (bytes <= sizeof share.path && strncmp(name, share.path, bytes) == 0 &&
+        (name[bytes] == '/' || name[bytes] == 0))
+      return true;
+  }
+  return false;
+}
+
+bool name_of_number(int number, char* name) {
+  char link[32];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", number);
+  const long n = raw::call(SYS_readlinkat, AT_FDCWD, raw::at(link), raw::at(name), path_room - 1);
+  if (n <= 0) return false;
+  name[n] = 0;
+  return name[0] == '/';
+}
+
 void note_passed_file(u32 share) {
-  if (share != passed_share || any_passed) return;
+  if (any_passed || is_share(share)) return;
   any_passed = true;
   if (load(remote_shares) != 0) return;
   shares[0] = below_nothing;
@@ -289,7 +315,8 @@ void Target::aim(int number, const char* name, bool empty_is_place) {
   }
   if (name[0] != '/') {
     const bool is_here = number == AT_FDCWD && load(is_virtual);
-    if (is_here || (number != AT_FDCWD && lookup_file(number) != nullptr)) {
+    const Socket* at = number == AT_FDCWD ? nullptr : lookup_file(number);
+    if (is_here || (at != nullptr && (!at->twin || (name[0] == 0 && empty_is_place)))) {
       if (is_here) error = open_virtual_directory();
       held_ = is_here ? hold_virtual_directory() : hold(number);
       if (!is_here && (held_ == nullptr || held_->kind != Kind::file)) return;
@@ -351,6 +378,7 @@ bool Target::follow(const char* tail, u32 tail_bytes) {
   if (!remote) {
     directory = AT_FDCWD;
     path = text_;
+    passage_.leave();
   }
   return true;
 }

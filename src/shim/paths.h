@@ -6,6 +6,7 @@
 #pragma once
 
 #include "shim/arena.h"
+#include "shim/passage.h"
 
 namespace cob::shim {
 
@@ -15,7 +16,14 @@ inline constexpr u32 most_turns = 40;  // ways out of shares that are followed, 
 
 // The kernel's table; the working directory if it is in a share. Called at each attach.
 void learn_shares(const Arena* arena);
-// A file of that share was adopted.
+// Likewise when the program has come to another kernel: what it calls by names from now on. The
+// host's working directory is what it should be if the one that it has is in no share there.
+void learn_shares_anew(const Arena* arena);
+// An absolute name is at or below a share that programs of that arena see as another island's.
+bool is_in_shares_of(const Arena* arena, const char* name);
+// Of a number of the host's; path_room. False: it has none.
+bool name_of_number(int number, char* name);
+// A file of that share was adopted: perhaps of none that is another island's here.
 void note_passed_file(u32 share);
 inline constexpr u32 passed_share = 0xfffe;  // fs/protocol.h's
 
@@ -25,9 +33,13 @@ class Target {
   // `empty_is_place`: an empty path names the directory itself (AT_EMPTY_PATH).
   Target(int number, const char* name, bool empty_is_place = false) {
     aim(number, name, empty_is_place);
+    if (!remote) passage_.leave();
   }
   // What is open at `number`.
-  explicit Target(int number) { aim(number, "", true); }
+  explicit Target(int number) {
+    aim(number, "", true);
+    if (!remote) passage_.leave();
+  }
   ~Target() {
     if (held_ != nullptr) drop(held_);
   }
@@ -53,6 +65,7 @@ class Target {
   void aim(int number, const char* name, bool empty_is_place);
   void settle_text();
 
+  Passage passage_{load(remote_shares) != 0};
   Object* held_ = nullptr;
   u32 turns_ = 0;
   char text_[path_room];

@@ -249,6 +249,11 @@ NothingParked::~NothingParked() {
   --parked.refused;
 }
 
+u64 random_token() {
+  Guard guard(pool_lock);
+  return new_token();
+}
+
 u64 read_token(int fd) {
   char path[48] = "/proc/self/fdinfo/";
   u32 at = 18;

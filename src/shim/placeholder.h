@@ -50,6 +50,7 @@ class NothingParked {
 };
 
 u64 random_u64();
+u64 random_token();  // of no description yet
 // The token of the eventfd at `fd` when it is a placeholder, else 0. Reads fdinfo.
 u64 read_token(int fd);
 

@@ -7,6 +7,8 @@
 #include <sys/select.h>
 
 #include "shim/epoll.h"
+#include "shim/leave.h"
+#include "shim/passage.h"
 #include "shim/revive.h"
 #include "shim/stream.h"
 #include "shim/wait.h"
@@ -26,6 +28,7 @@ struct PollWait {
   pollfd* host;     // the host's, two spare entries at the end
   u32 hosts;
   i64 next_host_check_ns;
+  u32 leaves;  // as the objects were held (leave.h)
 };
 
 u32 ready_of(Object* object, u32 interest) {
@@ -120,6 +123,37 @@ int gather(PollWait* w) {
   return total;
 }
 
+void hold_all(PollWait& w) {
+  w.hosts = 0;
+  w.leaves = acquire(leaves);
+  for (nfds_t i = 0; i < w.count; ++i) {
+    pollfd& p = w.fds[i];
+    p.revents = 0;
+    w.object[i] = p.fd >= 0 ? hold(p.fd) : nullptr;
+    if (w.object[i] == nullptr || w.object[i]->kind == Kind::epoll) {
+      w.host[w.hosts] = p;
+      if (is_hidden(p.fd)) w.host[w.hosts].fd = 1 << 30;  // POLLNVAL
+      ++w.hosts;
+    }
+  }
+}
+
+void drop_all(PollWait& w) {
+  for (nfds_t i = 0; i < w.count; ++i)
+    if (w.object[i] != nullptr) drop(w.object[i]);
+}
+
+// The program may have gone to another kernel, where the numbers are other descriptions.
+int gather_anew(PollWait& w) {
+  const Passage passage(may_leave());
+  if (acquire(leaves) != w.leaves) {
+    const Critical critical;
+    drop_all(w);
+    hold_all(w);
+  }
+  return gather(&w);
+}
+
 // What is held over the sleep is the thread's for that time: a handler may leave it by longjmp.
 class PinAll {
  public:
@@ -142,7 +176,7 @@ int mixed_poll(PollWait& w, i64 deadline_ns, const sigset_t* mask) {
   u32 breaking = signals_breaking();
   for (;;) {
     const i64 retry_ns = revive_listeners();
-    int n = gather(&w);
+    int n = gather_anew(w);
     if (n > 0) {
       found_something();
       return n;
@@ -183,24 +217,10 @@ struct Space {
   void* at;
 };
 
-void hold_all(PollWait& w) {
-  w.hosts = 0;
-  for (nfds_t i = 0; i < w.count; ++i) {
-    pollfd& p = w.fds[i];
-    p.revents = 0;
-    w.object[i] = p.fd >= 0 ? hold(p.fd) : nullptr;
-    if (w.object[i] == nullptr || w.object[i]->kind == Kind::epoll) {
-      w.host[w.hosts] = p;
-      if (is_hidden(p.fd)) w.host[w.hosts].fd = 1 << 30;  // POLLNVAL
-      ++w.hosts;
-    }
-  }
-}
-
 int poll_list(pollfd* fds, nfds_t count, i64 deadline_ns, const sigset_t* mask) {
   pollfd small_host[small_count + 2];
   Object* small_object[small_count];
-  PollWait w{fds, count, small_object, small_host, 0, 0};
+  PollWait w{fds, count, small_object, small_host, 0, 0, 0};
   size_t bytes = count * (sizeof(pollfd) + sizeof(Object*)) + 2 * sizeof(pollfd);
   Space space(count > small_count ? bytes : 0);
   if (count > small_count) {
@@ -217,9 +237,7 @@ int poll_list(pollfd* fds, nfds_t count, i64 deadline_ns, const sigset_t* mask) 
   int saved = errno;
   {
     Critical critical;
-    for (nfds_t i = 0; i < count; ++i) {
-      if (w.object[i] != nullptr) drop(w.object[i]);
-    }
+    drop_all(w);
   }
   errno = saved;
   return result;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "glue.h"
+#include "shim/leave.h"
 #include "shim/paths.h"
 #include "shim/placeholder.h"
 #include "shim/raw.h"
@@ -79,10 +80,10 @@ class Exec {
  public:
   Exec(int directory, const char* file, bool search, char* const* envp)
       : verdict_(directory, file, search),
+        published_(verdict_.attachable() ? publish_for_exec(false) : 0),
         environment_(envp, verdict_.attachable() ? liveness_own : liveness_none),
         relayed_(verdict_.attachable() ? Relay::nothing : Relay::inherited) {
     if (verdict_.attachable()) {
-      publish_for_exec(false);
       leave_sets_to_image();
       keep_liveness_across_exec(true);
     } else {
@@ -102,8 +103,11 @@ class Exec {
   char* const* environment() const { return environment_.get(); }  // null: out of memory
 
  private:
+  const Passage passage_{may_leave()};  // nothing changes its kernel until the image is another
   const NothingParked nothing_parked_;
   const Verdict verdict_;
+  // Before the environment: a forked child may attach only now, and its kernel be another then.
+  [[maybe_unused]] const int published_;
   const ImageEnvironment environment_;
   RelayedNumbers relayed_;
 };
@@ -120,7 +124,7 @@ Scratch::~Scratch() {
   if (data_ != nullptr) raw::call(SYS_munmap, raw::at(data_), static_cast<long>(bytes_));
 }
 
-ImageEnvironment::ImageEnvironment(char* const* envp, int liveness)
+ImageEnvironment::ImageEnvironment(char* const* envp, int liveness, bool place)
     : scratch_((count_entries(envp) + 4) * sizeof(char*) + preload_bytes(envp) + entry_bytes +
                directory_bytes()) {
   if (scratch_.data() == nullptr) return;
@@ -153,7 +157,7 @@ ImageEnvironment::ImageEnvironment(char* const* envp, int liveness)
     text = stpcpy(text, here) + 1;
   }
   vector[at++] = text;
-  environment_entry(text, entry_bytes, liveness);
+  environment_entry(text, entry_bytes, liveness, place);
   for (const char* digit = text + sizeof call::environment_name; *digit >= '0' && *digit <= '9';
        ++digit) {
     attach_right_ = (attach_right_ < 0 ? 0 : attach_right_ * 10) + (*digit - '0');

@@ -30,7 +30,7 @@ class Scratch {
 class ImageEnvironment {
  public:
   // liveness: a number, or liveness_none, liveness_own (contract.h).
-  ImageEnvironment(char* const* envp, int liveness);
+  ImageEnvironment(char* const* envp, int liveness, bool place = false);
   char* const* get() const { return vector_; }  // null: out of memory
   int attach_right() const { return attach_right_; }
 

@@ -6,6 +6,7 @@
 #include "shim/datagram.h"
 #include "shim/epoll.h"
 #include "shim/family.h"
+#include "shim/inherit.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -33,18 +34,21 @@ bool hold_socket(Socket* socket) {
   return was != 0;
 }
 
-// Another program that shared the listener has revived it.
-bool join_revived(Socket* socket, Arena* arena) {
+// Another program that shared the listener has revived it, or another kernel has a part of it. 0 or
+// an errno; EAGAIN: nobody knows yet.
+int join_revived(Socket* socket, Arena* arena) {
   Call c{.op = Op::adopt};
+  c.flags = adopt_from_others;
   c.a[0] = socket->placeholder.token;
   const Reply reply = call_kernel(arena, c);
   const u64 slot = reply.value[0];
-  if (reply.result < 0 || slot < first_kernel_socket || slot >= max_sockets) return false;
+  if (reply.result < 0) return -reply.result;
+  if (slot < first_kernel_socket || slot >= max_sockets) return EPROTO;
   occupy_slot(socket, arena, static_cast<u32>(slot));
   const SocketState wanted = socket->datagram ? SocketState::datagram : SocketState::listening;
-  if (acquire(socket->kernel->state) == wanted) return true;
+  if (acquire(socket->kernel->state) == wanted) return 0;
   leave_slot(socket, Stage::dead);
-  return false;
+  return EINVAL;
 }
 
 // Of the programs that shared the listener one gives the token to its new one; the others join it.
@@ -106,8 +110,8 @@ void revive(Socket* socket, Arena* arena) {
     publish_word(socket->arena, static_cast<Arena*>(nullptr));
   }
   socket->poster = 0;
-  const bool shared = socket->inherited_flags;
-  if (!(shared && join_revived(socket, arena)) && !listen_anew(socket, arena)) {
+  const int joined = socket->inherited_flags ? join_revived(socket, arena) : ENOENT;
+  if (joined == EAGAIN || (joined != 0 && !listen_anew(socket, arena))) {
     socket->want_accept = wanted_offers;
     return;
   }

@@ -8,6 +8,7 @@
 #include "glue.h"
 #include "shim/process.h"
 #include "shim/raw.h"
+#include "shim/socket.h"
 #include "shim/table.h"
 
 namespace cob::shim {
@@ -23,7 +24,11 @@ size_t rights_count(const cmsghdr* header) {
   return (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 }
 
-bool is_socket(int fd) { return lookup_description(fd) != nullptr; }
+// What needs a placeholder: not what is the host's own beneath.
+bool is_socket(int fd) {
+  const Socket* socket = lookup_description(fd);
+  return socket != nullptr && !socket->twin;
+}
 
 int right_at(const cmsghdr* header, size_t index) {
   int fd = -1;

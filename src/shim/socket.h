@@ -49,6 +49,8 @@ struct alignas(64) Socket : Object {
   u32 share;              // of a file: the number of its share
   bool locked;            // of a file: a lock of its own (flock, OFD) was asked for, here or before
   bool stream;            // of a file: it may have to be waited for (stream.h)
+  bool twin;              // of a file: its numbers are the host's own descriptors of it (leave.h)
+  bool home_is_near;      // of a file: its home is of this kernel's island
   bool watched;           // of a stream: its home was asked for `watched_events`, and had none
   u32 watched_events, watched_change;
   u32 slot, generation;

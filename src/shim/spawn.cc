@@ -59,15 +59,16 @@ int spawn(Spawn real, bool search, pid_t* pid, const char* path,
   const Verdict verdict(AT_FDCWD, path, search);
   const RelayedNumbers relayed(verdict.attachable() ? Relay::nothing : Relay::inherited, actions);
   int liveness = liveness_none;
+  bool place = false;
   if (verdict.attachable()) {
-    liveness = spawn_liveness();
+    liveness = spawn_liveness(place);
     publish_for_exec(true);
   } else if (relayed.incomplete()) {
     verdict.warn();
   }
   int result = ENOMEM;
   {
-    const ImageEnvironment environment(envp, liveness);
+    const ImageEnvironment environment(envp, liveness, place);
     const SpawnActions own(actions, environment.attach_right(), liveness, relayed);
     if (environment.get() != nullptr && own.get() != nullptr)
       result = real(pid, path, own.get(), attributes, argv, environment.get());
@@ -87,7 +88,7 @@ struct Ignoring {  // SIGINT and SIGQUIT are ignored while any thread is in syst
 constinit Ignoring ignoring{};
 
 void begin_ignoring() {
-  struct sigaction ignore{};
+  struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   Guard guard(ignoring.lock);
   if (ignoring.users++ > 0) return;

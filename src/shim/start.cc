@@ -19,7 +19,7 @@ namespace {
 
 const char* command_name = "";
 
-// "<attach right>:<liveness>:<kernel>:<address>[/<reach>][+6][:1]"
+// "<attach right>:<liveness>:<kernel>:<address>[/<reach>][+6][+s|+p][:1]"
 struct Entry {
   int attach_right = -1;
   int liveness = -1;
@@ -27,6 +27,8 @@ struct Entry {
   u32 cob_address = 0;
   u32 reach_bits = no_uplink;
   bool ipv6 = false;
+  bool spread = false;
+  bool place = false;
   bool attached_before = false;
 };
 
@@ -42,6 +44,9 @@ bool parse(const char* text, Entry& entry) {
   if (*end == '/') entry.reach_bits = static_cast<u32>(strtoul(end + 1, &end, 10));
   entry.ipv6 = strncmp(end, "+6", 2) == 0;
   if (entry.ipv6) end += 2;
+  entry.place = strncmp(end, "+p", 2) == 0;
+  entry.spread = entry.place || strncmp(end, "+s", 2) == 0;
+  if (entry.spread) end += 2;
   entry.attached_before = strcmp(end, ":1") == 0;
   return *end == 0 || entry.attached_before;
 }
@@ -76,6 +81,8 @@ void shim_start() {
   g.cob_address = entry.cob_address;
   g.reach_bits = entry.reach_bits;
   g.ipv6 = entry.ipv6;
+  g.spread = entry.spread;
+  g.place = entry.place;
   strncpy(g.command, command_name, sizeof g.command - 1);
   adopt_at_start(entry.attached_before);
 }

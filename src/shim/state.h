@@ -19,7 +19,14 @@ struct State {
   u32 cob_address = 0;  // host byte order; known before the first attach, and when it fails
   // The prefix around cob_address that is reached by the cob's uplink; 0: everything, by a gateway.
   u32 reach_bits = no_uplink;
-  bool ipv6 = false;       // the cob has IPv6 addresses, or may get some
+  bool ipv6 = false;    // the cob has IPv6 addresses, or may get some
+  bool spread = false;  // forked children go to the kernels that are due
+  // This is one, which has not gone yet: `liveness` keeps for it, on kernel `kernel`, what it is to
+  // have there.
+  bool place = false;
+  // It has: the kernel where that was, plus 1, and the socket until all was taken over; -1: over.
+  u32 placed_from = 0;
+  int former_liveness = -1;
   u64 ticket = 0;          // forked child: what we may claim, 0: nothing
   bool inherited = false;  // some sockets wait for adoption by handle
   Arena* current = nullptr;

@@ -5,6 +5,8 @@
 #include <poll.h>
 
 #include "shim/file.h"
+#include "shim/leave.h"
+#include "shim/passage.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -62,6 +64,7 @@ u32 stream_readiness(Socket* file, u32 interest) {
 
 int wait_for_stream(int number, u32 events, u32 seen, u32 breaking) {
   critical_enter();
+  Passage passage;
   Object* object = hold(number);
   if (object == nullptr || object->kind != Kind::file) {
     if (object != nullptr) drop(object);
@@ -73,6 +76,8 @@ int wait_for_stream(int number, u32 events, u32 seen, u32 breaking) {
   const Pin pin(object);
   drop(object);
   const u32 ready = stream_readiness(file, events);
+  const u32 before = acquire(leaves);
+  passage.leave();
   critical_leave();
   if (ready != 0) return 0;
   Wait wait{file, events};
@@ -89,7 +94,7 @@ int wait_for_stream(int number, u32 events, u32 seen, u32 breaking) {
     clear_waiter(static_cast<Wait*>(context)->file->program->read_waiter, thread);
   };
   const Woken woken = wait_for(file->arena, condition, {}, seen, breaking);
-  if (woken == Woken::dead) return -ESTALE;
+  if (woken == Woken::dead) return acquire(leaves) != before ? 0 : -ESTALE;
   return woken == Woken::signal ? -EINTR : 0;
 }
 

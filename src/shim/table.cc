@@ -93,6 +93,21 @@ bool install(int fd, Object* object) {
   return true;
 }
 
+void install_in_all(Object* before, Object* after) {
+  const u32 end = table_high();
+  for (u32 fd = 0; fd < end; ++fd) {
+    if (lookup(static_cast<int>(fd)) != before) continue;
+    if (after != nullptr) __atomic_add_fetch(&after->references, 1, __ATOMIC_RELAXED);
+    Object* expected = before;
+    if (__atomic_compare_exchange_n(&table_view.entry[fd], &expected, after, false,
+                                    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+      drop(before);
+    } else if (after != nullptr) {
+      drop(after);
+    }
+  }
+}
+
 Object* take_out(int fd) {
   if (!is_cob(fd)) return nullptr;
   return __atomic_exchange_n(&table_view.entry[fd], static_cast<Object*>(nullptr),

@@ -56,6 +56,9 @@ inline Object* object_of(EpollSet* set) { return reinterpret_cast<Object*>(set);
 // Gives the number to the object; the table takes over one reference. Drops what was there. False
 // (and the reference is dropped) when the number is beyond the table.
 bool install(int fd, Object* object);
+// Every number of `before` is `after`'s, or, if that is null, the host's. REQUIRES: the caller has
+// references to both.
+void install_in_all(Object* before, Object* after);
 // Clears the entry; the caller now has its reference. Null when it was empty.
 Object* take_out(int fd);
 // A reference of the caller's own to what is at `fd`, or null.

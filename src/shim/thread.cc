@@ -100,12 +100,26 @@ int introduce(Arena* arena, Thread* thread) {
   }
   if (reply.result < 0) return reply.result;
   set_bell(thread, bell);
+  if (thread->arena != nullptr && !thread->arena->is_dead())
+    return_chunks(thread->arena, thread->chunk, thread->chunks);
   thread->chunks = 0;
   store(thread->arena, arena);
   return 0;
 }
 
 }  // namespace
+
+int ask_by_liveness(Arena* arena, Hello hello, AttachReply& reply, int& fd) {
+  Guard guard(register_lock);
+  const ThreadRequest request{static_cast<u32>(hello), 0};
+  const long sent = send_with_fds(arena->liveness, &request, sizeof request, nullptr, 0);
+  if (sent < 0) return static_cast<int>(sent);
+  u32 count = 0;
+  fd = -1;
+  const long got = receive_hello(arena, reply, &fd, count, 0);
+  if (got < 0) return static_cast<int>(got);
+  return reply.kind == static_cast<u32>(hello) ? 0 : -EPROTO;
+}
 
 void follow_move(Arena* arena) {
   Critical critical;

@@ -4,6 +4,8 @@
 
 #include <sys/epoll.h>
 
+#include "shim/leave.h"
+
 namespace cob::shim {
 
 namespace {
@@ -230,6 +232,8 @@ Woken wait_for(Arena* arena, const Condition& condition, const WaitOptions& opti
       woken = Woken::signal;
     } else if (options.deadline_ns != forever && now_ns() >= options.deadline_ns) {
       woken = Woken::timeout;
+    } else if (leave_asked()) {  // the ring for it may have ended another sleep
+      decided = false;
     } else {
       host = sleep_once(arena, thread, condition, options.deadline_ns);
       decided = false;
@@ -240,6 +244,7 @@ Woken wait_for(Arena* arena, const Condition& condition, const WaitOptions& opti
     if (condition.disarm != nullptr) condition.disarm(condition.context, thread);
     if (decided) return woken;
     if (arena != nullptr) look_for_move(arena);
+    leave_if_asked();
     if (host || condition.check(condition.context)) return Woken::ready;
     if (arena != nullptr && arena->is_dead()) return Woken::dead;
   }

@@ -86,8 +86,9 @@ class End final : public Device {
   std::span<std::byte> reserve(Route, std::size_t bytes) override {
     return std::span(frame_).first(bytes);
   }
-  void commit(std::size_t bytes, FrameFlags) override {
+  bool commit(std::size_t bytes, FrameFlags) override {
     if (::write(fd_.get(), frame_.data(), bytes) < 0) ++refused_;
+    return true;
   }
   void flush() override {}
   std::size_t poll(std::size_t budget, FrameSink& sink) override {

@@ -127,8 +127,8 @@ class OtherStacks {
   // SYN), no listener. True: it is theirs, or shall not be answered; false: this stack answers it.
   virtual bool hand_on(Endpoint local, Endpoint remote, bool opens,
                        std::span<const std::byte> frame, FrameFlags flags) = 0;
-  // A SYN from the uplink came for a listener of this stack. True: another's listener shall have
-  // it.
+  // A SYN from the uplink came for a listener of this stack, of a connection that is not in
+  // TIME_WAIT here. True: another's listener shall have it, or has the connection.
   virtual bool hand_on_opening(Endpoint, Endpoint, std::span<const std::byte>, FrameFlags) {
     return false;
   }
@@ -378,6 +378,9 @@ class Stack {
   // RFC 7413: so many connections may have come with data in their SYN and not ended their
   // handshake; 0: none.
   virtual void set_fast_open(ListenerId listener, u32 most) = 0;
+  // While quiet, a SYN by the uplink goes to another kernel that listens, if one does; handshakes
+  // that have begun end here.
+  virtual void set_quiet(ListenerId listener, bool quiet) = 0;
   // Connections that wait to be accepted, and handshakes not ended, of so many.
   virtual ListenerInfo info(ListenerId listener) const = 0;
   // Stops listening; handshakes in progress and connections not yet accepted() are reset.

@@ -65,6 +65,10 @@ void TcpStack::set_backlog(ListenerId id, u32 backlog) {
   if (Listener* l = listener(id)) l->backlog = backlog;
 }
 
+void TcpStack::set_quiet(ListenerId id, bool quiet) {
+  if (Listener* l = listener(id)) l->quiet = quiet;
+}
+
 void TcpStack::set_max_segment(ListenerId id, u16 bytes) {
   if (Listener* l = listener(id)) l->max_segment_bytes = bytes;
 }

@@ -97,8 +97,10 @@ void TcpStack::on_segment_without_tcb(const FlowKey& key, u32 hash, const TcpSeg
     if (const auto syn = check_cookie(key, segment))
       return open_by_cookie(static_cast<u32>(l - listeners_.data()), key, *syn, segment, from);
   }
-  if (from.is_uplink() && (opens && l != nullptr ? hand_on_opening(key) : hand_on(key, opens)))
-    return;
+  // A SYN that reopens what is in TIME_WAIT here is this stack's.
+  const bool own = opens && l != nullptr && old != nullptr;
+  const bool meant = opens && l != nullptr && !l->quiet;
+  if (from.is_uplink() && !own && (meant ? hand_on_opening(key) : hand_on(key, opens))) return;
   if (l == nullptr) return reset_for(key, segment, from);
   on_listen_segment(static_cast<u32>(l - listeners_.data()), key, segment, from, old);
 }

@@ -45,6 +45,7 @@ struct Listener {
   u32 first_child = no_slot;  // TCBs of both queues
   u16 max_segment_bytes = 0;  // 0: the route's
   bool open = false;
+  bool quiet = false;
   // RFC 7413 section 5.1: early connections whose handshake has not ended, and
   // those of them that were reset lately, which count too: they may have been
   // forged.
@@ -71,6 +72,7 @@ class TcpStack final : public Stack {
 
   Result<ListenerId> listen(Endpoint local, u32 backlog) override;
   void set_backlog(ListenerId listener, u32 backlog) override;
+  void set_quiet(ListenerId listener, bool quiet) override;
   void set_max_segment(ListenerId listener, u16 bytes) override;
   void set_fast_open(ListenerId listener, u32 most) override;
   ListenerInfo info(ListenerId listener) const override;
@@ -447,7 +449,7 @@ class TcpStack final : public Stack {
   FastOpenCache fast_open_;
   std::vector<TcbId> output_list_, flushing_;  // TCBs to look at; each at most once
   std::deque<TcbId> blocked_;  // had no room in the device: tried again in their order
-  Time quiet_until_;            // poll() has nothing to do before, if the lists are empty
+  Time quiet_until_;           // poll() has nothing to do before, if the lists are empty
   std::vector<Listener> listeners_;
   LazyArray<u16> listener_of_port_;  // slot + 1 of the first listener on the port
   // ACKs that wait a moment for a segment to ride on: in order of their deadlines, as all wait
