@@ -18,7 +18,7 @@ namespace {
 
 // Open loop: what may be under way at once, below a kernel's local ports towards one address; and
 // for how long the rate rises before anything is counted.
-constexpr u32 most_waiting = 12'288;
+constexpr int most_waiting = 12'288;
 constexpr double warm_seconds = 0.2;
 
 double kib_after(const std::string& path, const std::string& label) {
@@ -107,7 +107,8 @@ Outcome<LoadRun> ConnectionSide::measure(const Setting& setting, const Connectio
         std::to_string(wanted.bytes), std::string("--seed"), std::to_string(number + 1),
         std::string("--work-ns"), std::to_string(wanted.work_us * 1'000), std::string("--timeout"),
         fmt::format("{}", patience), std::string("--rate"), fmt::format("{}", rate),
-        std::string("--in-flight"), std::to_string(rate > 0 ? most_waiting : wanted.in_flight),
+        std::string("--in-flight"),
+        std::to_string(rate > 0 ? most_waiting : static_cast<int>(wanted.in_flight)),
         std::string("--warm"), rate > 0 ? fmt::format("{}", warm_seconds) : "0"}) {
     words.push_back(std::move(word));
   }

@@ -19,7 +19,7 @@ void raise_limits() {
   constexpr rlim_t wanted = 65'536;
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  const rlimit raised{.rlim_cur = wanted, .rlim_max = std::max(limit.rlim_max, wanted)};
+  const rlimit raised{.rlim_cur = wanted, .rlim_max = std::max(limit.rlim_max, 2 * wanted)};
   if (setrlimit(RLIMIT_NOFILE, &raised) == 0) return;
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);

@@ -2,6 +2,7 @@
 // docs/calls.md, "Attach", "Deaths".
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include <algorithm>
@@ -32,6 +33,12 @@ bool is_liveness_end(FdRef fd) {
   bytes = sizeof name;
   return ::getpeername(fd.get(), address, &bytes) == 0 && name.sun_family == AF_UNIX &&
          bytes == sizeof name.sun_family;
+}
+
+// What a kernel may hold of a program that is to end: not, say, an end of its own liveness socket.
+bool is_file(FdRef fd) {
+  struct stat status{};
+  return ::fstat(fd.get(), &status) == 0 && (S_ISREG(status.st_mode) || S_ISDIR(status.st_mode));
 }
 
 }  // namespace
@@ -86,7 +93,7 @@ void Kernel::read_hellos(Program& program, call::Hello until) {
         if (fds.size() == 1 && is_liveness_end(fds[0].ref())) program.flight = std::move(fds[0]);
         break;
       case call::Hello::give:
-        if (fds.size() == 1) program.given = std::move(fds[0]);
+        if (fds.size() == 1 && is_file(fds[0].ref())) program.given = std::move(fds[0]);
         break;
       case call::Hello::leave:
         begin_leaving(program);

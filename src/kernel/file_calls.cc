@@ -238,8 +238,7 @@ bool FileCalls::take_ask(Program& program, const Shared& pending, const CallSlot
       said != bytes.size() - sizeof ask || ask.umask > 0777 || ask.directory >= call::max_sockets ||
       ask.second_directory >= call::max_sockets || ask.for_others > 1)
     return refuse();
-  if (call.op == Op::file_name && !fs::known(static_cast<fs::NameCall>(ask.call)))
-    return refuse();
+  if (call.op == Op::file_name && !fs::known(static_cast<fs::NameCall>(ask.call))) return refuse();
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + sizeof ask, said);
   into.path = text.substr(0, ask.path_bytes);
   into.second = text.substr(ask.path_bytes, ask.second_bytes);
@@ -375,7 +374,8 @@ void FileCalls::name(Program& program, const Shared& pending, const CallSlot& ca
   if (under_way_ > max_under_way) return answer(pending, -EAGAIN);
   u64 room = 0;
   u32 chunks = chunks_for_a_path;
-  if (what == fs::NameCall::read_link || what == fs::NameCall::name) chunks = chunks_for(fs::max_path_bytes);
+  if (what == fs::NameCall::read_link || what == fs::NameCall::name)
+    chunks = chunks_for(fs::max_path_bytes);
   if (what == fs::NameCall::get_attribute || what == fs::NameCall::list_attributes) {
     room = std::min<u64>(ask.number, call::max_file_read);
     chunks = std::max(chunks, chunks_for(room));

@@ -39,7 +39,7 @@ void unmap(Arena* arena) {
 
 // Nobody may change the size below us, nor write the kernel's side but the kernel.
 bool sealed(int fd, u64 bytes, bool kernel_side) {
-  struct stat status {};
+  struct stat status{};
   if (raw::call(SYS_fstat, fd, raw::at(&status)) < 0) return false;
   int seals = raw::fcntl(fd, F_GET_SEALS);
   int wanted = F_SEAL_SHRINK | F_SEAL_GROW;
@@ -349,8 +349,10 @@ void return_slot(Arena* arena, u32 slot, bool posted) {
 // Many pages at once cost the host a quarter of what each costs by itself.
 static void touch_chunks(Arena* arena) {
   const u32 count = chunks_to_touch(arena->touched_chunks, send_chunks);
-  raw::call(SYS_madvise, raw::at(arena->program->chunk[arena->touched_chunks]),
-            static_cast<long>(count) * chunk_bytes, MADV_POPULATE_WRITE);
+  if (!confined()) {
+    raw::call(SYS_madvise, raw::at(arena->program->chunk[arena->touched_chunks]),
+              static_cast<long>(count) * chunk_bytes, MADV_POPULATE_WRITE);
+  }
   arena->touched_chunks += count;
 }
 

@@ -11,8 +11,8 @@
 #include "shim/open_numbers.h"
 #include "shim/placeholder.h"
 #include "shim/raw.h"
-#include "shim/state.h"
 #include "shim/socket.h"
+#include "shim/state.h"
 #include "shim/table.h"
 
 namespace cob::shim {

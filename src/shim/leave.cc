@@ -369,7 +369,7 @@ void forget_leave() {
 }
 
 void leave_slow() {
-  if (thread_signals.critical_depth != 0 || passage_depth != 0) return;
+  if (thread_signals.critical_depth != 0 || passage_depth != 0 || confined()) return;
   if (!change_if(under_way, 0U, 1U)) {
     const timespec others_turn{0, 50'000};
     raw::call(SYS_nanosleep, raw::at(&others_turn), 0);

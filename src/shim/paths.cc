@@ -137,7 +137,7 @@ void learn_shares_anew(const Arena* arena) {
   const bool had_none = load(remote_shares) == 0;
   learn_shares(arena);
   const Guard guard(directory_lock);
-  if (had_none && load(remote_shares) != 0) return;  // it was just read
+  if (had_none && load(remote_shares) != 0) return;     // it was just read
   if (is_virtual && working_directory[0] == 0) return;  // one without a name stays open
   if (!is_virtual || share_of(working_directory) == nullptr) read_host_directory();
 }

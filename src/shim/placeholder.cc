@@ -51,10 +51,35 @@ int new_eventfd(u64 token, int flags) {
   return fd;
 }
 
+// REQUIRES: pool_lock. The host has no number left: some originals, free ones or not, are given up;
+// who has one keeps his number and its eventfd. False: there are none.
+bool give_up_originals() {
+  constexpr u32 most = 64;
+  u32 given_up = 0;
+  pool.free_count = 0;
+  for (u32 i = pool.size; i > 0;) {
+    --i;
+    if (pool.original[i] < 0) continue;
+    if (given_up < most && !pool.burned[i]) {
+      close_hidden(pool.original[i]);
+      pool.original[i] = -1;
+      pool.token[i] = 0;
+      pool.in_use[i] = false;
+      pool.vacant[pool.vacant_count++] = static_cast<u16>(i);
+      ++given_up;
+    } else if (!pool.in_use[i]) {
+      pool.free[pool.free_count++] = static_cast<u16>(i);
+    }
+  }
+  return given_up > 0;
+}
+
 // REQUIRES: pool_lock. `fd` has a new eventfd with this token: a hidden copy becomes an original in
 // use, if there is room. Its index, or no_pool_entry.
 i32 keep_original(int fd, u64 token) {
-  if (pool.vacant_count == 0 && pool.size == pool_entries) return no_pool_entry;
+  const u32 kept = pool.size - pool.vacant_count;
+  if (kept >= least_pool_entries && (kept == pool_entries || kept >= limit_of_numbers() / 8))
+    return no_pool_entry;
   const int original = make_hidden_copy(fd);
   if (original < 0) return no_pool_entry;
   const u32 index = pool.vacant_count > 0 ? pool.vacant[--pool.vacant_count] : pool.size++;
@@ -125,15 +150,12 @@ void learn_lowest(u32 number) {
   parked.crowded = number >= parked.crowded_from;
 }
 
-int duplicate_original(Placeholder& placeholder, int flags) {
-  Guard guard(pool_lock);
-  if (table_view.parked > 0) return take_parked(placeholder, (flags & O_CLOEXEC) != 0);
+// REQUIRES: pool_lock.
+int new_placeholder(Placeholder& placeholder, int flags) {
   if (pool.free_count == 0) {
     const u64 token = new_token();
     const int fd = new_eventfd(token, flags);
-    if (fd < 0) return fd;
-    placeholder = {token, keep_original(fd, token)};
-    learn_lowest(static_cast<u32>(fd));
+    if (fd >= 0) placeholder = {token, keep_original(fd, token)};
     return fd;
   }
   const u32 index = pool.free[pool.free_count - 1];
@@ -142,7 +164,15 @@ int duplicate_original(Placeholder& placeholder, int flags) {
   --pool.free_count;
   pool.in_use[index] = true;
   placeholder = {pool.token[index], static_cast<i32>(index)};
-  learn_lowest(static_cast<u32>(fd));
+  return fd;
+}
+
+int duplicate_original(Placeholder& placeholder, int flags) {
+  Guard guard(pool_lock);
+  if (table_view.parked > 0) return take_parked(placeholder, (flags & O_CLOEXEC) != 0);
+  int fd = new_placeholder(placeholder, flags);
+  if (fd == -EMFILE && give_up_originals()) fd = new_placeholder(placeholder, flags);
+  if (fd >= 0) learn_lowest(static_cast<u32>(fd));
   return fd;
 }
 

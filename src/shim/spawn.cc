@@ -88,7 +88,7 @@ struct Ignoring {  // SIGINT and SIGQUIT are ignored while any thread is in syst
 constinit Ignoring ignoring{};
 
 void begin_ignoring() {
-  struct sigaction ignore {};
+  struct sigaction ignore{};
   ignore.sa_handler = SIG_IGN;
   Guard guard(ignoring.lock);
   if (ignoring.users++ > 0) return;

@@ -86,6 +86,30 @@ TEST(Table, TheShimsOwnNumbersLookClosedAndSurviveCloseRange) {
   Pair p(103);  // still attached
 }
 
+TEST(Table, OriginalsGiveWayWhereTheHostHasNoNumberLeft) {
+  kernel();
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  std::vector<int> fds;
+  for (int i = 0; i < 100; ++i) fds.push_back(cob_socket(AF_INET, SOCK_STREAM, 0));
+  rlimit few = before;
+  few.rlim_cur = static_cast<rlim_t>(fds.back() + 1);  // all numbers below are open
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  EXPECT_EQ(cob_socket(AF_INET, SOCK_STREAM, 0), -1);
+  EXPECT_EQ(errno, EMFILE);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  // Whose original has gone is open still, once, and can be closed and made anew.
+  std::set<u64> tokens;
+  for (int fd : fds) tokens.insert(token_of(fd));
+  EXPECT_EQ(tokens.size(), fds.size());
+  for (int fd : fds) EXPECT_EQ(cob_close(fd), 0);
+  for (int& fd : fds) fd = cob_socket(AF_INET, SOCK_STREAM, 0);
+  tokens.clear();
+  for (int fd : fds) tokens.insert(token_of(fd));
+  EXPECT_EQ(tokens.size(), fds.size());
+  for (int fd : fds) EXPECT_EQ(cob_close(fd), 0);
+}
+
 TEST(Table, PlaceholdersAreUsedAgainAndNeverTwiceAtOnce) {
   kernel();
   std::vector<int> fds;

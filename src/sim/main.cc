@@ -3,7 +3,7 @@
 
 #include "sim/angel/command.h"
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   CLI::App app{"Simulations of cob. No kernel is started."};
   app.require_subcommand(1);
   int status = 0;

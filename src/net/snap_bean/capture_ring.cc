@@ -65,7 +65,7 @@ void CaptureWriter::publish() {
 }
 
 Result<CaptureReader> CaptureReader::open(FdRef ring, FdRef progress) {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(ring.get(), &status) != 0) return Error::from_errno("fstat of a capture's memory");
   const auto bytes = static_cast<u64>(status.st_size);
   const u64 size = bytes - capture_page_bytes;

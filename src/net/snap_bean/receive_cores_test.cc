@@ -53,7 +53,9 @@ TEST_F(ReceiveCoresTest, AreSetForATime) {
     const auto first = ReceiveCores::set("lo", 1, std::array{0});
     ASSERT_FALSE(first.is_error()) << first.error().what;
     EXPECT_EQ(shown(), "1\n");
-    { const auto second = ReceiveCores::set("lo", 1, std::vector<int>{}); }
+    {
+      const auto second = ReceiveCores::set("lo", 1, std::vector<int>{});
+    }
     EXPECT_EQ(shown(), "1\n") << "what was found is put back";
   }
   EXPECT_EQ(shown(), "0\n");
