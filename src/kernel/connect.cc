@@ -61,6 +61,21 @@ bool Sockets::goes_out(net::Ipv4Address address) const {
   return !options_.gateway.is_any() && address.value >> 28 < 14;
 }
 
+// Who listens there. Where nobody asks for a shared listener's connections it is the part of this
+// kernel, if there is one: who listened elsewhere may have ended just now.
+std::optional<KernelId> Sockets::find_listener(net::Endpoint remote) {
+  const auto kernel = directory_.find_listener(remote);
+  if (kernel && *kernel == options_.self) return kernel;
+  for (const auto& [id, group] : by_listener_) {
+    const Description& d = *group.members.front();
+    const SharedListener* part = d.shared->part.get();
+    if (part != nullptr && part->accepting.empty() && d.local.port == remote.port &&
+        d.local.address.overlaps(remote.address))
+      return options_.self;
+  }
+  return kernel;
+}
+
 // Starts the handshake. ECONNREFUSED: nobody listens there. ENETUNREACH: only on other islands,
 // which frames do not reach. EHOSTUNREACH: neither an address of this cob nor one that its uplink
 // reaches.
@@ -69,7 +84,7 @@ Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::E
   if (remote.address.is_any()) remote.address = options_.address;
   net::Route route = net::Route::uplink();
   if (ours(remote.address)) {
-    const auto kernel = directory_.find_listener(remote);
+    const auto kernel = find_listener(remote);
     if (!kernel) {
       if (directory_.listens_out_of_reach(remote))
         return Error::of(ENETUNREACH, "connect: a listener of another island");
@@ -124,7 +139,7 @@ i32 Sockets::connect_local(Program& program, u32 number, net::Endpoint remote, n
   if (d.state != SocketState::undecided || d.datagram != nullptr) return -EISCONN;
   if (d.claiming) return -EALREADY;
   // An address that may be the host's: without a cob listener, or a way out, it is.
-  if (remote.address.is_loopback() ? !directory_.find_listener(remote)
+  if (remote.address.is_loopback() ? !find_listener(remote)
                                    : !ours(remote.address) && !goes_out(remote.address))
     return -EHOSTUNREACH;
   const auto started = start_connect(d, remote, local, fast_open);

@@ -301,6 +301,7 @@ class Sockets final : public net::SocketLayer {
   Result<void> start_connect(Description& d, net::Endpoint remote, net::Endpoint local,
                              bool fast_open);
   Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local);
+  std::optional<KernelId> find_listener(net::Endpoint remote);
   Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local,
                               const net::ReplyPorts* reply);
   bool ours(net::Ipv4Address address) const {
