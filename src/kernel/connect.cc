@@ -65,7 +65,7 @@ bool Sockets::goes_out(net::Ipv4Address address) const {
 // kernel, if there is one: who listened elsewhere may have ended just now.
 std::optional<KernelId> Sockets::find_listener(net::Endpoint remote) {
   const auto kernel = directory_.find_listener(remote);
-  if (kernel && *kernel == options_.self) return kernel;
+  if (!has_parts_ || (kernel && *kernel == options_.self)) return kernel;
   for (const auto& [id, group] : by_listener_) {
     const Description& d = *group.members.front();
     const SharedListener* part = d.shared->part.get();

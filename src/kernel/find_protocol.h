@@ -1,4 +1,4 @@
-// Find and Found (types 24, 25): who has the description that a placeholder names? Asked of all
+// Find and Found (types 28, 29): who has the description that a placeholder names? Asked of all
 // kernels by one whose program shows a placeholder that it does not know (SCM_RIGHTS, a program
 // that goes to another kernel). docs/descriptors.md, 5. Model: the answer is how to hold it at its
 // home; whoever asks holds it there before its program has it, and until then the program itself

@@ -46,6 +46,7 @@ SharedListener& ListenerParts::become_part(Description& d, u64 group) {
   auto& part = d.shared.make().part;
   if (part != nullptr) return *part;
   part = std::make_unique<SharedListener>();
+  sockets_.has_parts_ = true;
   part->group = group;
   part->accepts = std::ranges::any_of(d.holders, &Holder::wants_accept);
   parts_.push_back(d.handle);

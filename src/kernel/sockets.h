@@ -484,6 +484,7 @@ class Sockets final : public net::SocketLayer {
   Time offers_check_ = Time::never();
   Time deferred_check_ = Time::never();
   Time offers_retry_ = Time::never();  // connections wait, and who wants them has its hands full
+  bool has_parts_ = false;             // there is, or was, a part of a listener of several kernels
   u32 next_port_ = 0;
   // Towards whom there was no free port when last looked; a look takes half a millisecond.
   struct NoPort {

@@ -1,3 +1,4 @@
+// As whom files are asked for; asking.h. dlsym(3).
 #include "mount/asking.h"
 
 #include <dlfcn.h>

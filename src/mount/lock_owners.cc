@@ -1,3 +1,4 @@
+// Each owner's own description; lock_owners.h. fcntl_lock(2).
 #include "mount/lock_owners.h"
 
 #include <algorithm>

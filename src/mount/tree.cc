@@ -1,3 +1,4 @@
+// Nodes and how they are reached; tree.h. openat(2), statx(2).
 #include "mount/tree.h"
 
 #include <fcntl.h>
