@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """clang-tidy-19 finds nothing in the sources, by .clang-tidy. A file is looked at again only when it, a header that it
-includes, its compile command or the checks changed: stamps of what was clean lie in the build tree. Arguments: files
-to look at instead of all; --thorough: with the costly checks, which take ten times as long and have findings that
+includes, its compile command or the checks changed, in any checkout on this machine: stamps of what was clean lie in
+the user's cache (XDG_CACHE_HOME, ~/.cache), and go after a month without use. Arguments: files to look at instead of all; --thorough: with the costly checks, which take ten times as long and have findings that
 need a reader (`make tidy`)."""
 import concurrent.futures
 import hashlib
@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("COB_BUILD", ROOT / "build")).resolve()
@@ -24,6 +25,8 @@ NOT_FOR_CLANG = {PEERS / "capnproto.cc"}
 # What g++ is told and clang does not know.
 NOT_CLANGS = re.compile(r" -mmem(?:set|cpy)-strategy=\S+")
 DATABASE = BUILD / "tidy"
+STAMPS = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "cob-tidy"
+MONTH = 30 * 24 * 3600
 JOBS = min(2, os.cpu_count() or 1)
 
 
@@ -58,22 +61,30 @@ def with_headers(path, seen):
 def digest(path, command, common):
     seen = {}
     with_headers(path, seen)
-    total = hashlib.sha256(common + command.encode())
+    here = lambda text: str(text).replace(str(BUILD), "BUILD").replace(str(ROOT), "ROOT").encode()
+    total = hashlib.sha256(common + here(command))
     for each in sorted(seen):
-        total.update(str(each).encode() + b"\0" + seen[each])
+        total.update(here(each) + b"\0" + seen[each])
     return total.hexdigest()
+
+
+def forget_old():
+    STAMPS.mkdir(parents=True, exist_ok=True)
+    for stamp in STAMPS.iterdir():
+        if time.time() - stamp.stat().st_mtime > MONTH:
+            stamp.unlink(missing_ok=True)
 
 
 def check(path, command, common, extra):
     """None: clean before; else (exit status, output)."""
-    stamp = DATABASE / (str(path.relative_to(ROOT)).replace("/", "+") + (".thorough" if extra else ".clean"))
-    wanted = digest(path, command, common)
-    if stamp.is_file() and stamp.read_text() == wanted:
+    stamp = STAMPS / digest(path, command, common + " ".join(extra).encode())
+    if stamp.is_file():
+        stamp.touch()
         return None
     done = subprocess.run([TIDY, "-p", str(DATABASE), "--quiet", *extra, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True)
     if done.returncode == 0:
-        stamp.write_text(wanted)
+        stamp.touch()
     return done.returncode, done.stdout
 
 
@@ -82,6 +93,7 @@ def main():
         print(f"SKIPPED style.tidy: {TIDY} is not installed (tools/packages.txt)")
         return 77
     known = commands()
+    forget_old()
     extra = THOROUGH if "--thorough" in sys.argv else []
     files = [pathlib.Path(a).resolve() for a in sys.argv[1:] if a != "--thorough"] or sources()
     # A peer is compiled only where its package is installed: elsewhere its headers are missing.
