@@ -231,6 +231,7 @@ class Bench(unittest.TestCase):
 
     def test_connections(self):
         """Every kind of load, on the cobs and on Linux's modes; what needs privilege may be missing, with its reason."""
+        # A core's time is counted in ticks of 10 ms, of which a measurement this short may see none: costs may be zero.
         cases = ["conn", "conn_64k", "conn_client_closes", "conn_load50", "conn_overload", "keepalive_c8", "bulk", "conn_hog"]
         sides = ["inside", "linux_shared", "linux_reuseport", "linux_affinity"]
         with tempfile.TemporaryDirectory() as folder:
@@ -253,14 +254,18 @@ class Bench(unittest.TestCase):
                 self.assertGreater(figures[f"conn_{side}_per_s"], 0)
                 self.assertNotIn(f"keepalive_c8_{side}_per_s", figures)
             if len(wires) == 3:
-                for key in ("xdp_server_cost_ratio_linux_wire", "wire_server_cost_ratio_linux_wire", "conn_xdp_over_linux_wire", "conn_xdp_over_linux"):
+                for key in ("conn_xdp_over_linux_wire", "conn_xdp_over_linux"):
                     self.assertGreater(figures[key], 0, key)
+                for side in ("xdp", "wire"):
+                    self.assertGreaterEqual(figures[f"{side}_server_cost_ratio_linux_wire"], 0)
             if "tap" in sides:
-                for key in ("tap_server_cost_ratio", "conn_tap_over_linux", "conn_wire_over_linux", "keepalive_c8_tap_over_linux"):
+                for key in ("conn_tap_over_linux", "conn_wire_over_linux", "keepalive_c8_tap_over_linux"):
                     self.assertGreater(figures[key], 0, key)
+                self.assertGreaterEqual(figures["tap_server_cost_ratio"], 0)
             if "cob" in sides:
-                for key in ("cob_server_cost_ratio", "conn_over_linux_shared", "conn_hog_over_linux", "bulk_over_linux"):
+                for key in ("conn_over_linux_shared", "conn_hog_over_linux", "bulk_over_linux"):
                     self.assertGreater(figures[key], 0, key)
+                self.assertGreaterEqual(figures["cob_server_cost_ratio"], 0)
             for case in cases:
                 self.assertEqual(figures[f"{case}_failed"], 0, done.stdout)
                 for side in sides:

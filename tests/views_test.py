@@ -305,6 +305,7 @@ while True:
         captures = [self.capturing(cob, "-o", "-", "-k", 1, "-s", 60), self.capturing(cob, "-o", "-", "--both-ends")]
         done = cob.run(sys.executable, "-c", f"import socket; socket.create_connection(('{ADDRESS}', 7000)).sendall(b'y' * 500)", kernel=0)
         self.assertEqual(done.returncode, 0, done.stderr)
+        wait_until(lambda: self.sockets(cob, "state", "fin-wait-2"), what="the last acknowledgement, of the end")
         alone, both = (self.finish(c)[0] for c in captures)
         fields = ["-T", "fields", "-e", "frame.interface_name", "-e", "frame.packet_flags_direction", "-e", "frame.len", "-e", "frame.cap_len"]
         rows = [line.split("\t") for line in self.tshark("-", *fields, data=alone)]
