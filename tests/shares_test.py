@@ -323,6 +323,17 @@ print('well')
                 'tar -C "$0/u" -xf "$0/t.tar" && cmp "$0/s/group" "$0/u/s/group"')
         self.assertEqual(self.sh('grep -rl root: "$0/u"').split().count(f"{self.share}/u/s/passwd"), 1)
 
+    def test_patterns_of_libc(self):
+        for name in ("a.c", "b.c", "c.h"):
+            (self.share / name).touch()
+        (self.share / "d").mkdir()
+        (self.share / "d" / "e.c").touch()
+        tool = ("import ctypes, sys\nclass G(ctypes.Structure): _fields_ = [('n', ctypes.c_size_t), ('names', ctypes.POINTER(ctypes.c_char_p)), "
+                "('rest', ctypes.c_char * 200)]\nlibc = ctypes.CDLL(None)\nfor p in sys.argv[1:]:\n  g = G()\n"
+                "  print(libc.glob(p.encode(), 0, None, ctypes.byref(g)), [g.names[i].decode() for i in range(g.n)])\n  libc.globfree(ctypes.byref(g))\n")
+        done = self.on_b(sys.executable, "-c", tool, f"{self.share}/*.c", f"{self.share}/*/*.c", f"{self.share}/no*", "/etc/host[n]ame")
+        self.assertEqual(done.stdout, f"0 ['{self.share}/a.c', '{self.share}/b.c']\n0 ['{self.share}/d/e.c']\n3 []\n0 ['/etc/hostname']\n", done.stderr)
+
     @needs("git")
     def test_git_reads(self):
         run = lambda *words: subprocess.run(["git", "-C", str(self.share), "-c", "user.name=n", "-c", "user.email=e", *words],

@@ -1,8 +1,9 @@
-// Directories of a share: opendir(3) and its family, realpath(3), mkstemp(3). Model: a DIR of ours
-// has a mark where libc's has a number; libc's own stay libc's. A DIR is one thread's at a time, as
-// POSIX lets it.
+// Directories of a share: opendir(3) and its family, glob(3), realpath(3), mkstemp(3). Model: a DIR
+// of ours has a mark where libc's has a number; libc's own stay libc's. A DIR is one thread's at a
+// time, as POSIX lets it.
 #include <dirent.h>
 #include <errno.h>
+#include <glob.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -189,6 +190,23 @@ int own_scandir(const char* path, dirent*** list, int (*filter)(const dirent*),
           reinterpret_cast<int (*)(const void*, const void*)>(compare));
   *list = names;
   return static_cast<int>(count);
+}
+
+// libc's search, which looks at each directory and name by our calls (GLOB_ALTDIRFUNC), wherever it
+// leads; a caller's own functions of that kind are asked as they are.
+int own_glob(const char* pattern, int flags, GlobError error, glob_t* found) {
+  if (load(remote_shares) == 0 || (flags & GLOB_ALTDIRFUNC) != 0)
+    return real_glob(pattern, flags, error, found);
+  found->gl_opendir = [](const char* path) -> void* { return own_opendir(path); };
+  found->gl_readdir = [](void* stream) { return own_readdir(static_cast<DIR*>(stream)); };
+  found->gl_closedir = [](void* stream) { own_closedir(static_cast<DIR*>(stream)); };
+  found->gl_stat = [](const char* __restrict path, struct stat* __restrict status) {
+    return own_stat(path, status);
+  };
+  found->gl_lstat = [](const char* __restrict path, struct stat* __restrict status) {
+    return own_lstat(path, status);
+  };
+  return real_glob(pattern, flags | GLOB_ALTDIRFUNC, error, found);
 }
 
 // ---- realpath
