@@ -109,6 +109,7 @@ class Cob:
         self.run_directory = runtime / "cob" / self.name
         self.environment = {k: v for k, v in os.environ.items() if k not in ("COB_SHIM", "LD_PRELOAD")}
         self.environment["XDG_RUNTIME_DIR"] = str(runtime)
+        self.environment["XDG_STATE_HOME"] = str(self.directory / "state")
         self.environment["COB_CHECK"] = "1" if check else "0"
         if double:
             self.environment["COB_LIBEXEC"] = str(BUILD / "double")

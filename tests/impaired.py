@@ -4,6 +4,8 @@ run by itself, the table of goodput that docs/impaired.txt keeps:
 
     tests/impaired.py [--seeds N] [--only TEXT] [--uplink tap|xdp] > docs/impaired.txt
 
+(without --uplink both, one table below the other).
+
 Needs root: everything happens in network namespaces of its own. Every byte is compared where it arrives.
 """
 import argparse
@@ -119,9 +121,10 @@ ROWS = {
 HEAD = """Goodput of one TCP connection over a wire of 100 Mbit/s with faults, both ways: bytes that the
 receiver's program read in {seconds} s ({long} s where the round trip is 100 ms) from its connect or accept on,
 every byte compared. Medians of {seeds} seeds, in real time, the four measurements of a seed beside each
-other. "Linux": Linux to Linux. "sends", "receives": the cob, by {uplink}, to and from Linux. Each to
+other. "Linux": Linux to Linux. "sends", "receives": the cob to and from Linux. Each to
 its ratio to Linux with the same client and direction. Linux {release}, its defaults (CUBIC, SACK,
 RACK-TLP, buffers to 4 and 6 MiB) and no memory of earlier connections; the cob has its own.
+AF_XDP: over a veth, whose other end the wire takes from and gives to (so frames are copied).
 The wire drops beyond a queue of 50 ms; "reorder": held back for up to 2 ms, the time of 16 full
 frames. The round trip is without the queue. Written by tests/impaired.py on {cores} cores.
 """
@@ -173,17 +176,18 @@ def cell(faults, round_trip_ms, seeds, seconds, uplink):
     return {key: statistics.median(values) for key, values in found.items()}
 
 
-def table(arguments):
-    print(HEAD.format(seconds=arguments.seconds, long=2 * arguments.seconds, seeds=arguments.seeds, uplink=arguments.uplink.upper(),
-                      release=os.uname().release.split("-")[0], cores=os.cpu_count()))
-    print(f"{'':14}" + "".join(f"{f'round trip {ms} ms':^36}" for ms in ROUND_TRIPS_MS))
+NAMES = {"tap": "TAP", "xdp": "AF_XDP"}
+
+
+def table(arguments, uplink):
+    print(f"{'By ' + NAMES[uplink]:14}" + "".join(f"{f'round trip {ms} ms':^36}" for ms in ROUND_TRIPS_MS))
     print(f"{'MB/s':14}" + "".join(f"{'Linux':>8}{'sends':>14}{'receives':>14}" for _ in ROUND_TRIPS_MS))
     for name, faults in ROWS.items():
         if arguments.only and arguments.only != name:
             continue
         line = f"{name:14}"
         for ms in ROUND_TRIPS_MS:
-            got = cell(faults, ms, arguments.seeds, arguments.seconds * (2 if ms >= 100 else 1), arguments.uplink)
+            got = cell(faults, ms, arguments.seeds, arguments.seconds * (2 if ms >= 100 else 1), uplink)
             both = statistics.mean((got["linux send"], got["linux receive"]))
             line += f"{both:8.3f}" + "".join(f"{got[f'cob {w}']:9.3f} {got[f'cob {w}'] / got[f'linux {w}']:4.2f}" for w in ("send", "receive"))
         print(line, flush=True)
@@ -194,13 +198,17 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--only")
-    parser.add_argument("--uplink", choices=("tap", "xdp"), default="tap")
+    parser.add_argument("--uplink", choices=NAMES)
     parser.add_argument("--job", type=json.loads)
     arguments = parser.parse_args()
     if arguments.job:
         print(goodput(*arguments.job))
     else:
-        table(arguments)
+        print(HEAD.format(seconds=arguments.seconds, long=2 * arguments.seconds, seeds=arguments.seeds, release=os.uname().release.split("-")[0],
+                          cores=os.cpu_count()))
+        for uplink in [arguments.uplink] if arguments.uplink else NAMES:
+            table(arguments, uplink)
+            print()
 
 
 if __name__ == "__main__":

@@ -167,10 +167,13 @@ class Ipv6Test(harness.CobTest):
         cores = harness.usable_cores()
         cob.up("--kernels", kernels, "--cores", ",".join(str(cores[i % len(cores)]) for i in range(kernels)), *(words or self.words))
         subprocess.run(["ip", "-6", "addr", "add", f"{HOST}/64", "dev", self.wire, "nodad"], check=True)
+        self.wait_for_linux()
+        return cob
+
+    def wait_for_linux(self):
         # Linux's end has looked for duplicates of its link-local address: until then it answers nobody.
         harness.wait_until(lambda: "tentative" not in linux("ip", "-6", "addr", "show", "dev", self.wire).stdout and
                            "fe80" in linux("ip", "-6", "addr", "show", "dev", self.wire).stdout, 10, "Linux's link-local address")
-        return cob
 
     def started(self, process):
         self.assertEqual(process.stdout.readline(), "listening\n")
@@ -440,24 +443,55 @@ class Ipv6Test(harness.CobTest):
                            kernel=kernel)
             self.assertEqual(done.stdout, "bound\n", done.stderr)
 
-    def address_of(self, cob):
-        return json.loads(cob.named("ip", "--json", "link").stdout)[0]["address"]
-
-    def test_a_router_gives_an_address_and_a_route(self):
-        cob = self.uplinked(words=(*tap_test.UPLINK, "--ip6", "auto"))
+    def made_of(self, cob, prefix):
+        """The address that the cob makes of a prefix which Linux's end advertises."""
         router = re.search(r"inet6 (fe80\S+)/", linux("ip", "-6", "addr", "show", "dev", "cob0").stdout).group(1)
-        mac = [int(b, 16) for b in self.address_of(cob).split(":")]
-        made = socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, "fd09::")[:8] +
-                                bytes([mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, *mac[3:]]))
-        subprocess.run(["ip", "-6", "addr", "add", "fd09::1/64", "dev", "cob0", "nodad"], check=True)
-        subprocess.run(["ip", "-6", "addr", "add", "fd0a::1/128", "dev", "lo", "nodad"], check=True)
-        self.addCleanup(subprocess.run, ["ip", "-6", "addr", "del", "fd0a::1/128", "dev", "lo"], check=True)
         with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
             raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
             raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("cob0"))
             raw.bind((router, 0, 0, socket.if_nametoindex("cob0")))
-            raw.sendto(router_advertisement(router, "fd09::"), ("ff02::1", 0, 0, socket.if_nametoindex("cob0")))
-        harness.wait_until(lambda: made in cob.named("ip").stdout, 10, "an address of the router's prefix")
+            raw.sendto(router_advertisement(router, prefix), ("ff02::1", 0, 0, socket.if_nametoindex("cob0")))
+        return harness.wait_until(lambda: re.search(rf"inet6 ({prefix[:-1]}\S+)/64", cob.named("ip").stdout), 10,
+                                  "an address of the router's prefix").group(1)
+
+    def test_addresses_are_the_same_at_the_next_start_and_do_not_tell_the_mac(self):
+        words = (*tap_test.UPLINK, "--ip6", "auto")
+        cob = self.uplinked(words=words)
+        first, second = self.made_of(cob, "fd09::"), self.made_of(cob, "fd0b::")
+        identifiers = [socket.inet_pton(socket.AF_INET6, a)[8:] for a in (first, second)]
+        self.assertNotEqual(*identifiers)
+        for identifier in identifiers:  # RFC 7217; no ff:fe in the middle of a MAC address
+            self.assertNotEqual(identifier[3:5], b"\xff\xfe")
+        key = pathlib.Path(cob.environment["XDG_STATE_HOME"]) / "cob" / f"{cob.name}.ipv6-key"
+        self.assertEqual(key.stat().st_mode & 0o777, 0o600)
+        kept = cob.directory / "kept"
+        kept.write_bytes(key.read_bytes())
+        kept.chmod(0o600)
+        for more, same in (((), True), (("--ip6-key", cob.directory / "another"), False), (("--ip6-key", kept), True)):
+            with self.subTest(more=more):
+                self.assertEqual(cob.named("down", "--wait").returncode, 0)
+                cob.up("--kernels", 2, "--cores", ",".join(map(str, (harness.usable_cores() * 2)[:2])), *words, *more)
+                self.wait_for_linux()
+                self.assertEqual(self.made_of(cob, "fd09::") == first, same)
+
+    def test_a_key_that_is_none_is_refused(self):
+        cob = self.cob(up=False)
+        bad = cob.directory / "bad"
+        bad.write_text("something\n")
+        bad.chmod(0o600)
+        for words, said in (((*tap_test.UPLINK, "--ip6", "auto", "--ip6-key", bad), "hexadecimal"), (("--ip6-key", bad), "--ip6 auto")):
+            done = cob.cli("up", "--name", cob.name, *words)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(said, done.stderr)
+            self.assertFalse(cob.run_directory.exists())
+        self.assertEqual(bad.read_text(), "something\n")
+
+    def test_a_router_gives_an_address_and_a_route(self):
+        cob = self.uplinked(words=(*tap_test.UPLINK, "--ip6", "auto"))
+        subprocess.run(["ip", "-6", "addr", "add", "fd09::1/64", "dev", "cob0", "nodad"], check=True)
+        subprocess.run(["ip", "-6", "addr", "add", "fd0a::1/128", "dev", "lo", "nodad"], check=True)
+        self.addCleanup(subprocess.run, ["ip", "-6", "addr", "del", "fd0a::1/128", "dev", "lo"], check=True)
+        made = self.made_of(cob, "fd09::")
         self.started(cob.start(sys.executable, "-c", DUAL, 7000, kernel=1))
         self.assertEqual(self.ask(made, 7000), f"fd09::1 {made}")
         with socket.create_server(("fd0a::1", 7005), family=socket.AF_INET6) as listener:  # by the router

@@ -1,4 +1,4 @@
-"""One peer of two TCP stacks: sends each the same TCP segments in raw frames and keeps what comes back, for segments_test.py.
+"""One peer of two TCP stacks: sends each the same TCP segments in raw frames, of IPv4 or IPv6, and keeps what comes back, for segments_test.py.
 
 Model: a script is a list of steps; a step is one segment to the stack, whose numbers count from the initial ones; scripts run side by side, each on a
 port of the peer's own, and all of one step wait together. What a stack answered in a step is an Answer."""
@@ -71,32 +71,111 @@ class Line:
         self.frames = []
 
 
+class Ipv4:
+    """Packets between the peer and a stack's address; how each finds the other (RFC 826)."""
+    TYPE = b"\x08\0"
+
+    def __init__(self, address, peer):
+        self.address, self.peer = socket.inet_pton(socket.AF_INET, address), socket.inet_pton(socket.AF_INET, peer)
+
+    def pseudo_header(self, protocol, length):
+        return self.peer + self.address + struct.pack("!HH", protocol, length)
+
+    def packet(self, protocol, payload):
+        def header(total):
+            return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0x4000, 64, protocol, total) + self.peer + self.address
+        return header(checksum(header(0))) + payload
+
+    def segment(self, frame):
+        """The TCP segment of a frame from the stack; None: it is something else."""
+        if frame[12:14] == self.TYPE and frame[23] == 6 and frame[26:30] == self.address:
+            packet = frame[14:14 + struct.unpack("!H", frame[16:18])[0]]
+            return packet[(packet[0] & 15) * 4:]
+        return None
+
+    def arp(self, operation, to_mac):
+        return (to_mac + PEER_MAC + b"\x08\6" + struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation) + PEER_MAC + self.peer +
+                (b"\0" * 6 if operation == 1 else to_mac) + self.address)
+
+    def question(self):
+        return self.arp(1, b"\xff" * 6)
+
+    def neighbour(self, frame):
+        """(the stack's MAC address, a frame to answer it with or None); None: no frame for that."""
+        if frame[12:14] == b"\x08\6" and frame[28:32] != self.peer and frame[38:42] == self.peer:
+            mac = frame[22:28]
+            return mac, self.arp(2, mac) if frame[20:22] == b"\0\1" else None
+        return None
+
+
+class Ipv6:
+    """The same of RFC 8200 and 4861."""
+    TYPE = b"\x86\xdd"
+
+    def __init__(self, address, peer):
+        self.address, self.peer = socket.inet_pton(socket.AF_INET6, address), socket.inet_pton(socket.AF_INET6, peer)
+
+    def pseudo_header(self, protocol, length):
+        return self.peer + self.address + struct.pack("!II", length, protocol)
+
+    def packet(self, protocol, payload, destination=None, hop_limit=64):
+        return struct.pack("!IHBB", 6 << 28, len(payload), protocol, hop_limit) + self.peer + (destination or self.address) + payload
+
+    def segment(self, frame):
+        if frame[12:14] == self.TYPE and frame[20] == 6 and frame[22:38] == self.address:
+            return frame[54:54 + struct.unpack("!H", frame[18:20])[0]]
+        return None
+
+    def discovery(self, kind, flags, target, option, destination, to_mac):
+        """A solicitation (135) or advertisement (136), which tells the peer's MAC address."""
+        body = struct.pack("!I", flags) + target + bytes((option, 1)) + PEER_MAC
+        pseudo = self.peer + destination + struct.pack("!II", 4 + len(body), 58)
+        total = checksum(pseudo + struct.pack("!BBH", kind, 0, 0) + body)
+        return to_mac + PEER_MAC + self.TYPE + self.packet(58, struct.pack("!BBH", kind, 0, total) + body, destination, 255)
+
+    def question(self):
+        group = socket.inet_pton(socket.AF_INET6, "ff02::1:ff00:0")[:13] + self.address[13:]
+        return self.discovery(135, 0, self.address, 1, group, b"\x33\x33" + group[12:])
+
+    def neighbour(self, frame):
+        if frame[12:14] != self.TYPE or frame[20] != 58 or len(frame) < 78:
+            return None
+        mac, source, kind, target = frame[6:12], frame[22:38], frame[54], frame[62:78]
+        if kind == 136 and target == self.address:
+            return mac, None
+        if kind == 135 and target == self.peer:  # from any address of the stack's
+            return mac, self.discovery(136, 0x6000_0000, self.peer, 2, source, mac)
+        return None
+
+
 class Side:
     """One stack: `fd` carries its frames (a TAP's descriptor or a packet socket)."""
 
     def __init__(self, name, fd, address, peer):
         self.name, self.fd = name, fd
-        self.address, self.peer = socket.inet_aton(address), socket.inet_aton(peer)
+        self.ip = (Ipv6 if ":" in address else Ipv4)(address, peer)
         self.mac = None
         self.lines = {}
 
     def send_frame(self, frame):
         os.write(self.fd, frame)
 
-    def arp(self, operation, to_mac):
-        return (to_mac + PEER_MAC + b"\x08\6" + struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation) + PEER_MAC + self.peer +
-                (b"\0" * 6 if operation == 1 else to_mac) + self.address)
+    def send_packet(self, protocol, payload_with):
+        """`payload_with(checksum)`: the payload, which has that in its header."""
+        empty = payload_with(0)
+        total = checksum(self.ip.pseudo_header(protocol, len(empty)) + empty)
+        self.send_frame(self.mac + PEER_MAC + self.ip.TYPE + self.ip.packet(protocol, payload_with(total)))
 
     def resolve(self):
         deadline = time.monotonic() + 20
         while self.mac is None:
             if time.monotonic() > deadline:
-                raise AssertionError(f"{self.name} answers no ARP")
-            self.send_frame(self.arp(1, b"\xff" * 6))
+                raise AssertionError(f"{self.name} does not say where it is")
+            self.send_frame(self.ip.question())
             time.sleep(0.05)
             self.receive()
 
-    def send(self, line, step, seq_override=None):
+    def send(self, line, step):
         opening = step.flags & SYN and not step.flags & RST
         ts = None
         if line.stamped and step.ts is not None:
@@ -110,14 +189,12 @@ class Side:
                 options += struct.pack("!BBBBII", 1, 1, 5, 10, *((line.theirs or 0) + at & 0xffffffff for at in step.sack))
         data = bytes((step.seq or 0) + i & 0xff for i in range(step.data))
         ack = (line.theirs or 0) + line.highest + step.ack & 0xffffffff if step.flags & ACK else 0
+
         def tcp(total):
             return struct.pack("!HHIIBBHHH", line.port, line.remote_port, line.script.initial + (step.seq or 0) & 0xffffffff, ack,
                                (20 + len(options)) << 2, step.flags, step.window, total, step.urgent) + options + data
-        ends = self.peer + self.address
-        segment = tcp(checksum(ends + struct.pack("!HH", 6, len(tcp(0))) + tcp(0)))
-        def ip(total):
-            return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0x4000, 64, 6, total) + ends
-        self.send_frame(self.mac + PEER_MAC + b"\x08\0" + ip(checksum(ip(0))) + segment)
+
+        self.send_packet(6, tcp)
 
     def receive(self):
         while True:
@@ -125,13 +202,11 @@ class Side:
                 frame = os.read(self.fd, 4096)
             except BlockingIOError:
                 return
-            if frame[12:14] == b"\x08\6" and frame[28:32] != self.peer and frame[38:42] == self.peer:
-                self.mac = frame[22:28]
-                if frame[20:22] == b"\0\1":
-                    self.send_frame(self.arp(2, self.mac))
-            elif frame[12:14] == b"\x08\0" and frame[23] == 6 and frame[26:30] == self.address:
-                packet = frame[14:14 + struct.unpack("!H", frame[16:18])[0]]
-                segment = packet[(packet[0] & 15) * 4:]
+            if found := self.ip.neighbour(frame):
+                self.mac, answer = found
+                if answer:
+                    self.send_frame(answer)
+            elif segment := self.ip.segment(frame):
                 line = self.lines.get(struct.unpack("!H", segment[2:4])[0])
                 if line is not None:
                     line.frames.append(segment)
@@ -250,13 +325,7 @@ def run(sides, scripts, ports, command_port, step_seconds):
 def command(side, command_port, port):
     """Asks the server by a datagram to connect to the peer's `port`."""
     text = str(port).encode()
-    ends = side.peer + side.address
-    def udp(total):
-        return struct.pack("!HHHH", 9, command_port, 8 + len(text), total) + text
-    segment = udp(checksum(ends + struct.pack("!HH", 17, 8 + len(text)) + udp(0)))
-    def ip(total):
-        return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0, 64, 17, total) + ends
-    side.send_frame(side.mac + PEER_MAC + b"\x08\0" + ip(checksum(ip(0))) + segment)
+    side.send_packet(17, lambda total: struct.pack("!HHHH", 9, command_port, 8 + len(text), total) + text)
 
 
 def random_script(seed, ports, restless):

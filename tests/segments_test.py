@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The same TCP segments to a server on a cob and to the same server on plain Linux, each behind a TAP: what both stacks answer is compared. Scripts
-(below, by RFC section) and random ones.
+(below, by RFC section) and random ones, by IPv4 and by IPv6.
 
 COB_SEEDS: how many random scripts (default 120), COB_FIRST_SEED: where to begin. A difference must persist with longer steps (STEPS_SECONDS).
 
@@ -31,13 +31,13 @@ BATCH = 40
 # How long a step waits. 0.2 s: for delayed ACKs (40 ms), and two of them are less than the 500 ms between rate-limited answers, three more. On a machine
 # that is busy elsewhere a server may take longer: what differs must do so with 0.7 s again, which is more than those 500 ms.
 STEPS_SECONDS = (0.2, 0.7)
-PEER, ADDRESS = "10.7.0.1", "10.7.0.2"
 ECHO, SINK, CLOSES, DEAF, TALKS, HALF, RESETS, UNREAD, COMMAND, NOBODY = range(7001, 7011)
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454ca, 2, 0x1000
 
 # What each port does is in `opened` and `readable`.
 SERVER = f"""
-import selectors, socket, struct
+import selectors, socket, struct, sys
+family, anyone, peer = (socket.AF_INET6, "::", sys.argv[1]) if ":" in sys.argv[1] else (socket.AF_INET, "0.0.0.0", sys.argv[1])
 ECHO, SINK, CLOSES, DEAF, TALKS, HALF, RESETS, UNREAD, COMMAND = {tuple(range(7001, 7010))}
 selector = selectors.DefaultSelector()
 def opened(port, s):
@@ -60,13 +60,13 @@ def readable(port, s):
     except OSError: pass
 kept = []
 for port in (ECHO, SINK, CLOSES, DEAF, TALKS, HALF, RESETS, UNREAD):
-    l = socket.socket()
+    l = socket.socket(family)
     l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if port == DEAF: l.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    l.bind(("0.0.0.0", port)); l.listen(512); l.setblocking(False)
+    l.bind((anyone, port)); l.listen(512); l.setblocking(False)
     selector.register(l, selectors.EVENT_READ, -port)
-commands = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-commands.bind(("0.0.0.0", COMMAND))
+commands = socket.socket(family, socket.SOCK_DGRAM)
+commands.bind((anyone, COMMAND))
 selector.register(commands, selectors.EVENT_READ, 0)
 print("listening", flush=True)
 while True:
@@ -76,8 +76,8 @@ while True:
             try: opened(-port, s.accept()[0])
             except OSError: pass
         elif port == 0:
-            c = socket.socket(); c.setblocking(False)
-            c.connect_ex(("{PEER}", int(s.recv(100))))
+            c = socket.socket(family); c.setblocking(False)
+            c.connect_ex((peer, int(s.recv(100))))
             selector.register(c, selectors.EVENT_WRITE, ECHO)
         elif events & selectors.EVENT_WRITE:
             if s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR): selector.unregister(s); s.close()
@@ -175,9 +175,12 @@ KNOWN = {
 
 @unittest.skipIf(tap_test.NO_NAMESPACE, tap_test.NO_NAMESPACE)
 class SegmentsTest(harness.CobTest):
+    """By IPv4."""
+    PEER, ADDRESS = impaired.FAR, impaired.NEAR
+
     def setUp(self):
         self.on = self.cob(up=False)
-        self.on.up("--kernels", 1, "--cores", harness.usable_cores()[0], *impaired.Path.UPLINKS["tap"], "--ip", f"{ADDRESS}/24")
+        self.on.up("--kernels", 1, "--cores", harness.usable_cores()[0], *impaired.Path.UPLINKS["tap"], *impaired.Path.ADDRESSES)
         pathlib.Path("/proc/sys/net/ipv6/conf/cob0/disable_ipv6").write_text("1")
         pathlib.Path("/proc/sys/net/ipv4/conf/cob0/arp_ignore").write_text("8")
         impaired.check("ip", "link", "set", "cob0", "up")
@@ -194,14 +197,15 @@ class SegmentsTest(harness.CobTest):
         self.assertEqual(holder.stdout.readline(), "ready\n")
         there = ("nsenter", "-t", holder.pid, "-n")
         impaired.check("ip", "link", "set", "plain0", "netns", holder.pid)
-        for words in (("addr", "add", f"{ADDRESS}/24", "dev", "plain0"), ("link", "set", "plain0", "up"), ("link", "set", "lo", "up")):
+        for words in (("addr", "add", f"{impaired.NEAR}/24", "dev", "plain0"), ("addr", "add", f"{impaired.NEAR6}/64", "dev", "plain0", "nodad"),
+                      ("link", "set", "plain0", "up"), ("link", "set", "lo", "up")):
             impaired.check(*there, "ip", *words)
         impaired.settings(there)
-        server = subprocess.Popen([*map(str, there), sys.executable, "-c", SERVER], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        server = subprocess.Popen([*map(str, there), sys.executable, "-c", SERVER, self.PEER], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         self.addCleanup(self.end, server)
-        for process in (server, self.on.start(sys.executable, "-c", SERVER)):
+        for process in (server, self.on.start(sys.executable, "-c", SERVER, self.PEER)):
             self.assertEqual(process.stdout.readline(), "listening\n")
-        self.sides = [segments.Side("linux", tap, ADDRESS, PEER), segments.Side("cob", packet.fileno(), ADDRESS, PEER)]
+        self.sides = [segments.Side(name, fd, self.ADDRESS, self.PEER) for name, fd in (("linux", tap), ("cob", packet.fileno()))]
         for side in self.sides:
             side.resolve()
         self.ports = itertools.count(10_000)
@@ -245,6 +249,11 @@ class SegmentsTest(harness.CobTest):
     def test_random_segments(self):
         ports = (ECHO, SINK, CLOSES, TALKS, HALF, RESETS, UNREAD)
         self.compare([segments.random_script(seed, ports, (CLOSES, HALF, RESETS, UNREAD)) for seed in range(FIRST, FIRST + SEEDS)])
+
+
+class Ipv6SegmentsTest(SegmentsTest):
+    """By IPv6."""
+    PEER, ADDRESS = impaired.FAR6, impaired.NEAR6
 
 
 if __name__ == "__main__":

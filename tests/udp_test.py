@@ -188,7 +188,34 @@ class HostServer:
         self.socket.close()
 
 
+# Sets options, and says what of them is left behind an exec, and whether it may send more than the link carries.
+KEEPER = """
+import os, socket, sys
+OPTIONS = [(socket.IPPROTO_IP, 1, 0x20), (socket.IPPROTO_IP, 2, 9), (socket.IPPROTO_IP, 10, 2), (socket.IPPROTO_IP, 33, 3)]
+if sys.argv[1] == "6":
+    OPTIONS += [(socket.IPPROTO_IPV6, 67, 0x40), (socket.IPPROTO_IPV6, 16, 7), (socket.IPPROTO_IPV6, 23, 2), (socket.IPPROTO_IPV6, 62, 1)]
+if sys.argv[2] != "again":
+    s = socket.socket(socket.AF_INET6 if sys.argv[1] == "6" else socket.AF_INET, socket.SOCK_DGRAM)
+    if sys.argv[2] == "bound": s.bind(("", 0))
+    for level, name, value in OPTIONS: s.setsockopt(level, name, value)
+    s.set_inheritable(True)
+    os.execv(sys.executable, [sys.executable, "-c", open("/proc/self/cmdline").read().split("\\0")[2], sys.argv[1], "again", str(s.fileno())])
+s = socket.socket(fileno=int(sys.argv[3]))
+print([s.getsockopt(level, name) for level, name, _ in OPTIONS])
+"""
+
+
 class Udp(harness.CobTest):
+    def test_exec_carries_what_was_set(self):
+        cob = self.cob(kernels=1)
+        for family in "46":
+            for how in ("bound", "unbound"):
+                with self.subTest(family=family, how=how):
+                    words = (sys.executable, "-c", KEEPER, family, how)
+                    expected = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+                    self.assertEqual(self.python(cob, KEEPER, family, how), expected)
+                    self.assertIn("[32, 9, 2, 3", expected)
+
     def start_python(self, cob, script, *words, kernel, says="bound"):
         child = cob.start(sys.executable, "-c", script, *words, kernel=kernel)
         self.assertEqual(child.stdout.readline().strip(), says)

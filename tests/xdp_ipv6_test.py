@@ -33,6 +33,8 @@ class Ipv6XdpTest(ipv6_test.Ipv6Test):
     test_the_link_local_address_is_reached_and_shown_with_its_scope = None
     test_an_address_that_linux_has_is_not_taken = None
     test_a_router_gives_an_address_and_a_route = None
+    test_addresses_are_the_same_at_the_next_start_and_do_not_tell_the_mac = None
+    test_a_key_that_is_none_is_refused = None
 
     def test_linux_tells_of_the_cobs_group(self):
         """To the card, and to switches that snoop (MLD), for as long as the cob is there."""

@@ -47,6 +47,7 @@ struct CobIpv6 {
   std::array<u8, 16> address{};  // of prefix_bits; 0: none
   u32 prefix_bits = 0;
   std::array<u8, 16> gateway{};
+  std::array<u64, 2> identifier_key{};  // of `automatic`
 };
 // "" (off), "auto" or "fd00::2/64"; `gateway`: "" or an address.
 CobIpv6 parse_ipv6(std::string_view text, std::string_view gateway);

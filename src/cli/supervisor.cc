@@ -74,6 +74,7 @@ void Supervisor::describe_ipv6(message::Config& config) const {
   config.ipv6_prefix_bits = static_cast<u8>(ipv6.prefix_bits);
   std::ranges::copy(ipv6.address, config.ipv6);
   std::ranges::copy(ipv6.gateway, config.ipv6_gateway);
+  std::ranges::copy(ipv6.identifier_key, config.ipv6_identifier_key);
   config.uplink_index = ::if_nametoindex(options_.uplink.name.c_str());
   // An interface of Linux's, whose MAC is the cob's too, has that link-local address itself.
   config.ipv6_link_local = uplink_->kind() == message::UplinkKind::xdp ? 0 : 1;

@@ -14,6 +14,7 @@
 #include "cli/angel_policies.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
+#include "cli/identifier_key.h"
 #include "cli/install.h"
 #include "cli/run_directory.h"
 #include "cli/supervisor.h"
@@ -28,7 +29,7 @@ struct UpOptions {
   std::string link;
   std::string address = default_address;
   std::string cable;
-  std::string uplink, gateway, ipv6, ipv6_gateway;
+  std::string uplink, gateway, ipv6, ipv6_gateway, ipv6_key;
   std::string congestion = "cubic", ecn = "asked", angel = "all";
   bool foreground = false;
 };
@@ -190,6 +191,16 @@ void up(const UpOptions& asked, Context& context) {
   }
   // A daemon's directory is another.
   if (!asked.cable.empty()) options.cable_place = std::filesystem::absolute(asked.cable).string();
+  if (!asked.ipv6_key.empty() && !options.ipv6.automatic)
+    fail(exit_usage, "--ip6-key: only --ip6 auto makes addresses by a key");
+  if (options.ipv6.automatic) {
+    const IdentifierKey key = identifier_key(options.name, asked.ipv6_key);
+    options.ipv6.identifier_key = key.words;
+    if (!key.warning.empty())
+      fmt::print(stderr,
+                 "cob: the IPv6 addresses will be others next time, their key is not kept: {}\n",
+                 key.warning);
+  }
   RunDirectory directory = RunDirectory::take(options.name);
   context.exit_code = asked.foreground
                           ? run_foreground(std::move(options), std::move(directory), context.json)
@@ -240,6 +251,12 @@ void add_up(CLI::App& app, Context& context) {
                    "An IPv6 address of the cob's and its network, or auto: from\n"
                    "router advertisements on a TAP. Default: ::1 within the cob only")
       ->type_name("ADDR/LEN|auto");
+  command
+      ->add_option("--ip6-key", options->ipv6_key,
+                   "With --ip6 auto: the file that keeps the addresses the same at\n"
+                   "the next 'cob up' (RFC 7217); made if it is not there.\n"
+                   "Default: ~/.local/state/cob/NAME.ipv6-key")
+      ->type_name("FILE");
   command
       ->add_option("--cable", options->cable,
                    "Meet another cob at this path and join it by a cable: the first\n"

@@ -125,6 +125,7 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
                 .autoconfigure = config_.ipv6_auto != 0,
                 .link_local = config_.ipv6_link_local != 0};
   std::memcpy(stack.ipv6.address.bytes.data(), config_.ipv6, sizeof config_.ipv6);
+  std::ranges::copy(config_.ipv6_identifier_key, stack.ipv6.identifier_key);
   std::memcpy(stack.ipv6.gateway.bytes.data(), config_.ipv6_gateway, sizeof config_.ipv6_gateway);
   stack_ = TRY(net::Stack::create(stack, *tapped_, *sockets_));
   sockets_->set_stack(*stack_);

@@ -118,7 +118,8 @@ struct Config {
   u8 ipv6_prefix_bits = 0;                    // of `ipv6`; 0: none but those of routers
   u8 ipv6[16] = {}, ipv6_gateway[16] = {};
   u8 ipv6_link_local = 1;
-  u32 uplink_index = 0;  // the uplink's interface on the host; 0: none
+  u64 ipv6_identifier_key[2] = {};  // zeros: identifiers are the MAC address's
+  u32 uplink_index = 0;             // the uplink's interface on the host; 0: none
   char cob_name[64] = {};
 };
 

@@ -5,6 +5,7 @@
 // nothing. Any thread; the socket's lock, or nobody else knows it.
 
 #include <netinet/in.h>
+#include <netinet/ip.h>
 #include <netinet/tcp.h>
 
 #include "shim/option_plain.h"
@@ -78,6 +79,42 @@ void set_bits(Socket* s, u64 bits) {
   keep_option(s, SOL_SOCKET, SO_OOBINLINE, &in_line, sizeof in_line);
 }
 
+// A datagram socket's choices about what it sends, where a stream has its patience.
+u64 sending_of(const Socket* s) {
+  return u64{s->ipv6_mtu} | u64{s->type_of_service} << 16 | u64{s->time_to_live} << 24 |
+         u64{s->group_time_to_live} << 32 | u64{s->traffic_class} << 40 | u64{s->hop_limit} << 48 |
+         static_cast<u64>(s->mtu_discover & 7) << 56 |
+         static_cast<u64>(s->ipv6_mtu_discover & 7) << 59 | static_cast<u64>(s->ipv6_whole) << 62;
+}
+
+// Read back, and for a host socket in its place.
+void keep_plain(Socket* socket, int level, int name, int value) {
+  if (read_plain(socket, *plain_option(level, name)) != value)
+    keep_option(socket, level, name, &value, sizeof value);
+}
+
+void set_sending(Socket* s, u64 word) {
+  s->ipv6_mtu = static_cast<u16>(word);
+  s->type_of_service = static_cast<u8>(word >> 16);
+  s->time_to_live = static_cast<u8>(word >> 24);
+  s->group_time_to_live = static_cast<u8>(word >> 32);
+  s->traffic_class = static_cast<u8>(word >> 40);
+  s->hop_limit = static_cast<u8>(word >> 48);
+  s->mtu_discover = word >> 56 & 7;
+  s->ipv6_mtu_discover = word >> 59 & 7;
+  s->ipv6_whole = (word >> 62 & 1) != 0;
+  keep_plain(s, IPPROTO_IP, IP_TOS, s->type_of_service);
+  keep_plain(s, IPPROTO_IP, IP_TTL, s->time_to_live);
+  keep_plain(s, IPPROTO_IP, IP_MTU_DISCOVER, s->mtu_discover);
+  if (!s->ipv6) return;
+  keep_plain(s, IPPROTO_IPV6, IPV6_TCLASS, s->traffic_class);
+  keep_plain(s, IPPROTO_IPV6, IPV6_UNICAST_HOPS, s->hop_limit);
+  keep_plain(s, IPPROTO_IPV6, IPV6_MTU_DISCOVER, s->ipv6_mtu_discover);
+  keep_plain(s, IPPROTO_IPV6, IPV6_DONTFRAG, s->ipv6_whole);
+  const int mtu = s->ipv6_mtu;
+  if (mtu != 0) keep_option(s, IPPROTO_IPV6, IPV6_MTU, &mtu, sizeof mtu);
+}
+
 void keep_number(Socket* socket, int level, int name, int value) {
   keep_for_host(socket, level, name, &value, sizeof value);
 }
@@ -95,7 +132,8 @@ void remember(Socket* socket) {
   c.a[0] = bits_of(socket);
   c.a[1] = pair_of(socket->send_buffer, socket->receive_buffer);
   c.a[2] = pair_of(socket->linger_seconds, static_cast<i32>(socket->low_water));
-  c.a[3] = pair_of(socket->defer_accept, socket->user_timeout);
+  c.a[3] =
+      socket->datagram ? sending_of(socket) : pair_of(socket->defer_accept, socket->user_timeout);
   c.a[4] = static_cast<u64>(socket->receive_timeout_ns);
   c.a[5] = static_cast<u64>(socket->send_timeout_ns);
   post_on(socket, c);
@@ -111,8 +149,12 @@ void recall(Socket* socket) {
   socket->receive_buffer = high_of(reply.value[1]);
   socket->linger_seconds = low_of(reply.value[2]);
   socket->low_water = static_cast<u32>(high_of(reply.value[2]));
-  socket->defer_accept = low_of(reply.value[3]);
-  socket->user_timeout = high_of(reply.value[3]);
+  if (socket->datagram) {
+    set_sending(socket, reply.value[3]);
+  } else {
+    socket->defer_accept = low_of(reply.value[3]);
+    socket->user_timeout = high_of(reply.value[3]);
+  }
   socket->receive_timeout_ns = static_cast<i64>(reply.value[4]);
   socket->send_timeout_ns = static_cast<i64>(reply.value[5]);
 }

@@ -234,9 +234,12 @@ std::size_t TcpStack::list_ipv6_routes(std::span<Ipv6RouteInfo> out) const {
     if (const auto p = ipv6_.prefix(i))
       out[count++] = {
           .destination = p->prefix, .prefix_bits = p->bits, .left_s = left(p->until_ms)};
-  for (u32 i = 0; i < Ipv6Interface::max_routers && count < out.size(); ++i)
-    if (const auto r = ipv6_.router(i))
-      out[count++] = {.router = r->address, .left_s = left(r->until_ms)};
+  for (u32 i = 0; i < RouterTable::places && count < out.size(); ++i)
+    if (const auto& r = ipv6_.routers().at(i); !r.router.is_any())
+      out[count++] = {.destination = r.prefix,
+                      .prefix_bits = r.bits,
+                      .router = r.router,
+                      .left_s = left(r.until_ms)};
   return count;
 }
 

@@ -3,6 +3,7 @@
 #include "net/stack/ipv6_interface.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace cob::net {
 namespace {
@@ -10,6 +11,7 @@ namespace {
 constexpr u64 two_hours_ms = 7'200'000;
 constexpr u32 link_local_place = 0, configured_place = 1, first_automatic_place = 2;
 constexpr u32 infinite_s = 0xffff'ffff;
+constexpr Ipv6Address link_local_prefix{{0xfe, 0x80}};
 
 u64 after(u64 now_ms, u32 seconds) {
   return seconds == infinite_s ? Ipv6Interface::forever : now_ms + u64{seconds} * 1'000;
@@ -29,6 +31,7 @@ Ipv6Interface::Ipv6Interface(const Ipv6Options& options, const MacAddress& mac, 
       mac_(mac),
       names_(names),
       actions_(std::move(actions)),
+      identifiers_({options.identifier_key[0], options.identifier_key[1]}),
       groups_(key, actions_.tell_groups) {
   // Known from the beginning, so that programs can bind to it.
   if (options_.on && options_.prefix_bits != 0) {
@@ -39,8 +42,9 @@ Ipv6Interface::Ipv6Interface(const Ipv6Options& options, const MacAddress& mac, 
   }
 }
 
-// RFC 4291 appendix A.
-Ipv6Address Ipv6Interface::from_prefix(const Ipv6Address& prefix) const {
+// RFC 7217, or RFC 4291 appendix A.
+std::optional<Ipv6Address> Ipv6Interface::from_prefix(const Ipv6Address& prefix) {
+  if (identifiers_.on()) return identifiers_.address_in(prefix);
   Ipv6Address out = Ipv6Address::link_local(mac_);
   std::copy_n(prefix.bytes.begin(), 8, out.bytes.begin());
   return out;
@@ -50,7 +54,8 @@ void Ipv6Interface::start(bool link, u64 now_ms) {
   started_ = true;
   link_ = link;
   if (!options_.on || !link) return;
-  if (options_.link_local) add(Ipv6Address::link_local(mac_), 64, false, forever, forever, now_ms);
+  if (options_.link_local)
+    add(*from_prefix(link_local_prefix), 64, false, forever, forever, now_ms);
   Address& configured = addresses_[configured_place];
   if (configured.state != State::free) {
     configured.state = State::tentative;
@@ -105,6 +110,7 @@ void Ipv6Interface::poll(u64 now_ms) {
     solicit_at_ms_ =
         ++solicitations_ < max_router_solicitations ? now_ms + router_solicitation_ms : forever;
   }
+  retry(now_ms);
   expire(now_ms);
   find_deadline();
 }
@@ -119,8 +125,9 @@ void Ipv6Interface::expire(u64 now_ms) {
       a.state = State::deprecated;
     }
   }
-  for (Router& r : routers_)
-    if (now_ms >= r.until_ms) r = {};
+  for (Retry& r : retries_)
+    if (now_ms >= r.valid_until_ms) r = {};
+  routers_.expire(now_ms);
   for (Prefix& p : prefixes_)
     if (now_ms >= p.until_ms) p = {};
   for (Redirected& r : redirects_)
@@ -128,7 +135,8 @@ void Ipv6Interface::expire(u64 now_ms) {
 }
 
 void Ipv6Interface::find_deadline() {
-  next_deadline_ms_ = std::min(solicit_at_ms_, groups_.next_deadline_ms());
+  next_deadline_ms_ =
+      std::min({solicit_at_ms_, groups_.next_deadline_ms(), routers_.next_deadline_ms()});
   const auto at = [this](u64 ms) { next_deadline_ms_ = std::min(next_deadline_ms_, ms); };
   for (const Address& a : addresses_) {
     if (a.state == State::free) continue;
@@ -136,8 +144,7 @@ void Ipv6Interface::find_deadline() {
     if (a.state == State::preferred) at(a.preferred_until_ms);
     if (a.state == State::tentative) at(a.decided_ms);
   }
-  for (const Router& r : routers_)
-    if (!r.address.is_any()) at(r.until_ms);
+  for (const Retry& r : retries_) at(std::min(r.at_ms, r.valid_until_ms));
   for (const Prefix& p : prefixes_)
     if (p.bits != 0) at(p.until_ms);
   for (const Redirected& r : redirects_)
@@ -176,9 +183,7 @@ std::optional<Ipv6Address> Ipv6Interface::next_hop(const Ipv6Address& destinatio
     if (p.bits != 0 && destination.shares_prefix(p.prefix, p.bits)) return destination;
   if (const Redirected* r = redirected(destination)) return r->target;
   if (!options_.gateway.is_any()) return options_.gateway;
-  for (const Router& r : routers_)
-    if (!r.address.is_any()) return r.address;
-  return std::nullopt;
+  return routers_.next_hop(destination);
 }
 
 std::optional<Ipv6Address> Ipv6Interface::source_for(const Ipv6Address& destination) const {
@@ -207,9 +212,33 @@ std::optional<Ipv6Address> Ipv6Interface::settled_source() const {
 void Ipv6Interface::on_conflict(const Ipv6Address& address, u64 now_ms) {
   const auto place = place_of(address);
   if (!place || addresses_[*place].state != State::tentative) return;
+  const Address lost = addresses_[*place];
   remove(*place, now_ms);
+  if (identifiers_.on() && *place != configured_place) retry_later(lost, now_ms);
   poll(now_ms);
   find_deadline();
+}
+
+// RFC 7217 section 6. No place is free only where more prefixes than addresses failed at a time.
+void Ipv6Interface::retry_later(const Address& lost, u64 now_ms) {
+  const u32 delay_ms = identifiers_.on_conflict(lost.address);
+  const auto free = std::ranges::find(retries_, Ipv6Address{}, &Retry::prefix);
+  if (free == retries_.end()) return;
+  *free = {.prefix = lost.address,
+           .at_ms = now_ms + delay_ms,
+           .preferred_until_ms = lost.preferred_until_ms,
+           .valid_until_ms = lost.valid_until_ms};
+}
+
+void Ipv6Interface::retry(u64 now_ms) {
+  for (Retry& r : retries_) {
+    if (r.prefix.is_any() || now_ms < r.at_ms) continue;
+    const Retry due = std::exchange(r, {});
+    const auto next = from_prefix(due.prefix);
+    if (next && !place_of(*next))
+      add(*next, 64, !due.prefix.is_link_local(), due.valid_until_ms, due.preferred_until_ms,
+          now_ms);
+  }
 }
 
 void Ipv6Interface::on_router(const Ipv6Address& router, const RouterAdvertisement& ra,
@@ -217,12 +246,7 @@ void Ipv6Interface::on_router(const Ipv6Address& router, const RouterAdvertiseme
   if (!started_ || !link_) return;
   if (ra.hop_limit != 0) hop_limit_ = ra.hop_limit;
   if (ra.mtu >= least_mtu && ra.mtu <= 0xffff) mtu_ = static_cast<u16>(ra.mtu);
-  auto known = std::ranges::find(routers_, router, &Router::address);
-  if (known == routers_.end() && ra.lifetime_s != 0)
-    known = std::ranges::find(routers_, Ipv6Address{}, &Router::address);
-  if (known != routers_.end()) {
-    *known = ra.lifetime_s == 0 ? Router{} : Router{router, after(now_ms, ra.lifetime_s)};
-  }
+  routers_.on_advertisement(router, ra, now_ms);
   if (ra.lifetime_s != 0) solicit_at_ms_ = forever;  // RFC 4861 section 6.3.7
   for (u32 i = 0; i < ra.prefixes; ++i) {
     if (ra.prefix[i].on_link) take_prefix(ra.prefix[i], now_ms);
@@ -262,9 +286,14 @@ void Ipv6Interface::take_autonomous(const PrefixInformation& p, u64 now_ms) {
     if (a.state == State::deprecated && now_ms < preferred) a.state = State::preferred;
     return;
   }
+  for (Retry& r : retries_) {
+    if (r.prefix.is_any() || !r.prefix.shares_prefix(p.prefix, 64)) continue;
+    r.valid_until_ms = valid, r.preferred_until_ms = preferred;
+    return;
+  }
   if (p.valid_s == 0) return;
-  const Ipv6Address made = from_prefix(p.prefix);
-  if (!place_of(made)) add(made, 64, true, valid, preferred, now_ms);
+  const auto made = from_prefix(p.prefix);
+  if (made && !place_of(*made)) add(*made, 64, true, valid, preferred, now_ms);
 }
 
 // ---- RFC 4861 section 8
@@ -293,6 +322,7 @@ bool Ipv6Interface::on_redirect(const Ipv6Address& router, const Redirect& redir
 void Ipv6Interface::on_silent_neighbour(const Ipv6Address& neighbour) {
   for (Redirected& r : redirects_)
     if (r.target == neighbour) r = {};
+  routers_.on_silent(neighbour);
 }
 
 // ---- MLD
@@ -306,11 +336,6 @@ void Ipv6Interface::on_group_query(const MldQuery& query, bool answers, u64 now_
 void Ipv6Interface::on_group_report(const Ipv6Address& group, u64 now_ms) {
   groups_.on_report_v1(group, now_ms);
   find_deadline();
-}
-
-std::optional<Ipv6Interface::RouterInfo> Ipv6Interface::router(u32 place) const {
-  if (place >= max_routers || routers_[place].address.is_any()) return std::nullopt;
-  return RouterInfo{routers_[place].address, routers_[place].until_ms};
 }
 
 std::optional<Ipv6Interface::PrefixInfo> Ipv6Interface::prefix(u32 place) const {

@@ -1,11 +1,13 @@
 // Ipv6Interface: the cob's IPv6 addresses, and what routers say: RFC 4862 (a link-local address,
-// duplicate address detection, addresses from prefixes), RFC 4861 section 6.3 (router discovery),
-// section 8 (redirects), RFC 4429 (a tentative address is used already, and does not insist).
-// Model: at most max_own_addresses addresses, places of AddressNames; 8 routers, 8 prefixes on the
-// link; more are not learned. 64 redirected destinations, a newer one in an older's place, for ten
-// minutes or until the neighbour is silent. The groups of the addresses are told to the link
-// (multicast_listener.h) where the link-local address is the cob's. Each kernel of a cob has one;
-// all hear the same and do the same. Owned by the Stack, which sends what the callbacks say.
+// duplicate address detection, addresses from prefixes), RFC 7217 (their identifiers, where there
+// is a key for them), RFC 4861 section 6.3 (router discovery), section 8 (redirects), RFC 4429 (a
+// tentative address is used already, and does not insist).
+// Model: at most max_own_addresses addresses, places of AddressNames; 8 prefixes on the link; more
+// are not learned; routers: router_table.h. 64 redirected destinations, a newer one in an older's
+// place, for ten minutes or until the neighbour is silent. The groups of the addresses are told to
+// the link (multicast_listener.h) where the link-local address is the cob's. Each kernel of a cob
+// has one; all hear the same and do the same. Owned by the Stack, which sends what the callbacks
+// say.
 #pragma once
 
 #include <array>
@@ -14,6 +16,8 @@
 
 #include "net/stack/address_names.h"
 #include "net/stack/multicast_listener.h"
+#include "net/stack/router_table.h"
+#include "net/stack/stable_identifiers.h"
 #include "net/stack/stack.h"
 #include "net/wire/icmpv6.h"
 
@@ -21,7 +25,7 @@ namespace cob::net {
 
 class Ipv6Interface {
  public:
-  static constexpr u32 max_routers = 8, max_prefixes = 8, max_redirects = 64;
+  static constexpr u32 max_prefixes = 8, max_redirects = 64;
   static constexpr u64 redirect_ms = 600'000;
   static constexpr u32 retransmit_ms = 1'000;  // one solicitation decides: DupAddrDetectTransmits
   static constexpr u32 max_router_solicitations = 3, router_solicitation_ms = 4'000;
@@ -77,17 +81,14 @@ class Ipv6Interface {
 
   // False: not of the router that the destination goes by.
   bool on_redirect(const Ipv6Address& router, const Redirect& redirect, u64 now_ms);
-  // It does not answer any more: nothing is redirected to it.
+  // It does not answer any more: nothing is redirected to it, nor goes by it if there is another
+  // router.
   void on_silent_neighbour(const Ipv6Address& neighbour);
   // Of MLD. `answers`: false: another kernel of the cob answers.
   void on_group_query(const MldQuery& query, bool answers, u64 now_ms);
   void on_group_report(const Ipv6Address& group, u64 now_ms);
 
-  struct RouterInfo {
-    Ipv6Address address;
-    u64 until_ms;
-  };
-  std::optional<RouterInfo> router(u32 place) const;
+  const RouterTable& routers() const { return routers_; }
   struct PrefixInfo {
     Ipv6Address prefix;
     u8 bits;
@@ -96,10 +97,6 @@ class Ipv6Interface {
   std::optional<PrefixInfo> prefix(u32 place) const;
 
  private:
-  struct Router {
-    Ipv6Address address;  // any: the place is free
-    u64 until_ms = 0;
-  };
   struct Prefix {
     Ipv6Address prefix;
     u8 bits = 0;  // 0: the place is free
@@ -111,6 +108,12 @@ class Ipv6Interface {
     Ipv6Address target;
     u64 until_ms = 0;
   };
+  // An address that another had: the next one of the same prefix is due.
+  struct Retry {
+    Ipv6Address prefix;  // any: the place is free
+    u64 at_ms = forever;
+    u64 preferred_until_ms = forever, valid_until_ms = forever;
+  };
   static u32 redirect_place(const Ipv6Address& destination);
   const Redirected* redirected(const Ipv6Address& destination) const;
 
@@ -118,7 +121,10 @@ class Ipv6Interface {
   void add(const Ipv6Address& address, u8 prefix_bits, bool automatic, u64 valid_until_ms,
            u64 preferred_until_ms, u64 now_ms);
   void remove(u32 place, u64 now_ms);
-  Ipv6Address from_prefix(const Ipv6Address& prefix) const;
+  // nullopt: there is none that nobody else has.
+  std::optional<Ipv6Address> from_prefix(const Ipv6Address& prefix);
+  void retry_later(const Address& lost, u64 now_ms);
+  void retry(u64 now_ms);
   void take_prefix(const PrefixInformation& p, u64 now_ms);
   void take_autonomous(const PrefixInformation& p, u64 now_ms);
   void expire(u64 now_ms);
@@ -129,7 +135,9 @@ class Ipv6Interface {
   AddressNames& names_;
   Actions actions_;
   std::array<Address, max_own_addresses> addresses_{};
-  std::array<Router, max_routers> routers_{};
+  std::array<Retry, max_own_addresses> retries_{};
+  StableIdentifiers identifiers_;
+  RouterTable routers_;
   std::array<Prefix, max_prefixes> prefixes_{};
   std::array<Redirected, max_redirects> redirects_{};
   MulticastListener groups_;

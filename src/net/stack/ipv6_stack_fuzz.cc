@@ -95,6 +95,7 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   Ipv6Options ipv6{.on = true, .prefix_bits = 64, .autoconfigure = size % 2 == 0};
   ipv6.address.bytes[0] = 0xfd;
   ipv6.address.bytes[15] = 2;
+  if (size % 4 == 0) ipv6.identifier_key[0] = 7;
   auto stack = Stack::create({.address = {0x0a00'0001},
                               .mac = our_mac,
                               .ipv6 = ipv6,

@@ -200,7 +200,10 @@ struct Ipv6Options {
   u8 prefix_bits = 0;
   Ipv6Address gateway{};       // any: what routers advertise
   bool autoconfigure = false;  // addresses from routers' prefixes (RFC 4862)
-  bool link_local = true;      // an address of the link, by the MAC address (RFC 4291)
+  bool link_local = true;      // an address of the link
+  // The cob's own, for identifiers by RFC 7217, the link-local one's too; zeros: by the MAC address
+  // (RFC 4291 appendix A).
+  u64 identifier_key[2] = {};
 };
 
 // One of the cob's IPv6 addresses, under the name first_own_name + its place.

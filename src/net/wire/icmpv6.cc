@@ -15,7 +15,8 @@ namespace cob::net {
 namespace {
 
 constexpr u8 nd_hop_limit = 255;  // what a router passed on has less (RFC 4861 section 11.2)
-constexpr u8 option_source_mac = 1, option_target_mac = 2, option_prefix = 3, option_mtu = 5;
+constexpr u8 option_source_mac = 1, option_target_mac = 2, option_prefix = 3, option_mtu = 5,
+             option_route = 24;
 constexpr std::size_t option_unit_bytes = 8;
 
 //  0                   1
@@ -45,13 +46,30 @@ struct MtuOption {
 };
 static_assert(sizeof(MtuOption) == 8 && alignof(MtuOption) == 1);
 
+// RFC 4191 section 2.3: type, length, prefix length, preference, lifetime, and of the prefix as
+// much as there is.
+struct RouteOption {
+  u8 type, length, prefix_bits, flags;
+  Be32 lifetime_s;
+};
+static_assert(sizeof(RouteOption) == 8 && alignof(RouteOption) == 1);
+
 // What of a message's options concerns us.
 struct Options {
   std::optional<MacAddress> source_mac, target_mac;
   u32 mtu = 0;
   std::array<PrefixInformation, max_nd_prefixes> prefix{};
   u32 prefixes = 0;
+  std::array<RouteInformation, max_nd_routes> route{};
+  u32 routes = 0;
 };
+
+// RFC 4191 section 2.1: two bits, signed; nullopt: the reserved value.
+std::optional<RouterPreference> preference_of(u32 flags) {
+  constexpr std::optional<RouterPreference> meanings[] = {
+      RouterPreference::medium, RouterPreference::high, std::nullopt, RouterPreference::low};
+  return meanings[flags >> 3 & 3];
+}
 
 std::optional<MacAddress> mac_of(std::span<const std::byte> option) {
   if (option.size() != sizeof(MacOption)) return std::nullopt;  // of another kind of link
@@ -75,6 +93,25 @@ void add_prefix(std::span<const std::byte> option, Options& out) {
   out.prefix[out.prefixes++] = p;
 }
 
+void add_route(std::span<const std::byte> option, Options& out) {
+  if (option.size() > sizeof(RouteOption) + sizeof(Ipv6Address) || out.routes == max_nd_routes)
+    return;
+  const auto h = read_once<RouteOption>(option, 0);
+  const auto preference = preference_of(h.flags);
+  const std::size_t there = option.size() - sizeof h;
+  if (!preference || h.prefix_bits > 8 * there) return;
+  RouteInformation r{.prefix = {},
+                     .prefix_bits = h.prefix_bits,
+                     .preference = *preference,
+                     .lifetime_s = h.lifetime_s.get()};
+  if (there != 0)
+    copy_once(reinterpret_cast<std::byte*>(r.prefix.bytes.data()), option.data() + sizeof h, there);
+  for (u32 bit = h.prefix_bits; bit < 128; ++bit)
+    r.prefix.bytes[bit / 8] &= static_cast<u8>(~(0x80u >> bit % 8));
+  if (r.prefix.is_link_local() || r.prefix.is_multicast()) return;
+  out.route[out.routes++] = r;
+}
+
 // False: malformed.
 bool walk_options(std::span<const std::byte> bytes, Options& out) {
   u32 options = 0;
@@ -87,6 +124,7 @@ bool walk_options(std::span<const std::byte> bytes, Options& out) {
     if (type == option_source_mac) out.source_mac = mac_of(option);
     if (type == option_target_mac) out.target_mac = mac_of(option);
     if (type == option_prefix) add_prefix(option, out);
+    if (type == option_route) add_route(option, out);
     if (type == option_mtu && length == sizeof(MtuOption))
       out.mtu = read_once<MtuOption>(option, 0).mtu.get();
     bytes = bytes.subspan(length);
@@ -213,16 +251,20 @@ std::optional<RouterAdvertisement> parse_router_advertisement(const Ipv6Packet& 
       !packet.source.is_link_local())
     return std::nullopt;
   const auto times = read_once<Times>(message.rest, 0);
-  return RouterAdvertisement{.hop_limit = static_cast<u8>(message.word >> 24),
-                             .managed = (message.word >> 23 & 1) != 0,
-                             .other_configuration = (message.word >> 22 & 1) != 0,
-                             .lifetime_s = static_cast<u16>(message.word),
-                             .reachable_ms = times.reachable_ms.get(),
-                             .retransmit_ms = times.retransmit_ms.get(),
-                             .mtu = options.mtu,
-                             .source_mac = options.source_mac,
-                             .prefix = options.prefix,
-                             .prefixes = options.prefixes};
+  return RouterAdvertisement{
+      .hop_limit = static_cast<u8>(message.word >> 24),
+      .managed = (message.word >> 23 & 1) != 0,
+      .other_configuration = (message.word >> 22 & 1) != 0,
+      .lifetime_s = static_cast<u16>(message.word),
+      .preference = preference_of(message.word >> 16).value_or(RouterPreference::medium),
+      .reachable_ms = times.reachable_ms.get(),
+      .retransmit_ms = times.retransmit_ms.get(),
+      .mtu = options.mtu,
+      .source_mac = options.source_mac,
+      .prefix = options.prefix,
+      .prefixes = options.prefixes,
+      .route = options.route,
+      .routes = options.routes};
 }
 
 // ---- emit

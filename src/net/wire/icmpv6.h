@@ -1,4 +1,4 @@
-// ICMPv6, RFC 4443, and neighbour discovery, RFC 4861 and 4862.
+// ICMPv6, RFC 4443, and neighbour discovery, RFC 4861, 4862 and 4191.
 // Model: Icmpv6Header and the structs of messages are views; Icmpv6Message and the messages of
 // neighbour discovery are values: checksum right, and as RFC 4861 has a receiver check them
 // (sections 6.1 and 7.1). At most so many options are looked at. Values; no owner.
@@ -69,8 +69,18 @@ struct PrefixInformation {
   u32 valid_s = 0, preferred_s = 0;  // 0xffff'ffff: forever; preferred at most valid
 };
 
-inline constexpr u32 max_nd_options = 32;  // beyond it a message is malformed
-inline constexpr u32 max_nd_prefixes = 8;  // further ones are passed over
+// RFC 4191 section 2.1; the reserved value is medium where it is a router's, and no route.
+enum class RouterPreference : u8 { low, medium, high };
+// Section 2.3: the router is a way to that prefix.
+struct RouteInformation {
+  Ipv6Address prefix;
+  u8 prefix_bits = 0;  // at most 128
+  RouterPreference preference = RouterPreference::medium;
+  u32 lifetime_s = 0;  // 0xffff'ffff: forever
+};
+
+inline constexpr u32 max_nd_options = 32;                     // beyond it a message is malformed
+inline constexpr u32 max_nd_prefixes = 8, max_nd_routes = 8;  // further ones are passed over
 
 struct NeighborSolicitation {
   Ipv6Address target;
@@ -93,11 +103,14 @@ struct RouterAdvertisement {
   u8 hop_limit = 0;  // 0: unspecified, as in the others
   bool managed = false, other_configuration = false;
   u16 lifetime_s = 0;  // 0: no default router
+  RouterPreference preference = RouterPreference::medium;
   u32 reachable_ms = 0, retransmit_ms = 0;
   u32 mtu = 0;
   std::optional<MacAddress> source_mac;
   std::array<PrefixInformation, max_nd_prefixes> prefix{};
   u32 prefixes = 0;
+  std::array<RouteInformation, max_nd_routes> route{};
+  u32 routes = 0;
 };
 
 // nullopt: not of that type, or not valid. `packet`: where the message came in.

@@ -35,7 +35,8 @@ void discover(const Ipv6Packet& packet, const Icmpv6Message& message) {
   }
   static_cast<void>(parse_router_solicitation(packet, message));
   if (const auto m = parse_router_advertisement(packet, message))
-    require(m->prefixes <= max_nd_prefixes);
+    require(m->prefixes <= max_nd_prefixes && m->routes <= max_nd_routes &&
+            (m->routes == 0 || m->route[0].prefix_bits <= 128));
   if (const auto m = parse_redirect(packet, message))
     require(!m->destination.is_multicast() &&
             (m->target == m->destination || m->target.is_link_local()));

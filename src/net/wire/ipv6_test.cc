@@ -342,6 +342,43 @@ TEST(NeighborDiscovery, Rfc4862_5_5_3_PrefixesThatAreNone) {
   EXPECT_EQ(prefixes(option + 16, 0xff), 0u);  // a group
 }
 
+TEST(NeighborDiscovery, Rfc4191_2_2_Preference) {
+  const auto preference = [](int flags) {
+    Parsed p(router);
+    p.set(45, flags);
+    p.parse_unchecked();
+    return parse_router_advertisement(p.packet, p.message)->preference;
+  };
+  EXPECT_EQ(preference(0x00), RouterPreference::medium);
+  EXPECT_EQ(preference(0x08), RouterPreference::high);
+  EXPECT_EQ(preference(0x10), RouterPreference::medium);  // reserved
+  EXPECT_EQ(preference(0x58), RouterPreference::low);
+}
+
+TEST(NeighborDiscovery, Rfc4191_2_3_Routes) {
+  const auto parsed = [](std::initializer_list<int> option) {
+    Parsed p(router);
+    std::vector<std::byte> rest(p.message.rest.begin(), p.message.rest.begin() + 8);
+    for (const int byte : option) rest.push_back(static_cast<std::byte>(byte));
+    p.message.rest = rest;
+    const auto m = parse_router_advertisement(p.packet, p.message);
+    return std::vector<RouteInformation>(m->route.begin(), m->route.begin() + m->routes);
+  };
+  const auto all = parsed({24, 1, 0, 0x08, 0xff, 0xff, 0xff, 0xff});
+  ASSERT_EQ(all.size(), 1u);
+  EXPECT_EQ(all[0].prefix_bits, 0);
+  EXPECT_EQ(all[0].preference, RouterPreference::high);
+  EXPECT_EQ(all[0].lifetime_s, 0xffff'ffffu);
+  const auto half = parsed({24, 2, 20, 0x18, 0, 0, 1, 0, 0xfd, 7, 0xff, 0xff, 9, 9, 9, 9});
+  ASSERT_EQ(half.size(), 1u);
+  EXPECT_EQ(half[0].prefix, (Ipv6Address{{0xfd, 7, 0xf0}}));  // what is behind its bits is nothing
+  EXPECT_EQ(half[0].preference, RouterPreference::low);
+  EXPECT_EQ(half[0].lifetime_s, 256u);
+  EXPECT_TRUE(parsed({24, 1, 1, 0, 0, 0, 1, 0}).empty());     // longer than what is there
+  EXPECT_TRUE(parsed({24, 1, 0, 0x10, 0, 0, 1, 0}).empty());  // the reserved preference
+  EXPECT_TRUE(parsed({24, 2, 64, 0, 0, 0, 1, 0, 0xff, 2, 0, 0, 0, 0, 0, 0}).empty());  // groups
+}
+
 TEST(NeighborDiscovery, Rfc4861_4_1_RouterSolicitation) {
   std::vector<std::byte> out(200);
   const auto parsed = [&](std::size_t bytes) {
