@@ -32,7 +32,8 @@ void unmap(Arena* arena) {
     raw::call(SYS_munmap, raw::at(arena->program), sizeof(ProgramSide));
   if (arena->owner != nullptr) {
     raw::call(SYS_munmap, raw::at(static_cast<void*>(arena->owner)), sizeof(Socket*) * max_sockets);
-    raw::call(SYS_munmap, raw::at(arena->free_slots), sizeof(u32) * first_kernel_socket);
+    raw::call(SYS_munmap, raw::at(arena->closed_slot), sizeof(u32) * first_kernel_socket);
+    raw::call(SYS_munmap, raw::at(arena->free_slot), sizeof(u32) * first_kernel_socket);
     raw::call(SYS_munmap, raw::at(arena->spare_chunks), sizeof(u32) * send_chunks);
   }
 }
@@ -189,10 +190,12 @@ int map_arena(Arena* arena, int kernel_side, int program_side) {
   arena->program = static_cast<ProgramSide*>(
       map_shared(program_side, sizeof(ProgramSide), PROT_READ | PROT_WRITE));
   arena->owner = static_cast<Socket**>(reserve(sizeof(Socket*) * max_sockets));
-  arena->free_slots = static_cast<u32*>(reserve(sizeof(u32) * first_kernel_socket));
+  arena->closed_slot = static_cast<u32*>(reserve(sizeof(u32) * first_kernel_socket));
+  arena->free_slot = static_cast<u32*>(reserve(sizeof(u32) * first_kernel_socket));
   arena->spare_chunks = static_cast<u32*>(reserve(sizeof(u32) * send_chunks));
   if (arena->kernel == nullptr || arena->program == nullptr || arena->owner == nullptr ||
-      arena->free_slots == nullptr || arena->spare_chunks == nullptr) {
+      arena->closed_slot == nullptr || arena->free_slot == nullptr ||
+      arena->spare_chunks == nullptr) {
     return -ENOMEM;
   }
   const ArenaHeader& header = arena->kernel->header;
@@ -302,24 +305,28 @@ bool check_death(Arena* arena) {
 // ---- free lists
 // --------------------------------------------------------------------------------------------------------
 
-u32 take_slot(Arena* arena) {
-  Guard guard(arena->slots_lock);
-  u32 slot = 0;
-  // The oldest ones that the kernel has done with; one whose close takes long does not keep the
-  // others.
-  constexpr u32 looked_at = 32;
-  u32& oldest = arena->free_slots[arena->free_head % first_kernel_socket];
-  for (u32 i = 0; i < looked_at && arena->free_head + i != arena->free_tail; ++i) {
-    u32& closed = arena->free_slots[(arena->free_head + i) % first_kernel_socket];
+// Closed slots that the kernel has done with go onto the stack of free ones, the oldest first, so
+// that the next socket gets one whose lines are warm. One whose close takes long does not keep the
+// others.
+static void gather_slots(Arena* arena) {
+  const u32 looked_past = arena->free_slots > 0 ? 1 : 32;
+  for (u32 i = 0; i < looked_past && arena->closed_head + i != arena->closed_tail;) {
+    u32& closed = arena->closed_slot[(arena->closed_head + i) % first_kernel_socket];
     const KernelSocket& line = arena->kernel->socket[closed];
     if (load(line.generation) != arena->program->socket[closed].generation ||
-        acquire(line.state) != SocketState::free)
+        acquire(line.state) != SocketState::free) {
+      ++i;
       continue;
-    slot = closed;
-    closed = oldest;
-    ++arena->free_head;
-    break;
+    }
+    arena->free_slot[arena->free_slots++] = closed;
+    closed = arena->closed_slot[arena->closed_head++ % first_kernel_socket];
   }
+}
+
+u32 take_slot(Arena* arena) {
+  Guard guard(arena->slots_lock);
+  gather_slots(arena);
+  u32 slot = arena->free_slots > 0 ? arena->free_slot[--arena->free_slots] : 0;
   if (slot == 0) {
     if (arena->fresh_slot == first_kernel_socket) return 0;
     slot = arena->fresh_slot++;
@@ -333,7 +340,7 @@ u32 take_slot(Arena* arena) {
 
 bool slots_come_back(Arena* arena) {
   Guard guard(arena->slots_lock);
-  return arena->free_head != arena->free_tail;
+  return arena->closed_head != arena->closed_tail || arena->free_slots > 0;
 }
 
 void return_slot(Arena* arena, u32 slot, bool posted) {
@@ -343,7 +350,7 @@ void return_slot(Arena* arena, u32 slot, bool posted) {
   if (!posted) {
     store(arena->program->socket[slot].generation, load(arena->kernel->socket[slot].generation));
   }
-  arena->free_slots[arena->free_tail++ % first_kernel_socket] = slot;
+  arena->closed_slot[arena->closed_tail++ % first_kernel_socket] = slot;
 }
 
 // Many pages at once cost the host a quarter of what each costs by itself.
@@ -358,14 +365,15 @@ static void touch_chunks(Arena* arena) {
 
 u32 take_chunks(Arena* arena, u32* chunks, u32 most) {
   Guard guard(arena->chunks_lock);
-  u32 taken = 0;
-  while (taken < most && arena->spares > 0) chunks[taken++] = arena->spare_chunks[--arena->spares];
-  u32 head = acquire(arena->kernel->freed_head.head);
-  while (taken < most && arena->freed_tail != head) {
-    u32 chunk = load(arena->kernel->freed.chunk[arena->freed_tail++ % send_chunks]);
-    if (chunk < send_chunks) chunks[taken++] = chunk;
+  // What came back last is taken first: its lines are warm.
+  const u32 head = acquire(arena->kernel->freed_head.head);
+  while (arena->freed_tail != head && arena->spares < send_chunks) {
+    const u32 chunk = load(arena->kernel->freed.chunk[arena->freed_tail++ % send_chunks]);
+    if (chunk < send_chunks) arena->spare_chunks[arena->spares++] = chunk;
   }
   publish_word(arena->program->freed_tail.tail, arena->freed_tail);
+  u32 taken = 0;
+  while (taken < most && arena->spares > 0) chunks[taken++] = arena->spare_chunks[--arena->spares];
   while (taken < most && arena->fresh_chunk < send_chunks) {
     if (arena->fresh_chunk == arena->touched_chunks) touch_chunks(arena);
     chunks[taken++] = arena->fresh_chunk++;

@@ -27,8 +27,11 @@ struct Arena {
   Socket** owner;                   // by slot
 
   Lock slots_lock;
-  u32* free_slots;  // first-in first-out over closed slots of our own numbering
-  u32 free_head, free_tail;
+  // Of our own numbering.
+  u32* closed_slot;  // first-in first-out: closed, the kernel may not know it yet
+  u32 closed_head, closed_tail;
+  u32* free_slot;  // a stack: the kernel has done with them
+  u32 free_slots;
   u32 fresh_slot;  // next never used
 
   Lock chunks_lock;

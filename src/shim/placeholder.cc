@@ -23,15 +23,19 @@ struct Pool {
 };
 Pool pool;
 
-constexpr u32 parked_numbers = 1'024;  // numbers that can be parked; 0 to 2 never are
-constexpr u32 parked_most = 64;
+constexpr u32 parked_numbers = 32'768;  // numbers that can be parked; 0 to 2 never are
+constexpr u32 parked_most = 4'096;
 constexpr u32 crowded_distance = 128;  // numbers, to the limit of open files
 constexpr u32 dups_a_look = 64;        // so often the limit of open files is read
 
+constexpr u16 no_original = 0xffff;
+
 struct Parked {
+  u64 some_here[parked_numbers / 64 / 64];  // a bit a word of `here`
   u64 here[parked_numbers / 64];
   u64 close_on_exec[parked_numbers / 64];
-  u16 original[parked_numbers];  // index into the pool
+  u16 original[parked_numbers];  // index into the pool, or no_original
+  u64 token[parked_numbers];     // of those without original
   u32 used_below;                // every lower number is open or parked
   u32 refused;                   // NothingParked that live
   u32 dups;
@@ -75,13 +79,13 @@ bool give_up_originals() {
 }
 
 // REQUIRES: pool_lock. `fd` has a new eventfd with this token: a hidden copy becomes an original in
-// use, if there is room. Its index, or no_pool_entry.
+// use, if there is room. Its index, or own_eventfd.
 i32 keep_original(int fd, u64 token) {
   const u32 kept = pool.size - pool.vacant_count;
   if (kept >= least_pool_entries && (kept == pool_entries || kept >= limit_of_numbers() / 8))
-    return no_pool_entry;
+    return own_eventfd;
   const int original = make_hidden_copy(fd);
-  if (original < 0) return no_pool_entry;
+  if (original < 0) return own_eventfd;
   const u32 index = pool.vacant_count > 0 ? pool.vacant[--pool.vacant_count] : pool.size++;
   pool.original[index] = original;
   pool.token[index] = token;
@@ -109,9 +113,32 @@ void release_original(u32 index) {
   pool.free[pool.free_count++] = static_cast<u16>(index);
 }
 
+// The lowest parked number from `first` on; parked_numbers: none.
+u32 parked_from(u32 first) {
+  if (first >= parked_numbers) return parked_numbers;
+  u32 word = first / 64;
+  const u64 rest = parked.here[word] & (~0ULL << (first % 64));
+  if (rest != 0) return word * 64 + static_cast<u32>(__builtin_ctzll(rest));
+  for (++word; word < parked_numbers / 64;) {
+    const u64 some = parked.some_here[word / 64] & (~0ULL << (word % 64));
+    if (some != 0) {
+      word = word / 64 * 64 + static_cast<u32>(__builtin_ctzll(some));
+      return word * 64 + static_cast<u32>(__builtin_ctzll(parked.here[word]));
+    }
+    word = (word / 64 + 1) * 64;
+  }
+  return parked_numbers;
+}
+
+void set_parked(u32 number, bool on) {
+  set_bit(parked.here, number, on);
+  set_bit(parked.some_here, number / 64, parked.here[number / 64] != 0);
+}
+
 // REQUIRES: pool_lock. Takes the number out of the parked ones; it is open and not hidden then.
+// Index into the pool, or no_original.
 u32 unpark(u32 number) {
-  set_bit(parked.here, number, false);
+  set_parked(number, false);
   store(table_view.parked, table_view.parked - 1);
   unhide(static_cast<int>(number));
   return parked.original[number];
@@ -119,21 +146,22 @@ u32 unpark(u32 number) {
 
 // REQUIRES: pool_lock.
 void close_parked_from(u32 first) {
-  for (u32 number = first; table_view.parked > 0 && number < parked_numbers; ++number) {
-    if (!bit(parked.here, number)) continue;
+  for (u32 number = parked_from(first); number < parked_numbers; number = parked_from(number + 1)) {
     const u32 index = unpark(number);
     raw::close(static_cast<int>(number));
-    release_original(index);
+    if (index != no_original) release_original(index);
   }
 }
 
 // REQUIRES: pool_lock, one is parked. The lowest.
 int take_parked(Placeholder& placeholder, bool close_on_exec) {
-  u32 word = 0;
-  while (parked.here[word] == 0) ++word;
-  const u32 number = word * 64 + static_cast<u32>(__builtin_ctzll(parked.here[word]));
+  const u32 number = parked_from(0);
   const u32 index = unpark(number);
-  placeholder = {pool.token[index], static_cast<i32>(index)};
+  if (index == no_original) {
+    placeholder = {parked.token[number], own_eventfd};
+  } else {
+    placeholder = {pool.token[index], static_cast<i32>(index)};
+  }
   const int fd = static_cast<int>(number);
   if (bit(parked.close_on_exec, number) != close_on_exec)
     raw::fcntl(fd, F_SETFD, close_on_exec ? FD_CLOEXEC : 0);
@@ -196,7 +224,7 @@ int take_placeholder(Placeholder& placeholder, int flags) {
 }
 
 void return_placeholder(const Placeholder& placeholder) {
-  if (placeholder.pool_index == no_pool_entry) return;
+  if (placeholder.pool_index < 0) return;
   Guard guard(pool_lock);
   auto index = static_cast<u32>(placeholder.pool_index);
   if (index >= pool.size || pool.token[index] != placeholder.token) return;
@@ -204,7 +232,8 @@ void return_placeholder(const Placeholder& placeholder) {
 }
 
 void burn_placeholder(Placeholder& placeholder) {
-  if (placeholder.pool_index == no_pool_entry) return;
+  if (placeholder.pool_index == own_eventfd) placeholder.pool_index = no_pool_entry;
+  if (placeholder.pool_index < 0) return;
   Guard guard(pool_lock);
   pool.burned[placeholder.pool_index] = true;
 }
@@ -219,7 +248,12 @@ void rename_originals(int from, int to) {
 void forget_pool() {
   for (u32 i = 0; i < pool.size; ++i) pool.in_use[i] = pool.burned[i] = false;
   pool.size = pool.free_count = pool.vacant_count = 0;
-  parked = Parked{};
+  if (table_view.parked > 0) {
+    __builtin_memset(parked.here, 0, sizeof parked.here);
+    __builtin_memset(parked.some_here, 0, sizeof parked.some_here);
+  }
+  parked.used_below = parked.refused = parked.dups = parked.crowded_from = 0;
+  parked.crowded = false;
   store(table_view.parked, 0U);
   random_state[0] = random_state[1] = 0;
 }
@@ -229,14 +263,16 @@ bool park_number(int fd, Placeholder& placeholder, bool close_on_exec) {
   if (placeholder.pool_index == no_pool_entry || fd <= STDERR_FILENO || number >= parked_numbers)
     return false;
   Guard guard(pool_lock);
+  const bool own = placeholder.pool_index == own_eventfd;
   const auto index = static_cast<u32>(placeholder.pool_index);
-  if (pool.token[index] != placeholder.token || pool.burned[index]) return false;
+  if (!own && (pool.token[index] != placeholder.token || pool.burned[index])) return false;
   if (number >= parked.used_below || table_view.parked == parked_most) return false;
   if (parked.refused > 0 || parked.crowded) return false;
   hide(fd);
-  set_bit(parked.here, number, true);
+  set_parked(number, true);
   set_bit(parked.close_on_exec, number, close_on_exec);
-  parked.original[number] = static_cast<u16>(index);
+  parked.original[number] = own ? no_original : static_cast<u16>(index);
+  if (own) parked.token[number] = placeholder.token;
   store(table_view.parked, table_view.parked + 1);
   placeholder.pool_index = no_pool_entry;
   return true;
@@ -256,15 +292,14 @@ bool unpark_number(int fd) {
   if (number >= parked_numbers) return false;
   Guard guard(pool_lock);
   if (!bit(parked.here, number)) return false;
-  release_original(unpark(number));
+  if (const u32 index = unpark(number); index != no_original) release_original(index);
   return true;
 }
 
 void give_up_parked() {
   Guard guard(pool_lock);
-  u32 lowest = 0;
-  while (lowest < parked.used_below && !bit(parked.here, lowest)) ++lowest;
-  store(parked.used_below, lowest);
+  const u32 lowest = parked_from(0);
+  if (lowest < parked.used_below) store(parked.used_below, lowest);
   close_parked_from(lowest);
 }
 

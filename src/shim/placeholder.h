@@ -2,11 +2,12 @@
 // Model: a description owns an eventfd whose count is its token, so /proc/self/fdinfo names the
 // description. A hidden original of it stays open for the next description, which costs the host a
 // dup; one that another program may hold is never used again. Beyond pool_entries descriptions at a
-// time, or an eighth of the limit of open files, each gets an eventfd of its own. A closed number
-// may stay open on the host with its placeholder ("parked", hidden from the program) for the next
-// description, which spares the host a close and a dup a connection. Parked numbers are always the
-// lowest free ones, so sockets get the numbers that POSIX says; they are closed before the host
-// gives the program another number (host_gives_number). Any thread; guarded by the pool's lock.
+// time, or an eighth of the limit of open files, each gets an eventfd of its own, without original.
+// A closed number may stay open on the host with its placeholder ("parked", hidden from the
+// program) for the next description, which spares the host a close and a dup or an eventfd a
+// connection. Parked numbers are always the lowest free ones, so sockets get the numbers that POSIX
+// says; they are closed before the host gives the program another number (host_gives_number). Any
+// thread; guarded by the pool's lock.
 #pragma once
 
 #include "shim/table.h"
@@ -14,7 +15,8 @@
 namespace cob::shim {
 
 inline constexpr u32 pool_entries = 4'096, least_pool_entries = 256;
-inline constexpr i32 no_pool_entry = -1;
+inline constexpr i32 no_pool_entry = -1;  // others may hold it too
+inline constexpr i32 own_eventfd = -2;    // this number alone has it
 
 struct Placeholder {
   u64 token;

@@ -199,6 +199,43 @@ TEST(Parked, ALowerNumberThatTheHostFreesIsTheNextSockets) {
   cob_close(file);
 }
 
+// More sockets than there are originals: those beyond have eventfds of their own, which are parked
+// like the others.
+TEST(Parked, NumbersWithoutAnOriginalAreKeptToo) {
+  nothing_parked_yet();
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit limit{4'096, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  constexpr int many = 1'500;  // an eighth of the limit has originals
+  std::set<u64> tokens;
+  for (int round = 0; round < 2; ++round) {
+    std::vector<int> fds;
+    for (int i = 0; i < many; ++i) {
+      fds.push_back(cob_socket(AF_INET, SOCK_STREAM, 0));
+      ASSERT_GE(fds.back(), 0);
+      EXPECT_EQ(token_of(fds.back()), read_token(fds.back()));
+      tokens.insert(token_of(fds.back()));
+      if (i > 0) {
+        EXPECT_GT(fds[static_cast<size_t>(i)], fds[static_cast<size_t>(i) - 1]);
+      }
+    }
+    EXPECT_EQ(tokens.size(), size_t{many});  // none was made anew
+    if (round == 1) {
+      burn_placeholder(lookup_socket(fds.back())->placeholder);
+      EXPECT_EQ(cob_close(fds.back()), 0);
+      EXPECT_FALSE(open_on_host(fds.back()));
+      fds.pop_back();
+    }
+    for (int fd : fds) EXPECT_EQ(cob_close(fd), 0);
+    EXPECT_TRUE(open_on_host(fds.front()));
+    EXPECT_TRUE(open_on_host(fds.back()));
+  }
+  host_gives_number();
+  EXPECT_FALSE(is_hidden(lowest_free()));
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
 TEST(Parked, DuplicatesAndSharedPlaceholdersAreNotKept) {
   nothing_parked_yet();
   const int fd = cob_socket(AF_INET, SOCK_STREAM, 0);

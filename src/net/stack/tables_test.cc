@@ -2,6 +2,7 @@
 // TIME_WAIT table, reassembly, ARP.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <random>
@@ -97,6 +98,27 @@ TEST(TcbTable, AnOldIdFindsNothingForManyLives) {
     EXPECT_EQ(table.get(id), nullptr);
     EXPECT_EQ(table.find(key, table.hash(key)), nullptr);
   }
+}
+
+// What a burst left free is not gone round in turn: few connections stay on few lines.
+TEST(TcbTable, AfterABurstAConnectionAtATimeUsesFewSlots) {
+  TcbTable table(8'192, {1, 2});
+  std::vector<Tcb*> burst;
+  for (u16 i = 0; i < 5'000; ++i) burst.push_back(table.allocate({1, 2, i, 80}));
+  for (Tcb* t : burst) table.release(*t);
+  std::set<u32> slots;
+  for (int i = 0; i < 20'000; ++i) {
+    Tcb* t = table.allocate({1, 2, 3, 80});
+    slots.insert(table.slot_of(*t));
+    table.release(*t);
+  }
+  EXPECT_LT(slots.size(), 512u);
+  EXPECT_EQ(table.slots_touched(), 5'000u);
+  // All of them are still to be had.
+  burst.clear();
+  for (u16 i = 0; i < 8'192; ++i) burst.push_back(table.allocate({1, 2, i, 80}));
+  EXPECT_EQ(std::ranges::count(burst, nullptr), 0);
+  EXPECT_EQ(std::set<Tcb*>(burst.begin(), burst.end()).size(), 8'192u);
 }
 
 TEST(TcbTable, HoldsItsCapacityAndNoMore) {

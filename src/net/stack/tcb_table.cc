@@ -1,5 +1,5 @@
 // The slab and index of TCBs. See tcb_table.h.
-// Model: a slot never used before is taken only while fewer than `reserve` rest in the free queue,
+// Model: a slot never used before is taken only while fewer than `reserve` rest and none is spare,
 // so the memory touched follows the number of connections alive.
 // Owned by the Stack.
 #include "net/stack/tcb_table.h"
@@ -18,14 +18,17 @@ TcbTable::TcbTable(u32 capacity, HashKey hash_key)
       cold_user_(std::size_t{slot_mask_} + 2),
       idle_(slot_mask_ + 1),
       generations_(slot_mask_ + 1),
-      free_(slot_mask_ + 1) {}
+      spare_(slot_mask_ + 1) {}
 
 Tcb* TcbTable::allocate(const FlowKey& key) {
   u32 slot;
-  if (free_tail_ - free_head_ < reserve && touched_ < capacity_) {
+  const u32 resting = resting_tail_ - resting_head_;
+  if (resting < reserve && spares_ > 0) {
+    slot = spare_[--spares_];
+  } else if (resting < reserve && touched_ < capacity_) {
     slot = touched_++;
-  } else if (free_head_ != free_tail_) {
-    slot = free_[free_head_++ & slot_mask_];
+  } else if (resting > 0) {
+    slot = resting_[resting_head_++ % rest_ring];
   } else {
     return nullptr;
   }
@@ -49,7 +52,9 @@ void TcbTable::release(Tcb& t) {
   t.cold_place = 0;
   t.id = no_tcb;
   t.state = TcpState::closed;
-  free_[free_tail_++ & slot_mask_] = slot;
+  if (resting_tail_ - resting_head_ == most_resting)
+    spare_[spares_++] = resting_[resting_head_++ % rest_ring];
+  resting_[resting_tail_++ % rest_ring] = slot;
 }
 
 // There are as many as slots, so one is left.

@@ -1,10 +1,13 @@
 // TcbTable: the slab of TCBs, their ids, the index from 4-tuple to TCB, and what lies apart of
-// each. Model: slots come from a first-in first-out free queue that keeps a reserve, so that a
-// generation is not soon met again; ids carry slot and generation, so a stale id finds nothing.
+// each. Model: freed slots rest in a short queue, so that a generation is not soon met again; those
+// that a burst left over lie on a stack behind it, so that few connections use few lines; ids carry
+// slot and generation, so a stale id finds nothing.
 // Capacity fixed; full: allocate() gives nullptr. A TcbCold comes from a pool, the last given back
 // first; while the pool is short of them, connections that are idle are left a TcbIdle in its
 // place. Owned by the Stack.
 #pragma once
+
+#include <array>
 
 #include "net/stack/flat_index.h"
 #include "net/stack/keyed_hash.h"
@@ -75,6 +78,8 @@ class TcbTable {
 
  private:
   static constexpr u32 reserve = 256;        // free slots that rest before one is used again
+  static constexpr u32 most_resting = 320;   // of them in the queue
+  static constexpr u32 rest_ring = 512;      // a power of two
   static constexpr u32 first_colds = 1'024;  // so many may be in use before idle ones are sought
   static constexpr u32 few_colds = 64;       // fewer free ones make it begin
   static constexpr u32 enough_colds = 192;   // free ones at which it ends
@@ -113,8 +118,10 @@ class TcbTable {
   u32 hand_ = 0;  // the place behind which look_for_idle() goes on
   mutable TcbCold peeked_;
   LazyArray<u32> generations_;
-  LazyArray<u32> free_;  // a ring of slots
-  u64 free_head_ = 0, free_tail_ = 0;
+  std::array<u32, rest_ring> resting_{};  // a ring of free slots
+  u32 resting_head_ = 0, resting_tail_ = 0;
+  LazyArray<u32> spare_;  // a stack of free slots
+  u32 spares_ = 0;
   u32 touched_ = 0;  // slots ever used
   FlatIndex index_;
 };
