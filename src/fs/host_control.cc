@@ -68,7 +68,7 @@ void HostObject::sync(bool data_only, Done done) {
 }
 
 Result<u32> HostObject::flags() const {
-  const int flags = ::fcntl(fd_.get(), F_GETFL);
+  const int flags = ::fcntl(fd_.get(), F_GETFL) & (nonblocking_ ? ~O_NONBLOCK : ~0);
   if (flags < 0) return Error::from_errno("F_GETFL");
   return neutral_flags(flags);
 }
@@ -76,8 +76,10 @@ Result<u32> HostObject::flags() const {
 Result<void> HostObject::set_flags(u32 flags) {
   constexpr u32 changeable = open_flag::append | open_flag::async | open_flag::direct |
                              open_flag::no_access_time | open_flag::nonblock;
-  if (::fcntl(fd_.get(), F_SETFL, *host_flags(flags & changeable)) != 0)
-    return Error::from_errno("F_SETFL");
+  const int wanted = *fs::host_flags(flags & changeable);
+  if (::fcntl(fd_.get(), F_SETFL, wanted) != 0) return Error::from_errno("F_SETFL");
+  nonblocking_ = false;
+  if (flags_ >= 0) flags_ = ::fcntl(fd_.get(), F_GETFL);
   return {};
 }
 
@@ -132,6 +134,7 @@ void HostObject::remove_attribute(std::string name, Done done) {
 }
 
 void HostObject::copy_range(HostObject& to, const Range& range, Done done) {
+  to.settle();
   by_worker(
       [from = fd_.get(), into = to.fd_.get(), range] {
         loff_t from_at = static_cast<loff_t>(range.from.value_or(0));

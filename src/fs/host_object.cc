@@ -47,13 +47,20 @@ bool is_whole(ssize_t moved, std::size_t wanted) { return static_cast<u64>(moved
 
 }  // namespace
 
-HostObject::HostObject(Fd fd, Ring& ring, Who who, Kind kind, descriptor::FileId id)
-    : fd_(std::move(fd)),
-      ring_(ring),
-      who_(std::move(who)),
-      kind_(kind),
-      id_(id),
-      waits_(waits_of(fd_.ref())) {
+Result<std::unique_ptr<HostObject>> HostObject::create(Fd fd, Ring& ring, Who who,
+                                                       const Fresh& fresh) {
+  if (!S_ISREG(fresh.mode) || (fresh.flags & O_PATH) != 0)
+    return create(std::move(fd), ring, std::move(who));
+  std::unique_ptr<HostObject> object(
+      new HostObject(std::move(fd), ring, std::move(who), Kind::file, fresh));
+  object->flags_ = fresh.flags;
+  object->nonblocking_ = fresh.nonblocking;
+  object->seekable_ = object->at_start_ = fresh.waits.from_the_start;
+  if (!object->at_start_) object->find_offset();
+  return object;
+}
+
+void HostObject::find_offset() {
   const bool has_position =
       kind_ == Kind::file || kind_ == Kind::directory || kind_ == Kind::device;
   seekable_ = has_position && ::lseek(fd_.get(), 0, SEEK_CUR) >= 0;
@@ -65,7 +72,10 @@ Result<std::unique_ptr<HostObject>> HostObject::create(Fd fd, Ring& ring, Who wh
   if (flags < 0 || ::fstat(fd.get(), &status) != 0) return Error::from_errno("fstat");
   const Kind kind = kind_of(fd.ref(), status);
   const descriptor::FileId id{.device = status.st_dev, .inode = status.st_ino};
-  std::unique_ptr<HostObject> object(new HostObject(std::move(fd), ring, std::move(who), kind, id));
+  const Fresh known{.id = id, .waits = waits_of(fd.ref())};
+  std::unique_ptr<HostObject> object(
+      new HostObject(std::move(fd), ring, std::move(who), kind, known));
+  object->find_offset();
   if ((flags & O_PATH) == 0 && may_open_twin(kind, status)) {
     object->twin_ = Fd(::open(ProcPath(object->fd_.ref()).c_str(),
                               (flags & O_ACCMODE) | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
@@ -80,7 +90,14 @@ HostObject::~HostObject() {
   if (!watches_.empty()) ring_.submit();
 }
 
-bool HostObject::appends() const { return (::fcntl(fd_.get(), F_GETFL) & O_APPEND) != 0; }
+int HostObject::host_flags() const { return flags_ >= 0 ? flags_ : ::fcntl(fd_.get(), F_GETFL); }
+
+bool HostObject::appends() const { return (host_flags() & O_APPEND) != 0; }
+
+void HostObject::settle() {
+  at_start_ = false;
+  if (std::exchange(nonblocking_, false)) ::fcntl(fd_.get(), F_SETFL, flags_);
+}
 
 namespace {
 bool is_open_for(int flags, int mode) {
@@ -91,7 +108,7 @@ bool is_open_for(int flags, int mode) {
 
 descriptor::ObjectTraits HostObject::traits() const {
   // A device has an offset that need not be where its bytes come from.
-  const int flags = ::fcntl(fd_.get(), F_GETFL);
+  const int flags = host_flags();
   return {.has_offset = seekable_ && kind_ != Kind::device,
           .appends = (flags & O_APPEND) != 0,
           .reads = is_open_for(flags, O_RDONLY),
@@ -150,6 +167,7 @@ Result<u64> HostObject::write_stream(Position at, std::span<const std::byte> fro
 // between the two parts, the parts are not adjacent.
 void HostObject::read(Position at, std::span<std::byte> into, Done done) {
   if (!in_range(at)) return done(Error::of(EINVAL, "offset"));
+  if (!at) at_start_ = false;
   // preadv2(2) of no bytes would not look.
   if (kind_ == Kind::directory && into.empty()) return done(Error::of(EISDIR, "a directory"));
   if (kind_ != Kind::file && kind_ != Kind::directory) return done(read_stream(at, into));
@@ -180,9 +198,10 @@ void HostObject::read(Position at, std::span<std::byte> into, Done done) {
 // At the own offset, or with O_APPEND, the host must do it in one piece: a worker.
 void HostObject::write(Position at, std::span<const std::byte> from, Done done) {
   if (!in_range(at)) return done(Error::of(EINVAL, "offset"));
+  if (!at) at_start_ = false;
   if (kind_ != Kind::file && kind_ != Kind::directory) return done(write_stream(at, from));
   iovec piece{.iov_base = const_cast<std::byte*>(from.data()), .iov_len = from.size()};
-  if (!waits()) return done(moved(::pwritev2(fd_.get(), &piece, 1, offset_of(at), 0)));
+  if (!may_wait()) return done(moved(::pwritev2(fd_.get(), &piece, 1, offset_of(at), 0)));
   if (!at || appends()) {
     return by_worker(
         [fd = fd_.get(), piece, offset = offset_of(at)] {
@@ -219,6 +238,7 @@ void HostObject::append(std::span<const std::byte> from, Done done) {
 }
 
 void HostObject::seek(i64 distance, int whence, Done done) {
+  at_start_ = false;
   auto call = [fd = fd_.get(), distance, whence] { return moved(::lseek(fd, distance, whence)); };
   const bool asks_storage = whence == SEEK_DATA || whence == SEEK_HOLE;
   const bool asks_others = whence == SEEK_END && waits_.for_status;
@@ -228,6 +248,7 @@ void HostObject::seek(i64 distance, int whence, Done done) {
 }
 
 Result<u64> HostObject::offset() {
+  if (at_start_) return u64{0};
   const off_t at = seekable_ ? ::lseek(fd_.get(), 0, SEEK_CUR) : -1;
   if (at < 0) return Error::of(EIO, "it has no offset");
   return static_cast<u64>(at);
@@ -251,6 +272,7 @@ void HostObject::end(const Result<u64>& result, u64 before, Done& done) {
 }
 
 void HostObject::by_worker(Call call, u64 before, Done done) {
+  settle();
   ++under_way_;
   auto result = std::make_shared<Result<u64>>(u64{0});
   Workers::Job job{.who = who_,
@@ -269,7 +291,8 @@ void HostObject::by_worker(Call call, u64 before, Done done) {
 }
 
 void HostObject::here_or_by_worker(Call call, Done done) {
-  if (!waits()) return done(call());
+  settle();
+  if (!may_wait()) return done(call());
   by_worker(std::move(call), 0, std::move(done));
 }
 

@@ -30,6 +30,15 @@ class HostObject final : public descriptor::Object {
 
   // `who` opened it; empty: the kernel's own user. `ring` outlives it.
   static Result<std::unique_ptr<HostObject>> create(Fd fd, Ring& ring, Who who = {});
+  // What its opener knows of it; nobody else has it.
+  struct Fresh {
+    u32 mode = 0;
+    descriptor::FileId id;
+    Waits waits;
+    int flags = 0;             // as F_GETFL would tell them,
+    bool nonblocking = false;  // but for an O_NONBLOCK that is set and does not count
+  };
+  static Result<std::unique_ptr<HostObject>> create(Fd fd, Ring& ring, Who who, const Fresh& fresh);
   // Operations of when_ready() are cancelled.
   ~HostObject() override;
 
@@ -88,17 +97,28 @@ class HostObject final : public descriptor::Object {
   void copy_range(HostObject& to, const Range& range, Done done);
 
   Kind kind() const { return kind_; }
+  Waits waits() const { return waits_; }
   FdRef fd() const { return fd_.ref(); }
   Ring& ring() { return ring_; }
 
  private:
   using Call = std::move_only_function<Result<u64>()>;
 
-  HostObject(Fd fd, Ring& ring, Who who, Kind kind, descriptor::FileId id);
+  HostObject(Fd fd, Ring& ring, Who who, Kind kind, const Fresh& known)
+      : fd_(std::move(fd)),
+        ring_(ring),
+        who_(std::move(who)),
+        kind_(kind),
+        id_(known.id),
+        waits_(known.waits) {}
 
   // The host may make a write wait, or must judge it by other credentials than the loop's.
-  bool waits() const { return waits_.for_storage || who_ != nullptr; }
+  bool may_wait() const { return waits_.for_storage || who_ != nullptr; }
+  int host_flags() const;
   bool appends() const;
+  // Before anything that looks at O_NONBLOCK.
+  void settle();
+  void find_offset();
   u32 stream_events(u32 events) const;
   bool awaits_writer() const;
   Result<u64> read_stream(descriptor::Position at, std::span<std::byte> into);
@@ -119,6 +139,9 @@ class HostObject final : public descriptor::Object {
   descriptor::FileId id_;
   Waits waits_;
   bool seekable_ = false;
+  bool at_start_ = false;     // seekable, and nothing has moved its offset
+  bool nonblocking_ = false;  // O_NONBLOCK is set, and does not count
+  int flags_ = -1;            // the host's, as far as only set_flags() changes them; -1: ask it
   bool passed_ = false;
   bool reads_without_waiting_ = true;  // the filesystem knows RWF_NOWAIT
   bool writes_without_waiting_ = true;

@@ -16,6 +16,7 @@ Result<u64> moved(T result) {
 
 template <typename Prepare>
 void HostObject::by_ring(Prepare prepare, u64 before, Done done) {
+  settle();
   ++under_way_;
   Ring::Done ended = [this, before, then = std::move(done)](i32 r) mutable {
     end(r < 0 ? Result<u64>(Error::of(-r, "the host")) : Result<u64>(static_cast<u64>(r)), before,

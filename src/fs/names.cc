@@ -2,6 +2,7 @@
 #include "fs/names.h"
 
 #include <fcntl.h>
+#include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <cstring>
@@ -17,6 +18,11 @@ using message::With;
 
 std::span<const std::byte> bytes_of(const std::string& text) {
   return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+// Neither a way through others nor out of its directory.
+bool is_single_name(std::string_view path) {
+  return !path.empty() && path.find('/') == std::string_view::npos && path != "." && path != "..";
 }
 
 }  // namespace
@@ -39,7 +45,9 @@ Result<void> Names::add_share(u32 number, const std::string& path, bool read_onl
   Fd root(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!root.valid()) return Error::from_errno("the share's directory");
   const Waits waits = waits_of(root.ref());
-  shares_.emplace(number, std::make_shared<const Share>(std::move(root), read_only, waits));
+  const Status status = TRY(status_of(root.ref()));
+  shares_.emplace(number,
+                  std::make_shared<const Share>(std::move(root), read_only, waits, status.device));
   return {};
 }
 
@@ -69,14 +77,12 @@ Result<Start> Names::start_of(KernelId from, const Place& place, std::string_vie
   if (place.share == passed_share) return start_at_passed(from, place, path);
   const auto share = shares_.find(place.share);
   if (share == shares_.end()) return Error::of(ENODEV, "no such share");
-  Start start{.share = share->second, .held = nullptr};
+  Start start{.share = share->second};
   const descriptor::Handle handle = descriptor::handle_of(place.directory);
   if (!handle) return start;
   const HostObject* object = parts_.find(handle, from);
   if (object == nullptr) return Error::of(EBADF, "a handle that is not held");
-  const int fd = ::fcntl(object->fd().get(), F_DUPFD_CLOEXEC, 0);
-  if (fd < 0) return Error::from_errno("dup");
-  start.held = std::make_shared<const Fd>(fd);
+  start.held = object->fd();
   return start;
 }
 
@@ -85,11 +91,16 @@ Result<Start> Names::start_at_passed(KernelId from, const Place& place, std::str
   const HostObject* object = parts_.find(descriptor::handle_of(place.directory), from);
   if (object == nullptr || !object->is_passed()) return Error::of(EBADF, "not passed");
   if (!path.empty()) return Error::of(EACCES, "a path behind a passed descriptor");
-  Fd held(::fcntl(object->fd().get(), F_DUPFD_CLOEXEC, 0));
-  if (!held.valid()) return Error::from_errno("dup");
-  const Waits waits = waits_of(held.ref());
-  return Start{.share = std::make_shared<const Share>(Fd(), false, waits),
-               .held = std::make_shared<const Fd>(std::move(held))};
+  return Start{.share = std::make_shared<const Share>(Fd(), false, object->waits()),
+               .held = object->fd()};
+}
+
+u64 Names::Remembered::key(const Place& place, std::string_view name) {
+  u64 hash = std::hash<std::string_view>{}(name);
+  for (const u64 part :
+       {u64{place.share}, u64{place.directory.slot}, u64{place.directory.generation}})
+    hash = (hash ^ part) * 0x9e3779b97f4a7c15;
+  return hash ^ hash >> 32;
 }
 
 void Names::refuse(message::AnyReplyToken& token, int code) {
@@ -125,9 +136,11 @@ void Names::open(Incoming& incoming, const Open& request, OpenToken token) {
     OpenOutcome outcome = open_in_share(wanted, true);
     if (!outcome.fd.is_error() || outcome.fd.error().code != EAGAIN) {
       ++counters_.at_once;
-      return answer(token, outcome, nullptr);
+      return answer(token, wanted.start, outcome, nullptr);
     }
   }
+  if (const auto kept = wanted.start.keep(); kept.is_error())
+    return refuse(token, kept.error().code);
   auto job = std::make_shared<Job>(Job{std::move(wanted), {}, std::move(token)});
   const auto started = parts_.ring.workers().run(
       {.who = who.value(),
@@ -140,11 +153,12 @@ void Names::open(Incoming& incoming, const Open& request, OpenToken token) {
                job->outcome = open_in_share(job->wanted, false);
              }
            },
-       .done = [this, job, who = who.value()] { answer(job->token, job->outcome, who); }});
+       .done = [this, job,
+                who = who.value()] { answer(job->token, job->wanted.start, job->outcome, who); }});
   if (started.is_error()) job->token.fail(EAGAIN);
 }
 
-void Names::answer(OpenToken& token, OpenOutcome& outcome, const Who& who) {
+void Names::answer(OpenToken& token, const Start& start, OpenOutcome& outcome, const Who& who) {
   if (outcome.fd.is_error()) {
     if (outcome.outside.empty()) return token.fail(outcome.fd.error().code);
     Opened leads_out{};
@@ -154,7 +168,18 @@ void Names::answer(OpenToken& token, OpenOutcome& outcome, const Who& who) {
     return;
   }
   if (token.cancelled()) return token.fail(ECANCELED);  // nobody would ever drop it
-  auto object = HostObject::create(outcome.fd.release_value(), parts_.ring, who);
+  const Status& status = outcome.status;
+  const u64 device = status.device;
+  // Behind a mount in the share another filesystem may lie.
+  const bool same = device == start.share->device;
+  const HostObject::Fresh fresh{
+      .mode = status.mode,
+      .id = {.device = ::makedev(static_cast<u32>(device >> 32), static_cast<u32>(device)),
+             .inode = status.inode},
+      .waits = same ? start.share->waits : waits_of(outcome.fd.value().ref()),
+      .flags = outcome.host_flags,
+      .nonblocking = outcome.nonblocking};
+  auto object = HostObject::create(outcome.fd.release_value(), parts_.ring, who, fresh);
   if (object.is_error()) return token.fail(object.error().code);
   const auto adopted = parts_.adopt(object.release_value(), token.requester());
   if (adopted.is_error()) return token.fail(adopted.error().code);
@@ -203,12 +228,24 @@ void Names::call(Incoming& incoming, const Name& request, NameToken token) {
                     .gid = request.gid,
                     .number = request.number};
   if (who.value() == nullptr && may_be_cached(kind) && !wanted.start.share->waits.for_status) {
+    const bool single =
+        parts_.clock != nullptr && kind == NameCall::status && is_single_name(wanted.path);
+    const u64 key = single ? Remembered::key(request.place, wanted.path) : 0;
+    const Time now = single ? parts_.clock->now() : Time{};
+    wanted.in_memory = single && remembered_.has(key, now);
     NameOutcome outcome = call_in_share(wanted, true);
     if (!outcome.number.is_error() || outcome.number.error().code != EAGAIN) {
       ++counters_.at_once;
+      if (single && !outcome.number.is_error()) remembered_.add(key, now);
+      if (used_.size() < max_used && outcome.used.valid()) used_.push_back(std::move(outcome.used));
       return answer(token, outcome);
     }
   }
+  if (const auto kept = wanted.start.keep(); kept.is_error())
+    return refuse(token, kept.error().code);
+  if (!two) wanted.second_start = wanted.start;
+  if (const auto kept = wanted.second_start.keep(); kept.is_error())
+    return refuse(token, kept.error().code);
   auto job = std::make_shared<Job>(Job{std::move(wanted), {}, std::move(token)});
   const auto started =
       parts_.ring.workers().run({.who = who.value(),

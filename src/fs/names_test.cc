@@ -382,6 +382,70 @@ TEST_P(NamesTest, TellsAndChanges) {
   EXPECT_EQ(filesystem.name_bytes, static_cast<u64>(expected.f_namelen));
 }
 
+// What was looked at a moment ago is looked at without opening it, and is what it is by now.
+TEST_P(NamesTest, StatusOfNamesThatChange) {
+  write_file(in("f"), "four");
+  write_file(in("g"), "longer");
+  ::mkdir(in("d").c_str(), 0755);
+  write_file(in("d/f"), "another");
+  Islands i(share_);
+  const auto status = [&](const std::string& name, u32 flags = 0) {
+    const auto told = i.call({.call = NameCall::status, .path = name, .flags = flags});
+    return told.is_error() || !told.value().outside.empty() ? Status{}
+                                                            : struct_of<Status>(told.value().value);
+  };
+  for (int n = 0; n < 3; ++n) EXPECT_EQ(status("f").size, 4u);
+  const u64 inode = status("f").inode;
+  write_file(in("f"), "fives");
+  EXPECT_EQ(status("f").size, 5u);
+  ::rename(in("g").c_str(), in("f").c_str());
+  EXPECT_EQ(status("f").size, 6u);
+  EXPECT_NE(status("f").inode, inode);
+  ::unlink(in("f").c_str());
+  for (int n = 0; n < 2; ++n) EXPECT_EQ(i.code({.call = NameCall::status, .path = "f"}), -ENOENT);
+  // A link in its place is followed, within the share alone.
+  ASSERT_EQ(::symlink("d/f", in("f").c_str()), 0);
+  EXPECT_EQ(status("f").size, 7u);
+  EXPECT_TRUE(S_ISLNK(u32{status("f", no_follow).mode}));
+  ::unlink(in("f").c_str());
+  ASSERT_EQ(::symlink("../beside/secret", in("f").c_str()), 0);
+  EXPECT_EQ(i.code({.call = NameCall::status, .path = "f"}), -EXDEV);
+  EXPECT_EQ(i.code({.call = NameCall::status, .path = ".."}), -EXDEV);
+  EXPECT_EQ(status(".").inode, status_of_path(share_).st_ino);
+  // The same name behind another directory is another name.
+  ::unlink(in("f").c_str());
+  write_file(in("f"), "xx");
+  EXPECT_EQ(status("f").size, 2u);
+  const auto d = i.open("d", flag::read_only | flag::directory).release_value();
+  i.base.directory = descriptor::handle_of(d.opened.handle);
+  for (int n = 0; n < 2; ++n) EXPECT_EQ(status("f").size, 7u);
+}
+
+// It was opened with O_NONBLOCK, so that the opening waits for nobody.
+TEST_P(NamesTest, FilesAreNotLeftNonblocking) {
+  write_file(in("f"), "0123456789");
+  Islands i(share_);
+  const auto host_flags = [&](const Asker::OpenedFile& file) {
+    return ::fcntl(i.object(file).fd().get(), F_GETFL);
+  };
+  const auto file = i.open("f", flag::read_write).release_value();
+  EXPECT_EQ(i.object(file).flags().value() & flag::nonblock, 0u);
+  EXPECT_EQ(i.object(file).offset().value(), 0u);
+  EXPECT_EQ(bytes(i, file), "0123456789");
+  EXPECT_EQ(i.object(file).offset().value(), 10u);
+  test::Awaited<> synced;
+  i.object(file).allocate(0, 0, 20, synced.done());  // by the ring, which does look at it
+  EXPECT_EQ(test::value_of(synced.wait(*i.ring)), 0);
+  EXPECT_EQ(host_flags(file) & O_NONBLOCK, 0);
+  EXPECT_TRUE(i.object(file).set_flags(flag::append));
+  EXPECT_TRUE(i.object(file).traits().appends);
+  EXPECT_EQ(host_flags(file) & (O_APPEND | O_NONBLOCK), O_APPEND);
+  const auto other = i.open("f", flag::read_only | flag::nonblock).release_value();
+  EXPECT_NE(host_flags(other) & O_NONBLOCK, 0);
+  EXPECT_FALSE(i.object(other).traits().writes);
+  EXPECT_TRUE(i.object(other).traits().has_offset);
+}
+
 TEST_P(NamesTest, ExtendedAttributes) {
   write_file(in("f"));
   Islands i(share_);

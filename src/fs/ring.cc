@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace cob::fs {
 namespace {
@@ -149,9 +150,12 @@ OperationId Ring::place(io_uring_sqe* sqe, Done&& done) {
 }
 
 Result<OperationId> Ring::when_ready(FdRef fd, u32 events, Done&& done) {
-  return start(
+  const OperationId id = TRY(start(
       nullptr, [&](io_uring_sqe* sqe) { ::io_uring_prep_poll_add(sqe, fd.get(), events); },
-      std::move(done));
+      std::move(done)));
+  operations_[id.index].awaits_event = true;
+  ++awaited_;
+  return id;
 }
 
 void Ring::cancel(OperationId id) {
@@ -205,6 +209,7 @@ std::size_t Ring::reap() {
     operation.next_free = free_;
     free_ = index;
     --under_way_;
+    if (std::exchange(operation.awaits_event, false)) --awaited_;
     done(result);
     ++ran;
   }

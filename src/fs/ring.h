@@ -68,6 +68,8 @@ class Ring {
   // submit(), then runs what has ended; how many.
   std::size_t poll();
   u32 under_way() const { return under_way_; }
+  // Something is under way that does not wait for an event.
+  bool works() const { return under_way_ > awaited_; }
 
   // Before sleeping: submit(), set_armed(true), then anything_pending(); event() is then written
   // when something ends. For an epoll set, edge-triggered; never read.
@@ -91,6 +93,7 @@ class Ring {
     u32 generation = 1;
     u32 next_free = 0;
     bool used = false;
+    bool awaits_event = false;
   };
   struct Personality {
     Credentials credentials;
@@ -112,6 +115,7 @@ class Ring {
   bool deferred_ = false;  // completions are made only when asked for
   u32 capacity_ = 0;
   u32 under_way_ = 0;
+  u32 awaited_ = 0;  // of them, by when_ready()
   u32 free_ = 0;
   u32 unsubmitted_ = 0;
   u16 pending_personality_ = 0;  // of the entry that is being prepared

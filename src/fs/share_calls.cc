@@ -39,14 +39,15 @@ struct Doing {
 
   // What the path leads to; with an empty path what the handle is of.
   Result<Fd> target(bool follows, bool cached = false) {
-    if (wanted.path.empty() && wanted.start.held != nullptr) {
-      const int fd = ::fcntl(wanted.start.held->get(), F_DUPFD_CLOEXEC, 0);
+    if (is_handle()) {
+      const int fd = ::fcntl(wanted.start.held.get(), F_DUPFD_CLOEXEC, 0);
       if (fd < 0) return Error::from_errno("dup");
       return Fd(fd);
     }
     return resolver.open(wanted.path,
                          {.flags = O_PATH | (follows ? 0 : O_NOFOLLOW), .cached = cached});
   }
+  bool is_handle() const { return wanted.path.empty() && wanted.start.held.valid(); }
   bool follows() const { return (wanted.flags & no_follow) == 0; }
   Result<void> writable() const {
     if (wanted.start.share->read_only) return Error::of(EROFS, "the share is read only");
@@ -117,13 +118,25 @@ Result<u64> link_name(Doing& d) {
 // --- On what a path leads to.
 
 Result<u64> tell_status(Doing& d, bool cached) {
-  const Fd fd = TRY(d.target(d.follows(), cached));
+  if (d.is_handle()) {
+    d.outcome.value = bytes_of(TRY(status_of(d.wanted.start.held)));
+    return u64{0};
+  }
+  if (cached && d.wanted.in_memory) {
+    const Status status = TRY(status_of(d.wanted.start.base(), d.wanted.path.c_str()));
+    if (!d.follows() || !S_ISLNK(status.mode.get())) {
+      d.outcome.value = bytes_of(status);
+      return u64{0};
+    }
+  }
+  Fd fd = TRY(d.target(d.follows(), cached));
   d.outcome.value = bytes_of(TRY(status_of(fd.ref())));
+  if (cached) d.outcome.used = std::move(fd);
   return u64{0};
 }
 
 Result<u64> check_access(Doing& d, bool cached) {
-  const Fd fd = TRY(d.target(d.follows(), cached));
+  Fd fd = TRY(d.target(d.follows(), cached));
   if (d.wanted.start.share->read_only && (d.wanted.mode & W_OK) != 0) {
     struct stat status{};
     if (::fstat(fd.get(), &status) != 0) return Error::from_errno("fstat");
@@ -132,7 +145,10 @@ Result<u64> check_access(Doing& d, bool cached) {
       return Error::of(EROFS, "the share is read only");
   }
   // The C library's own may do without the host; the effective ids are the asker's.
-  return done(::syscall(SYS_faccessat2, fd.get(), "", d.wanted.mode, AT_EMPTY_PATH | AT_EACCESS));
+  const auto result =
+      done(::syscall(SYS_faccessat2, fd.get(), "", d.wanted.mode, AT_EMPTY_PATH | AT_EACCESS));
+  if (cached) d.outcome.used = std::move(fd);
+  return result;
 }
 
 Result<u64> tell_link(Doing& d) {
@@ -194,8 +210,7 @@ Result<u64> tell_attributes(Doing& d) {
 
 // Of the handle itself: nothing is looked for, so nothing can wait.
 Result<u64> tell_name(Doing& d) {
-  if (!d.wanted.path.empty() || d.wanted.start.held == nullptr)
-    return Error::of(EINVAL, "the name of no handle");
+  if (!d.is_handle()) return Error::of(EINVAL, "the name of no handle");
   d.outcome.value = TRY(d.resolver.name_of_base());
   return u64{0};
 }
@@ -244,6 +259,15 @@ Result<u64> call(Doing& d, bool cached) {
 }
 
 }  // namespace
+
+Result<void> Start::keep() {
+  if (!held.valid() || kept != nullptr) return {};
+  Fd copy(::fcntl(held.get(), F_DUPFD_CLOEXEC, 0));
+  if (!copy.valid()) return Error::from_errno("dup");
+  kept = std::make_shared<const Fd>(std::move(copy));
+  held = kept->ref();
+  return {};
+}
 
 NameOutcome call_in_share(const NameWanted& wanted, bool cached) {
   NameOutcome outcome;

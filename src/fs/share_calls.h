@@ -15,16 +15,21 @@ struct Share {
   Fd root;  // O_PATH
   bool read_only = false;
   Waits waits;
+  u64 device = 0;  // the root's, as Status has it
 };
 
 // Where a request's path begins.
 struct Start {
   std::shared_ptr<const Share> share;
-  std::shared_ptr<const Fd>
-      held;  // an open directory, or with an empty path anything; may be empty
-  Resolver resolver() const {
-    return {share->root.ref(), held != nullptr ? held->ref() : share->root.ref()};
-  }
+  // An open directory, or with an empty path anything; may be invalid. Somebody else's until
+  // keep().
+  FdRef held = {};
+  std::shared_ptr<const Fd> kept = {};
+
+  FdRef base() const { return held.valid() ? held : share->root.ref(); }
+  Resolver resolver() const { return {share->root.ref(), base()}; }
+  // From now on `held` may be closed.
+  Result<void> keep();
 };
 
 struct OpenWanted {
@@ -35,6 +40,8 @@ struct OpenWanted {
 };
 struct OpenOutcome {
   Result<Fd> fd = Error::of(ECANCELED, "not begun");
+  int host_flags = 0;        // as F_GETFL would tell them
+  bool nonblocking = false;  // O_NONBLOCK is set, and is not wanted: by a file, which does not care
   Status status{};
   std::string outside;  // with EXDEV: where to go on
 };
@@ -47,6 +54,8 @@ struct NameWanted {
   std::string path;
   std::string second;
   std::string value;
+  bool in_memory =
+      false;  // `path`, a moment ago: it is a single name, and to look at it waits for nothing
   NameCall call{};
   u32 flags = 0;
   u32 mode = 0;
@@ -59,6 +68,7 @@ struct NameOutcome {
   std::string value;
   std::string outside;
   bool second = false;  // `outside` is the second path's
+  Fd used;              // of a `cached` one: closing it can wait until it is answered
 };
 NameOutcome call_in_share(const NameWanted& wanted, bool cached);
 // Calls that can say EAGAIN rather than wait.

@@ -79,7 +79,7 @@ bool is_fifo(const OpenWanted& wanted, Resolver& resolver) {
   return !there.is_error() && type_of(there.value().ref()) == S_IFIFO;
 }
 
-Result<Fd> open_wanted(const OpenWanted& wanted, Resolver& resolver, bool cached) {
+Result<Fd> open_wanted(const OpenWanted& wanted, Resolver& resolver, bool cached, int& flags) {
   Resolver::How how = how_of(wanted, cached);
   if (wanted.start.share->read_only) {
     const int code = refusal_of_read_only(wanted, resolver, how);
@@ -93,20 +93,30 @@ Result<Fd> open_wanted(const OpenWanted& wanted, Resolver& resolver, bool cached
   if (opened.is_error() && cached && waits && opened.error().code == ENXIO)
     return Error::of(EAGAIN, "a FIFO without a reader, perhaps");
   // Who asked for O_NONBLOCK knows of no lease.
-  if (opened.is_error() && !cached && opened.error().code == EAGAIN)
+  if (opened.is_error() && !cached && opened.error().code == EAGAIN) {
     opened = open_behind_lease(wanted, resolver, how);
+    how.flags &= ~O_NONBLOCK;
+  }
   // A writer waits for a reader.
   const bool may_wait = waits && !cached;
   if (opened.is_error() && may_wait && opened.error().code == ENXIO && is_fifo(wanted, resolver))
     return Error::of(EAGAIN, "no reader yet");
-  if (opened.is_error()) return opened;
-  if ((how.flags & O_PATH) == 0) {
-    const int fd = opened.value().get();
-    const int flags = ::fcntl(fd, F_GETFL);
-    if (::fcntl(fd, F_SETFL, waits ? flags & ~O_NONBLOCK : flags | O_NONBLOCK) != 0)
-      return Error::from_errno("F_SETFL");
-  }
+  flags = how.flags & ~(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC);
   return opened;
+}
+
+// It does not keep an O_NONBLOCK that was for the opening's sake. Operations of a regular file do
+// not look at it: there it goes when somebody might who does (HostObject).
+Result<void> settle_flags(const OpenWanted& wanted, OpenOutcome& outcome) {
+  const int nonblock = (wanted.flags & open_flag::nonblock) != 0 ? O_NONBLOCK : 0;
+  if ((outcome.host_flags & O_PATH) != 0 || (outcome.host_flags & O_NONBLOCK) == nonblock)
+    return {};
+  outcome.host_flags = (outcome.host_flags & ~O_NONBLOCK) | nonblock;
+  outcome.nonblocking = nonblock == 0 && (outcome.status.mode.get() & S_IFMT) == S_IFREG;
+  if (outcome.nonblocking) return {};
+  if (::fcntl(outcome.fd.value().get(), F_SETFL, outcome.host_flags) != 0)
+    return Error::from_errno("F_SETFL");
+  return {};
 }
 
 }  // namespace
@@ -114,7 +124,7 @@ Result<Fd> open_wanted(const OpenWanted& wanted, Resolver& resolver, bool cached
 OpenOutcome open_in_share(const OpenWanted& wanted, bool cached) {
   OpenOutcome outcome;
   Resolver resolver = wanted.start.resolver();
-  outcome.fd = open_wanted(wanted, resolver, cached);
+  outcome.fd = open_wanted(wanted, resolver, cached, outcome.host_flags);
   if (outcome.fd.is_error()) {
     outcome.outside = resolver.outside();
     return outcome;
@@ -124,6 +134,8 @@ OpenOutcome open_in_share(const OpenWanted& wanted, bool cached) {
     outcome.fd = status.error();
   } else {
     outcome.status = status.value();
+    if (const auto settled = settle_flags(wanted, outcome); settled.is_error())
+      outcome.fd = settled.error();
   }
   return outcome;
 }

@@ -32,6 +32,11 @@ constexpr std::array<u64, 10> remote{NFS_SUPER_MAGIC,
                                      lustre,
                                      gpfs};
 
+// With offsets of regular files as POSIX has them.
+constexpr u64 xfs = 0x58465342, overlay = 0x794c7630;
+constexpr std::array<u64, 7> plain{
+    EXT4_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC, TMPFS_MAGIC, ramfs, xfs, overlay};
+
 u64 type_of(FdRef fd) {
   struct statfs filesystem{};
   if (::fstatfs(fd.get(), &filesystem) != 0) return NFS_SUPER_MAGIC;  // the most cautious
@@ -40,11 +45,11 @@ u64 type_of(FdRef fd) {
 
 }  // namespace
 
-Result<Status> status_of(FdRef fd, u32 flags) {
+Result<Status> status_of(FdRef fd, const char* name) {
   struct statx s{};
-  const u32 wanted = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID | STATX_DIOALIGN;
-  if (::statx(fd.get(), "", static_cast<int>(AT_EMPTY_PATH | flags), wanted, &s) != 0)
-    return Error::from_errno("statx");
+  constexpr u32 wanted = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID | STATX_DIOALIGN;
+  const int how = *name == '\0' ? AT_EMPTY_PATH : AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT;
+  if (::statx(fd.get(), name, how, wanted, &s) != 0) return Error::from_errno("statx");
   return Status{.device = device_of(s.stx_dev_major, s.stx_dev_minor),
                 .inode = u64{s.stx_ino},
                 .size = u64{s.stx_size},
@@ -90,7 +95,8 @@ Result<FilesystemStatus> filesystem_of(FdRef fd) {
 Waits waits_of(FdRef fd) {
   const u64 type = type_of(fd);
   return {.for_storage = type != TMPFS_MAGIC && type != ramfs,
-          .for_status = std::find(remote.begin(), remote.end(), type) != remote.end()};
+          .for_status = std::find(remote.begin(), remote.end(), type) != remote.end(),
+          .from_the_start = std::find(plain.begin(), plain.end(), type) != plain.end()};
 }
 
 }  // namespace cob::fs

@@ -56,14 +56,19 @@ struct FilesystemStatus {
 };
 static_assert(message::FlatStruct<FilesystemStatus>);
 
-// statx(2) of what `fd` is, O_PATH or not. May wait where the filesystem asks another machine.
-Result<Status> status_of(FdRef fd, u32 flags = 0);
+// statx(2) of what `fd` is, O_PATH or not; may wait where the filesystem asks another machine. With
+// a `name` of what has that name in the directory `fd`, a symbolic link itself; may wait for
+// storage.
+Result<Status> status_of(FdRef fd, const char* name = "");
 Result<FilesystemStatus> filesystem_of(FdRef fd);
 
 // What a filesystem makes callers wait for.
 struct Waits {
   bool for_storage = true;  // reads and writes; false: memory only (tmpfs, ramfs)
   bool for_status = false;  // fstat too: asks another machine or program (NFS, FUSE, ...)
+  // Not a wait: a regular file that was just opened has an offset, which is 0 (ext4, tmpfs, ...;
+  // not what looks like a regular file on proc).
+  bool from_the_start = false;
 };
 Waits waits_of(FdRef fd);
 

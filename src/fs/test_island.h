@@ -35,6 +35,7 @@ class Islands {
       asking->poll(now, 64);
       asking->flush();
       storing->poll(now, 64);
+      names.poll();
       ring->poll();
       storing->flush();
     }
@@ -74,6 +75,7 @@ class Islands {
   }
 
   message::test::End asking{0}, storing{1};
+  HostClock clock;
   std::unique_ptr<Ring> ring = Ring::create().release_value();
   std::map<u32, std::unique_ptr<HostObject>> objects;
   Names names{
@@ -89,7 +91,8 @@ class Islands {
        .find = [this](descriptor::Handle handle, KernelId) -> HostObject* {
          const auto found = objects.find(handle.slot);
          return found != objects.end() && handle.generation == 1 ? found->second.get() : nullptr;
-       }}};
+       },
+       .clock = &clock}};
   Asker asker{*asking.messenger};
   Asker::Base base{.entry = KernelId(1), .share = share_number, .directory = {}};
   Asker::As as{.number = asker.who_number(Credentials::own()).release_value(), .umask = 022};

@@ -21,6 +21,8 @@ using call::Op;
 
 constexpr u32 chunk_room = call::receive_chunk_payload;
 constexpr u32 chunks_for_a_path = 2;  // that leads out
+constexpr u64 long_write = 65'536;
+constexpr std::size_t max_spare = 4;
 
 // As a program hears it: links and kernels are none of its business.
 i32 code_for_names(int code, bool behind_a_handle) {
@@ -81,6 +83,9 @@ FileCalls::Shared FileCalls::begin(Program& program, u32 thread, const CallSlot&
   pending->sequence = call.sequence;
   ++program.file_calls;
   ++under_way_;
+  ++asked_;
+  // It waits; what it was told last is long past (Program::busy).
+  program.threads()[thread].resting_when_told = 0;
   return pending;
 }
 
@@ -414,18 +419,26 @@ void FileCalls::name(Program& program, const Shared& pending, const CallSlot& ca
 }
 
 void FileCalls::write(Program& program, const Shared& pending, const CallSlot& call) {
+  // New memory costs a long write more than its copy.
+  if (call.a[0] >= long_write && !spare_.empty()) {
+    pending->bytes = std::move(spare_.back());
+    spare_.pop_back();
+  }
   if (!gather_data(program, call, pending->bytes)) return answer(pending, -EPROTO);
   const Description* d = file_at(program, call.socket, call.generation);
   if (d == nullptr) return answer(pending, -EBADF);
   if (pending->bytes.empty()) return answer(pending, 0);
   if (under_way_ > max_under_way) return answer(pending, -EAGAIN);
   const bool there = (call.flags & 1) != 0;
-  files_->holder().write(
-      d->file->ref, there ? descriptor::Position(call.a[1]) : std::nullopt, pending->bytes,
-      [this, pending](const Result<u64>& result) {
-        if (result.is_error()) return answer(pending, code_for_files(result.error().code));
-        answer(pending, static_cast<i32>(std::min<u64>(result.value(), pending->bytes.size())));
-      });
+  files_->holder().write(d->file->ref, there ? descriptor::Position(call.a[1]) : std::nullopt,
+                         pending->bytes, [this, pending](const Result<u64>& result) {
+                           if (result.is_error())
+                             return answer(pending, code_for_files(result.error().code));
+                           const u64 bytes = pending->bytes.size();
+                           if (bytes >= long_write && spare_.size() < max_spare)
+                             spare_.push_back(std::move(pending->bytes));
+                           answer(pending, static_cast<i32>(std::min(result.value(), bytes)));
+                         });
 }
 
 void FileCalls::seek(Program& program, const Shared& pending, const CallSlot& call) {

@@ -43,6 +43,8 @@ class FileCalls {
     return unsent_.empty() ? Time::never() : now + Duration::microseconds(100);
   }
   u32 under_way() const { return under_way_; }
+  u64 asked() const { return asked_; }
+  u64 answered() const { return asked_ - under_way_; }
   const FileCache& cache() const { return cache_; }
   // What was watched (FileControl::watch) may be ready.
   void woken(descriptor::Holder::Ref file);
@@ -62,6 +64,7 @@ class FileCalls {
     std::vector<u32> chunks;  // of the receive memory
     u32 slot = 0;             // for what is opened; 0: none
     std::vector<std::byte> bytes;
+    bool listed = false;  // the first chunk is for a list of the others
   };
   using Shared = std::shared_ptr<Pending>;
   struct Names;  // a checked FileAsk
@@ -95,6 +98,10 @@ class FileCalls {
   // Copies to the chunks: how many were used; their numbers go to `values`.
   u32 tell(const Pending& pending, std::span<const std::byte> bytes, std::span<u64> values);
   void tell_and_answer(const Shared& pending, std::span<const std::byte> bytes, i32 result);
+  // Of a read: what was put is answered, listed if that is more than the reply names.
+  void put(const Pending& pending, u64 at, std::span<const std::byte> bytes);
+  void answer_read(const Shared& pending, u64 bytes);
+  void put_and_answer(const Shared& pending, std::span<const std::byte> bytes);
   void leads_out(const Shared& pending, const std::string& path, bool second);
   // False: a fault. The chunks go back to the program.
   bool gather(Program& program, const call::u64* ids, u32 most, u64 bytes,
@@ -116,6 +123,9 @@ class FileCalls {
   void read_there(const SharedReading& reading);
   void read_on(const SharedReading& reading, bool again);
   void read_uncached(const SharedReading& reading);
+  void read_pieces(const SharedReading& reading);
+  void piece_came(const SharedReading& reading, u32 piece,
+                  const Result<descriptor::Holder::ReadData>& result);
   void fetch(const SharedReading& reading, const FileCache::Lease& lease, u64 position,
              Fetched then);
   void keep(const Reading& reading, u64 from, const descriptor::Holder::ReadData& data);
@@ -168,6 +178,9 @@ class FileCalls {
   std::set<u64> closing_;  // closes that their homes have not answered
   u64 closings_ = 0;
   std::deque<Settling> settling_;
+  std::vector<std::byte> scratch_;             // of one turn
+  std::vector<std::vector<std::byte>> spare_;  // of long writes, for the next ones
+  u64 asked_ = 0;
 };
 
 }  // namespace cob::kernel

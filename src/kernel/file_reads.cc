@@ -3,8 +3,11 @@
 // never comes here, but for reads at the offset: these count if the token and the lease are good
 // after the copy. What is fetched goes to the pages if it was read under the lease that the file
 // has now. Kernel's loop only.
+#include <algorithm>
+#include <cstring>
 #include <utility>
 
+#include "call/file_write.h"
 #include "kernel/file_calls.h"
 
 namespace cob::kernel {
@@ -16,6 +19,10 @@ using ReadData = descriptor::Holder::ReadData;
 using descriptor::Position;
 
 constexpr u64 page_bytes = call::cache_page_bytes;
+constexpr u64 chunk_room = call::receive_chunk_payload;
+// What one message asks for of a long read at a position: while the home reads one, the one before
+// is copied here. Whole chunks.
+constexpr u32 piece_bytes = 128 * call::receive_chunk_payload;
 constexpr u32 least_ahead = 32 * 1'024, most_ahead = 256 * 1'024;
 
 constexpr u64 whole_pages(u64 bytes) { return (bytes + page_bytes - 1) / page_bytes * page_bytes; }
@@ -27,21 +34,65 @@ struct FileCalls::Reading {
   u32 slot = 0, generation = 0;
   u32 bytes = 0;
   Position at;
+  // In pieces: how much of each came.
+  std::vector<Result<u64>> pieces = {};
+  u32 pieces_left = 0;
 };
+
+void FileCalls::put(const Pending& pending, u64 at, std::span<const std::byte> bytes) {
+  Program* program = caller(pending);
+  if (program == nullptr) return;
+  for (std::size_t i = at / chunk_room + (pending.listed ? 1 : 0); !bytes.empty(); ++i) {
+    const u64 inside = at % chunk_room;
+    const auto part = bytes.first(std::min<std::size_t>(bytes.size(), chunk_room - inside));
+    std::memcpy(program->arena().chunk_payload(pending.chunks[i]) + inside, part.data(),
+                part.size());
+    at += part.size();
+    bytes = bytes.subspan(part.size());
+  }
+}
+
+void FileCalls::answer_read(const Shared& pending, u64 bytes) {
+  auto& chunks = pending->chunks;
+  const auto used = static_cast<u32>((bytes + chunk_room - 1) / chunk_room);
+  const auto result = static_cast<i32>(bytes);
+  if (pending->listed && bytes > call::max_file_read) {
+    if (Program* program = caller(*pending))
+      std::memcpy(program->arena().chunk_payload(chunks[0]), &chunks[1], used * sizeof(u32));
+    const u64 values[] = {chunks[0]};
+    return answer(pending, result, values, used + 1);
+  }
+  // The list is not needed.
+  if (pending->listed && used > 0) std::rotate(chunks.begin(), chunks.begin() + 1, chunks.end());
+  u64 values[6] = {};
+  for (u32 i = 0; i < used; ++i) values[i / 2] |= u64{chunks[i]} << (i % 2 * 32);
+  answer(pending, result, values, used);
+}
+
+void FileCalls::put_and_answer(const Shared& pending, std::span<const std::byte> bytes) {
+  put(*pending, 0, bytes);
+  answer_read(pending, bytes.size());
+}
 
 void FileCalls::read(Program& program, const Shared& pending, const call::CallSlot& call) {
   if (file_at(program, call.socket, call.generation) == nullptr) return answer(pending, -EBADF);
-  const u32 wanted = static_cast<u32>(std::min<u64>(call.a[0], call::max_file_read));
+  const u64 most = (call.flags & call::file_read_listed) != 0 ? u64{call::max_listed_file_read}
+                                                              : u64{call::max_file_read};
+  const u64 wanted = std::min<u64>(call.a[0], most);
   if (under_way_ > max_under_way) return answer(pending, -EAGAIN);
-  if (!reserve(program, pending, chunks_for(wanted))) return;
-  const u32 room = static_cast<u32>(pending->chunks.size()) * call::receive_chunk_payload;
+  pending->listed = wanted > call::max_file_read;
+  const u64 chunks = (wanted + chunk_room - 1) / chunk_room + (pending->listed ? 1 : 0);
+  if (!reserve(program, pending, static_cast<u32>(chunks))) return;
+  if (pending->chunks.size() <= 1) pending->listed = false;  // there is nothing to list
+  const auto room =
+      static_cast<u32>((pending->chunks.size() - (pending->listed ? 1 : 0)) * chunk_room);
   if (room == 0 && wanted > 0) return answer(pending, -EAGAIN);
   const bool there = (call.flags & 1) != 0;
   const auto reading =
       std::make_shared<Reading>(Reading{.pending = pending,
                                         .slot = call.socket,
                                         .generation = call.generation,
-                                        .bytes = std::min(wanted, room),
+                                        .bytes = std::min(static_cast<u32>(wanted), room),
                                         .at = there ? Position(call.a[1]) : std::nullopt});
   if (wanted == 0) return read_uncached(reading);  // its errors are the host's
   there ? read_there(reading) : read_on(reading, true);
@@ -58,14 +109,53 @@ OpenFile* FileCalls::file_of(const Reading& reading) {
 void FileCalls::read_uncached(const SharedReading& reading) {
   const OpenFile* file = file_of(*reading);
   if (file == nullptr) return answer(reading->pending, -EBADF);
+  if (reading->at && reading->bytes > piece_bytes) return read_pieces(reading);
   files_->holder().read(
       file->ref, reading->at, reading->bytes, [this, reading](Result<ReadData> result) {
         if (result.is_error()) return answer(reading->pending, code_for_files(result.error().code));
         if (reading->at) keep(*reading, *reading->at, result.value());
         const auto got = result.value().bytes;
-        const auto part = got.first(std::min<std::size_t>(got.size(), reading->bytes));
-        tell_and_answer(reading->pending, part, static_cast<i32>(part.size()));
+        put_and_answer(reading->pending,
+                       got.first(std::min<std::size_t>(got.size(), reading->bytes)));
       });
+}
+
+// As several reads one after the other, which are under way at a time.
+void FileCalls::read_pieces(const SharedReading& reading) {
+  const OpenFile& file = *file_of(*reading);
+  reading->pieces_left = (reading->bytes + piece_bytes - 1) / piece_bytes;
+  reading->pieces.assign(reading->pieces_left, Result<u64>(u64{0}));
+  for (u32 i = 0; i < reading->pieces.size(); ++i) {
+    const u32 from = i * piece_bytes;
+    files_->holder().read(
+        file.ref, *reading->at + from, std::min(piece_bytes, reading->bytes - from),
+        [this, reading, i](const Result<ReadData>& result) { piece_came(reading, i, result); });
+  }
+}
+
+void FileCalls::piece_came(const SharedReading& reading, u32 piece,
+                           const Result<ReadData>& result) {
+  const u32 from = piece * piece_bytes, wanted = std::min(piece_bytes, reading->bytes - from);
+  Result<u64>& came = reading->pieces[piece];
+  if (result.is_error()) {
+    came = result.error();
+  } else {
+    keep(*reading, *reading->at + from, result.value());
+    const auto got = result.value().bytes;
+    const auto part = got.first(std::min<std::size_t>(got.size(), wanted));
+    put(*reading->pending, from, part);
+    came = u64{part.size()};
+  }
+  if (--reading->pieces_left > 0) return;
+  // What lies in one piece with the beginning.
+  u64 bytes = 0;
+  for (const Result<u64>& one : reading->pieces) {
+    if (one.is_error() && bytes == 0)
+      return answer(reading->pending, code_for_files(one.error().code));
+    bytes += one.is_error() ? 0 : one.value();
+    if (one.is_error() || one.value() < piece_bytes) break;
+  }
+  answer_read(reading->pending, bytes);
 }
 
 // What was read under the lease that the file has goes to the program's pages.
@@ -108,8 +198,8 @@ void FileCalls::read_there(const SharedReading& reading) {
     const auto got = result.value().bytes;
     if (got.size() <= position - from) return read_uncached(reading);
     const auto rest = got.subspan(position - from);
-    const auto part = rest.first(std::min<std::size_t>(rest.size(), reading->bytes));
-    tell_and_answer(reading->pending, part, static_cast<i32>(part.size()));
+    put_and_answer(reading->pending,
+                   rest.first(std::min<std::size_t>(rest.size(), reading->bytes)));
   });
 }
 
@@ -124,13 +214,12 @@ void FileCalls::read_on(const SharedReading& reading, bool again) {
   if (!at) return read_uncached(reading);
   Program& program = *caller(*reading->pending);
   cache_.show(program, reading->slot, *lease, holder.leased_until(lease->home));
-  auto& bytes = reading->pending->bytes;
-  bytes.resize(reading->bytes);
+  if (scratch_.size() < reading->bytes) scratch_.resize(reading->bytes);
+  const auto bytes = std::span(scratch_).first(reading->bytes);
   const auto got = cache_.copy(program, *lease, *at, bytes);
   if (got.all && holder.advance(file->ref, *at, got.bytes)) {
     cache_.count_served();
-    return tell_and_answer(reading->pending, std::span(bytes).first(got.bytes),
-                           static_cast<i32>(got.bytes));
+    return put_and_answer(reading->pending, bytes.first(got.bytes));
   }
   if (got.all || !again) return read_uncached(reading);
   fetch(reading, *lease, *at, [this, reading](const Result<ReadData>& result, u64) {

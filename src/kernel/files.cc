@@ -88,7 +88,8 @@ Result<void> Files::serve(const message::Config& config, std::span<const Share> 
       },
       .find = [this](descriptor::Handle handle, KernelId holder) -> fs::HostObject* {
         return dynamic_cast<fs::HostObject*>(home_->find(handle, holder));
-      }};
+      },
+      .clock = &clock_};
   names_ = std::make_unique<fs::Names>(std::move(parts));
   for (const Share& share : shares) {
     if (!ours(share)) continue;
@@ -152,12 +153,23 @@ std::size_t Files::poll(Time now) {
   passes_.poll();
   watcher_.poll();
   if (ring_ == nullptr) return 0;
+  names_->poll();
   const std::size_t work = ring_->poll();
   if (leases_ != nullptr) leases_->poll(now);
   home_->poll(now);
   locks_->poll(now);
   watches_->poll();
   return work;
+}
+
+u64 Files::served() const {
+  if (ring_ == nullptr) return 0;
+  const fs::Names::Counters& names = names_->counters();
+  return names.opens + names.calls + home_->counters().operations;
+}
+
+bool Files::waits_for_host() const {
+  return ring_ != nullptr && (ring_->works() || ring_->workers().under_way() > 0);
 }
 
 Time Files::next_deadline() const {

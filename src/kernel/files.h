@@ -58,6 +58,10 @@ class Files {
   // --- The loop.
   std::size_t poll(Time now);
   Time next_deadline() const;
+  // What other islands' kernels have asked of names and files here.
+  u64 served() const;
+  // Threads or the ring do something that the host takes its time for.
+  bool waits_for_host() const;
   void peer_down(KernelId peer);
   // Of what the host does; invalid: nothing is served here. For the epoll set, edge-triggered.
   FdRef event() const;

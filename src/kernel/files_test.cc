@@ -62,6 +62,47 @@ TEST_F(RemoteFiles, OfManyBytesComeInWholeChunks) {
   EXPECT_EQ(read(p, f, 100'000, 0), text);
 }
 
+TEST_F(RemoteFiles, ReadsOfManyChunksListThem) {
+  Played& p = *program_;
+  std::string text(1'300'000, ' ');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i / 7 % 23);
+  std::ofstream(root_ + "/big") << text;
+  const Opened f = open(p, "big", read_write);  // nobody caches it
+  ASSERT_EQ(f.result, 0);
+  const auto listed = [&](u64 bytes, i64 at) {
+    auto c = slot_call(Op::file_read, f.slot, f.generation);
+    c.a[0] = bytes;
+    c.a[1] = static_cast<u64>(at);
+    c.flags = static_cast<u16>(call::file_read_listed | (at >= 0 ? 1 : 0));
+    const i32 got = kernels_->call(p, c);
+    if (got <= static_cast<i32>(call::max_file_read)) return take(p, got);
+    const auto list = static_cast<u32>(p.reply().value[0]);
+    std::vector<u32> chunks((static_cast<u32>(got) + call::receive_chunk_payload - 1) /
+                            call::receive_chunk_payload);
+    const auto payload = [&](u32 chunk) {
+      return reinterpret_cast<const char*>(p.ours().chunk[chunk]) + sizeof(call::ChunkHeader);
+    };
+    std::memcpy(chunks.data(), payload(list), chunks.size() * sizeof chunks[0]);
+    std::string all;
+    for (const u32 chunk : chunks)
+      all.append(payload(chunk), std::min<std::size_t>(call::receive_chunk_payload,
+                                                       static_cast<u32>(got) - all.size()));
+    chunks.push_back(list);
+    for (const u32 chunk : chunks) give_back(p, chunk);
+    return all;
+  };
+  EXPECT_EQ(listed(u64{1} << 40, 0), text.substr(0, call::max_listed_file_read));
+  EXPECT_EQ(listed(600'000, 1'000), text.substr(1'000, 600'000));
+  EXPECT_EQ(listed(600'000, 1'000'000), text.substr(1'000'000));  // the end in its second piece
+  EXPECT_EQ(listed(600'000, 1'299'000), text.substr(1'299'000));  // too little to list
+  EXPECT_EQ(listed(600'000, 1'300'000), "");
+  EXPECT_EQ(listed(100'000, -1), text.substr(0, 100'000));
+  EXPECT_EQ(listed(500'000, -1), text.substr(100'000, 500'000));
+  EXPECT_EQ(read(p, f, 100, -1), text.substr(600'000, 100));
+  // As often as there are chunks of the arena: all came back.
+  for (u64 i = 0; i < 40; ++i) ASSERT_EQ(listed(1'000'000, 0).size(), 1'000'000u) << i;
+}
+
 TEST_F(RemoteFiles, WritesOfManyChunksListThem) {
   Played& p = *program_;
   const Opened f = open(p, "big", read_write | create);

@@ -204,14 +204,22 @@ Result<void> Kernel::run() {
       if (fruitless_looks_ != 0) show_resting(0);
       rest_.worked(now_);
       may_nap_ = true;
-      continue;
+      // Who has an answer goes on; to look for more work first would take as long as it does.
+      if (std::exchange(files_answered_, file_calls_->answered()) == file_calls_->answered() ||
+          anything_pending())
+        continue;
     }
     ++idle_loops_;
     show_resting(fruitless_looks_ + 1);
     // Neither sleeps nor gives the core away: either may cost more than the wait (moving.h).
     if (now_ < hurry_until_) [[unlikely]]
       continue;
-    if (rest_.advise(now_, program_busy()) == Rest::Advice::sleep) {
+    const bool busy = program_busy();
+    if (!busy && nearby_.expected(now_) && look_near()) continue;
+    const bool for_storage =
+        file_calls_->under_way() > 0 || (files_ != nullptr && files_->waits_for_host());
+    if (rest_.advise(now_, busy, for_storage ? Rest::patience_for_storage : Rest::patience) ==
+        Rest::Advice::sleep) {
       sleep(now_);
     } else {
       ++yields_;
@@ -227,6 +235,7 @@ bool Kernel::poll(Time now) {
   flows_->begin_turn(now);
   taking_->begin_turn(now);
   angel_->begin_turn(now);
+  const u64 asked = file_calls_->asked(), served = files_ == nullptr ? 0 : files_->served();
   const std::size_t messages = messenger_->poll(now, message_budget);
   std::size_t work = messages;
   if (files_ != nullptr) [[unlikely]] {
@@ -251,6 +260,8 @@ bool Kernel::poll(Time now) {
     const u32 threads = static_cast<u32>(program.threads().size());
     for (u32 t = 0; t < threads && !program.dead; ++t) work += take_calls(program, t, call_budget);
   }
+  if (files_ != nullptr && (file_calls_->asked() != asked || files_->served() != served))
+    nearby_.expect(now);
   directory_.poll(now);
   sockets_->poll(now);
   parts_->poll(now);
@@ -342,6 +353,18 @@ void Kernel::show_resting(u32 looks) {
 bool Kernel::program_busy() const {
   return std::any_of(attached_.begin(), attached_.end(),
                      [this](const Program* program) { return program->busy(now_, config_.core); });
+}
+
+// Looks for what another island is about to say, for some microseconds. True: there is something.
+bool Kernel::look_near() {
+  // Threads of ours that wait for the host may need this core.
+  if (rest_.contested(now_) || files_->waits_for_host()) return false;
+  bool came = false;
+  Time at = now_;
+  while (!(came = anything_pending()) && nearby_.expected(at)) at = HostClock::read();
+  nearby_.looked(came);
+  rest_.looked(now_, at);
+  return came;
 }
 
 // A sleep without a doorbell for peers, and for programs only when they rest or have posted much:

@@ -19,6 +19,7 @@
 #include "kernel/islands.h"
 #include "kernel/leaving.h"
 #include "kernel/moving.h"
+#include "kernel/nearby.h"
 #include "kernel/parts.h"
 #include "kernel/program.h"
 #include "kernel/relay.h"
@@ -83,6 +84,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink, private 
   // loop.cc
   bool poll(Time now);
   void flush();
+  bool look_near();
   bool nap(Time now);
   void sleep(Time now);
   bool anything_pending();
@@ -328,6 +330,8 @@ class Kernel final : private Sockets::Programs, private net::FrameSink, private 
   u64 loops_ = 0, idle_loops_ = 0, yields_ = 0, sleeps_ = 0, naps_ = 0, calls_ = 0, faults_ = 0,
       introduced_ = 0, bells_ = 0, children_spread_ = 0, children_kept_ = 0;
   u32 arms_ = 1;  // tells the sleeps apart: a program rings once a sleep
+  Nearby nearby_;
+  u64 files_answered_ = 0;  // as file_calls_ counts them
 };
 
 }  // namespace cob::kernel

@@ -92,8 +92,9 @@ u32 Program::take_offer_ring() {
 }
 
 bool Program::return_chunk(u32 chunk) {
-  const auto found = std::find(lent_.begin(), lent_.end(), chunk);
-  if (found == lent_.end()) return false;
+  // Many come back in turn, the last one first.
+  const auto found = std::find(lent_.rbegin(), lent_.rend(), chunk);
+  if (found == lent_.rend()) return false;
   *found = lent_.back();
   lent_.pop_back();
   arena_->give_chunk(chunk);

@@ -18,6 +18,9 @@ class Rest {
   static constexpr Duration contested_time = Contention::least_time;  // doubles while it stays so
   static constexpr Duration contested_time_max = Contention::most_time;
   static constexpr Duration patience = Duration::microseconds(150);  // idle yielding before sleep
+  // While somebody waits for a host's storage by this kernel: to wake two kernels in turn takes a
+  // good part of what a disk does.
+  static constexpr Duration patience_for_storage = Duration::milliseconds(1);
 
   // A yield shorter than this did not leave the core: a pair of switches takes 1.5 us and more.
   static constexpr Duration switch_time = Duration::microseconds(1);
@@ -37,8 +40,8 @@ class Rest {
   // `program_busy`: a program shares the core and has work. Yields hand the core over, unless
   // program and kernel lie in different groups of the host's scheduler (autogroup, cgroup): then it
   // gives a yielded core back until both groups have had as much of it, work or none.
-  Advice advise(Time now, bool program_busy) {
-    if (contested(now) || now - idle_since_ >= patience) return Advice::sleep;
+  Advice advise(Time now, bool program_busy, Duration idle_time = patience) {
+    if (contested(now) || now - idle_since_ >= idle_time) return Advice::sleep;
     if (!program_busy) {
       fruitless_ = 0;
       return Advice::yield;
@@ -55,6 +58,8 @@ class Rest {
     fruitless_ = now - before < switch_time ? fruitless_ + 1 : 0;
     contention_.yielded(before, now);
   }
+  // Likewise after a look of microseconds (nearby.h): if it lasted longer, others had the core.
+  void looked(Time before, Time now) { contention_.yielded(before, now); }
   bool contested(Time now) const { return contention_.contested(now); }
 
   Duration nap_time(Time now) const { return now < short_naps_until_ ? short_nap : long_nap; }

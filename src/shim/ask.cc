@@ -175,15 +175,18 @@ Socket* begin_file(int flags, int& number) {
   file->kind = Kind::file;
   file->stage = Stage::file;
   number = take_placeholder(file->placeholder, flags & O_CLOEXEC);
-  file->first_number = -1;
+  file->first_number = number;
+  file->close_on_exec = (flags & O_CLOEXEC) != 0;
   file->status_flags = flags & ~(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC);
   return file;
 }
 
 void abandon(Socket* file, int number) {
   if (number >= 0) {
-    raw::close(number);
-    number_freed(number);
+    if (!park_number(number, file->placeholder, file->close_on_exec)) {
+      raw::close(number);
+      number_freed(number);
+    }
   } else {
     file->placeholder.pool_index = no_pool_entry;
   }

@@ -162,8 +162,9 @@ int cob_sockatmark(int fd) {
 
 int cob_ioctl(int fd, unsigned long request, void* argument) {
   Socket* socket = lookup_socket(fd);
-  if (const Socket* file = lookup_file(fd);
-      file != nullptr && request != FIOCLEX && request != FIONCLEX) {
+  Socket* file = lookup_file(fd);
+  if (file != nullptr && (request == FIOCLEX || request == FIONCLEX)) file->first_number = -1;
+  if (file != nullptr && request != FIOCLEX && request != FIONCLEX) {
     if (request != FIONBIO || argument == nullptr) return file_terminal(fd, request, argument);
     const int flags = status_flags_of(fd, file);
     const bool on = *static_cast<const int*>(argument) != 0;

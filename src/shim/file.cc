@@ -29,6 +29,32 @@ void put_position(Call& c, off_t position) {
   c.a[1] = position >= 0 ? static_cast<u64>(position) : 0;
 }
 
+// Copies what a reply lists, and gives the chunks back; false if it lists what cannot be. The list
+// lies in memory that only the kernel writes.
+bool take_listed(Arena* arena, const Reply& reply, u32 bytes, Pieces& into) {
+  const auto list = static_cast<u32>(reply.value[0]);
+  if (list >= receive_chunks) return false;
+  const u32 chunks = (bytes + receive_chunk_payload - 1) / receive_chunk_payload;
+  u32 chunk[max_listed_read_chunks];
+  memcpy(chunk, arena->kernel->chunk[list] + sizeof(ChunkHeader), chunks * sizeof *chunk);
+  for (u32 i = 0; i < chunks; ++i) {
+    if (chunk[i] >= receive_chunks) return false;
+    const u32 n = bytes < receive_chunk_payload ? bytes : receive_chunk_payload;
+    into.copy_in(arena->kernel->chunk[chunk[i]] + sizeof(ChunkHeader), n);
+    bytes -= n;
+  }
+  constexpr u32 most = 10;  // a post
+  Call give{.op = Op::free_receive};
+  for (u32 left = chunks + 1; left > 0; --left) {  // the last one first, and then the list
+    const u64 one = left > 1 ? chunk[left - 2] : list;
+    give.a[1 + give.a[0] / 2] |= one << (give.a[0] % 2 * 32);
+    if (++give.a[0] < most && left > 1) continue;
+    post(arena, give);
+    give = Call{.op = Op::free_receive};
+  }
+  return true;
+}
+
 // `asked`: what of `bytes` this call could do.
 long read_once(int number, size_t bytes, off_t position, Pieces& into, size_t& asked) {
   const HeldFile held(number);
@@ -42,15 +68,18 @@ long read_once(int number, size_t bytes, off_t position, Pieces& into, size_t& a
     bytes -= before;
   }
   Call c{.op = Op::file_read};
-  c.a[0] = bytes < max_file_read ? bytes : max_file_read;
+  c.a[0] = bytes < max_listed_file_read ? bytes : max_listed_file_read;
   asked = before + c.a[0];
   put_position(c, position);
+  c.flags |= file_read_listed;
   const Reply reply = file_call(held.get(), c);
   if (reply.result <= 0 && before > 0) return static_cast<long>(before);
   if (reply.result <= 0) return reply.result;
   const auto got = static_cast<u32>(reply.result);
-  if (got > c.a[0] || !take_loan(held.get()->arena, reply, got, &into)) return -EPROTO;
-  return static_cast<long>(before + got);
+  if (got > c.a[0]) return -EPROTO;
+  const bool taken = got > max_file_read ? take_listed(held.get()->arena, reply, got, into)
+                                         : take_loan(held.get()->arena, reply, got, &into);
+  return taken ? static_cast<long>(before + got) : -EPROTO;
 }
 
 // Chunks for so many bytes, or fewer if there are fewer; 0: the kernel has ended.
@@ -303,8 +332,10 @@ int file_fcntl(int number, int command, long value) {
   if (!held.is_file()) return fail(EBADF);
   Socket* file = held.get();
   switch (command) {
-    case F_GETFD:
     case F_SETFD:
+      file->first_number = -1;
+      [[fallthrough]];
+    case F_GETFD:
       return static_cast<int>(libc_result(raw::fcntl(number, command, value)));
     case F_GETFL:
       if ((file->status_flags & O_PATH) != 0)

@@ -236,6 +236,22 @@ TEST_F(FileTest, PathsAreComparedByTheirText) {
   EXPECT_EQ(sent_path("/played/share/a/../../x"), "a/../../x");
 }
 
+TEST_F(FileTest, AClosedNumberIsTheNextFiles) {
+  host_gives_number();
+  home()->content["a"] = "text";
+  const int fd = open_file(in_share("a"), O_RDWR | O_CLOEXEC);
+  ASSERT_GE(fd, 0);
+  EXPECT_EQ(cob_close(fd), 0);
+  EXPECT_TRUE(is_hidden(fd));  // open on the host, and waits
+  ASSERT_EQ(open_file(in_share("a")), fd);
+  EXPECT_FALSE(is_hidden(fd));
+  EXPECT_EQ(cob_fcntl(fd, F_GETFD, nullptr), 0);
+  // What the program changed at it is not left to the next.
+  EXPECT_EQ(cob_fcntl(fd, F_SETFD, reinterpret_cast<void*>(FD_CLOEXEC)), 0);
+  EXPECT_EQ(cob_close(fd), 0);
+  EXPECT_FALSE(is_hidden(fd));
+}
+
 TEST_F(FileTest, TheWorkingDirectoryMayBeInAShare) {
   home()->content["d"] = "";
   const int fd = open_file(in_share("d"));

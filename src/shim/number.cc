@@ -13,13 +13,17 @@ namespace cob::shim {
 
 namespace {
 
-// The number may wait for the next socket instead of being closed: this was the description's only
-// one, and as the shim made it.
+// The number may wait for the next description instead of being closed: this was the description's
+// only one, and as the shim made it.
 bool park(int fd, Object* object) {
-  if (object == nullptr || object->kind != Kind::socket || load(object->references) != 1)
+  if (object == nullptr || (object->kind != Kind::socket && object->kind != Kind::file))
     return false;
   auto* socket = reinterpret_cast<Socket*>(object);
-  return socket->first_number == fd && park_number(fd, socket->placeholder, socket->close_on_exec);
+  if (socket->first_number != fd) return false;
+  if (load(object->references) == 1)
+    return park_number(fd, socket->placeholder, socket->close_on_exec);
+  socket->first_number = -1;  // what gets it next is no longer the shim's doing
+  return false;
 }
 
 }  // namespace
