@@ -3,6 +3,7 @@
 // (--json). Called by the CLI's main thread.
 #include "bench/bench.h"
 
+#include "bench/angel.h"
 #include "bench/calls.h"
 #include "bench/connections.h"
 #include "bench/files.h"
@@ -31,6 +32,7 @@ int bench_main(int argc, char** argv) {
   if (options.measurement == "calls") return calls_main(options);
   if (options.measurement == "files") return files_main(options);
   if (options.measurement == "migrate") return migrate_main(options);
+  if (options.measurement == "angel") return angel_main(options);
   if (options.measurement == "connections") return connections_main(options);
   return servers_main(options);
 }

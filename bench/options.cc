@@ -32,6 +32,9 @@ constexpr const char* head =
     "  cob bench connections  short connections, a server and a generator of our own, beside Linux "
     "in\n"
     "                       four modes\n"
+    "  cob bench angel      connections that come unevenly, with and without balancing, beside "
+    "Linux's\n"
+    "                       schemes\n"
     "  cob bench files      files of this island and of another, beside the host's, FUSE and "
     "sshfs\n"
     "  cob bench migrate    how long a program that moves to another kernel stands still\n\n"
@@ -92,6 +95,18 @@ constexpr const char* connections_help =
     "_hog\n"
     "       appended (a computing process on each core), and idle.";
 
+constexpr const char* angel_help =
+    "Connections come by a Poisson process to workers that are blocked while they serve (a "
+    "timer),\n"
+    "one on each kernel of a cob behind a TAP, with Angel (angel) and by static hashing (hash), "
+    "and as\n"
+    "many on plain Linux by a shared listener, SO_REUSEPORT, Affinity-Accept's scheme and "
+    "Hermes's.\n"
+    "Served is what is answered within 10 ms; ideal is one queue, computed for the same arrivals. "
+    "A\n"
+    "round in which the generator was late by 100 us is void. Takes root. About 6 minutes.\n\n"
+    "Cases: skew bimodal slowed hung step even_load.";
+
 constexpr const char* examples =
     "Examples:\n"
     "  cob bench floor\n"
@@ -100,7 +115,8 @@ constexpr const char* examples =
     "  cob bench servers --fast\n"
     "  cob bench servers --only nginx_close,nginx_close_hog --json figures.json\n"
     "  cob bench files --only open_close,stat --link socket\n"
-    "  cob bench connections --only conn,conn_load50,keepalive --rounds 3";
+    "  cob bench connections --only conn,conn_load50,keepalive --rounds 3\n"
+    "  cob bench angel --only skew,hung --rounds 3";
 
 constexpr const char* files_help =
     "Files of a share: where they are (local), from another island by messages (remote), beside "
@@ -196,12 +212,13 @@ struct Parser {
   Parser();
   CLI::App app{head, "cob bench"};
   // One Options for all: only the chosen subcommand's defaults may apply.
-  Options per_command[8];
-  CLI::App* commands[8] = {
+  Options per_command[9];
+  CLI::App* commands[9] = {
       app.add_subcommand("floor", floor_help), app.add_subcommand("messages", messages_help),
       app.add_subcommand("calls", calls_help), app.add_subcommand("servers", servers_help),
       app.add_subcommand("peers", peers_help), app.add_subcommand("connections", connections_help),
-      app.add_subcommand("files", files_help), app.add_subcommand("migrate", migrate_help)};
+      app.add_subcommand("files", files_help), app.add_subcommand("migrate", migrate_help),
+      app.add_subcommand("angel", angel_help)};
 };
 
 Parser::Parser() {
@@ -219,6 +236,16 @@ Parser::Parser() {
   add_common(files, per_command[6], 1, 5);
   add_common(*commands[7], per_command[7], 5, 5);
   add_cob(*commands[7], per_command[7]);
+  CLI::App& angel = *commands[8];
+  add_common(angel, per_command[8], 2, 5);
+  angel.add_option("--cob", per_command[8].cob, "path of the cob command (default: this program)");
+  angel.add_option("--only", per_command[8].only, "these cases alone, separated by commas")
+      ->delimiter(',')
+      ->type_name("CASES");
+  angel.add_option("--workers", per_command[8].workers, "kernels, each with a worker")
+      ->check(CLI::Range(2, 8))
+      ->default_val(2);
+  angel.add_flag("--linux-only", per_command[8].linux_only, "the Linux sides alone");
   files.add_option("--cob", per_command[6].cob, "path of the cob command (default: this program)");
   files.add_option("--only", per_command[6].only, "these operations alone, separated by commas")
       ->delimiter(',')

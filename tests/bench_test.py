@@ -291,6 +291,31 @@ class Bench(unittest.TestCase):
             ["conn_linux_shared_per_s", "conn_linux_reuseport_per_s"])
         self.assertNotIn("conn_inside_per_s", figures)
 
+    def test_angel(self):
+        """Every side answers every kind of load; without the privilege for a device of its own it says so."""
+        cases = ["skew", "bimodal", "slowed", "hung", "step"]
+        code, figures, printed = bench("angel", "--seconds", "0.3", "--rounds", "1", timeout=300)
+        if os.geteuid() != 0:
+            self.assertEqual(code, 2, printed)
+            self.skipTest("needs root: " + figures["error"])
+        self.assertEqual(code, 0, printed)
+        sides = ["angel", "hash", "linux_shared", "linux_reuseport", "linux_affinity"]
+        if "linux_hermes_missing" in figures:
+            self.assertIn("linux_hermes is missing: ", printed)
+        else:
+            sides.append("linux_hermes")
+        self.assertEqual(figures["missing"], 6 - len(sides), printed)
+        for case in cases:
+            for side in sides:
+                for key in ("served_share", "p50_us", "ideal_p99_us", "failed", "busiest_share", "lag_p99_us"):
+                    self.assertIn(f"{case}_{side}_{key}", figures, printed)
+            for key in ("served_over_hash", "served_over_best_linux", "failed"):
+                self.assertIn(f"{case}_{key}", figures, printed)
+        # The load is what it says: by hash one of two workers has the few groups, and what is stopped answers nobody.
+        self.assertGreater(figures["skew_hash_busiest_share"], 0.7, printed)
+        self.assertIn("even_load_cost", figures)
+        self.assertEqual(left_behind(), [])
+
     def test_an_interrupt_leaves_nothing_behind(self):
         needs_programs()
         with tempfile.TemporaryDirectory() as folder:
@@ -310,13 +335,14 @@ class Bench(unittest.TestCase):
         self.assertEqual(code, 2, printed)
 
     def test_help_has_examples(self):
-        for words in ((), ("floor",), ("messages",), ("peers",), ("calls",), ("servers",), ("connections",), ("files",), ("migrate",)):
+        for words in ((), ("floor",), ("messages",), ("peers",), ("calls",), ("servers",), ("connections",), ("files",), ("migrate",), ("angel",)):
             done = subprocess.run([COB, "bench", *words, "--help"], stdout=subprocess.PIPE, text=True)
             self.assertEqual(done.returncode, 0)
             self.assertIn("Examples:", done.stdout)
 
     def test_what_is_wrong_is_said(self):
         for words, expected in [(["servers", "--only", "nginx_open"], "nginx_open"), (["connections", "--only", "conn_c9"], "conn_c9"),
+                                (["angel", "--only", "skewed"], "skewed"), (["angel", "--workers", "1"], "--workers"),
                                 (["files", "--only", "open"], "open_close"), (["nonsense"], "nonsense"), (["peers", "--only", "aeron"], "aeron"),
                                 (["messages", "--only", "round"], "round_trips"),
                                 (["floor", "--cores", "0,9999"], "9999"), (["floor", "--cores", "0,0"], "different"),

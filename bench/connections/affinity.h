@@ -35,6 +35,9 @@ class Affinity {
   // SYNs received on other cores go to worker (core modulo workers). `limit`: of a queue.
   static Outcome<Affinity> attach(std::span<const int> listeners, std::span<const int> cores,
                                   u32 limit);
+  // The same by flow groups: each worker has as many, side by side, of those into which the
+  // client's address and port are hashed, as a network card's table has it.
+  static Outcome<Affinity> attach_by_flow_group(std::span<const int> listeners, u32 limit);
   // Looks at the worker's own queue; when it became busy the others' bells are rung.
   void look(std::size_t worker);
   // A busy worker to take a connection from, of those behind `worker` in a circle; its own number:

@@ -15,11 +15,12 @@ namespace cob::bench {
 struct Request {
   static constexpr u32 right_magic = 0x636f'6e6e;
   static constexpr u32 server_closes = 1;  // flag: the server closes behind the response
+  static constexpr u32 blocks = 2;         // flag: the work is a timer's time, nothing is computed
   u32 magic = right_magic;
   u32 flags = 0;
   u64 response_bytes = 0;
   u32 offset = 0;   // of the response's first byte in the pattern
-  u32 work_ns = 0;  // computed by the server before it answers
+  u32 work_ns = 0;  // computed by the server, or waited for, before it answers
   u64 number = 0;
   std::byte filler[32] = {};
 };

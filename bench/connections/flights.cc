@@ -8,6 +8,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -58,14 +59,19 @@ Flights::Flights(const LoadOptions& options)
       set_(epoll_create1(EPOLL_CLOEXEC)),
       flights_(options.in_flight),
       buffer_(Pattern::window),
-      arrivals_(options.rate > 0 ? options.rate : 1, options.seed, now_ns()),
       random_(options.seed),
       begin_ns_(now_ns()),
       end_ns_(begin_ns_ + to_ns(options.seconds)),
       timeout_ns_(to_ns(options.timeout_seconds)),
-      next_expiry_ns_(begin_ns_ + expiry_ns) {
+      arrivals_(options.plan.empty()
+                    ? Arrivals(options.rate > 0 ? options.rate : 1, options.seed, begin_ns_)
+                    : Arrivals(options_.plan, begin_ns_)),
+      next_expiry_ns_(begin_ns_ + expiry_ns),
+      stop_ns_(options.stop_pid > 0 ? begin_ns_ + to_ns(options.stop_seconds) : INT64_MAX) {
   for (u32 i = options.in_flight; i > 0; --i) free_.push_back(i - 1);
   tally_.seconds = options.seconds;
+  tally_.answered_ns.assign(options.plan.size(), -1);
+  if (options.realtime) calm_until_ns_ = INT64_MAX;
   prctl(PR_SET_TIMERSLACK, 1);
 }
 
@@ -79,12 +85,11 @@ void Flights::run() {
   for (;;) {
     i64 now = now_ns();
     start_due(now);
-    const bool arrivals_left =
-        options_.rate > 0 ? arrivals_.next_ns() < end_ns_ : starting(now) && options_.hold == 0;
-    if (active_ == 0 && !arrivals_left && (options_.hold == 0 || !starting(now))) break;
-    i64 until = next_expiry_ns_;
-    if (options_.rate > 0 && !free_.empty() && arrivals_left)
-      until = std::min(until, arrivals_.next_ns());
+    stop_worker(now);
+    const bool more = open_loop() ? arrivals_left() : starting(now) && options_.hold == 0;
+    if (active_ == 0 && !more && (options_.hold == 0 || !starting(now))) break;
+    i64 until = std::min(next_expiry_ns_, stop_ns_);
+    if (!free_.empty() && arrivals_left()) until = std::min(until, arrivals_.next_ns());
     const int count = wait(until, events);
     for (int i = 0; i < count; ++i) handle(events[i].data.u32, events[i].events);
     now = now_ns();
@@ -93,8 +98,8 @@ void Flights::run() {
 }
 
 void Flights::start_due(i64 now) {
-  if (options_.rate > 0) {
-    while (arrivals_.next_ns() < end_ns_ && arrivals_.next_ns() <= now) {
+  if (open_loop()) {
+    while (arrivals_left() && arrivals_.next_ns() <= now) {
       if (free_.empty()) {
         if (now - arrivals_.next_ns() <= timeout_ns_) return;
         ++tally_.failed[static_cast<std::size_t>(Failure::timed_out)];
@@ -125,25 +130,51 @@ void Flights::start(u32 slot, i64 intended_ns) {
   flight.active = true;
   flight.asked = false;
   flight.intended_ns = intended_ns;
+  flight.arrival = static_cast<u32>(arrivals_.number());
   tally_.lag.record(static_cast<u64>(std::max<i64>(0, now_ns() - intended_ns)));
   flight.socket = Fd(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!flight.socket.valid()) return fail(slot, failure_of(errno));
   const int fd = flight.socket.get();
+  if (!bind_source(flight)) return fail(slot, Failure::no_port);
   if (connect(fd, reinterpret_cast<const sockaddr*>(&at_), sizeof at_) != 0 && errno != EINPROGRESS)
     return fail(slot, failure_of(errno));
   epoll_event event{.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data = {.u32 = slot}};
   if (epoll_ctl(set_.get(), EPOLL_CTL_ADD, fd, &event) != 0) return fail(slot, failure_of(errno));
 }
 
+// To the address and port that are planned for it.
+bool Flights::bind_source(const Flight& flight) const {
+  if (options_.plan.empty()) return true;
+  const PlannedArrival& planned = options_.plan[flight.arrival];
+  if (planned.source_address == 0) return true;
+  const int fd = flight.socket.get(), on = 1;
+  sockaddr_in source{};
+  source.sin_family = AF_INET;
+  source.sin_port = htons(planned.source_port);
+  source.sin_addr.s_addr = htonl(planned.source_address);
+  return setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+         bind(fd, reinterpret_cast<const sockaddr*>(&source), sizeof source) == 0;
+}
+
+// From the planned time until the last arrival; the server takes the signal in turns.
+void Flights::stop_worker(i64 now) {
+  if (now < stop_ns_) return;
+  kill(options_.stop_pid, SIGUSR1);
+  stop_ns_ = stopped_ ? INT64_MAX : end_ns_;
+  stopped_ = true;
+}
+
 bool Flights::ask(Flight& flight) {
   const u64 drawn = next_random(random_);
-  const Request request{.flags = options_.client_closes || options_.keep_alive || options_.hold > 0
-                                     ? 0
-                                     : Request::server_closes,
-                        .response_bytes = options_.response_bytes,
-                        .offset = static_cast<u32>(drawn % Pattern::offsets),
-                        .work_ns = options_.work_ns,
-                        .number = drawn};
+  const u32 closes = options_.client_closes || options_.keep_alive || options_.hold > 0
+                         ? 0
+                         : Request::server_closes;
+  const Request request{
+      .flags = closes | (options_.blocks ? Request::blocks : 0),
+      .response_bytes = options_.response_bytes,
+      .offset = static_cast<u32>(drawn % Pattern::offsets),
+      .work_ns = options_.plan.empty() ? options_.work_ns : options_.plan[flight.arrival].work_ns,
+      .number = drawn};
   flight.asked = true;
   flight.received = 0;
   flight.offset = request.offset;
@@ -227,7 +258,9 @@ void Flights::whole(u32 slot, bool peer_closed) {
 void Flights::complete(u32 slot) {
   const Flight& flight = flights_[slot];
   const i64 now = now_ns();
-  tally_.latency.record(static_cast<u64>(std::max<i64>(0, now - flight.intended_ns)));
+  const i64 took = std::max<i64>(0, now - flight.intended_ns);
+  tally_.latency.record(static_cast<u64>(took));
+  if (!options_.plan.empty()) tally_.answered_ns[flight.arrival] = took;
   if (now < end_ns_) {
     ++tally_.completed;
     tally_.bytes += flight.received;

@@ -32,6 +32,7 @@ class Flights {
     i64 intended_ns = 0;
     u64 received = 0;
     u32 offset = 0;
+    u32 arrival = 0;  // of the plan
     bool active = false;
     bool asked = false;
   };
@@ -49,6 +50,10 @@ class Flights {
   void expire(i64 now);
   int wait(i64 until_ns, std::span<epoll_event> events);
   bool starting(i64 now) const;
+  bool open_loop() const { return options_.rate > 0 || !options_.plan.empty(); }
+  bool arrivals_left() const { return open_loop() && arrivals_.next_ns() < end_ns_; }
+  bool bind_source(const Flight& flight) const;
+  void stop_worker(i64 now);
 
   const LoadOptions options_;
   const sockaddr_in at_;
@@ -58,13 +63,15 @@ class Flights {
   std::vector<u32> free_;
   std::vector<Fd> held_;
   std::vector<std::byte> buffer_;
-  Arrivals arrivals_;
   u64 random_;
   i64 begin_ns_, end_ns_, timeout_ns_;
+  Arrivals arrivals_;
   i64 next_expiry_ns_ = 0;
   i64 calm_until_ns_ = 0;  // no yielding until then: the core is contested
   std::size_t active_ = 0;
   std::size_t opened_to_hold_ = 0;
+  i64 stop_ns_;  // when the server's worker is stopped, or goes on; never: INT64_MAX
+  bool stopped_ = false;
   Tally tally_;
 };
 

@@ -3,6 +3,7 @@
 // One thread.
 #include "bench/connections/generator.h"
 
+#include <sched.h>
 #include <signal.h>
 
 #include <cerrno>
@@ -51,6 +52,7 @@ Report Tally::report() const {
   }
   report.number("max_us", count(latency.max()) * 1e-3);
   report.number("lag_p99_us", count(lag.percentile(99)) * 1e-3);
+  report.number("lag_max_us", count(lag.max()) * 1e-3);
   return report;
 }
 
@@ -60,7 +62,18 @@ Arrivals::Arrivals(double per_second, u64 seed, i64 first_ns)
   advance();
 }
 
+Arrivals::Arrivals(std::span<const PlannedArrival> plan, i64 begin_ns)
+    : plan_(plan), begin_(begin_ns) {
+  take_planned();
+}
+
+void Arrivals::take_planned() {
+  next_ = number_ < plan_.size() ? begin_ + plan_[number_].at_ns : INT64_MAX;
+}
+
 void Arrivals::advance() {
+  ++number_;
+  if (!plan_.empty()) return take_planned();
   // 53 random bits as u in (0, 1].
   const double u = (static_cast<double>(next_random(state_) >> 11) + 1) * 0x1p-53;
   at_ -= std::log(u) * gap_ns_;
@@ -68,6 +81,8 @@ void Arrivals::advance() {
 }
 
 Outcome<Tally> run_load(const LoadOptions& options) {
+  const sched_param first{.sched_priority = 1};
+  if (options.realtime) (void)sched_setscheduler(0, SCHED_FIFO, &first);
   sigset_t ends;
   sigemptyset(&ends);
   sigaddset(&ends, SIGTERM);

@@ -5,7 +5,9 @@
 #pragma once
 
 #include <array>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/histogram.h"
 #include "base/types.h"
@@ -13,6 +15,14 @@
 #include "bench/samples.h"
 
 namespace cob::bench {
+
+// One of a load that was made beforehand.
+struct PlannedArrival {
+  i64 at_ns = 0;  // after the load's begin
+  u32 work_ns = 0;
+  u32 source_address = 0;  // in the host's order; 0: any address and port
+  u16 source_port = 0;
+};
 
 struct LoadOptions {
   std::string address = {};
@@ -24,10 +34,16 @@ struct LoadOptions {
   u64 seed = 1;             // of the arrivals and of what is asked for
   double warm_seconds = 0;  // before `seconds`, with a rate: it rises to it by quarters, uncounted
   bool keep_alive = false;  // requests on `in_flight` connections instead of connections
-  bool client_closes = false;  // else the server
-  u32 work_ns = 0;             // that the server computes for a request
-  double timeout_seconds = 2;  // from the intended start; longer is a failure
-  u32 hold = 0;                // opens that many, asks once on each, and keeps them
+  bool client_closes = false;             // else the server
+  u32 work_ns = 0;                        // that the server computes for a request
+  double timeout_seconds = 2;             // from the intended start; longer is a failure
+  u32 hold = 0;                           // opens that many, asks once on each, and keeps them
+  std::vector<PlannedArrival> plan = {};  // in the order of their times; instead of `rate`
+  bool blocks = false;                    // the server waits for its work's time
+  // It goes before everything else on its core, if it may, and sleeps between arrivals.
+  bool realtime = false;
+  int stop_pid = 0;         // a server: its first worker is stopped where it is
+  double stop_seconds = 0;  // so long after the begin, until the last arrival
 };
 
 enum class Failure { refused, reset, timed_out, no_port, cut_short, wrong_bytes, other };
@@ -46,23 +62,31 @@ struct Tally {
   std::array<u64, failures> failed{};
   Histogram latency;  // ns, from the intended start, of completed and late
   Histogram lag;      // ns between intended and true start: the generator's own delay
+  // Of each planned arrival the ns until it was answered whole; -1: it failed.
+  std::vector<i64> answered_ns;
   u64 failed_sum() const;
   // Flat, for the measuring command.
   Report report() const;
 };
 
-// Poisson arrivals: the same times for the same seed and rate.
+// Poisson arrivals, the same times for the same seed and rate; or those of a plan.
 class Arrivals {
  public:
   Arrivals(double per_second, u64 seed, i64 first_ns);
+  Arrivals(std::span<const PlannedArrival> plan, i64 begin_ns);
   i64 next_ns() const { return next_; }
+  std::size_t number() const { return number_; }  // of the next one
   void advance();
 
  private:
-  double gap_ns_;
-  u64 state_;
-  double at_;
-  i64 next_;
+  void take_planned();
+  std::span<const PlannedArrival> plan_;
+  i64 begin_ = 0;
+  std::size_t number_ = 0;
+  double gap_ns_ = 0;
+  u64 state_ = 0;
+  double at_ = 0;
+  i64 next_ = 0;
 };
 
 // Runs to the end of `seconds` and of what is then in flight. With `hold`: until SIGTERM, after a

@@ -102,6 +102,24 @@ TEST_F(LoadTest, LongResponsesKeepAliveAndTheClientsClosing) {
   EXPECT_GT(tally.completed, 3U);
 }
 
+// From its own address and port, its own work waited for.
+TEST_F(LoadTest, APlanIsKept) {
+  start(Mode::reuseport);
+  LoadOptions options = load();
+  options.seconds = 1;
+  options.blocks = true;
+  options.timeout_seconds = 60;
+  const u16 source = static_cast<u16>(free_port());
+  options.plan = {
+      {.at_ns = 0, .work_ns = 9'000'000},
+      {.at_ns = 1'000'000, .work_ns = 0, .source_address = 0x7f00'0005, .source_port = source}};
+  const Tally tally = run(options);
+  EXPECT_EQ(tally.failed_sum(), 0U);
+  ASSERT_EQ(tally.answered_ns.size(), 2U);
+  EXPECT_GE(tally.answered_ns[0], 9'000'000);
+  EXPECT_GE(tally.answered_ns[1], 0);
+}
+
 // One slot, ten arrivals far faster than the server's 5 ms each: the last one waits for all
 // before it. Counted from its own start each would take 5 ms.
 TEST_F(LoadTest, LatencyCountsFromTheIntendedStart) {

@@ -5,12 +5,17 @@
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
+#include <linux/futex.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
+#include <climits>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -51,6 +56,26 @@ Outcome<Fd> open_listener(const ServerOptions& options) {
   return Outcome<Fd>(std::move(listener));
 }
 
+// A worker that is stopped sits in its handler of SIGUSR2.
+std::atomic<u32> stopped{0};
+
+void sit(int) {
+  const int error = errno;
+  while (stopped.load() != 0)
+    (void)syscall(SYS_futex, &stopped, FUTEX_WAIT, 1, nullptr, nullptr, 0);
+  errno = error;
+}
+
+void stop_or_go(std::jthread& worker) {
+  if (stopped.load() == 0) {
+    stopped.store(1);
+    pthread_kill(worker.native_handle(), SIGUSR2);
+    return;
+  }
+  stopped.store(0);
+  (void)syscall(SYS_futex, &stopped, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+
 }  // namespace
 
 std::optional<Mode> mode_named(const std::string& name) {
@@ -72,7 +97,10 @@ Outcome<Listeners> open_listeners(const ServerOptions& options) {
     opened.sockets.push_back(std::move(*listener));
   }
   if (options.mode == Mode::affinity) {
-    auto affinity = Affinity::attach(numbers, options.cores, static_cast<u32>(options.backlog));
+    const u32 queue =
+        options.affinity_queue > 0 ? options.affinity_queue : static_cast<u32>(options.backlog);
+    auto affinity = options.by_flow_group ? Affinity::attach_by_flow_group(numbers, queue)
+                                          : Affinity::attach(numbers, options.cores, queue);
     if (!affinity) return Opened::failed(affinity.why());
     opened.affinity.emplace(std::move(*affinity));
   }
@@ -89,7 +117,11 @@ int serve(const ServerOptions& options) {
   sigemptyset(&ends);
   sigaddset(&ends, SIGTERM);
   sigaddset(&ends, SIGINT);
+  sigaddset(&ends, SIGUSR1);
   pthread_sigmask(SIG_BLOCK, &ends, nullptr);
+  struct sigaction sits = {};
+  sits.sa_handler = sit;
+  sigaction(SIGUSR2, &sits, nullptr);
   auto listeners = open_listeners(options);
   if (!listeners) {
     fmt::print(stderr, "cob-bench-connections: {}\n", listeners.why());
@@ -106,7 +138,8 @@ int serve(const ServerOptions& options) {
   fmt::print("ready\n");
   std::fflush(stdout);
   int signal = 0;
-  sigwait(&ends, &signal);
+  while (sigwait(&ends, &signal) == 0 && signal == SIGUSR1) stop_or_go(threads.front());
+  if (stopped.load() != 0) stop_or_go(threads.front());
   for (const auto& worker : workers) worker->stop();
   threads.clear();
   for (std::size_t i = 0; i < workers.size(); ++i) {

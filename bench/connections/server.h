@@ -31,6 +31,10 @@ struct ServerOptions {
   std::vector<int> cores =
       {};  // worker i is pinned to cores[i % size]; empty: wherever it was started
   int backlog = 4'096;
+  // Affinity: by the flow group of the client's address and port, as a network card chooses the
+  // core, instead of by the receiving core; and how long its queue may be (0: the backlog).
+  bool by_flow_group = false;
+  u32 affinity_queue = 0;
 };
 
 // The sockets that a server's workers accept from, and what steers to them.
@@ -41,7 +45,8 @@ struct Listeners {
 };
 Outcome<Listeners> open_listeners(const ServerOptions& options);
 
-// Serves until SIGTERM or SIGINT. Prints "ready" when it can be reached and at the end a line
+// Serves until SIGTERM or SIGINT; by SIGUSR1 the first worker stops where it is, by the next it
+// goes on. Prints "ready" when it can be reached and at the end a line
 // "worker N accepted A stolen S refused R" a worker. 0; 1: cannot listen, or the mode is
 // not to be had here: the reason goes to stderr.
 int serve(const ServerOptions& options);

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "bench/connections/serving.h"
 #include "bench/server_case.h"
 
 namespace cob::bench {
@@ -64,20 +65,10 @@ Outcome<ConnectionSide::Server> ConnectionSide::start_server(const Setting& sett
   }
   SpawnOptions options = place_->server(std::move(words));
   options.output = fmt::format("{}/{}-server.txt", setting.folder, key_);
-  write_text(options.output, "");  // what an earlier server said is not this one's
-  auto child = Child::spawn(options);
-  if (!child) return Outcome<Server>::failed(child.why());
-  for (int attempt = 0; attempt < 1'000; ++attempt) {
-    const std::string said = read_text(options.output);
-    if (said.find("ready\n") != std::string::npos) {
-      server.child = std::move(*child);
-      return Outcome<Server>(std::move(server));
-    }
-    const auto ended = child->wait(0.005, *setting.interrupts);
-    if (ended) return Outcome<Server>::failed(last_line(said + read_text(options.output)));
-    if (setting.interrupts->seen()) return Outcome<Server>::failed("interrupted");
-  }
-  return Outcome<Server>::failed(fmt::format("{}: the server does not get ready", key_));
+  auto child = start_serving(options, *setting.interrupts);
+  if (!child) return Outcome<Server>::failed(fmt::format("{}: {}", key_, child.why()));
+  server.child = std::move(*child);
+  return Outcome<Server>(std::move(server));
 }
 
 std::string ConnectionSide::missing(const Setting& setting) const {

@@ -10,12 +10,14 @@
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 
 #include "base/clock.h"
 
@@ -27,8 +29,14 @@ constexpr int accept_budget = 64;  // connections a turn, so that those accepted
 
 i64 now_ns() { return HostClock::read().ns; }
 
-void compute(u32 ns) {
+void work(u32 ns, bool blocks) {
   if (ns == 0) return;
+  if (blocks) {
+    timespec left{.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
+    while (clock_nanosleep(CLOCK_MONOTONIC, 0, &left, &left) == EINTR) {
+    }
+    return;
+  }
   const i64 end = now_ns() + ns;
   while (now_ns() < end) {
   }
@@ -66,6 +74,7 @@ void Worker::stop() {
 }
 
 void Worker::run() {
+  prctl(PR_SET_TIMERSLACK, 1);  // of what blocks
   if (!options_.cores.empty()) {
     cpu_set_t set;
     CPU_ZERO(&set);
@@ -179,7 +188,7 @@ Worker::Step Worker::receive(int fd, Connection& connection) {
   connection.offset = request->offset;
   connection.sent = 0;
   connection.size = request->response_bytes;
-  compute(request->work_ns);
+  work(request->work_ns, (request->flags & Request::blocks) != 0);
   return Step::goes_on;
 }
 

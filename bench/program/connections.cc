@@ -8,6 +8,7 @@
 
 #include "bench/connections/exchange.h"
 #include "bench/connections/generator.h"
+#include "bench/connections/plan.h"
 #include "bench/connections/server.h"
 
 namespace {
@@ -25,12 +26,16 @@ void raise_limits() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-int load(const LoadOptions& options) {
+int say(const std::string& why) {
+  fmt::print(stderr, "cob-bench-connections: {}\n", why);
+  return 1;
+}
+
+int load(const LoadOptions& options, const std::string& answers) {
   const auto tally = run_load(options);
-  if (!tally) {
-    fmt::print(stderr, "cob-bench-connections: {}\n", tally.why());
-    return 1;
-  }
+  if (!tally) return say(tally.why());
+  if (!answers.empty() && !write_answers(answers, tally->answered_ns))
+    return say(answers + " cannot be written");
   return tally->report().write("-") ? 0 : 1;
 }
 
@@ -49,6 +54,9 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   serves.add_option("--workers", server.workers)->check(CLI::Range(1, 32))->capture_default_str();
   serves.add_option("--cores", server.cores, "worker i is pinned to the i-th")->delimiter(',');
   serves.add_option("--backlog", server.backlog)->capture_default_str();
+  serves.add_flag("--flow-groups", server.by_flow_group,
+                  "affinity: of the client's address and port");
+  serves.add_option("--affinity-queue", server.affinity_queue, "0: the backlog");
   LoadOptions options;
   CLI::App& loads = *app.add_subcommand("load", "make connections and count what became of them");
   loads.add_option("--address", options.address)->required();
@@ -70,12 +78,27 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   loads.add_option("--timeout", options.timeout_seconds)->capture_default_str();
   loads.add_option("--hold", options.hold, "open so many, keep them until SIGTERM")
       ->check(CLI::Range(1, 60'000));
+  std::string plan, answers;
+  loads.add_option("--plan", plan, "FILE of arrivals: ns, work in ns, address, port")
+      ->excludes("--rate");
+  loads.add_option("--answers", answers, "FILE for the ns until each was answered; -1: failed")
+      ->needs("--plan");
+  loads.add_flag("--blocks", options.blocks, "the server waits for its work's time");
+  loads.add_flag("--realtime", options.realtime, "before all else on its core, if it may");
+  loads.add_option("--stop-pid", options.stop_pid, "a server whose first worker is stopped");
+  loads.add_option("--stop-at", options.stop_seconds, "seconds from the begin; until the last one")
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   raise_limits();
-  if (loads.parsed()) return load(options);
+  if (!plan.empty()) {
+    auto arrivals = read_plan(plan);
+    if (!arrivals) return say(arrivals.why());
+    options.plan = std::move(*arrivals);
+  }
+  if (loads.parsed()) return load(options, answers);
   const auto parsed = mode_named(mode);
   if (!parsed) {
-    fmt::print(stderr, "cob-bench-connections: there is no mode '{}'\n", mode);
+    (void)say(fmt::format("there is no mode '{}'", mode));
     return 2;
   }
   server.mode = *parsed;

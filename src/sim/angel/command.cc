@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <thread>
 
@@ -42,13 +43,14 @@ std::map<std::string, Enum> names(std::initializer_list<Enum> values) {
 }
 
 struct AngelOptions {
-  bool suite = false, search = false, no_redirect = false, no_take = false, no_moves = false;
+  bool suite = false, wide_suite = false, search = false, no_redirect = false, no_take = false,
+       no_moves = false;
   std::vector<Arrival> arrivals{Arrival::even};
   std::vector<Service> services{Service::bimodal};
   std::vector<Scheme> schemes{std::begin(all_schemes), std::end(all_schemes)};
   std::vector<double> loads{0.8};
   std::vector<u16> kernels{64};
-  u32 connections = 100'000;
+  std::optional<u32> connections;
   u64 seed = 1;
   unsigned host_threads = std::max(1U, std::thread::hardware_concurrency());
   std::string costs, json;
@@ -77,16 +79,20 @@ int angel_main(AngelOptions o) {
   o.world.settings.redirect = !o.no_redirect;
   o.world.settings.take = !o.no_take;
   o.world.settings.move_groups = !o.no_moves;
+  const u32 connections = o.connections.value_or(100'000);
   std::vector<Run> runs;
   if (o.suite) {
-    runs = full_suite(o.connections, o.seed, o.world);
+    runs =
+        page_suite(o.connections.value_or(30'000), o.connections.value_or(40'000), o.seed, o.world);
+  } else if (o.wide_suite) {
+    runs = wide_suite(connections, o.seed, o.world);
   } else {
     for (const Service service : o.services)
       for (const Arrival arrival : o.arrivals)
         for (const u16 kernels : o.kernels)
           for (const double load : o.loads)
             for (const Scheme scheme : o.schemes)
-              runs.push_back({{arrival, service, kernels, load, o.connections, o.seed},
+              runs.push_back({{arrival, service, kernels, load, connections, o.seed},
                               scheme,
                               o.world,
                               o.search,
@@ -127,7 +133,9 @@ void add_commands(CLI::App& app, int& status) {
       names({Service::constant, Service::exponential, Service::bimodal, Service::heavy});
   const auto schemes = names({Scheme::ideal, Scheme::hash, Scheme::reuseport, Scheme::affinity,
                               Scheme::hermes, Scheme::choices, Scheme::angel});
-  angel->add_flag("--suite", o->suite, "all that docs/angel-model.md shows");
+  angel->add_flag("--suite", o->suite, "what docs/angel-model.md shows");
+  angel->add_flag("--wide-suite", o->wide_suite, "other sizes and services; takes long")
+      ->excludes("--suite");
   angel->add_option("--arrival", o->arrivals, "who comes when")
       ->delimiter(',')
       ->transform(CLI::CheckedTransformer(arrivals));
@@ -143,7 +151,9 @@ void add_commands(CLI::App& app, int& status) {
   angel->add_flag("--search", o->search,
                   "the highest load within the bound on p99, instead of --load");
   angel->add_option("--kernels", o->kernels, "how many")->delimiter(',')->check(CLI::Range(2, 128));
-  angel->add_option("--connections", o->connections, "in each run")
+  angel
+      ->add_option("--connections", o->connections,
+                   "in each run: 100,000; of --suite 30,000 in a search, else 40,000")
       ->check(CLI::Range(1'000, 10'000'000));
   angel->add_option("--seed", o->seed, "the same seed gives the same figures");
   angel->add_option("--host-threads", o->host_threads, "that simulate")->check(CLI::Range(1, 256));
@@ -167,6 +177,10 @@ void add_commands(CLI::App& app, int& status) {
   angel->add_option("--mark-us", o->mark_us, "Angel's mark for redirects");
   angel->add_option("--take-age-us", o->take_age_us, "Angel's age for taking");
   angel->add_option("--choices", o->world.settings.choices, "that Angel draws of the candidates");
+  angel
+      ->add_option("--redirects-per-second", o->world.settings.redirects_per_second,
+                   "of one kernel, that Angel allows itself")
+      ->check(CLI::Range(1, 10'000'000));
   angel->add_flag("--no-redirect", o->no_redirect, "Angel without redirects");
   angel->add_flag("--no-take", o->no_take, "Angel without taking");
   angel->add_flag("--no-moves", o->no_moves, "Angel without group moves");

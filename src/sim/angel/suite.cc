@@ -105,7 +105,32 @@ std::string table(const std::vector<RunResult>& results) {
   return out;
 }
 
-std::vector<Run> full_suite(u32 connections, u64 seed, const Options& options) {
+std::vector<Run> page_suite(u32 search_connections, u32 connections, u64 seed,
+                            const Options& options) {
+  std::vector<Run> runs;
+  constexpr u16 kernels = 64;
+  for (const Service service : {Service::exponential, Service::bimodal})
+    for (const Arrival arrival : {Arrival::even, Arrival::skew16, Arrival::skew4, Arrival::zipf09,
+                                  Arrival::zipf11, Arrival::zipf13})
+      for (const Scheme scheme :
+           {Scheme::ideal, Scheme::hash, Scheme::affinity, Scheme::hermes, Scheme::angel})
+        runs.push_back({{arrival, service, kernels, 0.8, search_connections, seed},
+                        scheme,
+                        options,
+                        true,
+                        ""});
+  for (const double load : {0.8, 0.9})
+    for (const Service service : {Service::exponential, Service::bimodal})
+      for (const Arrival arrival : {Arrival::even, Arrival::skew16, Arrival::skew4, Arrival::zipf09,
+                                    Arrival::zipf13, Arrival::slowed, Arrival::hung, Arrival::step})
+        for (const Scheme scheme : {Scheme::ideal, Scheme::hash, Scheme::affinity, Scheme::hermes,
+                                    Scheme::choices, Scheme::angel})
+          runs.push_back(
+              {{arrival, service, kernels, load, connections, seed}, scheme, options, false, ""});
+  return runs;
+}
+
+std::vector<Run> wide_suite(u32 connections, u64 seed, const Options& options) {
   std::vector<Run> runs;
   const auto add = [&](Arrival arrival, Service service, u16 kernels) {
     for (const Scheme scheme : all_schemes) {
@@ -118,11 +143,6 @@ std::vector<Run> full_suite(u32 connections, u64 seed, const Options& options) {
       }
     }
   };
-  for (const Service service : {Service::exponential, Service::bimodal})
-    for (const Arrival arrival :
-         {Arrival::even, Arrival::skew16, Arrival::skew4, Arrival::zipf09, Arrival::zipf11,
-          Arrival::zipf13, Arrival::slowed, Arrival::hung, Arrival::step})
-      add(arrival, service, 64);
   for (const Service service : {Service::constant, Service::heavy})
     for (const Arrival arrival : {Arrival::even, Arrival::skew16}) add(arrival, service, 64);
   for (const u16 kernels : std::initializer_list<u16>{2, 4, 8, 16, 32, 128})

@@ -34,7 +34,10 @@ std::string json(const std::vector<RunResult>& results);
 // For people: a row a case, a column a scheme.
 std::string table(const std::vector<RunResult>& results);
 
-// Everything docs/angel-model.md shows.
-std::vector<Run> full_suite(u32 connections, u64 seed, const Options& options);
+// What docs/angel-model.md shows.
+std::vector<Run> page_suite(u32 search_connections, u32 connections, u64 seed,
+                            const Options& options);
+// Other sizes and services.
+std::vector<Run> wide_suite(u32 connections, u64 seed, const Options& options);
 
 }  // namespace cob::sim::angel
