@@ -329,6 +329,16 @@ class Host {
   std::vector<i64> loops_;  // by loop: the island's task, -1: not asked, below: an error
 };
 
+template <typename Done>
+void Host::turn_until(Done done) {
+  constexpr int glances = 2'000;  // some 20 us
+  for (int i = 0; i < glances; ++i) {
+    if (done()) return;
+    turning_.glance();
+  }
+  while (!done()) turn();
+}
+
 template <detail::Element T>
 Buffer<T>::~Buffer() {
   if (memory_ != nullptr) host_->drop(memory_);
