@@ -10,6 +10,7 @@
 #include "bench/floor.h"
 #include "bench/messages.h"
 #include "bench/migrate.h"
+#include "bench/offload.h"
 #include "bench/options.h"
 #include "bench/peers.h"
 #include "bench/servers.h"
@@ -33,6 +34,7 @@ int bench_main(int argc, char** argv) {
   if (options.measurement == "files") return files_main(options);
   if (options.measurement == "migrate") return migrate_main(options);
   if (options.measurement == "angel") return angel_main(options);
+  if (options.measurement == "offload") return offload_main(options);
   if (options.measurement == "connections") return connections_main(options);
   return servers_main(options);
 }

@@ -37,7 +37,8 @@ constexpr const char* head =
     "                       schemes\n"
     "  cob bench files      files of this island and of another, beside the host's, FUSE and "
     "sshfs\n"
-    "  cob bench migrate    how long a program that moves to another kernel stands still\n\n"
+    "  cob bench migrate    how long a program that moves to another kernel stands still\n"
+    "  cob bench offload    tasks on another kernel, beside OpenCL and OpenMP target offload\n\n"
     "Every figure is a median over runs and stands beside its p99 and the number of runs; ratios "
     "are\n"
     "taken between runs that followed each other. docs/benchmarks.md explains each key.";
@@ -116,7 +117,8 @@ constexpr const char* examples =
     "  cob bench servers --only nginx_close,nginx_close_hog --json figures.json\n"
     "  cob bench files --only open_close,stat --link socket\n"
     "  cob bench connections --only conn,conn_load50,keepalive --rounds 3\n"
-    "  cob bench angel --only skew,hung --rounds 3";
+  "  cob bench angel --only skew,hung --rounds 3\n"
+  "  cob bench offload --only saxpy,cg_s";
 
 constexpr const char* files_help =
     "Files of a share: where they are (local), from another island by messages (remote), beside "
@@ -141,6 +143,18 @@ constexpr const char* migrate_help =
     "command itself. connection_move: what each of 1,000 connections adds to the pause. A round in "
     "which\n"
     "strangers had the cores is void.";
+
+constexpr const char* offload_help =
+    "Kernels of 256 B to 256 MiB and NAS EP, IS, CG, FT (classes S and W, verified) on one plain "
+    "core,\n"
+    "by cob's offload (cob: where its cost model says; away: on another kernel, whatever that "
+    "costs), by\n"
+    "OpenCL (PoCL) and by OpenMP target offload (clang), the same two cores in turns "
+    "(bench/offload/README.md).\n"
+    "`make bench-peers` installs and builds the peers; one that is not there is said.\n\n"
+    "Cases: launch vector_add saxpy sgemm stencil histogram, each also with a size appended "
+    "(saxpy_256);\n"
+    "       ep_s ep_w is_s is_w cg_s cg_w ft_s ft_w.";
 
 std::vector<int> allowed_cores() {
   std::vector<int> cores;
@@ -212,13 +226,13 @@ struct Parser {
   Parser();
   CLI::App app{head, "cob bench"};
   // One Options for all: only the chosen subcommand's defaults may apply.
-  Options per_command[9];
-  CLI::App* commands[9] = {
+  Options per_command[10];
+  CLI::App* commands[10] = {
       app.add_subcommand("floor", floor_help), app.add_subcommand("messages", messages_help),
       app.add_subcommand("calls", calls_help), app.add_subcommand("servers", servers_help),
       app.add_subcommand("peers", peers_help), app.add_subcommand("connections", connections_help),
       app.add_subcommand("files", files_help), app.add_subcommand("migrate", migrate_help),
-      app.add_subcommand("angel", angel_help)};
+      app.add_subcommand("angel", angel_help), app.add_subcommand("offload", offload_help)};
 };
 
 Parser::Parser() {
@@ -246,6 +260,11 @@ Parser::Parser() {
       ->check(CLI::Range(2, 8))
       ->default_val(2);
   angel.add_flag("--linux-only", per_command[8].linux_only, "the Linux sides alone");
+  add_common(*commands[9], per_command[9], 0.2, 3);
+  commands[9]
+      ->add_option("--only", per_command[9].only, "these cases alone, separated by commas")
+      ->delimiter(',')
+      ->type_name("CASES");
   files.add_option("--cob", per_command[6].cob, "path of the cob command (default: this program)");
   files.add_option("--only", per_command[6].only, "these operations alone, separated by commas")
       ->delimiter(',')

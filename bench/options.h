@@ -10,7 +10,7 @@ namespace cob::bench {
 
 struct Options {
   std::string measurement;  // floor | messages | peers | calls | servers | connections | angel |
-                            // files | migrate
+                            // files | migrate | offload
   std::string json;    // file for the flat JSON object; "": none, "-": standard output
   double seconds = 0;  // per measurement
   int rounds = 0;

@@ -229,6 +229,31 @@ class Bench(unittest.TestCase):
         self.assertGreater(figures["pause_100_runs"], 0)
         self.assertEqual(left_behind(), [])
 
+    def test_offload(self):
+        """Our sides are always there; a peer may be missing, with its reason."""
+        cases = ["saxpy_256", "histogram_4096", "is_s"]
+        with tempfile.TemporaryDirectory() as empty:
+            os.environ["COB_PEERS"] = empty
+            try:
+                figures, printed = self.figures(
+                    ["offload", "--seconds", "0.02", "--rounds", "1", "--only", ",".join(cases)],
+                    [f"{case}_{side}_us" for case in cases for side in ("cob", "away", "plain")] +
+                    ["offload_small_over_plain", "offload_small_away_over_plain", "nas_over_plain", "offload_opencl_missing",
+                     "offload_openmp_missing"])
+            finally:
+                del os.environ["COB_PEERS"]
+        self.assertIn("make bench-peers", printed)
+
+    def test_offload_beside_peers(self):
+        for peer in ("opencl", "openmp"):
+            if not os.path.exists(os.path.join(os.path.dirname(COB), f"cob-peer-offload-{peer}")):
+                print(f"LEFT OUT: offload beside {peer} (make bench-peers)")
+                continue
+            figures, printed = self.figures(["offload", "--seconds", "0.02", "--rounds", "1", "--only", "saxpy_256,is_s"], [])
+            if f"offload_{peer}_missing" not in figures:
+                self.assertGreater(figures[f"saxpy_256_{peer}_us"], 0, printed)
+                self.assertGreater(figures[f"nas_over_{peer}"], 0, printed)
+
     def test_connections(self):
         """Every kind of load, on the cobs and on Linux's modes; what needs privilege may be missing, with its reason."""
         # A core's time is counted in ticks of 10 ms, of which a measurement this short may see none: costs may be zero.
@@ -335,7 +360,8 @@ class Bench(unittest.TestCase):
         self.assertEqual(code, 2, printed)
 
     def test_help_has_examples(self):
-        for words in ((), ("floor",), ("messages",), ("peers",), ("calls",), ("servers",), ("connections",), ("files",), ("migrate",), ("angel",)):
+        for words in ((), ("floor",), ("messages",), ("peers",), ("calls",), ("servers",), ("connections",), ("files",), ("migrate",), ("angel",),
+                      ("offload",)):
             done = subprocess.run([COB, "bench", *words, "--help"], stdout=subprocess.PIPE, text=True)
             self.assertEqual(done.returncode, 0)
             self.assertIn("Examples:", done.stdout)
@@ -343,7 +369,7 @@ class Bench(unittest.TestCase):
     def test_what_is_wrong_is_said(self):
         for words, expected in [(["servers", "--only", "nginx_open"], "nginx_open"), (["connections", "--only", "conn_c9"], "conn_c9"),
                                 (["angel", "--only", "skewed"], "skewed"), (["angel", "--workers", "1"], "--workers"),
-                                (["files", "--only", "open"], "open_close"), (["nonsense"], "nonsense"), (["peers", "--only", "aeron"], "aeron"),
+                                (["files", "--only", "open"], "open_close"), (["nonsense"], "nonsense"), (["offload", "--only", "daxpy"], "saxpy_256"), (["peers", "--only", "aeron"], "aeron"),
                                 (["messages", "--only", "round"], "round_trips"),
                                 (["floor", "--cores", "0,9999"], "9999"), (["floor", "--cores", "0,0"], "different"),
                                 (["floor", "--rounds", "0"], "--rounds")]:
