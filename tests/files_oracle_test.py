@@ -42,7 +42,7 @@ WEIGHTS = dict(open=14, close=5, dup=2, dup2=1, read=10, pread=4, readv=2, write
                fallocate=1, fsync=1, fstat=4, stat=3, access=1, link=1, symlink=1, readlink=1, rename=2, unlink=2, mkdir=1, rmdir=1, chmod=1,
                fchmod=1, utimens=1, set_xattr=1, get_xattr=1, list=1, chdir=0.7, fchdir=0.3, getcwd=0.5, umask=0.3, get_flags=2, set_flags=2,
                flock=3, lock=6, test_lock=4, map=1, copy_range=1, sendfile=1, poll=1, epoll_add=0.5, pipe=0.3, stream_write=1, stream_read=1,
-               fork=0.3, exec=0.2, exit=0.2, lock_wait=0.3, give=1, take=1.2)
+               fork=0.3, exec=0.2, exit=0.2, lock_wait=0.15, give=1, take=1.2)
 MOVES = 0.6  # beside them, in sequences with moves
 WHERE = (0, 0, 0, 1, 511, 512, 4095, 4096, 4097, 10_000, 65_536, 131_072, 1 << 20)
 SIZES = (0, 1, 2, 7, 80, 81, 512, 1000, 4095, 4096, 4097, 8192, 16_384, 20_000, 65_536)
@@ -325,7 +325,7 @@ class FilesOracle(harness.CobTest):
                 self.compare((1,), seed)
 
     def test_programs_that_move_between_kernels_and_islands(self):
-        for seed in range(FIRST, FIRST + SEEDS, 3):
+        for seed in range(FIRST, FIRST + SEEDS, 4):
             with self.subTest(seed=seed):
                 self.compare((0, 1, 2), seed, (0, 1, 2))
         print("moves:", dict(self.moved))

@@ -145,6 +145,7 @@ void FarSeats::refuse_waiting(Description& d, i32 error) {
 void FarSeats::lose(Description& d) {
   ++counters_.lost;
   const auto far = std::move(d.shared.make().far);
+  far_.erase(d.handle);
   sockets_.retain(d);
   sockets_.fail(d, ECONNRESET);
   for (const ParkedCall& call : far->waiting) {
@@ -159,14 +160,18 @@ void FarSeats::last_reference(Description& d, bool reset) {
   FarSeat& far = *d.shared.make().far;
   if (far.where == Where::away) {
     say({far.at, d.shared->token, 0, SeatStep::left, self_.value});
-    d.shared.make().far.reset();
-    return sockets_.close_now(d, reset);
+    return close(d, reset);
   }
   std::optional<KernelId> heir;
   far.others.for_each([&](KernelId k) {
     if (!heir && other_kernel(k) && messenger_->connected(k)) heir = k;
   });
   if (heir && give(d, *heir, true)) return;
+  close(d, reset);
+}
+
+void FarSeats::close(Description& d, bool reset) {
+  far_.erase(d.handle);
   d.shared.make().far.reset();
   sockets_.close_now(d, reset);
 }

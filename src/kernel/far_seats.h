@@ -125,6 +125,7 @@ class FarSeats {
   void run_waiting(Description& d);
   void refuse_waiting(Description& d, i32 error);
   void lose(Description& d);
+  void close(Description& d, bool reset);
   Result<SeatReply> on_ask(KernelId from, u64 token);
   void on_word(KernelId from, const SeatWord& m);
   void on_left(u64 token, KernelId who, u32 hops);
@@ -155,7 +156,7 @@ class FarSeats {
   std::unordered_map<u64, Ask> asks_;    // by token
   std::map<u32, Give> gives_;            // by move
   std::unordered_map<u64, Take> takes_;  // by name_of
-  std::unordered_set<u32> far_;          // handles of those with SharedPart::far, or that had it
+  std::unordered_set<u32> far_;          // handles of those with SharedPart::far
   std::vector<u32> news_;                // handles: who else holds them has to hear
   std::deque<Word> owed_;                // peers whose rings were full
   Counters counters_;
