@@ -114,7 +114,7 @@ enum class Op : u16 {
             // spawn, SCM_RIGHTS; flags bit 0: in flight, one, behind Hello::flight
   adopt,  // a[0] = token -> value[0] = socket (a kernel-numbered slot), value[1] = 1: a file whose
           // home is of this island: a descriptor received or found at attach. flags bit 0: it may
-          // be a listener of another kernel, a[1] = which + 1, 0: any. In a cob of several islands
+          // be a socket of another kernel, a[1] = which + 1, 0: any. In a cob of several islands
           // other kernels are asked for what is not known here
   adopt_handle,  // a[0] = handle -> value[0] = socket: a forked child claims what its ticket holds
   adopted,       // all of attach's adoptions are done: what the ticket holds beyond them is dropped

@@ -177,6 +177,10 @@ nlohmann::json describe_kernel(const nlohmann::json& info, const KernelSample& b
                            {"children_kept", b.children_kept},
                            {"listeners_joined", b.parts_joined},
                            {"connections_stranded", b.parts_stranded},
+                           {"seats_came", b.seats_came},
+                           {"seats_gone", b.seats_gone},
+                           {"seats_kept", b.seats_kept},
+                           {"seats_lost", b.seats_lost},
                            {"contested_ns", b.contested_ns}};
   if (b.uplink != 0) {
     kernel["uplink"] = {{"frames_in", b.uplink_frames_in}, {"frames_out", b.uplink_frames_out},

@@ -226,10 +226,18 @@ namespace {
 // Why a child that is to go to another kernel cannot have it there.
 BoardStay why_stays(const Description& d) {
   if (d.state == call::SocketState::file) return BoardStay::file;
-  if (d.datagram != nullptr) return BoardStay::datagram;
   if (d.state == call::SocketState::listening)
     return d.shared->relays.empty() ? BoardStay::no : BoardStay::connection;
-  return d.state == call::SocketState::undecided ? BoardStay::undecided : BoardStay::connection;
+  if (d.state == call::SocketState::undecided) return BoardStay::undecided;
+  return d.datagram != nullptr ? BoardStay::datagram : BoardStay::connection;
+}
+
+// It can have these all the same, by their tokens (far_seats.h): each goes to it, and comes back if
+// its parent uses it, so many at most.
+constexpr u32 most_spread_sockets = 4;
+
+bool may_follow(const Description& d) {
+  return d.shared->token != 0 && d.shared->relays.empty() && d.shared->owner.id == 0;
 }
 
 }  // namespace
@@ -252,8 +260,13 @@ i32 Kernel::fork_program(Program& program, bool spreads, u64* values) {
   child->former_handles = program.former_handles;
   values[0] = child->id();
   if (!spreads) return 0;
-  for (const Description* d : child->unadopted)
-    if (child->stays == BoardStay::no) child->stays = why_stays(*d);
+  u32 follow = 0;
+  for (const Description* d : child->unadopted) {
+    const BoardStay why = why_stays(*d);
+    const bool is_socket = why == BoardStay::connection || why == BoardStay::datagram;
+    if (is_socket && may_follow(*d) && ++follow <= most_spread_sockets) continue;
+    if (child->stays == BoardStay::no) child->stays = why;
+  }
   child->goes_elsewhere = child->stays == BoardStay::no;
   ++(child->goes_elsewhere ? children_spread_ : children_kept_);
   values[1] = child->goes_elsewhere ? 1 : 0;
@@ -273,13 +286,27 @@ bool Kernel::join_listener(Program& program, const call::CallSlot& call, const C
                  Program* adopter = find(origin.program);
                  if (adopter == nullptr || !adopter->attached() || adopter->image() != image)
                    return;
-                 if (part == nullptr && error == ENOENT && finding_ != nullptr)
-                   return seek(*adopter, origin, token);
+                 if (part == nullptr && error == ENOENT)
+                   return bring_socket(origin, token, image, std::nullopt);
                  u64 values[6] = {};
                  const i32 result = part == nullptr ? -error : adopt(*adopter, part, false, values);
                  adopter->reply(origin.thread, origin.sequence, result, values, 6);
                });
   return true;
+}
+
+// No listener: a socket that comes here from another kernel, or a file.
+void Kernel::bring_socket(const CallOrigin& origin, u64 token, u32 image,
+                          std::optional<KernelId> first) {
+  far_seats_->find(token, first, [this, origin, token, image](Description* d, i32 error) {
+    Program* adopter = find(origin.program);
+    if (adopter == nullptr || !adopter->attached() || adopter->image() != image) return;
+    if (d == nullptr && error == ENOENT && finding_ != nullptr)
+      return seek(*adopter, origin, token);
+    u64 values[6] = {};
+    const i32 result = d == nullptr ? -error : adopt(*adopter, d, false, values);
+    adopter->reply(origin.thread, origin.sequence, result, values, 6);
+  });
 }
 
 // Every slot of the program is closed; with keep_descriptions each description stays, unadopted.

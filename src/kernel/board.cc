@@ -84,6 +84,10 @@ void Kernel::update_board(Time now) {
   b.children_kept = children_kept_;
   b.parts_joined = parts_->counters().joined;
   b.parts_stranded = parts_->counters().stranded;
+  b.seats_came = far_seats_->counters().came;
+  b.seats_gone = far_seats_->counters().gone;
+  b.seats_kept = far_seats_->counters().kept;
+  b.seats_lost = far_seats_->counters().lost;
   b.descriptions = sockets_->open_count();
   b.bytes_in = sockets_->counters().bytes_in;
   b.bytes_out = sockets_->counters().bytes_out;

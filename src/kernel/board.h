@@ -111,6 +111,7 @@ struct Board {
   u64 children_spread = 0, children_kept = 0;
   u64 parts_joined = 0;    // listeners of other kernels of which this one has had parts
   u64 parts_stranded = 0;  // connections that were reset: nobody here asked for them (parts.h)
+  u64 seats_came = 0, seats_gone = 0, seats_kept = 0, seats_lost = 0;  // far_seats.h
   BoardCable cable;
   BoardAngel angel;
   u64 asleep = 0;        // 1: armed and sleeping

@@ -169,6 +169,10 @@ class Attack {
         c.flags = in_.byte() % 4;
         break;
       case call::Op::adopt:
+        c.a[0] = token(in_.byte());
+        c.a[1] = in_.byte() % 4;
+        c.flags = in_.byte() % 2;  // 1: also what another kernel has, a listener or another socket
+        break;
       case call::Op::give:
         c.a[0] = token(in_.byte());
         break;
@@ -355,10 +359,25 @@ class Attack {
         break;
       case 6:
         return attach();
+      case 7:
+        if (how < 64) return say_going(in_.byte());
+        [[fallthrough]];
       default:
         p().die();
     }
     if (how >= 128) world_.kernels().host_turn();
+  }
+
+  // Of a move that nobody ordered, and what it would hand over.
+  void say_going(u8 what) {
+    call::LeftNotice notice{};
+    constexpr call::Hello kinds[] = {call::Hello::give, call::Hello::leave, call::Hello::left,
+                                     call::Hello::flight};
+    notice.kind = static_cast<u32>(kinds[what % std::size(kinds)]);
+    notice.reason = static_cast<call::LeftReason>(in_.byte() % 12);
+    notice.result = static_cast<i32>(in_.number());
+    notice.number = static_cast<u32>(in_.number());
+    HostileWorld::send_raw(p(), std::as_bytes(std::span(&notice, 1)), in_.byte());
   }
 
   HostileWorld& world_;

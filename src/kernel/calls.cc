@@ -86,7 +86,7 @@ Description* Kernel::slot_for(Program& program, const CallSlot& call) {
 
 void Kernel::run_call(Program& program, u32 thread, const CallSlot& call) {
   if (call.op < Op::open) {
-    if (!run_post(program, call)) fault(program, "unknown call");
+    if (!run_post(program, thread, call)) fault(program, "unknown call");
   } else if (call.op <= Op::relay) {
     run_synchronous(program, thread, call);
   } else if (call.op <= Op::file_lock) {
@@ -105,7 +105,7 @@ net::Ipv4Address Kernel::named(u64 address, u64 first, u64 second) {
   return from_call(stack_->names(), address, first, second);
 }
 
-bool Kernel::run_post(Program& program, const CallSlot& call) {
+bool Kernel::run_post(Program& program, u32 thread, const CallSlot& call) {
   if (call.op == Op::free_receive) {
     const u64 count = call.a[0];
     if (count > 10) return false;
@@ -119,6 +119,10 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
     if (call.socket == 0 || call.socket >= call::max_sockets) return false;
     if (program.slot_open(call.socket) && program.slot(call.socket).generation == call.generation) {
       Description& closed = *program.slot(call.socket).description;
+      if (Sockets::is_away(closed) && !closed.shared->far->waiting.empty()) {  // they come first
+        far_seats_->park(closed, {.program = program.id(), .thread = thread, .slot = call});
+        return true;
+      }
       if (closed.state == call::SocketState::file) file_calls_->left(program, call.socket, closed);
       sockets_->let_go(program, call.socket, call.a[0] == 1);
     }
@@ -133,6 +137,11 @@ bool Kernel::run_post(Program& program, const CallSlot& call) {
   if (d->state == call::SocketState::file && call.op != Op::remember) {
     sockets_->refuse_send(program, call);
     return call.op <= Op::send_urgent;
+  }
+  if (Sockets::is_away(*d) && call.op != Op::consumed && call.op != Op::released) {
+    if (call.op > Op::send_urgent) return false;
+    far_seats_->park(*d, {.program = program.id(), .thread = thread, .slot = call});
+    return true;
   }
   const u32 number = call.socket;
   switch (call.op) {
@@ -193,6 +202,8 @@ void Kernel::run_synchronous(Program& program, u32 thread, const CallSlot& call)
       program.reply(thread, call.sequence, -ENOTSOCK, values, 0);
       return;
     }
+    if (Sockets::is_away(*d) && call.op != Op::open)
+      return far_seats_->park(*d, {.program = program.id(), .thread = thread, .slot = call});
   }
   const u32 number = call.socket;
   switch (call.op) {

@@ -64,6 +64,7 @@ void Kernel::lose_peer(KernelId peer) {
   flows_->peer_down(peer);
   departures_->peer_down(peer);
   taking_->peer_down(peer);
+  far_seats_->peer_down(peer);
   angel_->peer_down(peer);
   if (files_ != nullptr) files_->peer_down(peer);
   stack_->route_lost(net::Route::inside(peer));

@@ -108,6 +108,21 @@ struct SharedListener {
   Time stranded_since = Time::never();  // connections wait, and nobody here asks for them
 };
 
+// Of a socket that programs of several kernels hold, far_seats.h.
+struct FarSeat {
+  enum class Where : u8 {
+    here,     // this kernel has it
+    leaving,  // its image is on its way
+    away,
+  };
+  Where where = Where::here;
+  KernelId at{0};                   // away: who has it, or knows who has
+  message::KernelSet others;        // here: whose programs hold it too
+  u32 events = 0;                   // leaving, away: what poll(2) says, as last told
+  bool news = false;                // here: the others have to hear
+  std::vector<ParkedCall> waiting;  // until it comes
+};
+
 // What few descriptions have: those that are, or were, held by several, or travelled; that have
 // urgent data, or somebody who is told of them.
 struct SharedPart {
@@ -122,6 +137,7 @@ struct SharedPart {
   UrgentMark mark;
   UrgentOwner owner;
   std::unique_ptr<SharedListener> part;  // none: it is this kernel's alone
+  std::unique_ptr<FarSeat> far;          // likewise
 };
 
 // Options that few set.

@@ -59,6 +59,8 @@ Result<void> Kernel::collect(const HandRequest& request, std::vector<Fd>& descri
     const HandRequest::One& one = request.one[i];
     which = i;
     if (!is_token(one.name)) return Error::of(EINVAL, "no name");
+    for (u32 k = 0; k < i; ++k)
+      if (request.one[k].name == one.name) return Error::of(EEXIST, "a name twice");
     if (one.held != 0) {
       Description* d = sockets_->at_token(one.held);
       if (d == nullptr || d->state != call::SocketState::file)
@@ -115,7 +117,11 @@ void Kernel::answer_hand_over(u32 viewer, i32 error, u32 which) {
 Result<void> Kernel::take_passed(u32 program, std::span<const Passes::Arrived> passed) {
   for (const auto& one : passed) {
     if (!is_token(one.item.name)) return Error::of(EPROTO, "no name");
-    if (sockets_->at_token(one.item.name) != nullptr) return Error::of(EEXIST, "a name twice");
+    const auto same = [&](const Passes::Arrived& other) {
+      return other.item.name == one.item.name;
+    };
+    if (sockets_->at_token(one.item.name) != nullptr || std::ranges::count_if(passed, same) != 1)
+      return Error::of(EEXIST, "a name twice");
   }
   if (luggage_.size() >= most_luggage) return Error::of(ENOBUFS, "too many programs are awaited");
   std::vector<Description*> made;

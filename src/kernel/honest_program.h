@@ -62,6 +62,7 @@ class Honest {
     const auto slot = static_cast<u32>(program_->reply().value[0]);
     program_->own_line(slot).generation = program_->line(slot).generation;
     sockets_[slot].generation = program_->line(slot).generation;
+    sockets_[slot].posted = program_->line(slot).acknowledged;
     return static_cast<i32>(slot);
   }
   // A call that names the socket; its result.
@@ -80,6 +81,47 @@ class Honest {
   void wait(bool on) {
     for (const u32 slot : listeners_) publish(program_->own_line(slot).read_waiter, u16{on});
   }
+  // A connection that the listener was offered, not echoed; 0: none.
+  u32 take(u32 listener) { return accept(listener); }
+  // Of a socket whose seat is the kernel's: at most so many bytes; `error`: -errno, or how many.
+  std::string receive_shared(u32 slot, u64 most, i32* error = nullptr) {
+    const i32 result = ask(call::Op::receive_shared, slot, most);
+    if (error != nullptr) *error = result;
+    std::string text;
+    if (result <= 0) return text;
+    auto back = slot_call(call::Op::free_receive);
+    for (u32 i = 0; text.size() < static_cast<u32>(result); ++i) {
+      const u32 chunk = static_cast<u32>(program_->reply().value[i / 2] >> (i % 2 == 0 ? 0 : 32));
+      VERIFY(chunk < call::receive_chunks);
+      const std::size_t part = std::min<std::size_t>(static_cast<u32>(result) - text.size(),
+                                                     call::receive_chunk_payload);
+      text.append(
+          reinterpret_cast<const char*>(program_->ours().chunk[chunk]) + sizeof(call::ChunkHeader),
+          part);
+      back.a[0] = i + 1;
+      back.a[1 + i / 2] |= u64{chunk} << (i % 2 == 0 ? 0 : 32);
+    }
+    post(back);
+    return text;
+  }
+  // One chunk's worth at most; how many bytes, or -errno.
+  i32 send_shared(u32 slot, const std::string& text) {
+    take_freed();
+    const u32 chunk = free_.back();
+    free_.pop_back();
+    std::memcpy(program_->theirs().chunk[chunk], text.data(), text.size());
+    auto call = named(call::Op::send_shared, slot);
+    call.a[0] = text.size();
+    call.a[1] = chunk;
+    const i32 result = kernels_.call(*program_, call);
+    if (result <= 0)
+      free_.push_back(chunk);
+    else
+      sockets_.at(slot).posted += static_cast<u32>(result);
+    return result;
+  }
+  // Bytes that the kernel was given.
+  u64 posted(u32 slot) const { return sockets_.at(slot).posted; }
   // Connections accepted and not over.
   std::size_t serving() const { return echoed_.size(); }
   // 0, or -errno: whether the port can be had; given back at once.

@@ -147,6 +147,10 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
   taking_ = std::make_unique<Taking>(KernelId(config_.kernel), config_.kernels, *sockets_,
                                      *departures_, static_cast<Taking::Host&>(*this));
   taking_->attach(*messenger_, *stack_);
+  far_seats_ = std::make_unique<FarSeats>(*sockets_, *departures_, directory_,
+                                          static_cast<Taking::Host&>(*this),
+                                          KernelId(config_.kernel), config_.kernels);
+  far_seats_->attach(*messenger_, *stack_);
   angel_ = std::make_unique<Angel>(
       config_, *sockets_, directory_, *flows_, *taking_, *board_,
       [this](const message::GroupOrder& order) {
@@ -234,6 +238,7 @@ bool Kernel::poll(Time now) {
   sockets_->begin_turn(now);
   flows_->begin_turn(now);
   taking_->begin_turn(now);
+  far_seats_->begin_turn(now);
   angel_->begin_turn(now);
   const u64 asked = file_calls_->asked(), served = files_ == nullptr ? 0 : files_->served();
   const std::size_t messages = messenger_->poll(now, message_budget);
@@ -275,6 +280,8 @@ bool Kernel::poll(Time now) {
     work += poll_moves(now) ? 1 : 0;
   if (taking_->under_way()) [[unlikely]]
     taking_->poll();
+  if (far_seats_->under_way()) [[unlikely]]
+    far_seats_->poll();
   angel_->poll([this] { return this->work(); });
   if (now >= next_host_poll_) {
     next_host_poll_ = now + host_poll_interval;
@@ -319,7 +326,8 @@ Time Kernel::next_deadline() const {
   return std::min({messenger_->next_deadline(), stack_->next_deadline(), sockets_->next_deadline(),
                    directory_.next_deadline(), parts_->next_deadline(), device_->next_deadline(),
                    flows_->next_deadline(), taking_->next_deadline(), angel_->next_deadline(),
-                   files, moving() ? now_ + Duration::milliseconds(1) : Time::never()});
+                   far_seats_->next_deadline(), files,
+                   moving() ? now_ + Duration::milliseconds(1) : Time::never()});
 }
 
 void Kernel::set_armed(bool armed) {

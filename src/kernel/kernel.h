@@ -12,6 +12,7 @@
 #include "kernel/board.h"
 #include "kernel/departures.h"
 #include "kernel/directory.h"
+#include "kernel/far_seats.h"
 #include "kernel/file_calls.h"
 #include "kernel/files.h"
 #include "kernel/finding.h"
@@ -208,6 +209,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink, private 
   void end(Program& program);
   i32 fork_program(Program& program, bool spreads, u64* values);
   bool join_listener(Program& program, const call::CallSlot& call, const CallOrigin& origin);
+  void bring_socket(const CallOrigin& origin, u64 token, u32 image, std::optional<KernelId> first);
   void let_go_all(Program& program, bool keep_descriptions);
   void collect_dead();
 
@@ -215,7 +217,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink, private 
   std::size_t take_calls(Program& program, u32 thread, std::size_t budget);
   Description* slot_for(Program& program, const call::CallSlot& call);
   void run_call(Program& program, u32 thread, const call::CallSlot& call);
-  bool run_post(Program& program, const call::CallSlot& call);
+  bool run_post(Program& program, u32 thread, const call::CallSlot& call);
   void run_synchronous(Program& program, u32 thread, const call::CallSlot& call);
   Program* add_child(Program& program);
   i32 relay(Program& program, Description& d, u64 child_id, u64* values);
@@ -291,6 +293,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink, private 
 
   std::unique_ptr<Departures> departures_;
   std::unique_ptr<Taking> taking_;
+  std::unique_ptr<FarSeats> far_seats_;
   std::unique_ptr<Angel> angel_;
   Time input_since_{};  // budgets have not sufficed since; 0 ns: they do
   u32 input_left_ = 0;  // so much was taken of what budgets bound

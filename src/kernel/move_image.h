@@ -16,7 +16,7 @@
 namespace cob::kernel {
 
 inline constexpr u32 image_magic = 0x6d626f63;  // "cobm"
-inline constexpr u32 image_version = 2;
+inline constexpr u32 image_version = 3;
 // What a program may have and still move: images are not larger.
 inline constexpr std::size_t most_image_bytes = std::size_t{128} << 20;
 inline constexpr u32 no_description = 0xffff'ffff, no_program = 0xffff'ffff;
@@ -88,6 +88,7 @@ struct DescriptionPart {
   u32 window_limit, receive_limit, send_limit, send_limit_shown;
   u64 kept_bytes;    // behind
   u32 send_pieces;   // behind
+  u64 sent_bytes;    // behind, in place of pieces: of one that goes alone
   u32 tcp_bytes;     // behind; 0: no connection
   u32 route_kernel;  // net::Route of that
   u32 offered_by;    // a description, or none

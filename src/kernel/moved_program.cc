@@ -241,6 +241,10 @@ Result<void> Parse::buffers(MovedDescription& d) {
     buffered += static_cast<u64>(piece.end - piece.begin);
     d.pieces.push_back(piece);
   }
+  if (q.sent_bytes != 0 && q.send_pieces != 0)
+    return malformed("the image of a socket: what it sends");
+  d.sent = in.take_bytes(q.sent_bytes);
+  buffered += d.sent.size();
   if (buffered > q.send_limit_shown) return malformed("the image of a socket: it sends too much");
   return {};
 }

@@ -24,6 +24,7 @@ struct MovedDescription {
   std::vector<MovedChunk> chunks;
   std::span<const std::byte> kept;
   std::vector<PiecePart> pieces;
+  std::span<const std::byte> sent;  // in their place
   std::optional<net::MovedConnection> connection;
   SettingsPart settings;
   std::array<u64, 6> memory{};

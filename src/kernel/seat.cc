@@ -130,7 +130,8 @@ void Sockets::released(Program& program, u32 number) {
 
 bool Sockets::give_seat_back(Description& d) {
   if (d.seat >= 0 || d.taking || d.holders.size() != 1 || !d.shared->relays.empty() ||
-      d.state == call::SocketState::listening || d.state == call::SocketState::undecided)
+      held_afar(d) || d.state == call::SocketState::listening ||
+      d.state == call::SocketState::undecided)
     return false;
   const Holder& h = d.holders[0];
   Program& program = *h.program;

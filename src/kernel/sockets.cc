@@ -1,6 +1,7 @@
 // Sockets: life, references and lines of descriptions; see sockets.h.
 #include "kernel/sockets.h"
 
+#include "kernel/far_seats.h"
 #include "kernel/parts.h"
 #include "kernel/wire_address.h"
 
@@ -64,7 +65,9 @@ void Sockets::free_description(Description& d) {
 void Sockets::release(Description& d, bool reset) {
   VERIFY(d.references > 0);
   stir(d);
-  if (--d.references == 0) close_now(d, reset || d.linger_reset);
+  if (--d.references != 0) return;
+  if (d.shared->far != nullptr) return far_seats_->last_reference(d, reset || d.linger_reset);
+  close_now(d, reset || d.linger_reset);
 }
 
 // The last reference is gone: close(2) as tcp(7) and RFC 9293 section 3.10.4 have it.
@@ -115,8 +118,8 @@ void Sockets::hold(Program& program, u32 number, Description& d, u32 generation)
   line.error = d.error;
   line.events = 0;
   line.offer_ring = 0;
-  if (d.holders.size() == 1 && d.shared->relays.empty() && d.state != SocketState::listening &&
-      d.state != SocketState::file) {
+  if (d.holders.size() == 1 && d.shared->relays.empty() && !held_afar(d) &&
+      d.state != SocketState::listening && d.state != SocketState::file) {
     d.seat = 0;
     d.first_chunk = d.last_chunk = call::no_chunk;
     d.first_position = d.consumed = consumed;
@@ -257,6 +260,8 @@ void Sockets::touch_holders(Description& d) {
 // Flags, state and error as every holder sees them, then the announcement.
 void Sockets::write_flags(Description& d) {
   stir(d);
+  if (d.shared->far != nullptr) [[unlikely]]
+    far_seats_->changed(d);
   const bool shared = d.seat < 0 && d.state != SocketState::listening;
   for (const Holder& h : d.holders) {
     call::KernelSocket& line = h.program->ours(h.slot);
@@ -274,6 +279,7 @@ void Sockets::write_flags(Description& d) {
 u32 Sockets::shared_events(const Description& d) const {
   u32 events = 0;
   if (d.state == SocketState::file) return call::ready_in | call::ready_out;
+  if (is_away(d)) return d.shared->far->events;
   const bool reset = (d.flags & call::flag_reset) != 0;
   const bool peer_closed = (d.flags & call::flag_peer_closed) != 0;
   const bool send_closed = (d.flags & call::flag_send_closed) != 0;

@@ -27,6 +27,7 @@ struct DescriptionPart;
 class ImageWriter;
 class Departures;
 class ListenerParts;
+class FarSeats;
 struct MovedEnd;
 
 // A listener as load sees it: unaccepted.cc.
@@ -105,6 +106,7 @@ class Sockets final : public net::SocketLayer {
   void set_stack(net::Stack& stack) { stack_ = &stack; }
   // What is told to the other parts of a listener; it outlives the programs.
   void set_parts(ListenerParts& parts) { parts_ = &parts; }
+  void set_far_seats(FarSeats& seats) { far_seats_ = &seats; }
   // By which the uplink's frames come to kernels; they outlive this.
   void set_tables(const net::SteeringReader& tables) { tables_ = &tables; }
 
@@ -285,8 +287,30 @@ class Sockets final : public net::SocketLayer {
   // What fails all the same ends as a connection that was reset.
   void install(const MovingPrograms& group, const MovedGroup& moved, KernelId from);
 
+  // sockets_alone.cc: one description goes, whoever holds it here (far_seats.h).
+  static bool is_away(const Description& d) {
+    return d.shared->far != nullptr && d.shared->far->where != FarSeat::Where::here;
+  }
+  // Programs of other kernels hold it too.
+  static bool held_afar(const Description& d) {
+    return is_away(d) || (d.shared->far != nullptr && !d.shared->far->others.empty());
+  }
+  // EBUSY: not just now; else never, as things are. `now`: asks its user for the seat; the calls
+  // that this runs may end all references but the caller's.
+  Result<void> may_go_alone(Description& d, bool now);
+  // Its image, as a MovedGroup of one program reads it; the description is hollow from now on,
+  // until take_alone() or leave_alone(). REQUIRES: may_go_alone(d, true).
+  std::vector<std::byte> pack_alone(Description& d, Departures& departures, u32 move,
+                                    std::optional<MovedEnd>& end);
+  // It comes: into a hollow one, whose references stay, or into a new one, with the caller's.
+  // REQUIRES: may_install(); programs and descriptions: one each. ENFILE.
+  Result<Description*> take_alone(const MovedGroup& moved, Description* into, KernelId from);
+  // The hollow one has gone for good: its ports are another kernel's.
+  void leave_alone(Description& d);
+
  private:
   friend class ListenerParts;
+  friend class FarSeats;
   static Description& from_cookie(u64 cookie) { return *reinterpret_cast<Description*>(cookie); }
   static u64 to_cookie(Description& d) { return reinterpret_cast<u64>(&d); }
 
@@ -411,8 +435,11 @@ class Sockets final : public net::SocketLayer {
 
   // sockets_pack.cc
   Error why_stays(const Description& d, const MovingPrograms& group) const;
+  Error why_never(const Description& d) const;
+  Error why_not_now(const Description& d) const;
   std::vector<Description*> moving_with(const MovingPrograms& group) const;
   u32 packed_as(const Description* d) const;
+  static void put_head(ImageWriter& out, std::size_t programs, std::size_t descriptions);
   void pack_program(Program& program, ImageWriter& out);
   net::MovedConnection take_connection(Description& d, Departures& departures, u32 move,
                                        std::size_t& room);
@@ -422,6 +449,8 @@ class Sockets final : public net::SocketLayer {
                      std::vector<MovedEnd>& ends);
   void own_pieces_of(Arena& arena);
   void give_up_moved(Description& d);
+  void leave_its_ports(const Description& d);
+  void queue_own(Description& d, std::span<const std::byte> bytes);
   // sockets_install.cc
   void install_program(Program& program, const MovedProgram& moved);
   void install_slots(Program& program, const MovedProgram& moved);
@@ -445,6 +474,7 @@ class Sockets final : public net::SocketLayer {
   Programs& programs_;
   net::Stack* stack_ = nullptr;
   ListenerParts* parts_ = nullptr;
+  FarSeats* far_seats_ = nullptr;
   const net::SteeringReader* tables_ = nullptr;
   Slab<Description> descriptions_;  // stable addresses; handle - 1 = index | generation << 20
   std::vector<u32> free_;

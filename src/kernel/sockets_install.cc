@@ -18,7 +18,7 @@ Result<void> Sockets::may_install(const MovedGroup& moved) const {
   if (moved.descriptions.size() > room)
     return Error::of(ENFILE, "the kernel has no room for its sockets");
   for (const MovedDescription& m : moved.descriptions) {
-    u64 buffered = 0;
+    u64 buffered = m.sent.size();
     for (const PiecePart& piece : m.pieces) buffered += static_cast<u64>(piece.end - piece.begin);
     if (!m.connection) {
       if (buffered != 0) return Error::of(EPROTO, "the image of a socket: it sends to nobody");

@@ -50,9 +50,7 @@ std::span<const std::byte> bytes_of(const T* first, std::size_t count) {
 
 }  // namespace
 
-Error Sockets::why_stays(const Description& d, const MovingPrograms& group) const {
-  if (d.state == SocketState::file)
-    return Error::of(EOPNOTSUPP, "it has files of another island open; close them first");
+Error Sockets::why_never(const Description& d) const {
   if (!d.shared->relays.empty())
     return Error::of(EOPNOTSUPP,
                      "a connection of it was given to a program that the shim cannot reach; that "
@@ -64,11 +62,25 @@ Error Sockets::why_stays(const Description& d, const MovingPrograms& group) cons
     return Error::of(EOPNOTSUPP,
                      "a socket of it tells somebody of urgent data (F_SETOWN); close it, or take "
                      "the owner away");
+  return {};
+}
+
+Error Sockets::why_not_now(const Description& d) const {
   if (d.urgent) return Error::of(EBUSY, "urgent data of a connection are not read yet");
   if (d.claiming || d.taking || !d.shared->parked.empty())
     return Error::of(EBUSY, "a bind or listen of it waits for another kernel");
   if (d.tcb != net::no_tcb && !stack_->may_take_out(d.tcb))
     return Error::of(EBUSY, "a handshake by Fast Open has not ended");
+  return {};
+}
+
+Error Sockets::why_stays(const Description& d, const MovingPrograms& group) const {
+  if (d.state == SocketState::file)
+    return Error::of(EOPNOTSUPP, "it has files of another island open; close them first");
+  if (held_afar(d))
+    return Error::of(EOPNOTSUPP, "programs of other kernels hold a socket of it too (SCM_RIGHTS)");
+  if (const Error why = why_never(d); why.code != 0) return why;
+  if (const Error why = why_not_now(d); why.code != 0) return why;
   if (d.datagram != nullptr && d.kept.size() > 0 && d.seat >= 0)
     return Error::of(EBUSY, "datagrams of a socket that was shared are not read yet");
   if (d.sends != nullptr)
@@ -338,6 +350,7 @@ net::MovedConnection Sockets::take_connection(Description& d, Departures& depart
   return taken.release_value();
 }
 
+// Of no group: it goes alone, nobody holds it there yet, and what it sends goes as bytes.
 void Sockets::pack_description(Description& d, const net::MovedConnection& connection,
                                const MovingPrograms& group, ImageWriter& out) {
   const net::AddressNames& names = stack_->names();
@@ -352,7 +365,9 @@ void Sockets::pack_description(Description& d, const net::MovedConnection& conne
   for (u32 chunk = d.first_chunk; chunk != call::no_chunk && arena != nullptr;
        chunk = chunk == d.last_chunk ? call::no_chunk : arena->chunk_header(chunk).next)
     chunks.push_back(chunk);
-  const std::size_t pieces = d.sends == nullptr ? 0 : d.sends->pieces.size() - d.sends->taken;
+  const bool alone = group.empty();
+  const std::size_t queued = d.sends == nullptr ? 0 : d.sends->pieces.size() - d.sends->taken;
+  const std::size_t pieces = alone ? 0 : queued;
   const bool has_memory = d.shared->memory != nullptr;
   out.put(DescriptionPart{
       .state = d.state,
@@ -373,6 +388,7 @@ void Sockets::pack_description(Description& d, const net::MovedConnection& conne
       .send_limit_shown = d.send_limit_shown,
       .kept_bytes = d.kept.size(),
       .send_pieces = static_cast<u32>(pieces),
+      .sent_bytes = alone ? d.send_buffered : 0,
       .tcp_bytes = static_cast<u32>(connection.state.size()),
       .route_kernel = connection.route.kernel,
       .offered_by = d.offered_by != 0 ? packed_as(at_handle(d.offered_by)) : no_description,
@@ -383,7 +399,7 @@ void Sockets::pack_description(Description& d, const net::MovedConnection& conne
       .has_memory = has_memory ? 1u : 0u,
       .token = d.shared->token,
       .former_handle = d.handle,
-      .holders = static_cast<u32>(d.holders.size())});
+      .holders = alone ? 0 : static_cast<u32>(d.holders.size())});
   for (const u32 chunk : chunks) {
     out.put(chunk);
     out.put_bytes(bytes_of(arena->ours().chunk[chunk], call::chunk_bytes));
@@ -396,6 +412,10 @@ void Sockets::pack_description(Description& d, const net::MovedConnection& conne
                       .begin = piece.begin,
                       .end = piece.end});
   }
+  for (std::size_t i = 0; alone && i < queued; ++i) {
+    const SendPiece& piece = d.sends->pieces[d.sends->taken + i];
+    out.put_bytes({piece_bytes(piece) + piece.begin, static_cast<u64>(piece.end - piece.begin)});
+  }
   out.put_bytes(connection.state);
   if (d.settings.made()) out.put(*d.settings);
   if (has_memory) out.put(*d.shared->memory);
@@ -405,6 +425,15 @@ void Sockets::pack_description(Description& d, const net::MovedConnection& conne
                        .groups = static_cast<u32>(d.datagram->groups.size()),
                        .is_bound = d.bound ? 1u : 0u});
   for (const net::Ipv4Address group_address : d.datagram->groups) out.put(group_address.value);
+}
+
+void Sockets::put_head(ImageWriter& out, std::size_t programs, std::size_t descriptions) {
+  out.put(ImageHead{.magic = image_magic,
+                    .version = image_version,
+                    .bytes_of_parts = sizeof(ProgramPart) + sizeof(DescriptionPart) +
+                                      sizeof(SlotPart) + sizeof(call::KernelSocket),
+                    .programs = static_cast<u32>(programs),
+                    .descriptions = static_cast<u32>(descriptions)});
 }
 
 std::vector<MovedEnd> Sockets::pack(const MovingPrograms& group, ImageWriter& out,
@@ -429,12 +458,7 @@ std::vector<MovedEnd> Sockets::pack(const MovingPrograms& group, ImageWriter& ou
     if (arena.send_chunks_held() > pieces[&arena]) own_pieces_of(arena);
     arena.publish_freed();
   }
-  out.put(ImageHead{.magic = image_magic,
-                    .version = image_version,
-                    .bytes_of_parts = sizeof(ProgramPart) + sizeof(DescriptionPart) +
-                                      sizeof(SlotPart) + sizeof(call::KernelSocket),
-                    .programs = static_cast<u32>(group.size()),
-                    .descriptions = static_cast<u32>(all.size())});
+  put_head(out, group.size(), all.size());
   for (Program* program : group) pack_program(*program, out);
   std::vector<MovedEnd> ends;
   std::size_t room = most_pieces_bytes;
@@ -459,19 +483,23 @@ std::vector<MovedEnd> Sockets::pack(const MovingPrograms& group, ImageWriter& ou
   return ends;
 }
 
-// The description goes as if it had never been.
-void Sockets::give_up_moved(Description& d) {
-  const Time until = Time::never();  // leave_ports()
-  if (d.state == SocketState::listening) {
-    if ((d.flags & call::flag_reset) == 0) leaving_.push_back({until, {.local = d.local}});
-    std::erase(busy_listeners_, &d);
-  }
+// They are still reached here for a moment: leave_ports().
+void Sockets::leave_its_ports(const Description& d) {
+  const Time until = Time::never();
+  if (d.state == SocketState::listening && (d.flags & call::flag_reset) == 0)
+    leaving_.push_back({until, {.local = d.local}});
   if (d.datagram != nullptr && d.bound) {
     const net::Endpoint bound = d.datagram->bound;
     leaving_.push_back({until, {bound, Transport::datagram, d.reuse_port}});
     for (const net::Ipv4Address group : d.datagram->groups)
       leaving_.push_back({until, {{group, bound.port}, Transport::datagram, d.reuse_port}});
   }
+}
+
+// The description goes as if it had never been.
+void Sockets::give_up_moved(Description& d) {
+  if (d.state == SocketState::listening) std::erase(busy_listeners_, &d);
+  leave_its_ports(d);
   directory_.give_up(d.handle);
   if (d.shared->token != 0) tokens_.erase(d.shared->token);
   if (send_cursor_.handle == d.handle) send_cursor_ = {};

@@ -119,15 +119,18 @@ bool is_broken_pipe(int fd) {
 }
 
 // Of or to a file of another island: in the order in which Linux looks. 0: it may be done.
-int copy_refused(int out, int in, const off_t* offset) {
+int copy_refused(int out, int in, const off_t* offset, size_t bytes) {
   const int in_flags = cob_fcntl(in, F_GETFL, nullptr);
   if (in_flags < 0 || (in_flags & O_PATH) != 0 || (in_flags & O_ACCMODE) == O_WRONLY) return EBADF;
   struct stat from{};
   if (cob_fstat(in, &from) < 0) return errno;
   if (offset != nullptr && !S_ISREG(from.st_mode) && !S_ISBLK(from.st_mode)) return ESPIPE;
   const int out_flags = cob_fcntl(out, F_GETFL, nullptr);
-  if (out_flags < 0 || (out_flags & O_PATH) != 0 || (out_flags & O_ACCMODE) == O_RDONLY)
-    return EBADF;
+  if (out_flags < 0 || (out_flags & O_PATH) != 0 || (out_flags & O_ACCMODE) == O_RDONLY) {
+    // Looked at before: a directory's position may be as far as SEEK_HOLE leads, its file system's.
+    const off_t at = offset != nullptr ? *offset : cob_lseek(in, 0, SEEK_CUR);
+    return at > 0 && bytes > static_cast<u64>(INT64_MAX - at) ? EINVAL : EBADF;
+  }
   if (S_ISDIR(from.st_mode) || S_ISFIFO(from.st_mode)) return EINVAL;
   struct stat to{};
   const bool to_pipe = cob_fstat(out, &to) == 0 && S_ISFIFO(to.st_mode);
@@ -138,7 +141,7 @@ int copy_refused(int out, int in, const off_t* offset) {
 
 ssize_t cob_sendfile(int out, int in, off_t* offset, size_t bytes) {
   if (lookup_file(in) != nullptr || lookup_file(out) != nullptr) {
-    const int error = copy_refused(out, in, offset);
+    const int error = copy_refused(out, in, offset, bytes);
     if (error == 0 && is_broken_pipe(out)) {
       raise_sigpipe(0);
       return fail(EPIPE);
