@@ -8,6 +8,7 @@
 #include "shim/leave.h"
 #include "shim/locks.h"
 #include "shim/passage.h"
+#include "shim/places.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
 
@@ -50,13 +51,14 @@ void share(Socket* socket, int fd) {
 
 // A child on another kernel asks for listeners by their tokens.
 void name_listener(Socket* socket, void*) {
-  if (is_live(socket) && socket->stage == Stage::listener) call_publish(socket, 0);
+  if (is_live(socket) && socket->stage == Stage::listener && socket->part_of == nullptr)
+    call_publish(socket, 0);
 }
 
 // The fork call with the child's liveness socket. The child's end, hidden, or -1. `place`: the
 // child goes to the kernel that is due.
 int announce_child(Arena* arena, u64& ticket, bool& place) {
-  if (g.spread) for_each_socket(name_listener, nullptr);
+  if (g.spread || g.spread_threads) for_each_socket(name_listener, nullptr);
   const Guard guard(child_lock);
   int end = offer_liveness(arena);
   if (end < 0) return -1;
@@ -251,6 +253,7 @@ void after_fork_child(ForkPlan& plan) {
   child_lock.reset();
   flight_lock.reset();
   forget_passage();
+  forget_places();
   forget_leave();
   reset_members_lock();
   forget_posix_locks();
@@ -260,8 +263,11 @@ void after_fork_child(ForkPlan& plan) {
   for_each_socket(
       [](Socket* socket, void* context) {
         socket->placeholder.pool_index = no_pool_entry;
+        socket->parts = nullptr;
         if (socket->arena == nullptr) return;
-        bool lost = socket->arena->is_dead() || !*static_cast<bool*>(context);
+        // What threads on other kernels have made is theirs alone (docs/moving.md, 9).
+        bool lost =
+            socket->arena->is_dead() || socket->arena != g.current || !*static_cast<bool*>(context);
         socket->arena = nullptr;
         socket->stage = lost || socket->stage == Stage::dead ? Stage::dead : Stage::inherited;
         if (socket->stage == Stage::inherited) g.inherited = true;
