@@ -208,11 +208,11 @@ failed = []
 def work(n):
     try:
         r = random.Random(n)
-        for connection in range(6):
+        for connection in range(3):
             with socket.create_connection(("{ADDRESS}", port), 10) as s:
                 s.settimeout(20)
                 f = s.makefile("rb")
-                for i in range(40):
+                for i in range(20):
                     key = f"{{mine}}-{{n}}-{{i % 7}}"
                     value = r.randbytes(r.choice([1, 100, 3000, 70_000]))
                     s.sendall(b"set %s 0 0 %d\\r\\n%s\\r\\n" % (key.encode(), len(value), value))

@@ -98,8 +98,12 @@ void follow_order(Thread* thread) {
   thread->order_seen = order;
   Arena* to = arena_of_kernel((order & 0xffff) - 1);
   if (to == nullptr || to == home || thread_for(to) == nullptr) return;
+  Arena* from = thread->home;
   run_on_core_of(to);
   make_home(thread, to);
+  // Both may be asleep, and their boards would not say so.
+  (void)call_kernel(from, {.op = Op::nothing});
+  (void)call_kernel(to, {.op = Op::nothing});
 }
 
 }  // namespace
