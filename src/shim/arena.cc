@@ -11,6 +11,7 @@
 #include "shim/inherit.h"
 #include "shim/leave.h"
 #include "shim/paths.h"
+#include "shim/places.h"
 #include "shim/revive.h"
 #include "shim/thread.h"
 
@@ -294,6 +295,7 @@ Arena* attach() {
   g.liveness = liveness;
   g.cob_address = fresh_arena->cob_address;
   store(g.attach_failed, false);
+  if (g.spread_threads) note_several();
   publish_word(g.current, fresh_arena);
   follow_leave_word(fresh_arena);
   learn_shares(fresh_arena);

@@ -22,14 +22,6 @@ Arena* live_arena_of(u32 kernel) {
   return found;
 }
 
-// The kernels know that no image can move the program any more.
-void note_several() {
-  u32 live = 0;
-  for_each_live_arena([&](Arena*) { ++live; });
-  if (live < 2) return;
-  for_each_live_arena([](Arena* arena) { store(arena->program->armed[0].several, 1U); });
-}
-
 Arena* attach_another(u32 kernel, bool may_recycle) {
   const Guard guard(places_lock);
   if (Arena* arena = live_arena_of(kernel)) return arena;
@@ -107,6 +99,13 @@ void follow_order(Thread* thread) {
 }
 
 }  // namespace
+
+void note_several() {
+  u32 live = 0;
+  for_each_live_arena([&](Arena*) { ++live; });
+  if (live < 2) return;
+  for_each_live_arena([](Arena* arena) { store(arena->program->armed[0].several, 1U); });
+}
 
 Arena* arena_of_kernel(u32 kernel) {
   if (Arena* arena = live_arena_of(kernel)) return arena;

@@ -27,6 +27,9 @@ void settle_thread(Thread* thread);
 // The thread's state is told to all kernels that know it.
 void show_served(Thread* thread);
 
+// An arena was joined: with several, their kernels know that no image can move the program.
+void note_several();
+
 // The program's arena of that kernel; attaches. Null: it cannot be had now.
 Arena* arena_of_kernel(u32 kernel);
 

@@ -310,6 +310,8 @@ Thread* deputy_for(Thread* thread, Arena* arena) {
   if (place == most_deputies) return nullptr;
   Thread* deputy = &thread->deputy[place];
   if (place == thread->deputies) {
+    deputy->arena = nullptr;  // in a forked child: what its parent had
+    deputy->chunks = 0;
     deputy->index = thread->index;
     deputy->bell = deputy->gather = -1;
     deputy->shared = thread->shared;
