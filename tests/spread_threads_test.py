@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import unittest
 
 import harness
 import servers
@@ -129,6 +128,13 @@ class SpreadThreads(harness.CobTest):
         _, server, served, answered = self.manner("handed", born_on_both=False)
         self.assertEqual({served[tid] for tid in answered[0]}, {0, 1})
         self.assertNotIn(server.pid, answered[0])
+
+    def test_all_manners_in_one_program_with_its_clients(self):
+        """Also connections that come before any thread accepts."""
+        cob = self.cob(kernels=2)
+        for kernel in (0, 1):
+            done = cob.run(SERVE, kernel=kernel, threads=True)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_memcached(self):
         cob = self.cob(kernels=2)

@@ -95,6 +95,8 @@ Socket* join_part_here(Socket* whole) {
     publish_word(whole->parts, part);
   }
   thread->join_again_ns = 0;
+  // What came before anybody asked waits there, and would be reset were nobody to ask.
+  if (is_live(whole)) want_offers(whole);
   rejoin_sets(whole);  // a ring announces one part only: its sets look at all from now on
   return part;
 }
