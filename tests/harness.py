@@ -199,15 +199,15 @@ class Cob:
 
     # ---- programs ----
 
-    def run(self, *program, kernel=None, spread=False, **options):
-        """`cob run -- PROGRAM`, to its end."""
-        return self.named("run", *(() if kernel is None else ("-k", kernel)), *(("--spread",) if spread else ()), "--", *program,
-                          **options)
+    def run(self, *program, kernel=None, spread=False, threads=False, **options):
+        """`cob run -- PROGRAM`, to its end; `spread`, `threads`: with --spread, --spread-threads."""
+        return self.named("run", *(() if kernel is None else ("-k", kernel)), *(("--spread",) if spread else ()),
+                          *(("--spread-threads",) if threads else ()), "--", *program, **options)
 
-    def start(self, *program, kernel=None, spread=False, **options):
+    def start(self, *program, kernel=None, spread=False, threads=False, **options):
         """`cob run -- PROGRAM` in the background; ended with the test."""
         words = [self.command, "run", "--name", self.name, *(() if kernel is None else ("-k", str(kernel))),
-                 *(("--spread",) if spread else ()), "--"]
+                 *(("--spread",) if spread else ()), *(("--spread-threads",) if threads else ()), "--"]
         environment = {**self.environment, **options.pop("environment", {})}
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
         child = subprocess.Popen([*words, *map(str, program)], env=environment, **options)

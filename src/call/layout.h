@@ -19,7 +19,7 @@ using u64 = __u64;
 using i32 = __s32;
 using i64 = __s64;
 
-inline constexpr u32 protocol_version = 11;
+inline constexpr u32 protocol_version = 12;
 inline constexpr u32 arena_magic = 0x31626f63;  // "cob1"
 
 // Capacities of an arena; all of it is virtual until touched.
@@ -398,6 +398,7 @@ struct alignas(4096) ArenaHeader {  // kernel-written
   u32 leave;  // another number each time: the program is to go to another kernel: Hello::leave
   u8 own_ipv6[most_ipv6_own][16];  // zeros: none
   char cob_name[64];
+  u64 neighbours;  // a bit each: the kernels of the island
 };
 
 inline constexpr u32 armed_nap = 1;  // naps while the program works: ring only before resting
@@ -414,12 +415,17 @@ struct alignas(64) ThreadArmed {  // program-written
   u32 resting;                    // 0: at work; else counts the looks of a wait that found nothing
   u32 core;                       // 1 + the host's core where it waited last; 0: not known
   u32 confined;  // of index 0: the program is behind a seccomp filter and cannot be moved
-  u32 reserved[12];
+  // Of a program of `cob run --spread-threads`:
+  u32 several;  // of index 0: it has arenas of several kernels and cannot be moved
+  u32 tid;      // the host's number of the thread; 0: none has the index now
+  u32 home;     // 1: this is the kernel that serves it
+  u32 reserved[9];
 };
 
 struct alignas(64) RingConsumed {  // kernel-written, one a thread
   u32 consumed;
-  u32 reserved[15];
+  u32 home;  // of an order to the thread: the kernel that is to serve it, plus 1 | a count << 16
+  u32 reserved[14];
 };
 
 // A share that lies on another island: what is below `path` is asked of the kernel.
@@ -535,9 +541,10 @@ struct AgainRequest {
 };
 
 // Environment of a program: COB_SHIM=<attach right fd>:<liveness fd or -1>:<kernel>:<the cob's
-// address, host byte order>[/<reach>][+6][+s|+p][:1]; +6: the cob has IPv6; +s: what it forks goes
-// to the kernels that are due (`cob run --spread`); +p: so does it, and the liveness socket only
-// keeps what it is to have there; 1: descriptions of an image before wait in the kernel, or there
+// address, host byte order>[/<reach>][+6][+s|+p][+t][:1]; +6: the cob has IPv6; +s: what it forks
+// goes to the kernels that are due (`cob run --spread`); +p: so does it, and the liveness socket
+// only keeps what it is to have there; +t: its threads are served by several kernels (`cob run
+// --spread-threads`); 1: descriptions of an image before wait in the kernel, or there
 // are remote shares: attach at once. LD_PRELOAD names libcob.so.
 inline constexpr char environment_name[] = "COB_SHIM";
 // An eventfd whose count has these upper bits is a placeholder; the count is the description's

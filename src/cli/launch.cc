@@ -60,7 +60,7 @@ void move_to_core(const ControlReply& attached) {
   }
 }
 
-void enter_cob(ControlReply& reply, const std::string& shim, bool adopts, bool spread) {
+void enter_cob(ControlReply& reply, const std::string& shim, bool adopts, Spreading spread) {
   if (reply.descriptors.size() != 2)
     fail(exit_state, "the supervisor sent {} descriptors, not 2", reply.descriptors.size());
   const int liveness = settle(std::move(reply.descriptors[0]));
@@ -69,9 +69,10 @@ void enter_cob(ControlReply& reply, const std::string& shim, bool adopts, bool s
   const std::string reach =
       reply.body.contains("reach") ? fmt::format("/{}", reply.body["reach"].get<u32>()) : "";
   ::setenv(call::environment_name,
-           fmt::format("{}:{}:{}:{}{}{}{}{}", right, liveness, reply.body.value("kernel", 0),
+           fmt::format("{}:{}:{}:{}{}{}{}{}{}", right, liveness, reply.body.value("kernel", 0),
                        reply.body.value("address", 0u), reach,
-                       reply.body.value("ipv6", false) ? "+6" : "", spread ? "+s" : "",
+                       reply.body.value("ipv6", false) ? "+6" : "", spread.children ? "+s" : "",
+                       spread.threads ? "+t" : "",
                        adopts || reply.body.value("islands", 1) > 1 ? ":1" : "")
                .c_str(),
            1);

@@ -93,4 +93,33 @@ Supervisor::Reply Supervisor::answer_migrate(const nlohmann::json& request) {
   return reply;
 }
 
+Supervisor::Reply Supervisor::answer_migrate_thread(const nlohmann::json& request) {
+  const i64 tid = number_of(request, "tid"), from = number_of(request, "from"),
+            to = number_of(request, "to");
+  const auto kernels = static_cast<i64>(kernels_.size());
+  if (tid <= 0 || tid > INT32_MAX || from < 0 || from >= kernels)
+    return {refusal("migrate_thread needs a thread and its kernel"), {}, {}};
+  if (to < 0 || to >= kernels)
+    return {refusal(fmt::format("there is no kernel {}; '{}' has kernels 0 to {}", to,
+                                options_.name, kernels - 1)),
+            {},
+            {}};
+  KernelSlot& old_kernel = kernels_[static_cast<std::size_t>(from)];
+  const KernelSlot& new_kernel = kernels_[static_cast<std::size_t>(to)];
+  if (!Supervisor::together(old_kernel, new_kernel))
+    return {refusal(fmt::format("kernel {} is of another island", to)), {}, {}};
+  for (const KernelSlot* kernel : {static_cast<const KernelSlot*>(&old_kernel), &new_kernel})
+    if (!kernel->running())
+      return {refusal(fmt::format("kernel {} is {}", kernel->id(), to_string(kernel->state()))),
+              {},
+              {}};
+  message::Simple order{};
+  order.kind = std::to_underlying(message::ControlKind::move_thread);
+  order.value = static_cast<u32>(tid);
+  order.epoch = old_kernel.epoch();
+  order.reserved = new_kernel.id();
+  if (old_kernel.send(order, {}).is_error()) return {refusal("a kernel takes no requests"), {}, {}};
+  return {{{"ok", true}}, {}, {}};
+}
+
 }  // namespace cob::cli

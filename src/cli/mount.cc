@@ -159,7 +159,7 @@ Plan plan_mount(const MountOptions& options, const std::string& name) {
   if (plan.kernel < 0) request["island"] = plan.island;
   ControlReply reply = client.ask(request);
   move_to_core(reply);
-  enter_cob(reply, shim_library(), false, false);
+  enter_cob(reply, shim_library(), false, {});
   std::vector<std::string> words{"cob-mount",    "--path",   plan.path,  "--at",
                                  plan.directory, "--source", plan.source};
   if (allow_other) words.emplace_back("--others");

@@ -28,6 +28,14 @@ const char* text_of(kernel::BoardStay stays) {
   return "";
 }
 
+// Of a program of `cob run --spread-threads`: those of its threads that the row's kernel serves.
+std::vector<u32> served(const kernel::BoardProgram& program) {
+  std::vector<u32> threads;
+  for (const u32 tid : program.served)
+    if (program.several != 0 && tid != 0) threads.push_back(tid);
+  return threads;
+}
+
 void ps(const Context& context) {
   ControlClient client = ControlClient::connect(checked_name(context.name));
   const CobView view = view_cob(client);
@@ -44,6 +52,8 @@ void ps(const Context& context) {
                           {"threads", program.threads},
                           {"sockets", program.sockets},
                           {"stays", text_of(program.stays)},
+                          {"several", program.several != 0},
+                          {"served", served(program)},
                           {"command", std::string(program.command)}});
     }
   }
@@ -53,10 +63,14 @@ void ps(const Context& context) {
   Table table({"PID", "KERNEL", "ISLAND", "CORE", "THREADS", "SOCKETS", "COMMAND"});
   for (const auto& program : programs) {
     const auto stays = program["stays"].get<std::string>();
+    std::string threads;
+    for (const auto& tid : program["served"])
+      threads += fmt::format("{}{}", threads.empty() ? " (serves " : " ", tid.get<u32>());
+    if (!threads.empty()) threads += ')';
     table.add({program["pid"].dump(), program["kernel"].dump(),
                program["island"].get<std::string>(), program["core"].dump(),
                program["threads"].dump(), program["sockets"].dump(),
-               program["command"].get<std::string>() +
+               program["command"].get<std::string>() + threads +
                    (stays.empty() ? "" : fmt::format(" (stays: {})", stays))});
   }
   fmt::print("{}", table.text());
@@ -75,7 +89,8 @@ void add_ps(CLI::App& app, Context& context) {
       "\n"
       "THREADS counts threads that have called a kernel, SOCKETS the cob sockets that the "
       "program holds. \"stays\": a child of cob run --spread that is where its parent was, and "
-      "why.");
+      "why. \"serves\": threads of cob run --spread-threads that the kernel serves; such a program "
+      "has a row for each of its kernels.");
   command->callback([&context] { ps(context); });
 }
 

@@ -9,6 +9,7 @@
 //   running kernel, in order}
 //   {"do":"view","kernel":K}          -> {"ok":true,"kernel","epoch"} + {socket to the kernel,
 //   kernel/view.h}
+//   {"do":"migrate_thread","tid","from":K,"to":K} -> {"ok":true}: the thread is told
 //   {"do":"migrate","pid","from":K,"to":K} -> {"ok":true,"core" of the second} + {socket on which
 //   the first one says how it ended, kernel/moving.h}
 //   {"do":"angel","policies":[NAME...]} -> {"ok":true,"policies":[...]}
@@ -106,6 +107,7 @@ Supervisor::Reply Supervisor::answer(const nlohmann::json& request, pid_t sender
   if (verb == "attach") return answer_attach(request, sender);
   if (verb == "view") return answer_view(request);
   if (verb == "migrate") return answer_migrate(request);
+  if (verb == "migrate_thread") return answer_migrate_thread(request);
   if (verb == "angel") return answer_angel(request);
   if (verb == "drain") return answer_drain(request);
   if (verb == "cable") return answer_cable(request, std::move(descriptors));

@@ -51,7 +51,7 @@ struct RunOptions {
   int kernel = -1;     // -1: any
   std::string island;  // empty: any
   std::string from;    // the caller's; empty: its kernel's, or the first
-  bool spread = false;
+  Spreading spread;
 };
 
 // Of the program that calls, if it is on a cob: the environment's. -1: it is none.
@@ -101,9 +101,12 @@ void add_run(CLI::App& app, Context& context) {
       ->add_option("--from", options->from,
                    "The caller's island. Default: that of its kernel, or the first")
       ->type_name("NAME");
-  command->add_flag("--spread", options->spread,
+  command->add_flag("--spread", options->spread.children,
                     "What it forks goes to the kernels of its island, the one with the fewest "
                     "programs first, and shares its listeners");
+  command->add_flag("--spread-threads", options->spread.threads,
+                    "Its threads are served by the kernels of its island in turn, each on its "
+                    "kernel's core, and share all sockets");
   add_name_option(*command, context);
   add_json_option(*command, context);
   command->formatter(std::make_shared<RunFormatter>());
@@ -112,6 +115,7 @@ void add_run(CLI::App& app, Context& context) {
       "  cob run -- curl http://10.77.0.1/         a client, wherever there is room\n"
       "  cob run -k 1 -- nginx -g 'daemon off;'    a server on kernel 1\n"
       "  cob run --spread -- nginx                 its workers on all kernels, one address\n"
+      "  cob run --spread-threads -- memcached -t 4   its threads on all kernels\n"
       "  cob run --name web -- bash                a shell; what it starts is on the cob too\n"
       "\n"
       "The command becomes the program: exit status, terminal, signals and job control are the "

@@ -154,6 +154,7 @@ class Supervisor {
   Reply answer_attach(const nlohmann::json& request, pid_t sender);
   Reply answer_cable(const nlohmann::json& request, std::vector<Fd> descriptors);
   Reply answer_migrate(const nlohmann::json& request);  // migrating.cc
+  Reply answer_migrate_thread(const nlohmann::json& request);
   // angeling.cc
   Reply answer_angel(const nlohmann::json& request);
   Reply answer_drain(const nlohmann::json& request);

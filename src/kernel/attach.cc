@@ -167,6 +167,8 @@ void Kernel::fill_header(Program& program, call::ArenaHeader& header) {
   header.ipv6 = config_.ipv6_on;
   header.uplink_index = config_.uplink_index;
   header.islands = files_ != nullptr ? 1 : 0;
+  for (u16 k = 0; k < config_.kernels && k < 64; ++k)
+    if (islands_.together(KernelId(k), KernelId(config_.kernel))) header.neighbours |= u64{1} << k;
   show_own_addresses(header);
   std::memcpy(header.cob_name, config_.cob_name, sizeof header.cob_name);
 }

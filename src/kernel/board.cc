@@ -125,6 +125,7 @@ void Kernel::update_tables() {
     row.receive_chunks = program->arena().chunks_held();
     row.send_chunks = program->arena().send_chunks_held();
     row.stays = program->stays;
+    show_threads(*program, row);
     std::memset(row.command, 0, sizeof row.command);
     std::strncpy(row.command, program->command().c_str(), sizeof row.command - 1);
   }

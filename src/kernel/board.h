@@ -12,6 +12,7 @@
 namespace cob::kernel {
 
 inline constexpr u32 board_programs = 1'024;   // further programs run, but are not shown
+inline constexpr u32 board_threads = 16;       // further ones of a program are not shown
 inline constexpr u32 board_listeners = 1'024;  // further ones listen, but are not shown
 
 inline constexpr u32 board_peers = 64;
@@ -28,7 +29,8 @@ struct BoardProgram {
   u32 receive_chunks = 0;  // in use, of call::receive_chunks
   u32 send_chunks = 0;     // in use, of call::send_chunks
   BoardStay stays = BoardStay::no;
-  u32 reserved = 0;
+  u32 several = 0;                 // 1: other kernels serve threads of it too
+  u32 served[board_threads] = {};  // then: threads whose kernel this is, 0: no more
   char command[48] = {};
 };
 
@@ -76,7 +78,7 @@ struct BoardAngel {
 
 struct Board {
   u32 magic = 0x626f6172;
-  u32 version = 7;
+  u32 version = 8;
   u32 pid = 0;
   u32 epoch = 0;
   u16 kernel = 0;

@@ -152,6 +152,9 @@ void Kernel::on_supervisor() {
       case ControlKind::move_out:
         move_out(simple, fds);
         break;
+      case ControlKind::move_thread:
+        order_thread(simple.value, KernelId(static_cast<u16>(simple.reserved)));
+        break;
       case ControlKind::move_in:
         move_in(simple, fds);
         break;

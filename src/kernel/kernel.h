@@ -181,6 +181,9 @@ class Kernel final : private Sockets::Programs, private net::FrameSink, private 
   u32 new_move() override { return next_move_++; }
   void take_held(const std::vector<Departures::HeldFrame>& frames, Time now) override;
   bool tell_moved(Program& program);
+  // served_threads.cc, docs/moving.md, 9
+  void order_thread(u32 tid, KernelId to);
+  void show_threads(Program& program, BoardProgram& row) const;
   // leaving.cc, docs/moving.md, 10
   static constexpr std::size_t most_given = 4'096;  // of a program, unadopted; then EMFILE
   Leaving* leaving_of(const Program& program);

@@ -103,6 +103,10 @@ void Kernel::move_out(const message::Simple& order, std::vector<Fd>& descriptors
     if (one->pid() == order.value && !one->dead && !one->faulty) program = one;
   if (program == nullptr)
     return report_to(report, ESRCH, "the program has ended, or never used the cob");
+  if (program->several())
+    return report_to(report, EOPNOTSUPP,
+                     "its threads are on several kernels (cob run --spread-threads); `cob migrate "
+                     "PID/TID K` moves one of them");
   const bool apart = (order.reserved & message::move_apart) != 0;
   if (target < config_.kernels && target != config_.kernel && descriptors.size() == 3 &&
       (apart || can_go_by_itself(*program)))

@@ -37,6 +37,8 @@ class Program {
     command_ = std::move(command);
   }
   const std::string& command() const { return command_; }
+  // It says that other kernels serve threads of it too (`cob run --spread-threads`).
+  bool several() const { return arena_ != nullptr && load(arena_->theirs().armed[0].several) != 0; }
   FdRef liveness() const { return liveness_.ref(); }
   void close_liveness() { liveness_.reset(); }
 

@@ -111,6 +111,9 @@ Result<void> Sockets::may_move(const MovingPrograms& group) const {
   for (Program* program : group) {
     if (program->attached() && load(program->arena().theirs().armed[0].confined) != 0)
       return Error::of(EOPNOTSUPP, "it is behind a seccomp filter of its own");
+    if (program->several())
+      return Error::of(EOPNOTSUPP,
+                       "threads of it are on several kernels (cob run --spread-threads)");
     if (program->child != 0) return Error::of(EBUSY, "it is about to make a child");
     if (program->flights > 0 || program->flight.valid())
       return Error::of(EBUSY, "a socket of it is on its way to another program (SCM_RIGHTS)");

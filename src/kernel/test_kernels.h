@@ -272,6 +272,13 @@ class TwoKernels {
     send_struct(nodes_[from].supervisor.ref(), out, to_old).release_value();
     return std::move(mine);
   }
+  // As the supervisor passed on `cob migrate PID/TID K`.
+  void order_thread(u16 from, u32 tid, u16 to) {
+    const message::Simple order{
+        .kind = static_cast<u32>(message::ControlKind::move_thread), .value = tid, .reserved = to};
+    send_struct(nodes_[from].supervisor.ref(), order, {}).release_value();
+    host_turn();
+  }
   // As the supervisor asked for a move to another island: {where the report comes, the kernel's end
   // of the liveness socket with `to`}.
   std::pair<Fd, Fd> move_apart(u16 from, u16 to) {

@@ -56,6 +56,8 @@ enum class ControlKind : u32 {
   angel,        // supervisor -> kernel: AngelNotice
   move_groups,  // kernel -> supervisor: GroupOrder
   suspects,     // kernel -> supervisor: Simple, value = peer: it does not take its input
+  move_thread,  // supervisor -> kernel: Simple, value = the host's number of a thread that it
+                // serves, reserved = the kernel that shall
 };
 
 // Angel's policies (docs/angel.md), a bit each.

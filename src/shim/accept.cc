@@ -4,7 +4,9 @@
 
 #include "shim/address.h"
 #include "shim/family.h"
+#include "shim/listener_parts.h"
 #include "shim/option_plain.h"
+#include "shim/places.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
 #include "shim/wait.h"
@@ -62,16 +64,11 @@ u32 take_offer(Socket* listener) {
   return 0;
 }
 
-// A descriptor, or -errno.
-int accept_now(Socket* listener, int flags, Ipv4Endpoint& peer) {
-  Guard guard(listener->lock);
-  settle(listener);
-  if (is_dead(listener)) return -ENETDOWN;
-  if (listener->stage != Stage::listener) return -EINVAL;
-  Arena* arena = listener->arena;
-  want_offers(listener);
-  if (!offer_waits(listener))
-    return load(listener->kernel->offer_ring) == no_offer_ring ? -ENOBUFS : -EAGAIN;
+// A descriptor, or -errno. `from`: the listener or a part of it.
+int accept_from(Socket* from, Socket* listener, int flags, Ipv4Endpoint& peer) {
+  Arena* arena = from->arena;
+  if (!offer_waits(from))
+    return load(from->kernel->offer_ring) == no_offer_ring ? -ENOBUFS : -EAGAIN;
   Socket* socket = new_socket();
   if (socket == nullptr) return -ENFILE;
   socket->placeholder.pool_index = no_pool_entry;
@@ -80,7 +77,7 @@ int accept_now(Socket* listener, int flags, Ipv4Endpoint& peer) {
     drop(object_of(socket));
     return fd;
   }
-  u32 slot = take_offer(listener);
+  u32 slot = take_offer(from);
   if (slot == 0 || static_cast<u32>(fd) >= table_view.size) {
     raw::close(fd);
     drop(object_of(socket));
@@ -100,6 +97,33 @@ int accept_now(Socket* listener, int flags, Ipv4Endpoint& peer) {
   return fd;
 }
 
+// What waits at the part of the thread's own kernel comes first.
+int accept_from_parts(Socket* listener, int flags, Ipv4Endpoint& peer) {
+  Socket* here = part_here(listener);
+  int result = is_live(here) ? -EAGAIN : -ENETDOWN;
+  if (is_live(here)) {
+    want_offers(here);
+    result = accept_from(here, listener, flags, peer);
+    if (result != -EAGAIN && result != -ENOBUFS) return result;
+  }
+  for_each_listening(listener, [&](Socket* one) {
+    if (one != here) result = accept_from(one, listener, flags, peer);
+    return result != -EAGAIN && result != -ENOBUFS;
+  });
+  return result;
+}
+
+// As accept_from.
+int accept_now(Socket* listener, int flags, Ipv4Endpoint& peer) {
+  Guard guard(listener->lock);
+  settle(listener);
+  if (is_dead(listener) && listener->parts == nullptr) return -ENETDOWN;
+  if (listener->stage != Stage::listener) return -EINVAL;
+  if (g.spread_threads) return accept_from_parts(listener, flags, peer);
+  want_offers(listener);
+  return accept_from(listener, listener, flags, peer);
+}
+
 }  // namespace
 
 int cob_accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
@@ -110,6 +134,7 @@ int cob_accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
   i64 deadline = forever;
   revive_listeners();
   for (bool first = true;; first = false) {
+    settle_here();
     Socket* listener = lookup_socket(fd);
     if (listener == nullptr) {
       host_gives_number();
@@ -117,6 +142,10 @@ int cob_accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
     }
     if (listener->datagram) return fail(EOPNOTSUPP);
     Ipv4Endpoint peer{};
+    if (g.spread_threads && listener->stage == Stage::listener) {
+      const Pin pin(object_of(listener));
+      join_part_here(listener);
+    }
     int result = accept_now(listener, flags, peer);
     if (result >= 0) {
       write_address(peer, listener->ipv6, address, length);

@@ -11,6 +11,7 @@
 #include "shim/inherit.h"
 #include "shim/leave.h"
 #include "shim/paths.h"
+#include "shim/places.h"
 #include "shim/revive.h"
 #include "shim/thread.h"
 
@@ -20,11 +21,16 @@ using namespace call;
 
 constinit State g;
 Lock attach_lock;
+u32 arenas_ever;
 
 namespace {
 
-constexpr u32 max_arenas = 16;
 constinit Arena arenas[max_arenas]{};
+
+struct EverUsed {
+  Arena* begin() const { return arenas; }
+  Arena* end() const { return arenas + load(arenas_ever); }
+};
 
 void unmap(Arena* arena) {
   if (arena->kernel != nullptr) raw::call(SYS_munmap, raw::at(arena->kernel), sizeof(KernelSide));
@@ -101,15 +107,16 @@ int handshake(Arena* arena, int liveness, bool replaces, i64 patience_ms) {
   return arena->doorbell < 0 ? arena->doorbell : 0;
 }
 
-// A liveness socket made by ourselves: its other end goes to the supervisor. The number or -errno.
-int ask_supervisor(Hello what = Hello::again) {
+}  // namespace
+
+int ask_supervisor(Hello what, u32 kernel) {
   if (g.attach_right < 0) return -ENETDOWN;
   int pair[2] = {-1, -1};
   long made = raw::call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, raw::at(pair));
   if (made < 0) return static_cast<int>(made);
   drop_stale(pair[0]);
   drop_stale(pair[1]);
-  AgainRequest request{static_cast<u32>(what), static_cast<u32>(raw::process_id()), g.kernel};
+  AgainRequest request{static_cast<u32>(what), static_cast<u32>(raw::process_id()), kernel};
   long sent = send_with_fds(g.attach_right, &request, sizeof request, &pair[1], 1);
   raw::close(pair[1]);
   if (sent < 0) {
@@ -119,6 +126,8 @@ int ask_supervisor(Hello what = Hello::again) {
   }
   return make_hidden(pair[0]);
 }
+
+namespace {
 
 // Once a program: why its sockets will not be the cob's.
 void say_unattached(int error) {
@@ -159,12 +168,22 @@ void leave_arena(const Arena* arena) {
 
 }  // namespace
 
-Arena* new_arena() {
+Arena* arena_at(u32 place) {
+  Arena& arena = arenas[place];
+  return acquire(arena.joined) != 0 && !arena.is_dead() ? &arena : nullptr;
+}
+
+Arena* new_arena(bool may_recycle) {
+  constexpr u32 used = 1, being_recycled = 2;
   for (Arena& arena : arenas) {
-    if (arena.in_use && !(arena.is_dead() && load(arena.sockets) == 0 && &arena != g.current)) {
+    const u32 was = load(arena.in_use);
+    if (was == being_recycled) continue;
+    if (was == used &&
+        !(may_recycle && arena.is_dead() && load(arena.sockets) == 0 && &arena != g.current)) {
       continue;
     }
-    if (arena.in_use) {
+    if (!change_if(arena.in_use, was, was == 0 ? used : being_recycled)) continue;
+    if (was == used) {
       if (arena.kernel != nullptr && load(leave_word) == &arena.kernel->header.leave)
         follow_leave_word(nullptr);
       leave_arena(&arena);
@@ -172,11 +191,14 @@ Arena* new_arena() {
       if (arena.doorbell >= 0) close_hidden(arena.doorbell);
       unmap(&arena);
     }
-    memset(static_cast<void*>(&arena), 0, sizeof arena);
-    arena.in_use = true;
+    memset(static_cast<void*>(&arena), 0, offsetof(Arena, in_use));
     arena.liveness = arena.doorbell = -1;
     arena.ready_rings = 1;
     arena.fresh_slot = 1;
+    publish_word(arena.in_use, used);
+    const auto place = static_cast<u32>(&arena - arenas);
+    u32 ever = load(arenas_ever);
+    while (ever <= place && !change_if(arenas_ever, ever, place + 1)) ever = load(arenas_ever);
     return &arena;
   }
   return nullptr;
@@ -246,7 +268,7 @@ Arena* attach() {
   int liveness = -1;
   int result = -ENETDOWN;
   if (g.place) {  // else it stays where its parent is
-    liveness = ask_supervisor(Hello::place);
+    liveness = ask_supervisor(Hello::place, g.kernel);
     result = liveness < 0 ? liveness : handshake(fresh_arena, liveness, false, 1'000);
     if (result < 0 && liveness >= 0) close_hidden(liveness);
     if (result == 0) settle_on(fresh_arena);
@@ -254,27 +276,29 @@ Arena* attach() {
   }
   const bool first = result < 0 && arena == nullptr && g.liveness >= 0;
   if (result < 0) {
-    liveness = first ? g.liveness : ask_supervisor();
+    liveness = first ? g.liveness : ask_supervisor(Hello::again, g.kernel);
     result = liveness < 0 ? liveness : handshake(fresh_arena, liveness, false, first ? 5'000 : 300);
   }
   if (result < 0 && first) {  // our kernel died before we came to it
     close_hidden(liveness);
     g.liveness = -1;
-    liveness = ask_supervisor();
+    liveness = ask_supervisor(Hello::again, g.kernel);
     result = liveness < 0 ? liveness : handshake(fresh_arena, liveness, false, 300);
   }
   if (result < 0) {
     if (liveness >= 0) close_hidden(liveness);
     fresh_arena->liveness = -1;
-    fresh_arena->dead = 1;
+    publish_word(fresh_arena->dead, 1U);
     g.next_attach_ns = now + 20'000'000;
     if (first) say_unattached(-result);
     store(g.attach_failed, true);
     return nullptr;
   }
+  publish_word(fresh_arena->joined, 1U);
   g.liveness = liveness;
   g.cob_address = fresh_arena->cob_address;
   store(g.attach_failed, false);
+  if (g.spread_threads) note_several();
   publish_word(g.current, fresh_arena);
   follow_leave_word(fresh_arena);
   learn_shares(fresh_arena);
@@ -434,7 +458,7 @@ void rename_in_arenas(int from, int to) {
     raw::fcntl(to, F_SETFD, 0);
   }
   if (load(g.liveness) == from) store(g.liveness, to);
-  for (Arena& arena : arenas) {
+  for (Arena& arena : EverUsed()) {
     if (!arena.in_use) continue;
     if (load(arena.liveness) == from) store(arena.liveness, to);
     if (load(arena.doorbell) == from) store(arena.doorbell, to);
@@ -442,7 +466,7 @@ void rename_in_arenas(int from, int to) {
 }
 
 void forget_arenas() {
-  for (Arena& arena : arenas) {
+  for (Arena& arena : EverUsed()) {
     if (!arena.in_use) continue;
     arena.kernel = nullptr;
     arena.program = nullptr;

@@ -21,7 +21,7 @@ struct Arena {
   u32 last_rung;    // the armed count that was rung last
   u32 sockets;      // atomic: descriptions that live here
   u64 ready_rings;  // atomic: bit set = in use
-  bool in_use;
+  u32 joined;       // atomic; 1: the handshake was done
 
   u32 position[call::max_threads];  // of each ring, written by the ring's thread
   Socket** owner;                   // by slot
@@ -41,6 +41,7 @@ struct Arena {
   u32 touched_chunks;  // not below fresh_chunk
   u32 freed_tail;
   u32 starved;  // atomic; 1: sockets found no chunk
+  u32 in_use;   // atomic; the last field: what is before it is cleared for the next arena here
 
   bool is_dead() const { return load(dead) != 0; }
 };
@@ -97,7 +98,19 @@ void return_ready_ring(Arena* arena, u16 ring);
 
 // Maps two memfds and checks them; used by attach and by tests. 0 or -errno.
 int map_arena(Arena* arena, int kernel_side, int program_side);
-Arena* new_arena();
+// `may_recycle`: in the place of a dead one, which takes the lock of epoll sets. Null: no room.
+Arena* new_arena(bool may_recycle = true);
+// Those that the program has: one, but with `cob run --spread-threads` (places.h).
+inline constexpr u32 max_arenas = 80;
+extern u32 arenas_ever;      // atomic: places that were ever used
+Arena* arena_at(u32 place);  // null: none there, or none any more
+template <typename F>
+void for_each_live_arena(F f) {
+  for (u32 i = 0; i < load(arenas_ever); ++i)
+    if (Arena* arena = arena_at(i)) f(arena);
+}
+// A liveness socket made by ourselves: its other end goes to the supervisor. The number or -errno.
+int ask_supervisor(call::Hello what, u32 kernel);
 // The handshake on a liveness socket that is hidden already. 0 or -errno.
 int join_arena(Arena* arena, int liveness, i64 patience_ms);
 // The program is another kernel's: its sleepers wake, and this one's kernel sees its end.

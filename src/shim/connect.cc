@@ -10,6 +10,7 @@
 #include "shim/epoll.h"
 #include "shim/family.h"
 #include "shim/option_plain.h"
+#include "shim/places.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
 #include "shim/urgent.h"
@@ -144,7 +145,7 @@ enum class Begun : u8 { cob, host, host_begun, failed };
 
 // Decides whose the socket is and starts a cob connection. `error` when failed.
 Begun start(Socket* socket, Ipv4Endpoint remote, bool fast_open, int& error) {
-  Arena* arena = attach();
+  Arena* arena = birth_arena();
   const bool out = goes_out(remote.address);
   const bool ours = asks_for_ipv6(remote) || may_be_ours(remote.address) || out;
   if (arena == nullptr && ours) {
@@ -258,7 +259,7 @@ int cob_socket(int domain, int type, int protocol) {
   }
   Arena* arena = current_arena();
   const bool lost = arena != nullptr ? arena->is_dead() : load(g.attach_failed);
-  if (lost && attach() == nullptr) return fail(ENETDOWN);
+  if (lost && birth_arena() == nullptr) return fail(ENETDOWN);
   revive_listeners();
   Critical critical;
   Socket* socket = new_socket();
@@ -297,7 +298,7 @@ int cob_bind(int fd, const sockaddr* address, socklen_t length) {
   {
     Guard guard(socket->lock);
     if (socket->stage != Stage::undecided || socket->bound) return fail(EINVAL);
-    Arena* arena = attach();
+    Arena* arena = birth_arena();
     if (arena == nullptr && may_be_ours(local.address)) return fail(ENETDOWN);
     if (!may_be_ours(local.address)) {
       int error = to_host(socket, false);
@@ -329,7 +330,7 @@ int cob_listen(int fd, int backlog) {
   if (is_dead(socket)) return fail(ENETDOWN);
   if (socket->stage == Stage::stream) return fail(EINVAL);
   if (socket->arena == nullptr) {
-    Arena* arena = attach();
+    Arena* arena = birth_arena();
     if (arena == nullptr) return fail(ENETDOWN);
     int error = begin_slot(socket, arena);
     if (error != 0) return fail(error);

@@ -10,6 +10,7 @@
 #include "shim/datagram_extras.h"
 #include "shim/decide.h"
 #include "shim/family.h"
+#include "shim/places.h"
 #include "shim/revive.h"
 #include "shim/send.h"
 
@@ -88,7 +89,7 @@ Whose decide(Socket* socket, DatagramConnect how, Ipv4Endpoint& remote, int& err
   error = 0;
   if (!surely && free) {
     if (may_be_ours(to) || is_group(to) || maybe_out) {
-      error = enter_cob(socket, attach());
+      error = enter_cob(socket, birth_arena());
       if (error == 0) error = ask(socket, DatagramConnect::look, remote);
     } else {
       error = EHOSTUNREACH;
@@ -98,7 +99,7 @@ Whose decide(Socket* socket, DatagramConnect how, Ipv4Endpoint& remote, int& err
       return error == 0 ? Whose::host : Whose::failed;
     }
   }
-  if (error == 0) error = enter_cob(socket, attach());
+  if (error == 0) error = enter_cob(socket, birth_arena());
   if (error != 0) return Whose::failed;
   const bool passes = surely || is_loopback(to) || to == 0 || is_group(to) || to == 0xffff'ffff ||
                       (to == socket->routed_address &&
@@ -328,7 +329,7 @@ int bind_datagram(Socket* socket, const sockaddr* address, socklen_t length, boo
     host = error == 0;
     return error == 0 ? 0 : fail(error);
   }
-  if (const int error = enter_cob(socket, attach())) return fail(error);
+  if (const int error = enter_cob(socket, birth_arena())) return fail(error);
   Call c{.op = Op::bind};
   c.a[0] = local.address;
   c.a[1] = local.port;

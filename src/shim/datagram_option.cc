@@ -7,6 +7,7 @@
 
 #include "shim/address.h"
 #include "shim/datagram.h"
+#include "shim/places.h"
 
 namespace cob::shim {
 
@@ -29,7 +30,7 @@ int change_membership(Socket* socket, bool join, const void* value, socklen_t le
     const u32 interface = ntohl(request.interface);
     // Named by an address of the host's: so will the socket be, and the group is kept for it.
     if (interface != 0 && interface != g.cob_address && !is_loopback(interface)) return 0;
-    Arena* arena = attach();
+    Arena* arena = birth_arena();
     if (arena == nullptr) return ENETDOWN;
     const bool fresh_slot = socket->arena == nullptr;
     if (const int error = begin_slot(socket, arena)) return error;

@@ -54,6 +54,38 @@ void unlist_scan(Member* member) {
       member->next_scan;
 }
 
+Announcer* announcer_in(EpollSet* set, const Arena* arena) {
+  if (set->arena == arena) return set;
+  for (u32 i = 0; i < set->mores; ++i)
+    if (set->more[i].arena == arena) return &set->more[i];
+  return nullptr;
+}
+
+void list_all(EpollSet* set) {
+  for (Member* m = set->members; m != nullptr; m = m->next) list_ready(m);
+}
+
+// The set's announcer of that arena, made if need be; null: there is no room.
+Announcer* make_announcer(EpollSet* set, Arena* arena) {
+  Announcer* announcer = announcer_in(set, arena);
+  if (announcer != nullptr) return announcer;
+  const bool first_is_free = set->arena == nullptr || set->arena->is_dead();
+  announcer = set;
+  if (g.spread_threads && !first_is_free) {
+    u32 place = 0;
+    while (place < set->mores && set->more[place].arena != nullptr &&
+           !set->more[place].arena->is_dead())
+      ++place;
+    if (place == more_announcers) return nullptr;
+    if (place == set->mores) ++set->mores;
+    announcer = &set->more[place];
+  }
+  *announcer = {.ring = take_ready_ring(arena), .death_listed = false, .arena = arena};
+  // What died with the arena before may not have been told.
+  list_all(set);
+  return announcer;
+}
+
 // Chooses how the member's changes are announced.
 void join(Member* member) {
   list_ready(member);
@@ -64,16 +96,11 @@ void join(Member* member) {
   auto* socket = reinterpret_cast<Socket*>(member->object);
   if (!is_live(socket)) return;
   EpollSet* set = member->set;
-  if (set->arena != socket->arena) {
-    set->arena = socket->arena;
-    set->death_listed = false;
-    set->ring = take_ready_ring(set->arena);
-    // What died with the arena before may not have been told.
-    for (Member* m = set->members; m != nullptr; m = m->next) list_ready(m);
-  }
+  const Announcer* announcer = make_announcer(set, socket->arena);
+  const u16 ours = announcer != nullptr && socket->parts == nullptr ? announcer->ring : u16{0};
   u16& ring = socket->program->ready_ring;
-  if (set->ring != 0 && (load(ring) == 0 || load(ring) == set->ring)) {
-    store(ring, set->ring);
+  if (ours != 0 && (load(ring) == 0 || load(ring) == ours)) {
+    store(ring, ours);
     unlist_scan(member);
   } else {
     store(socket->program->read_waiter, 0xffff);
@@ -83,7 +110,9 @@ void join(Member* member) {
 
 // The socket's ring may serve another of its sets now.
 void hand_ring_on(Socket* socket, EpollSet* left) {
-  if (!is_live(socket) || load(socket->program->ready_ring) != left->ring) return;
+  if (!is_live(socket)) return;
+  const Announcer* announcer = announcer_in(left, socket->arena);
+  if (announcer == nullptr || load(socket->program->ready_ring) != announcer->ring) return;
   for (Member* m = socket->members; m != nullptr; m = m->next_of_object) {
     if (m->set == left) return;
   }
@@ -312,25 +341,27 @@ void join_host_sets(Member* members) {
   }
 }
 
-void drain_ready_ring(EpollSet* set) {
-  Arena* arena = set->arena;
+namespace {
+
+void drain_ring(EpollSet* set, Announcer* from) {
+  Arena* arena = from->arena;
   if (arena == nullptr) return;
   if (arena->is_dead()) {
-    if (set->death_listed) return;
-    set->death_listed = true;
-    for (Member* m = set->members; m != nullptr; m = m->next) list_ready(m);
+    if (from->death_listed) return;
+    from->death_listed = true;
+    list_all(set);
     return;
   }
   if (load(arena->starved) != 0) [[unlikely]]
     relieve_starved(arena);
-  if (set->ring == 0) return;
-  RingTail& tail_line = arena->program->ready_tail[set->ring];
+  if (from->ring == 0) return;
+  RingTail& tail_line = arena->program->ready_tail[from->ring];
   u32 tail = load(tail_line.tail);
-  u32 head = acquire(arena->kernel->ready_head[set->ring].head);
+  u32 head = acquire(arena->kernel->ready_head[from->ring].head);
   if (head == tail) return;
   if (head - tail > max_sockets) tail = head - max_sockets;
   for (; tail != head; ++tail) {
-    u32 slot = load(arena->kernel->ready[set->ring].socket[tail % max_sockets]);
+    u32 slot = load(arena->kernel->ready[from->ring].socket[tail % max_sockets]);
     if (slot >= max_sockets) continue;
     Socket* socket = load(arena->owner[slot]);
     if (socket == nullptr) continue;
@@ -342,33 +373,58 @@ void drain_ready_ring(EpollSet* set) {
   full_fence();
 }
 
+template <typename F>
+void for_each_announcer(EpollSet* set, F f) {
+  f(static_cast<Announcer*>(set));
+  for (u32 i = 0; i < set->mores; ++i) f(&set->more[i]);
+}
+
+void arm_ring(const Announcer* announcer, const Thread* thread) {
+  if (announcer->arena == nullptr || announcer->ring == 0 || announcer->arena->is_dead()) return;
+  u32& waiter = announcer->arena->program->ready_tail[announcer->ring].waiter;
+  const u32 mine = thread->shared ? 0xffff : thread->index + 1;
+  const u32 was = load(waiter);
+  store(waiter, was == 0 || was == mine ? mine : 0xffffU);
+}
+
+}  // namespace
+
+void drain_ready_ring(EpollSet* set) {
+  for_each_announcer(set, [set](Announcer* from) { drain_ring(set, from); });
+}
+
+void check_deaths(EpollSet* set) {
+  for_each_announcer(set, [](const Announcer* from) {
+    if (from->arena != nullptr) check_death(from->arena);
+  });
+}
+
 void arm_set(EpollSet* set, Thread* thread, int depth) {
   MembersGuard guard;
   if (depth == 0) ++set->sleepers;
-  if (set->arena != nullptr && set->ring != 0 && !set->arena->is_dead()) {
-    u32& waiter = set->arena->program->ready_tail[set->ring].waiter;
-    u32 mine = thread->shared ? 0xffff : thread->index + 1;
-    u32 was = load(waiter);
-    store(waiter, was == 0 || was == mine ? mine : 0xffffU);
-  }
+  for_each_announcer(set, [thread](const Announcer* one) { arm_ring(one, thread); });
   for (Member* m = set->scan_first; m != nullptr && depth < max_nesting; m = m->next_scan) {
     if (m->object->kind == Kind::epoll) {
       arm_set(reinterpret_cast<EpollSet*>(m->object), thread, depth + 1);
-    } else if (is_live(reinterpret_cast<Socket*>(m->object))) {
-      store(reinterpret_cast<Socket*>(m->object)->program->read_waiter, 0xffff);
+      continue;
     }
+    auto* socket = reinterpret_cast<Socket*>(m->object);
+    if (is_live(socket)) store(socket->program->read_waiter, 0xffff);
+    for (Socket* part = socket->parts; part != nullptr; part = part->next_part)
+      if (is_live(part)) store(part->program->read_waiter, 0xffff);
   }
 }
 
 void disarm_set(EpollSet* set, Thread* thread, int depth) {
   MembersGuard guard;
   if (depth == 0) --set->sleepers;
-  if (set->arena != nullptr && set->ring != 0 && !set->arena->is_dead()) {
-    u32& waiter = set->arena->program->ready_tail[set->ring].waiter;
+  for_each_announcer(set, [set, thread](const Announcer* one) {
+    if (one->arena == nullptr || one->ring == 0 || one->arena->is_dead()) return;
+    u32& waiter = one->arena->program->ready_tail[one->ring].waiter;
     if (load(waiter) == thread->index + 1 || (set->sleepers == 0 && set->parents == nullptr)) {
       store(waiter, 0U);
     }
-  }
+  });
   for (Member* m = set->scan_first; m != nullptr && depth < max_nesting; m = m->next_scan) {
     if (m->object->kind == Kind::epoll) {
       disarm_set(reinterpret_cast<EpollSet*>(m->object), thread, depth + 1);
@@ -380,7 +436,9 @@ void end_epoll_set(EpollSet* set) {
   MembersGuard guard;
   while (set->parents != nullptr) remove_member(set->parents);
   while (set->members != nullptr) remove_member(set->members);
-  if (set->arena != nullptr && !set->arena->is_dead()) return_ready_ring(set->arena, set->ring);
+  for_each_announcer(set, [](const Announcer* one) {
+    if (one->arena != nullptr && !one->arena->is_dead()) return_ready_ring(one->arena, one->ring);
+  });
   if (set->kick != 0) close_hidden(set->kick);
   *set = EpollSet{};
   set->host_members = free_sets;
@@ -397,9 +455,9 @@ void rename_kicks(int from, int to) {
 void leave_arena_in_sets(const Arena* arena) {
   MembersGuard guard;
   for (u32 i = 0; i < sets_used; ++i) {
-    if (sets[i].arena != arena) continue;
-    sets[i].arena = nullptr;
-    sets[i].ring = 0;
+    for_each_announcer(&sets[i], [arena](Announcer* one) {
+      if (one->arena == arena) *one = {};
+    });
   }
 }
 
@@ -412,6 +470,7 @@ void forget_rings() {
   for (u32 i = 0; i < sets_used; ++i) {
     sets[i].arena = nullptr;
     sets[i].ring = 0;
+    sets[i].mores = 0;
     sets[i].sleepers = sets[i].host_waiters = 0;
   }
 }

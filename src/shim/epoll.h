@@ -32,10 +32,16 @@ struct Member {
   Member* next_scan;
 };
 
-struct EpollSet : Object {
+// Where a kernel announces what changed at members of the set.
+struct Announcer {
   u16 ring;           // of `arena`; 0: none
   bool death_listed;  // the arena's death was seen
   Arena* arena;
+};
+// Further kernels with members of a set; those of yet more are looked at each time.
+inline constexpr u32 more_announcers = 15;
+
+struct EpollSet : Object, Announcer {
   Member* members;
   Member* ready_first;
   Member* ready_last;
@@ -48,6 +54,8 @@ struct EpollSet : Object {
   u32 changes;  // atomic: members added or re-armed here or below; a waiter looks at the set anew
   int kick;     // wakes them when the first cob member comes; 0: none
   i64 next_host_check_ns;
+  u32 mores;
+  Announcer more[more_announcers];  // `cob run --spread-threads`; a place may be free
 };
 
 // The host's set must be looked at.
@@ -95,6 +103,8 @@ void remove_member(Member* member);
 void arm_set(EpollSet* set, Thread* thread, int depth = 0);
 void disarm_set(EpollSet* set, Thread* thread, int depth = 0);
 
+// The death of a kernel is seen that announces to the set.
+void check_deaths(EpollSet* set);
 // The arena whose kernel announces to the set or to one nested in it; null: none. REQUIRES: the
 // lock.
 Arena* arena_under(EpollSet* set, int depth = 0);

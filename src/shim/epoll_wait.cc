@@ -4,6 +4,7 @@
 // the bell) when nothing comes. Any thread; several may wait on one set.
 
 #include "shim/epoll.h"
+#include "shim/places.h"
 #include "shim/revive.h"
 #include "shim/wait.h"
 
@@ -173,7 +174,7 @@ int rest(SetWait wait, i64 deadline_ns, const sigset_t* mask, u32 seen, u32 brea
     condition.host = host;
     condition.hosts = 1;
   }
-  switch (wait_for(arena, condition, {deadline_ns, true}, seen, breaking)) {
+  switch (wait_for(arena_to_sleep_in(arena), condition, {deadline_ns, true}, seen, breaking)) {
     case Woken::timeout:
       return -1;
     case Woken::signal:
@@ -212,6 +213,7 @@ int mixed_wait(EpollSet* set, const Wait& w) {
   for (;;) {
     int n = 0;
     const i64 retry_ns = revive_listeners();
+    settle_here();
     const SetWait wait{set, w.number, acquire(set->changes)};
     if (has_host_members(set)) {
       i64 now = now_ns();
@@ -228,7 +230,7 @@ int mixed_wait(EpollSet* set, const Wait& w) {
     if (w.poll_only) {
       if (has_host_members(set)) n = collect_host(set, w.number, w.events, w.most);
       if (n == 0) {
-        if (set->arena != nullptr) check_death(set->arena);
+        check_deaths(set);
         timed_yield();  // the kernel may share our core
         n = collect(set, w.events, w.most);
       }
@@ -295,6 +297,8 @@ int wait_on(int number, epoll_event* events, int most, const timespec* timeout,
 Arena* arena_under(EpollSet* set, int depth) {
   if (set->arena != nullptr && !set->arena->is_dead()) return set->arena;
   Arena* found = nullptr;
+  for (u32 i = 0; i < set->mores && found == nullptr; ++i)
+    if (set->more[i].arena != nullptr && !set->more[i].arena->is_dead()) found = set->more[i].arena;
   for (Member* m = set->scan_first; m != nullptr && found == nullptr && depth < max_nesting;
        m = m->next_scan) {
     if (m->object->kind == Kind::epoll)

@@ -57,8 +57,9 @@ u32 environment_entry(char* buffer, u32 size, int liveness, bool place) {
   if (g.reach_bits != no_uplink) snprintf(reach, sizeof reach, "/%u", g.reach_bits & 63);
   if (liveness == liveness_own) place = g.place;
   const char* spread = !g.spread ? "" : place ? "+p" : "+s";
-  int n = snprintf(buffer, size, "%s=%d:%d:%u:%u%s%s%s%s", environment_name, g.attach_right, number,
-                   g.kernel, g.cob_address, reach, g.ipv6 ? "+6" : "", spread, holds ? ":1" : "");
+  int n = snprintf(buffer, size, "%s=%d:%d:%u:%u%s%s%s%s%s", environment_name, g.attach_right,
+                   number, g.kernel, g.cob_address, reach, g.ipv6 ? "+6" : "", spread,
+                   g.spread_threads ? "+t" : "", holds ? ":1" : "");
   return n < 0 ? 0 : static_cast<u32>(n);
 }
 

@@ -19,8 +19,9 @@ namespace cob::shim {
 
 class FakeKernel {
  public:
-  // Takes the kernel's end of a program's liveness socket.
-  explicit FakeKernel(int liveness);
+  // Takes the kernel's end of a program's liveness socket. `number`: which of the two that a cob of
+  // such kernels has.
+  explicit FakeKernel(int liveness, unsigned short number = 0);
   ~FakeKernel();
   FakeKernel(const FakeKernel&) = delete;
   FakeKernel& operator=(const FakeKernel&) = delete;

@@ -32,7 +32,7 @@ int memory(const char* name, size_t bytes, int seals, void** at) {
 
 }  // namespace
 
-FakeKernel::FakeKernel(int liveness)
+FakeKernel::FakeKernel(int liveness, unsigned short number)
     : liveness_(liveness), doorbell_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   kernel_fd_ =
       memory("kernel", sizeof(KernelSide), F_SEAL_FUTURE_WRITE, reinterpret_cast<void**>(&kernel_));
@@ -43,6 +43,9 @@ FakeKernel::FakeKernel(int liveness)
   header.layout_bytes_kernel = sizeof(KernelSide);
   header.layout_bytes_program = sizeof(ProgramSide);
   header.epoch = 7;
+  header.kernel = number;
+  header.kernels = 2;
+  header.neighbours = 3;
   header.cob_address = address;
   header.default_send_limit = send_limit;
   RemoteShare& share = kernel_->remote_share[0];

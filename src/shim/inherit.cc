@@ -8,6 +8,7 @@
 #include "shim/leave.h"
 #include "shim/locks.h"
 #include "shim/passage.h"
+#include "shim/places.h"
 #include "shim/revive.h"
 #include "shim/socket.h"
 
@@ -52,8 +53,8 @@ void share(Socket* socket, int fd) {
 constexpr u32 most_spread_sockets = 4;
 
 bool follows(const Socket* socket) {
-  return is_live(socket) && (socket->stage == Stage::stream || socket->stage == Stage::datagram) &&
-         begun(socket);
+  return g.spread && is_live(socket) &&
+         (socket->stage == Stage::stream || socket->stage == Stage::datagram) && begun(socket);
 }
 
 void name_sockets() {
@@ -65,7 +66,8 @@ void name_sockets() {
       &others);
   for_each_socket(
       [](Socket* socket, void* count) {
-        const bool listens = is_live(socket) && socket->stage == Stage::listener;
+        const bool listens =
+            is_live(socket) && socket->stage == Stage::listener && socket->part_of == nullptr;
         const bool few = *static_cast<u32*>(count) <= most_spread_sockets;
         if (listens || (few && follows(socket))) call_publish(socket, 0);
       },
@@ -75,7 +77,7 @@ void name_sockets() {
 // The fork call with the child's liveness socket. The child's end, hidden, or -1. `place`: the
 // child goes to the kernel that is due.
 int announce_child(Arena* arena, u64& ticket, bool& place) {
-  if (g.spread) name_sockets();
+  if (g.spread || g.spread_threads) name_sockets();
   const Guard guard(child_lock);
   int end = offer_liveness(arena);
   if (end < 0) return -1;
@@ -270,6 +272,7 @@ void after_fork_child(ForkPlan& plan) {
   child_lock.reset();
   flight_lock.reset();
   forget_passage();
+  forget_places();
   forget_leave();
   reset_members_lock();
   forget_posix_locks();
@@ -279,8 +282,11 @@ void after_fork_child(ForkPlan& plan) {
   for_each_socket(
       [](Socket* socket, void* context) {
         socket->placeholder.pool_index = no_pool_entry;
+        socket->parts = nullptr;
         if (socket->arena == nullptr) return;
-        bool lost = socket->arena->is_dead() || !*static_cast<bool*>(context);
+        // What threads on other kernels have made is theirs alone (docs/moving.md, 9).
+        bool lost =
+            socket->arena->is_dead() || socket->arena != g.current || !*static_cast<bool*>(context);
         socket->arena = nullptr;
         socket->stage = lost || socket->stage == Stage::dead ? Stage::dead : Stage::inherited;
         if (socket->stage == Stage::inherited) g.inherited = true;

@@ -9,6 +9,7 @@
 #include "shim/epoll.h"
 #include "shim/leave.h"
 #include "shim/passage.h"
+#include "shim/places.h"
 #include "shim/revive.h"
 #include "shim/stream.h"
 #include "shim/wait.h"
@@ -89,6 +90,8 @@ void arm(void* context, Thread* thread) {
     }
     auto* socket = reinterpret_cast<Socket*>(w->object[i]);
     if (is_live(socket)) set_waiter(socket->program->write_waiter, thread);
+    for (Socket* part = acquire(socket->parts); part != nullptr; part = part->next_part)
+      if (is_live(part)) set_waiter(part->program->write_waiter, thread);
   }
 }
 
@@ -102,6 +105,8 @@ void disarm(void* context, Thread* thread) {
     }
     auto* socket = reinterpret_cast<Socket*>(w->object[i]);
     if (is_live(socket)) clear_waiter(socket->program->write_waiter, thread);
+    for (Socket* part = acquire(socket->parts); part != nullptr; part = part->next_part)
+      if (is_live(part)) clear_waiter(part->program->write_waiter, thread);
   }
 }
 
@@ -176,6 +181,7 @@ int mixed_poll(PollWait& w, i64 deadline_ns, const sigset_t* mask) {
   u32 breaking = signals_breaking();
   for (;;) {
     const i64 retry_ns = revive_listeners();
+    settle_here();
     int n = gather_anew(w);
     if (n > 0) {
       found_something();
@@ -188,12 +194,12 @@ int mixed_poll(PollWait& w, i64 deadline_ns, const sigset_t* mask) {
     Condition condition{check, arm, disarm, &w, w.host, w.hosts, mask};
     if (w.hosts == 0) condition.host = nullptr;
     Arena* arena = current_arena();
-    if (arena != nullptr && arena->is_dead()) arena = nullptr;
+    if (arena != nullptr && arena->is_dead()) arena = g.spread_threads ? live_home() : nullptr;
     if (arena == nullptr) condition.host = w.host;
     const PinAll pinned(w);
     const bool tries_again = retry_ns < deadline_ns;
     const i64 until_ns = tries_again ? retry_ns : deadline_ns;
-    switch (wait_for(arena, condition, {until_ns, true}, seen, breaking)) {
+    switch (wait_for(arena_to_sleep_in(arena), condition, {until_ns, true}, seen, breaking)) {
       case Woken::timeout:
         if (tries_again) break;
         return gather(&w);

@@ -7,6 +7,7 @@
 #include "shim/epoll.h"
 #include "shim/family.h"
 #include "shim/inherit.h"
+#include "shim/places.h"
 #include "shim/wait.h"
 
 namespace cob::shim {
@@ -110,7 +111,8 @@ void revive(Socket* socket, Arena* arena) {
     publish_word(socket->arena, static_cast<Arena*>(nullptr));
   }
   socket->poster = 0;
-  const int joined = socket->inherited_flags ? join_revived(socket, arena) : ENOENT;
+  const bool has_others = socket->inherited_flags || socket->parts != nullptr;
+  const int joined = has_others ? join_revived(socket, arena) : ENOENT;
   if (joined == EAGAIN || (joined != 0 && !listen_anew(socket, arena))) {
     socket->want_accept = wanted_offers;
     return;
@@ -145,6 +147,7 @@ void note_listener(Socket* socket) {
   const SocketNames& names = socket->arena->kernel->names[socket->slot];
   socket->listening_address = load(names.local_address);
   socket->listening_port = load(names.local_port);
+  socket->kernel_number = load(socket->arena->kernel->header.kernel);
   if (socket->datagram) {
     const Ipv4Endpoint remote = remote_of(names);
     socket->remote_address = remote.address;
@@ -155,18 +158,22 @@ void note_listener(Socket* socket) {
   store(socket->listens, true);
 }
 
-i64 revive_listeners() {
+namespace {
+
+i64 revive_lost() {
   if (load(g.lost) == 0) return forever;
   if (!any_lost()) {
     store(g.lost, 0U);
     return any_lost() ? now_ns() : forever;
   }
   Arena* arena = attach();
-  if (arena != nullptr) {
+  if (arena != nullptr || g.spread_threads) {
     for_each_socket(
         [](Socket* socket, void* context) {
           if (!is_lost(socket) || !hold_socket(socket)) return;
-          revive(socket, static_cast<Arena*>(context));
+          Arena* to = static_cast<Arena*>(context);
+          if (g.spread_threads) to = arena_of_kernel(socket->kernel_number);
+          if (to != nullptr) revive(socket, to);
           Critical critical;
           drop(object_of(socket));
         },
@@ -177,6 +184,15 @@ i64 revive_listeners() {
   constexpr i64 eager_ns = 2'000'000'000;
   const i64 now = now_ns();
   return now + (now - load(g.lost_since_ns) < eager_ns ? 20'000'000 : 200'000'000);
+}
+
+}  // namespace
+
+i64 revive_listeners() {
+  const i64 lost_ns = revive_lost();
+  if (!g.spread_threads) return lost_ns;
+  const i64 home_ns = home_retry_ns();
+  return home_ns < lost_ns ? home_ns : lost_ns;
 }
 
 }  // namespace cob::shim

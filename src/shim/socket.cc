@@ -8,6 +8,8 @@
 #include "shim/datagram.h"
 #include "shim/epoll.h"
 #include "shim/inherit.h"
+#include "shim/listener_parts.h"
+#include "shim/places.h"
 #include "shim/revive.h"
 #include "shim/stream.h"
 #include "shim/urgent.h"
@@ -111,6 +113,7 @@ u32 place_of(const Socket* socket) { return static_cast<u32>(socket - slab); }
 void end_socket(Socket* socket) {
   Critical critical;
   leave_all_sets(socket);
+  if (socket->parts != nullptr) end_parts(socket);
   if (socket->stage == Stage::inherited) settle(socket);
   if (socket->arena != nullptr) {
     close_in_kernel(socket);
@@ -369,7 +372,10 @@ u32 readiness(Socket* socket, u32 interest) {
   if (socket->stage == Stage::inherited || socket->stage == Stage::undecided) settle(socket);
   if (socket->kind == Kind::file)  // as poll(2) says of every regular one
     return socket->stream ? stream_readiness(socket, interest) : in_bits | out_bits;
-  if (is_dead(socket)) return awaits_revival(socket) ? 0 : dead_bits;
+  if (is_dead(socket)) {
+    if (socket->parts != nullptr && any_offer_waits(socket)) return in_bits;
+    return awaits_revival(socket) ? 0 : dead_bits;
+  }
   if (socket->stage == Stage::undecided) {
     if (socket->datagram) return undecided_datagram_readiness(socket);
     return out_bits | POLLHUP | (socket->own_error != 0 ? POLLERR : 0U) |
@@ -378,6 +384,10 @@ u32 readiness(Socket* socket, u32 interest) {
   if (!begun(socket)) return 0;
   if (socket->stage == Stage::listener) {
     if (listening_ended(socket)) return out_bits | POLLHUP;
+    if (g.spread_threads) {
+      want_offers(join_part_here(socket));
+      return any_offer_waits(socket) ? in_bits : 0;
+    }
     want_offers(socket);
     return acquire(socket->kernel->received) != load(socket->program->consumed) ? in_bits : 0;
   }
@@ -409,7 +419,10 @@ u32 readiness(Socket* socket, u32 interest) {
 
 u32 change_count(const Socket* socket) {
   if (socket->arena == nullptr) return 0;
-  return load(socket->kernel->change) + load(socket->own_changes);
+  u32 count = load(socket->kernel->change) + load(socket->own_changes);
+  for (const Socket* part = socket->parts; part != nullptr; part = part->next_part)
+    if (load(part->arena) != nullptr) count += load(part->kernel->change);
+  return count;
 }
 
 bool note_starved(Socket* socket, Arena* arena) {
@@ -531,15 +544,22 @@ int wait_ready(Socket* socket, u32 mask, i64 deadline_ns, bool any_signal, u32 s
   condition.arm = [](void* context, Thread* thread) {
     auto* w = static_cast<SocketWait*>(context);
     if (w->socket->arena != nullptr) set_waiter(w->socket->program->read_waiter, thread);
+    for (Socket* part = acquire(w->socket->parts); part != nullptr; part = part->next_part)
+      if (is_live(part)) set_waiter(part->program->read_waiter, thread);
   };
   condition.disarm = [](void* context, Thread* thread) {
     auto* w = static_cast<SocketWait*>(context);
     if (w->socket->arena != nullptr) clear_waiter(w->socket->program->read_waiter, thread);
+    for (Socket* part = acquire(w->socket->parts); part != nullptr; part = part->next_part)
+      if (is_live(part)) clear_waiter(part->program->read_waiter, thread);
   };
-  WaitOptions options{deadline_ns, any_signal};
-  switch (wait_for(socket->arena, condition, options, seen, breaking)) {
+  const i64 retry_ns = g.spread_threads ? home_retry_ns() : forever;
+  const bool tries_again = retry_ns < deadline_ns;
+  WaitOptions options{tries_again ? retry_ns : deadline_ns, any_signal};
+  switch (
+      wait_for(arena_to_sleep_in(arena_to_wait_in(socket)), condition, options, seen, breaking)) {
     case Woken::timeout:
-      return EAGAIN;
+      return tries_again ? 0 : EAGAIN;
     case Woken::signal:
       return EINTR;
     default:

@@ -81,7 +81,10 @@ struct alignas(64) Socket : Object {
   u32 backlog;
   u32 listening_address;  // of what is to be revived
   u16 listening_port;
-  u32 own_changes;                          // readiness edges that the kernel does not count
+  u32 own_changes;  // readiness edges that the kernel does not count
+  // A listener of threads of several kernels (listener_parts.h): on the whole its parts, on a part
+  // (below) the next one and the whole.
+  Socket* parts;
   i64 receive_timeout_ns, send_timeout_ns;  // 0: none
   bool reuse_address, reuse_port, no_delay, cork, keep_alive, linger_on, quick_ack;
   i32 linger_seconds, keep_idle, keep_interval, keep_probes;
@@ -103,6 +106,10 @@ struct alignas(64) Socket : Object {
   u8 traffic_class, hop_limit;
   u32 routed_address;  // outside the cob, to which there was a way
   in6_addr routed_ipv6;
+  Socket* next_part;
+  Socket* part_of;
+  i64 join_after_ns;
+  u32 kernel_number;  // of a listener or datagram socket: where it is to be revived
   u32 option_count;
   KeptOption* option;  // of kept_options: for a host socket in its place, and to be read back
 };

@@ -19,7 +19,7 @@ namespace {
 
 const char* command_name = "";
 
-// "<attach right>:<liveness>:<kernel>:<address>[/<reach>][+6][+s|+p][:1]"
+// "<attach right>:<liveness>:<kernel>:<address>[/<reach>][+6][+s|+p][+t][:1]"
 struct Entry {
   int attach_right = -1;
   int liveness = -1;
@@ -29,6 +29,7 @@ struct Entry {
   bool ipv6 = false;
   bool spread = false;
   bool place = false;
+  bool spread_threads = false;
   bool attached_before = false;
 };
 
@@ -47,6 +48,8 @@ bool parse(const char* text, Entry& entry) {
   entry.place = strncmp(end, "+p", 2) == 0;
   entry.spread = entry.place || strncmp(end, "+s", 2) == 0;
   if (entry.spread) end += 2;
+  entry.spread_threads = strncmp(end, "+t", 2) == 0;
+  if (entry.spread_threads) end += 2;
   entry.attached_before = strcmp(end, ":1") == 0;
   return *end == 0 || entry.attached_before;
 }
@@ -83,6 +86,7 @@ void shim_start() {
   g.ipv6 = entry.ipv6;
   g.spread = entry.spread;
   g.place = entry.place;
+  g.spread_threads = entry.spread_threads;
   strncpy(g.command, command_name, sizeof g.command - 1);
   adopt_at_start(entry.attached_before);
 }

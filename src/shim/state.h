@@ -19,8 +19,9 @@ struct State {
   u32 cob_address = 0;  // host byte order; known before the first attach, and when it fails
   // The prefix around cob_address that is reached by the cob's uplink; 0: everything, by a gateway.
   u32 reach_bits = no_uplink;
-  bool ipv6 = false;    // the cob has IPv6 addresses, or may get some
-  bool spread = false;  // forked children go to the kernels that are due
+  bool ipv6 = false;            // the cob has IPv6 addresses, or may get some
+  bool spread = false;          // forked children go to the kernels that are due
+  bool spread_threads = false;  // threads are served by several kernels (places.h)
   // This is one, which has not gone yet: `liveness` keeps for it, on kernel `kernel`, what it is to
   // have there.
   bool place = false;

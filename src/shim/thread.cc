@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 
 #include "shim/locks.h"
+#include "shim/places.h"
 
 namespace cob::shim {
 
@@ -37,11 +38,16 @@ void end_thread(void* value) {
   store(thread_signals.doorbell, 0);
   this_thread = nullptr;
   if (thread->shared) return;
-  if (thread->arena != nullptr && !thread->arena->is_dead()) {
-    store(thread->arena->program->armed[thread->index].armed, 0U);
-    return_chunks(thread->arena, thread->chunk, thread->chunks);
+  for (u32 i = 0; i <= thread->deputies; ++i) {
+    Thread* known = registration(thread, i);
+    if (known->arena != nullptr && !known->arena->is_dead()) {
+      ThreadArmed& line = known->arena->program->armed[thread->index];
+      store(line.armed, 0U);
+      if (g.spread_threads) store(line.tid, 0U);
+      return_chunks(known->arena, known->chunk, known->chunks);
+    }
+    known->chunks = 0;
   }
-  thread->chunks = 0;
   store(thread->sleeping, 0U);
   thread->taken = false;
 }
@@ -200,11 +206,21 @@ void drop_left_pins(Thread* thread, const void* frame) {
     store(thread->arena->program->armed[thread->index].armed, 0U);
 }
 
+bool has_all_bells(const Thread* thread) {
+  if (load(thread->gather) < 0) return false;
+  for (u32 i = 0; i <= load(thread->deputies); ++i) {
+    const Thread* known = i == 0 ? thread : &thread->deputy[i - 1];
+    Arena* arena = load(known->arena);
+    if (arena != nullptr && !arena->is_dead() && load(known->bell) < 0) return false;
+  }
+  return true;
+}
+
 void threads_start() {
   have_key = pthread_key_create(&at_exit, end_thread) == 0;
   for (u32 i = 0; i < max_threads; ++i) {
     threads[i].index = i;
-    threads[i].bell = threads[i].nudge = -1;
+    threads[i].bell = threads[i].nudge = threads[i].gather = -1;
   }
 }
 
@@ -217,8 +233,12 @@ void ring_sleeping_threads() {
 
 void rename_bells(int from, int to) {
   for (Thread& thread : threads) {
-    if (load(thread.bell) == from) store(thread.bell, to);
-    if (load(thread.nudge) == from) store(thread.nudge, to);
+    for (u32 i = 0; i <= load(thread.deputies); ++i) {
+      Thread* known = registration(&thread, i);
+      if (load(known->bell) == from) store(known->bell, to);
+      if (load(known->nudge) == from) store(known->nudge, to);
+    }
+    if (load(thread.gather) == from) store(thread.gather, to);
   }
 }
 
@@ -245,22 +265,92 @@ Thread* own_thread() {
     thread->taken = true;
     thread->shared = thread->index == max_threads - 1;
     if (!thread->shared) thread->would_block = thread->pins = 0;
+    if (!thread->shared) thread->settled = false;
     if (thread->nudge < 0) thread->nudge = make_nudge();
     this_thread = thread;
   }
   if (have_key && !thread->shared) pthread_setspecific(at_exit, thread);
+  if (g.spread_threads) settle_thread(thread);
   return thread;
 }
+
+namespace {
+
+constexpr u32 most_deputies = 63;
+Lock deputies_lock;  // the last index is many threads'
+
+// The registration's bell is watched among the thread's others. Its events tell which it was.
+void gather_bell(Thread* thread, u32 place) {
+  const Thread* known = registration(thread, place);
+  if (thread->gather < 0 || known->bell < 0) return;
+  epoll_event event{EPOLLIN | EPOLLET, {.u64 = place}};
+  raw::call(SYS_epoll_ctl, thread->gather, EPOLL_CTL_ADD, known->bell, raw::at(&event));
+}
+
+Thread* deputy_for(Thread* thread, Arena* arena) {
+  for (u32 i = 0; i < load(thread->deputies); ++i)
+    if (load(thread->deputy[i].arena) == arena) return &thread->deputy[i];
+  if (arena->is_dead() || thread->nudge < 0 || confined()) return nullptr;
+  const Critical critical;
+  const Guard guard(deputies_lock);
+  if (thread->deputy == nullptr)
+    thread->deputy = static_cast<Thread*>(reserve(sizeof(Thread) * most_deputies));
+  if (thread->deputy == nullptr) return nullptr;
+  if (thread->gather < 0) {
+    const RaisedLimit raised;
+    thread->gather =
+        make_hidden(fresh(static_cast<int>(raw::call(SYS_epoll_create1, EPOLL_CLOEXEC))));
+    if (thread->gather < 0) thread->gather = -1;
+    gather_bell(thread, 0);
+  }
+  u32 place = 0;
+  while (place < thread->deputies && thread->deputy[place].arena != arena &&
+         thread->deputy[place].arena != nullptr && !thread->deputy[place].arena->is_dead())
+    ++place;
+  if (place == most_deputies) return nullptr;
+  Thread* deputy = &thread->deputy[place];
+  if (place == thread->deputies) {
+    deputy->arena = nullptr;  // in a forked child: what its parent had
+    deputy->chunks = 0;
+    deputy->index = thread->index;
+    deputy->bell = deputy->gather = -1;
+    deputy->shared = thread->shared;
+    deputy->taken = true;
+  }
+  deputy->nudge = thread->nudge;
+  if (introduce(arena, deputy) < 0) {
+    check_death(arena);
+    return nullptr;
+  }
+  if (place == thread->deputies) publish_word(thread->deputies, place + 1);
+  gather_bell(thread, place + 1);
+  show_served(thread);
+  return deputy;
+}
+
+}  // namespace
 
 Thread* register_thread(Arena* arena) {
   Thread* thread = own_thread();
   if (thread->arena == arena) return thread;
+  if (g.spread_threads) [[unlikely]] {
+    if (!thread->settled) settle_thread(thread);
+    const bool none = thread->arena == nullptr || thread->arena->is_dead();
+    if (none && thread->home != nullptr && thread->home != arena && !thread->home->is_dead())
+      (void)register_thread(thread->home);  // the first is the one that it calls most
+    if (thread->arena == arena) return thread;
+    if (thread->arena != nullptr && !thread->arena->is_dead()) return deputy_for(thread, arena);
+  }
   if (thread->nudge < 0) thread->nudge = make_nudge();
   if (arena->is_dead() || thread->nudge < 0 || confined()) return nullptr;
   Critical critical;
   if (introduce(arena, thread) < 0) {
     check_death(arena);
     return nullptr;
+  }
+  if (g.spread_threads) {
+    gather_bell(thread, 0);
+    show_served(thread);
   }
   return thread;
 }
@@ -278,7 +368,11 @@ bool register_last_thread(Arena* arena) {
 
 void leave_arena_in_threads(const Arena* arena) {
   for (Thread& thread : threads) {
-    if (load(thread.arena) == arena) store(thread.arena, static_cast<Arena*>(nullptr));
+    for (u32 i = 0; i <= load(thread.deputies); ++i) {
+      Thread* known = registration(&thread, i);
+      if (load(known->arena) == arena) store(known->arena, static_cast<Arena*>(nullptr));
+    }
+    if (load(thread.home) == arena) store(thread.home, static_cast<Arena*>(nullptr));
   }
 }
 
@@ -286,13 +380,17 @@ void forget_threads() {
   Thread* self = this_thread;
   for (Thread& thread : threads) {
     thread.arena = nullptr;
-    thread.bell = thread.nudge = -1;
+    thread.bell = thread.nudge = thread.gather = -1;
+    thread.deputies = 0;
+    thread.home = nullptr;
+    thread.settled = false;
     thread.chunks = thread.pins = 0;  // their references are counted anew
     thread.sleeping = 0;
     thread.taken = &thread == self;
   }
   threads_lock.reset();
   register_lock.reset();
+  deputies_lock.reset();
   shared_thread_lock.reset();
   if (self != nullptr) self->nudge = make_nudge();
 }

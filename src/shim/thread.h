@@ -30,6 +30,14 @@ struct alignas(64) Thread {
   Pinned* pin;                 // what blocked calls hold; dropped at the thread's end
   u32 pins, pin_room;
   u32 sleeping;  // atomic; 1: in or about to enter its wait
+  // Of a program of `cob run --spread-threads` (places.h):
+  bool settled;  // it has its home
+  Arena* home;   // where what it makes is born; null: that kernel has died
+  u32 home_kernel, order_seen, tid;
+  i64 join_again_ns;  // a listener's part could not be had: when to ask again; 0: never
+  Thread* deputy;     // its registrations with further arenas; none goes away
+  u32 deputies;       // atomic
+  int gather;         // hidden; an epoll descriptor that watches all bells; -1: none
 };
 
 extern thread_local Thread* this_thread
@@ -44,6 +52,12 @@ inline Thread* thread_for(Arena* arena) {
   if (thread != nullptr && thread->arena == arena) [[likely]]
     return thread;
   return register_thread(arena);
+}
+// Waits are on `gather` once there are several bells. False: a kernel that knows it gave none.
+bool has_all_bells(const Thread* thread);
+// One of the registrations, 0: the thread's own.
+inline Thread* registration(Thread* thread, u32 place) {
+  return place == 0 ? thread : &thread->deputy[place - 1];
 }
 // The calling thread whether or not there is an arena; for waits.
 Thread* own_thread();

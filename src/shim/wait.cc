@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 
 #include "shim/leave.h"
+#include "shim/places.h"
 
 namespace cob::shim {
 
@@ -26,7 +27,13 @@ bool interrupted(const WaitOptions& options, u32 seen, u32 breaking) {
 }
 
 // A confined thread looks by itself: a bell's edges are taken by calls that filters refuse.
-int bell_of(const Thread* thread) { return confined() ? -1 : load(thread->bell); }
+// Of a thread that several kernels know: what watches the bells of all.
+int bell_of(const Thread* thread) {
+  if (confined()) return -1;
+  if (load(thread->deputies) != 0) [[unlikely]]
+    return has_all_bells(thread) ? load(thread->gather) : -1;
+  return load(thread->bell);
+}
 
 u32 no_bell_sleep;  // atomic; 1: the host refuses epoll_pwait2 (a seccomp filter)
 
@@ -51,6 +58,55 @@ void listen(Arena* arena, int bell, int milliseconds) {
   hear(arena, events, static_cast<int>(count));
 }
 
+// Of bell_of(thread). What watches several bells tells which of them rang.
+void hear_all(Arena* arena, Thread* thread, const epoll_event* events, int count) {
+  if (load(thread->deputies) == 0) [[likely]]
+    return hear(arena, events, count);
+  for (int i = 0; i < count; ++i) {
+    const u64 place = events[i].data.u64;
+    if (place > load(thread->deputies)) continue;
+    const Thread* known = registration(thread, static_cast<u32>(place));
+    if (known->arena != nullptr && known->bell >= 0) listen(known->arena, known->bell, 0);
+  }
+}
+
+void listen_all(Arena* arena, Thread* thread, int bell) {
+  epoll_event events[ring_sources];
+  const long count =
+      raw::call(SYS_epoll_pwait, bell, raw::at(events), ring_sources, 0, 0, sizeof(u64));
+  hear_all(arena, thread, events, static_cast<int>(count));
+}
+
+// To the further kernels that know the thread.
+template <typename F>
+void for_each_other(Thread* thread, const Arena* arena, F f) {
+  for (u32 i = 0; i <= load(thread->deputies); ++i) {
+    Arena* other = load(registration(thread, i)->arena);
+    if (other != nullptr && other != arena && !other->is_dead()) f(other);
+  }
+}
+
+void arm_others(Thread* thread, const Arena* arena, u32 armed) {
+  if (load(thread->deputies) == 0) [[likely]]
+    return;
+  for_each_other(thread, arena,
+                 [&](Arena* other) { store(other->program->armed[thread->index].armed, armed); });
+}
+
+// Those to which it has posted what they have not taken.
+void ring_others_to_rest(Thread* thread, const Arena* arena) {
+  if (load(thread->deputies) == 0) [[likely]]
+    return;
+  for_each_other(thread, arena, [&](Arena* other) {
+    const u32 taken = acquire(other->kernel->consumed[thread->index].consumed);
+    if (other->position[thread->index] != taken) ring_to_rest(other);
+  });
+}
+
+void look_for_deaths(Thread* thread, const Arena* arena) {
+  for_each_other(thread, arena, [](Arena* other) { check_death(other); });
+}
+
 // True when a host descriptor is ready.
 bool sleep_on_list(Arena* arena, Thread* thread, const Condition& condition, int bell,
                    const timespec* left) {
@@ -68,7 +124,7 @@ bool sleep_on_list(Arena* arena, Thread* thread, const Condition& condition, int
   int ready = real_ppoll(fds, count, left, condition.mask);
   if (ready <= 0) return false;
   if (fds[first].revents != 0) {
-    if (bell >= 0) listen(arena, bell, 0);
+    if (bell >= 0) listen_all(arena, thread, bell);
     if (bell < 0) take_nudge(thread);
     --ready;
   }
@@ -101,9 +157,10 @@ bool sleep_once(Arena* arena, Thread* thread, const Condition& condition, i64 de
     epoll_event events[ring_sources];
     int count = real_epoll_pwait2(bell, events, ring_sources, limit, condition.mask);
     if (count < 0 && errno != EINTR) store(no_bell_sleep, 1U);
-    hear(arena, events, count);
+    hear_all(arena, thread, events, count);
   } else {
     host = sleep_on_list(arena, thread, condition, bell, limit);
+    if (bell < 0 && load(thread->deputies) != 0) look_for_deaths(thread, arena);
   }
   errno = saved;
   return host;
@@ -183,7 +240,7 @@ bool Patience::nap(Arena* arena) {
 
 void sleep_uninterrupted(Arena* arena, Thread* thread) {
   look_for_move(arena);
-  const int bell = bell_of(thread);
+  const int bell = confined() ? -1 : load(thread->bell);
   if (bell >= 0) return listen(arena, bell, thread->shared ? 1 : 10);
   pollfd fds[2] = {{thread->nudge, POLLIN, 0}, {arena->liveness, 0, 0}};
   timespec at_most{0, 1'000'000};
@@ -201,9 +258,11 @@ Woken wait_for(Arena* arena, const Condition& condition, const WaitOptions& opti
                u32 breaking) {
   Thread* thread = arena != nullptr ? thread_for(arena) : own_thread();
   if (thread == nullptr) return Woken::dead;
+  if (g.spread_threads) thread = own_thread();  // not its deputy
   if (arena != nullptr) look_for_move(arena);
   if (arena != nullptr && condition.mask == nullptr) {  // a mask must be in force from the start
     ring_to_rest(arena);
+    ring_others_to_rest(thread, arena);
     Patience patience;
     Resting resting(arena, thread->index);
     while (!contested()) {
@@ -220,9 +279,11 @@ Woken wait_for(Arena* arena, const Condition& condition, const WaitOptions& opti
     if (condition.arm != nullptr) condition.arm(condition.context, thread);
     u32* armed = arena != nullptr ? &arena->program->armed[thread->index].armed : nullptr;
     if (armed != nullptr) store(*armed, 1U);
+    arm_others(thread, arena, 1);
     __atomic_store_n(&thread_signals.doorbell, thread->nudge, __ATOMIC_SEQ_CST);
     full_fence();
     if (arena != nullptr) ring_to_rest(arena);
+    ring_others_to_rest(thread, arena);
     Woken woken = Woken::timeout;
     bool decided = true;
     bool host = false;
@@ -240,11 +301,13 @@ Woken wait_for(Arena* arena, const Condition& condition, const WaitOptions& opti
     }
     __atomic_store_n(&thread_signals.doorbell, 0, __ATOMIC_RELEASE);
     if (armed != nullptr) store(*armed, 0U);
+    arm_others(thread, arena, 0);
     store(thread->sleeping, 0U);
     if (condition.disarm != nullptr) condition.disarm(condition.context, thread);
     if (decided) return woken;
     if (arena != nullptr) look_for_move(arena);
     leave_if_asked();
+    settle_here();
     if (host || condition.check(condition.context)) return Woken::ready;
     if (arena != nullptr && arena->is_dead()) return Woken::dead;
   }
