@@ -67,8 +67,9 @@ int callers_kernel() {
 // The kernel, -1: any, of the island, if one is named.
 std::pair<int, std::string> place_of(const RunOptions& options) {
   const std::string& text = options.kernel;
-  if (text.empty()) return {-1, options.island};
-  if (text.find_first_not_of("0123456789") != std::string::npos) return {-1, text};
+  if (text.empty())
+    return {-1, options.island.empty() ? std::string() : checked_island(options.island)};
+  if (text.find_first_not_of("0123456789") != std::string::npos) return {-1, checked_island(text)};
   const int number = text.size() > 4 ? static_cast<int>(max_kernels) : std::stoi(text);
   if (number >= static_cast<int>(max_kernels))
     fail(exit_usage, "--kernel: {} is no kernel's number: 0 to {}", text, max_kernels - 1);
@@ -79,10 +80,10 @@ void run(const RunOptions& options, Context& context) {
   const std::string name = checked_name(context.name);
   if (context.program.empty())
     fail(exit_usage, "run what? For example: cob run -- nginx (see: cob run --help)");
-  ControlClient client = ControlClient::connect(name);
   const auto [number, island] = place_of(options);
+  ControlClient client = ControlClient::connect(name);
   nlohmann::json request{{"do", "attach"}, {"kernel", number}};
-  if (!island.empty()) request["island"] = checked_island(island);
+  if (!island.empty()) request["island"] = island;
   if (!options.from.empty()) request["from"] = checked_island(options.from);
   request["caller"] = callers_kernel();
   ControlReply reply = client.ask(request);
