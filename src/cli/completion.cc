@@ -32,7 +32,7 @@ std::string bash_script(const CLI::App& app) {
                                     ? fmt::format("{}", fmt::join(bench_words(), " "))
                                 : command->get_name() == "island" ? "build add list remove"
                                 : command->get_name() == "cable"  ? cob_names
-                                                                 : "";
+                                                                  : "";
     cases += fmt::format("    {}) words=\"{} {}\" ;;\n", command->get_name(), options_of(*command),
                          further);
   }

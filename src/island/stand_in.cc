@@ -162,6 +162,7 @@ Result<void> StandIn::on_supervisor() {
     u32 kind = 0;
     if (said.size() < sizeof kind) continue;
     std::memcpy(&kind, said.data(), sizeof kind);
+    if (!heard_ && kind != static_cast<u32>(ControlKind::shutdown)) continue;  // nobody is there
     std::vector<Fd>& descriptors = got.value().descriptors;
     switch (static_cast<ControlKind>(kind)) {
       case ControlKind::program:

@@ -16,6 +16,7 @@
 #include <cstring>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "base/log.h"
 
@@ -79,13 +80,19 @@ Result<void> mount_file_systems() {
 }
 
 void load_modules() {
-  std::ifstream list("/lib/cob/modules");
-  for (std::string path; std::getline(list, path);) {
-    const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!file.valid()) continue;
-    if (::syscall(SYS_finit_module, file.get(), "", 0) != 0 && errno != EEXIST)
-      COB_LOG(warn, "module {}: {}", path, std::strerror(errno));
+  std::ifstream list("/usr/lib/cob/modules");
+  std::vector<std::string> left;
+  for (std::string path; std::getline(list, path);) left.push_back(path);
+  // One that lacks another's symbols (ENOENT) is tried again behind it.
+  for (std::size_t before = left.size() + 1; !left.empty() && left.size() < before;) {
+    before = left.size();
+    std::erase_if(left, [](const std::string& path) {
+      const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+      return !file.valid() || ::syscall(SYS_finit_module, file.get(), "", 0) == 0 ||
+             errno != ENOENT;
+    });
   }
+  for (const std::string& path : left) COB_LOG(warn, "module {} lacks others", path);
 }
 
 Result<void> set_up_network() {

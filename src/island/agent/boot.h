@@ -11,7 +11,7 @@ namespace cob::island {
 
 // /proc, /sys, /dev, /tmp, /run.
 Result<void> mount_file_systems();
-// Those that /lib/cob/modules lists, in that order.
+// Those that /usr/lib/cob/modules lists.
 void load_modules();
 // QEMU's user network: the guest is 10.0.2.15 there. And the loopback.
 Result<void> set_up_network();

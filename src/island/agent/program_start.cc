@@ -125,12 +125,15 @@ void place_numbers(FdRef gate) {
         if (::dup2(known->second, one.number) < 0) give_up(gate, RunKind::failed, errno);
         continue;
       }
-      const Fd made(one.name != 0 ? ::eventfd(0, EFD_CLOEXEC)
-                                  : ::open(device_of(one.device), O_RDWR | O_CLOEXEC));
+      Fd made(one.name != 0 ? ::eventfd(0, EFD_CLOEXEC)
+                            : ::open(device_of(one.device), O_RDWR | O_CLOEXEC));
       if (!made.valid()) give_up(gate, RunKind::failed, errno);
       if (one.name != 0 && ::write(made.get(), &one.name, sizeof one.name) != sizeof one.name)
         give_up(gate, RunKind::failed, errno);
-      if (::dup2(made.get(), one.number) < 0) give_up(gate, RunKind::failed, errno);
+      if (made.get() == one.number)  // as low as that, it stays
+        ::fcntl(made.release(), F_SETFD, 0);
+      else if (::dup2(made.get(), one.number) < 0)
+        give_up(gate, RunKind::failed, errno);
       if (one.name != 0) named[one.name] = one.number;
     }
     if (said.last != 0) return;
