@@ -1,11 +1,19 @@
 # What people type. Each target sets itself up: tools/setup.sh installs what tools/packages.txt lists and is missing.
 PREFIX ?= /usr/local
 
-.PHONY: all setup demo test tidy bench bench-peers install clean
+# Architectures (Debian's names) whose islands can be built; one preset each.
+ISLANDS = arm64
+
+.PHONY: all cross setup demo test tidy bench bench-peers install clean
 
 all: setup
 	@test -f build/build.ninja || cmake --preset release
 	@cmake --build build
+
+# What islands of other instruction sets run (docs/islands.md), cross built with Debian's compilers and libraries.
+cross: $(ISLANDS:%=cross-%)
+cross-%: setup
+	@tools/cross.sh $*
 
 setup:
 	@tools/setup.sh

@@ -25,6 +25,7 @@ DESIGN = {
     "offload": ["message"],
     "shim": ["call"],
     "mount": ["call"],
+    "island": ["call", "kernel", "message"],
 }
 SEES_ALL = {"cli", "sim"}
 # Headers that tell a layout to everyone: the board is read by tools, the control messages by the supervisor.

@@ -102,7 +102,7 @@ class UsageTest(CliTest):
         self.expect(self.private.cli(), 2)
         self.expect(self.private.cli("up", "--frobnicate"), 2, "cob up --help")
         self.expect(self.private.cli("run"), 2, "run what?")
-        self.expect(self.private.cli("run", "-k", "x", "--", "true"), 2)
+        self.expect(self.private.cli("run", "-k", "x/y", "--", "true"), 2)
         self.expect(self.private.cli("run", "-k", "64", "--", "true"), 2)
         self.expect(self.private.cli("completion", "fish"), 2)
 

@@ -30,8 +30,9 @@ std::string bash_script(const CLI::App& app) {
                                 : command->get_name() == "ss" ? "state exclude src dst sport dport"
                                 : command->get_name() == "bench"
                                     ? fmt::format("{}", fmt::join(bench_words(), " "))
-                                : command->get_name() == "cable" ? cob_names
-                                                                 : "";
+                                : command->get_name() == "island" ? "build add list remove"
+                                : command->get_name() == "cable"  ? cob_names
+                                                                  : "";
     cases += fmt::format("    {}) words=\"{} {}\" ;;\n", command->get_name(), options_of(*command),
                          further);
   }

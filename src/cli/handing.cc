@@ -115,13 +115,17 @@ u64 new_name() {
   return call::token_mark | (random & ~call::token_mark_mask);
 }
 
-std::vector<Open> gather() {
+// `devices`: the numbers that stay, where they are of interest.
+std::vector<Open> gather(std::vector<int>* devices = nullptr) {
   std::vector<Open> all;
   for (const int number : numbers_to_pass()) {
     u64 held = 0;
     std::string what;
     const Fate fate = fate_of(number, held, what);
-    if (fate == Fate::stays) continue;
+    if (fate == Fate::stays) {
+      if (devices != nullptr) devices->push_back(number);
+      continue;
+    }
     if (fate == Fate::cannot) {
       fmt::print(stderr, "cob: descriptor {} ({}) cannot go to another island; it is closed\n",
                  number, what);
@@ -197,6 +201,29 @@ void put_placeholder(const Open& one) {
 }
 
 }  // namespace
+
+NumbersElsewhere hand_over_numbers(ControlClient& client, const HandOver& how) {
+  std::vector<int> devices;
+  const std::vector<Open> all = gather(&devices);
+  NumbersElsewhere handed;
+  handed.standard_error = Fd(::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3));
+  for (std::size_t at = 0; at < all.size(); at += kernel::most_handed) {
+    const std::size_t count = std::min<std::size_t>(kernel::most_handed, all.size() - at);
+    hand(client, std::span(all).subspan(at, count), how);
+  }
+  for (const Open& one : all)
+    for (const int number : one.numbers) {
+      handed.numbers.push_back({.number = number, .name = one.name});
+      ::close(number);
+    }
+  for (const int number : devices) {
+    struct stat status{};
+    ::fstat(number, &status);
+    handed.numbers.push_back({.number = number, .device = ::minor(status.st_rdev)});
+    ::close(number);
+  }
+  return handed;
+}
 
 HandedOver hand_over_descriptors(ControlClient& client, const HandOver& how) {
   const std::vector<Open> all = gather();

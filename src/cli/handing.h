@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "base/types.h"
 #include "cli/control_client.h"
 
 namespace cob::cli {
@@ -28,6 +29,20 @@ struct HandedOver {
 
 // What cannot go is closed and told on stderr. Failure: the kernels do not take them.
 HandedOver hand_over_descriptors(ControlClient& client, const HandOver& how);
+// A number of a program on another machine: a placeholder's, or without a name a memory device's
+// (null(4)), by its minor number.
+struct NumberElsewhere {
+  int number = -1;
+  u64 name = 0;
+  u32 device = 0;
+};
+struct NumbersElsewhere {
+  std::vector<NumberElsewhere> numbers;
+  Fd standard_error;  // as above
+};
+// Likewise for a program on another machine: this process keeps none of its numbers, so that pipes
+// end when the program ends.
+NumbersElsewhere hand_over_numbers(ControlClient& client, const HandOver& how);
 // The placeholders get their names: the last thing before exec, as a shim in this process would
 // take them for its own.
 void name_placeholders(const HandedOver& handed);

@@ -45,6 +45,25 @@ std::string helper(const std::string& name) {
 std::string kernel_executable() { return helper("cob-kernel"); }
 std::string mount_executable() { return helper("cob-mount"); }
 
+std::string image_builder() { return helper("cob-island-image"); }
+
+std::string island_parts(const std::string& machine, const std::string& architecture) {
+  const fs::path here = own_directory();
+  const std::vector<fs::path> places{here / ("../build-" + architecture),
+                                     here / "../lib/cob/islands" / machine};
+  for (const fs::path& place : places) {
+    bool all = true;
+    for (const char* part : {"cob-agent", "cob-kernel", "libcob.so"})
+      all = all && ::access((place / part).c_str(), R_OK) == 0;
+    if (all) return fs::canonical(place).string();
+  }
+  fail(
+      exit_state,
+      "cob is not built for {}: cob-agent, cob-kernel and libcob.so of it are neither in {} nor in "
+      "{} (see: make cross)",
+      architecture, places[0].lexically_normal().string(), places[1].lexically_normal().string());
+}
+
 std::string shim_library() {
   if (const char* path = std::getenv("COB_SHIM_PATH"); path != nullptr && *path != '\0') {
     return first_of({fs::path(path)}, R_OK, "libcob.so (COB_SHIM_PATH is set)");

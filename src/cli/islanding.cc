@@ -44,11 +44,16 @@ Result<void> Supervisor::prepare_islands(message::Config& config) {
     for (std::size_t i = 0; i < options_.islands[island].cores.size(); ++i)
       config.island[kernel++] = static_cast<u8>(island);
   }
+  // Each of those that are added has a kernel.
+  for (u16 i = 0; i < options_.room; ++i)
+    config.island[kernel + i] = static_cast<u8>(message::added_island | i);
   link_listeners_.resize(kernel);
-  if (options_.link == message::IslandLink::socket) {
+  if (options_.link == message::IslandLink::socket || options_.room != 0) {
     if (::getrandom(config.link_key.data(), config.link_key.size(), 0) !=
         static_cast<ssize_t>(config.link_key.size()))
       return Error::from_errno("getrandom");
+  }
+  if (options_.link == message::IslandLink::socket) {
     for (std::size_t k = 0; k < kernel; ++k) {
       if (config.island[k] == 0) continue;  // nobody calls the first island's: they call
       Listening listening = TRY(listen_on_loopback());
@@ -100,8 +105,11 @@ void Supervisor::describe_islands(nlohmann::json& all) const {
   for (const IslandPlan& island : options_.islands)
     islands.push_back({{"island", island.name}, {"kernels", nlohmann::json::array()}});
   for (const KernelSlot& kernel : kernels_)
-    islands[kernel.island()]["kernels"].push_back(kernel.id());
-  if (islands.size() > 1)
+    if (!kernel.elsewhere()) islands[kernel.island()]["kernels"].push_back(kernel.id());
+  for (const auto& [kernel, name] : name_of_added_)
+    islands.push_back({{"island", name}, {"kernels", nlohmann::json::array({kernel})}});
+  all["room"] = options_.room;
+  if (options_.islands.size() > 1)
     all["link"] = options_.link == message::IslandLink::socket ? "socket" : "window";
   all["islands"] = std::move(islands);
   all["shares"] = nlohmann::json::array();
@@ -118,12 +126,24 @@ std::string Supervisor::island_names() const {
   std::string names;
   for (const IslandPlan& island : options_.islands)
     names += (names.empty() ? "" : ", ") + island.name;
+  for (const auto& [kernel, name] : name_of_added_) names += ", " + name;
   return names;
 }
 
 int Supervisor::find_island(std::string_view name) const {
   const auto found = std::ranges::find(options_.islands, name, &IslandPlan::name);
-  return found == options_.islands.end() ? -1 : static_cast<int>(found - options_.islands.begin());
+  if (found != options_.islands.end()) return static_cast<int>(found - options_.islands.begin());
+  for (const auto& [kernel, added] : name_of_added_)
+    if (added == name) return kernels_[kernel].island();
+  return -1;
+}
+
+std::string Supervisor::island_of(const KernelSlot& kernel) const {
+  if (kernel.elsewhere()) {
+    const auto found = name_of_added_.find(kernel.id());
+    return found == name_of_added_.end() ? "" : found->second;
+  }
+  return options_.islands[kernel.island()].name;
 }
 
 // Its own kernel's, if it is a program of the cob; a shell outside is on the first.

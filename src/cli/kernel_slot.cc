@@ -50,7 +50,10 @@ constexpr i64 max_delay_seconds = 10;
   ::close_range(4, ~0U, 0);
   const std::string title =
       fmt::format("cob-kernel[{}/{}]", plan.config.cob_name, plan.config.kernel);
-  ::execl(plan.executable.c_str(), title.c_str(), static_cast<char*>(nullptr));
+  std::vector<char*> words{const_cast<char*>(title.c_str())};
+  for (const std::string& word : plan.arguments) words.push_back(const_cast<char*>(word.c_str()));
+  words.push_back(nullptr);
+  ::execv(plan.executable.c_str(), words.data());
   const std::string text =
       fmt::format("cob: cannot start {}: {}\n", plan.executable, std::strerror(errno));
   (void)!::write(2, text.data(), text.size());
@@ -130,12 +133,14 @@ Result<void> KernelSlot::start_process(Time now, std::span<const FdRef> more) {
   }
   control_ = std::move(ours);
   state_ = KernelState::starting;
-  deadline_ = now + hello_timeout;
+  deadline_ = now + plan_.hello_timeout;
   return {};
 }
 
-void KernelSlot::said_hello(Fd board, Time now) {
+void KernelSlot::said_hello(Fd board, u16 link_port, Time now) {
   board_ = std::move(board);
+  link_port_ = link_port;
+  has_run_ = true;
   state_ = KernelState::running;
   running_since_ = now;
   deadline_ = Time::never();
@@ -153,6 +158,21 @@ void KernelSlot::stop(Time now) {
   shutdown.kind = std::to_underlying(message::ControlKind::shutdown);
   shutdown.epoch = epoch();
   if (send(shutdown).is_error()) kill();
+}
+
+void KernelSlot::remove(Time now) {
+  removed_ = true;
+  stop(now);
+}
+
+void KernelSlot::renew(KernelPlan plan) {
+  VERIFY(!alive());
+  plan.config.epoch = plan_.config.epoch;
+  plan_ = std::move(plan);
+  state_ = KernelState::waiting;
+  deadline_ = Time::never();
+  deaths_.clear();
+  removed_ = has_run_ = false;
 }
 
 void KernelSlot::kill() const {

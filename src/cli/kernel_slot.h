@@ -34,13 +34,15 @@ struct KernelPlan {
   FdRef log;                       // the kernel's stdout and stderr
   std::vector<FdRef> descriptors;  // go with the configuration of each life
   std::vector<ShareGrant> shares;  // follow it
+  // Of a kernel on another machine: its stand-in's; empty: it is one of this machine.
+  std::vector<std::string> arguments = {};
+  Duration hello_timeout = Duration::seconds(10);
 };
 
 class KernelSlot {
  public:
   static constexpr std::size_t max_queued =
       1'024;  // control messages the kernel has not yet taken; then see send()
-  static constexpr Duration hello_timeout = Duration::seconds(10);
   static constexpr Duration shutdown_timeout = Duration::seconds(2);
 
   explicit KernelSlot(KernelPlan plan) : plan_(std::move(plan)) {}
@@ -52,10 +54,15 @@ class KernelSlot {
   Result<void> spawn(Time now, std::span<const FdRef> more = {});
   // Not yet: the next attempt is then. REQUIRES: no process.
   void put_off(Time until);
-  void said_hello(Fd board, Time now);
+  // `link_port`: of a kernel on another machine, where it is called.
+  void said_hello(Fd board, u16 link_port, Time now);
   // Asks to end, and gives it shutdown_timeout.
   void stop(Time now);
   void kill() const;
+  // It ends, and its number is free then: for renew().
+  void remove(Time now);
+  // Another kernel gets the number; epochs go on. REQUIRES: no process.
+  void renew(KernelPlan plan);
   // The process ended (pidfd readable): reaps it, forgets its descriptors, plans the next life.
   // Says how it ended.
   std::string reap(Time now);
@@ -92,6 +99,12 @@ class KernelSlot {
   FdRef control() const { return control_.ref(); }
   FdRef process() const { return pidfd_.ref(); }
   FdRef board() const { return board_.ref(); }
+  Duration hello_timeout() const { return plan_.hello_timeout; }
+  bool elsewhere() const { return !plan_.arguments.empty(); }  // on another machine
+  const std::vector<std::string>& arguments() const { return plan_.arguments; }
+  u16 link_port() const { return link_port_; }
+  bool removed() const { return removed_; }
+  bool has_run() const { return has_run_; }  // since renew()
   bool running() const { return state_ == KernelState::running; }
   bool alive() const { return pid_ > 0; }
 
@@ -109,6 +122,8 @@ class KernelSlot {
   Time deadline_ = Time::never();
   Time running_since_;
   u64 programs_sent_ = 0;
+  u16 link_port_ = 0;
+  bool removed_ = false, has_run_ = false;
 };
 
 }  // namespace cob::cli

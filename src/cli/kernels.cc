@@ -56,7 +56,7 @@ void Supervisor::on_channel(KernelSlot& kernel) {
     std::memcpy(&kind, buffer.data(), sizeof(kind));
     if (kind == std::to_underlying(ControlKind::hello) &&
         datagram.bytes == sizeof(message::Simple)) {
-      on_hello(kernel, datagram);
+      on_hello(kernel, buffer.data(), datagram);
     } else if (kind == std::to_underlying(ControlKind::link) &&
                datagram.bytes == sizeof(message::LinkNotice)) {
       message::LinkNotice link;
@@ -90,13 +90,17 @@ void Supervisor::on_channel(KernelSlot& kernel) {
   }
 }
 
-void Supervisor::on_hello(KernelSlot& kernel, Datagram& datagram) {
+void Supervisor::on_hello(KernelSlot& kernel, const std::byte* bytes, Datagram& datagram) {
   if (kernel.state() == KernelState::stopping) return;
   if (kernel.state() != KernelState::starting) return broken_protocol(kernel, "a second hello");
   if (datagram.descriptors.size() != 1 || !is_sound_board(datagram.descriptors[0].ref())) {
     return broken_protocol(kernel, "a hello without a sealed board");
   }
-  kernel.said_hello(std::move(datagram.descriptors[0]), now_);
+  message::Simple hello;
+  VERIFY(datagram.bytes == sizeof hello);
+  std::memcpy(&hello, bytes, sizeof hello);
+  const auto port = static_cast<u16>(kernel.elsewhere() ? hello.value : 0);
+  kernel.said_hello(std::move(datagram.descriptors[0]), port, now_);
   log(fmt::format("kernel {} runs: pid {}, core {}, epoch {}", kernel.id(), kernel.pid(),
                   kernel.core(), kernel.epoch()));
   for (KernelSlot& other : kernels_) {
@@ -104,9 +108,12 @@ void Supervisor::on_hello(KernelSlot& kernel, Datagram& datagram) {
       introduce(kernel, other);
   }
   tell_angel(kernel);
-  uplink_->kernel_up(kernel.id());
-  tell_steered();
-  cable_->on_kernel_up(kernel);
+  join_added(kernel);
+  if (!kernel.elsewhere()) {
+    uplink_->kernel_up(kernel.id());
+    tell_steered();
+    cable_->on_kernel_up(kernel);
+  }
   if (!reported_ && std::ranges::all_of(kernels_, &KernelSlot::running)) report("");
 }
 
@@ -229,6 +236,7 @@ void Supervisor::on_process_end(KernelSlot& kernel) {
   const u32 epoch = kernel.epoch();
   const bool was_running = kernel.running();
   const bool was_stopping = kernel.state() == KernelState::stopping;
+  const bool elsewhere = kernel.elsewhere();
   // Closing them would not be enough: a kernel just forked and not yet exec'd holds copies, and a
   // stale event would be taken for the next life's end, which reap() then waits for.
   for (const FdRef fd : {kernel.process(), kernel.control()})
@@ -236,6 +244,11 @@ void Supervisor::on_process_end(KernelSlot& kernel) {
   const std::string how = kernel.reap(now_);
   log(fmt::format("kernel {} (epoch {}) {}", kernel.id(), epoch, how));
   if (was_stopping) return;
+  if (elsewhere) {
+    on_added_end(kernel, was_running);
+    if (ending_) kernel.stop(now_);
+    return;
+  }
   if (was_running) {
     no_suspect(kernel);
     uplink_->kernel_down(kernel.id());

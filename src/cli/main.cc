@@ -7,6 +7,7 @@
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
+#include "cli/island.h"
 
 // What is not a failure to tell (no memory) may end the process.
 int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
@@ -28,6 +29,7 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   cob::cli::add_ss(app, context);
   cob::cli::add_ip(app, context);
   cob::cli::add_capture(app, context);
+  cob::cli::add_island(app, context);
   cob::cli::add_mount(app, context);
   cob::cli::add_unmount(app, context);
   cob::cli::add_down(app, context);

@@ -49,6 +49,12 @@ Supervisor::Reply Supervisor::answer_migrate(const nlohmann::json& request) {
   KernelSlot& old_kernel = kernels_[static_cast<std::size_t>(from)];
   KernelSlot& new_kernel = kernels_[static_cast<std::size_t>(to)];
   for (const KernelSlot* kernel : {&old_kernel, &new_kernel}) {
+    if (kernel->elsewhere())
+      return {refusal(fmt::format("kernel {} is on another machine; programs do not move there or "
+                                  "from there",
+                                  kernel->id())),
+              {},
+              {}};
     if (!kernel->running())
       return {refusal(fmt::format("kernel {} is {}", kernel->id(), to_string(kernel->state()))),
               {},

@@ -32,27 +32,6 @@ constexpr Elf64_Half own_machine = EM_RISCV;
 constexpr Elf64_Half own_machine = EM_S390;
 #endif
 
-std::string machine_name(unsigned machine) {
-  switch (machine) {
-    case EM_386:
-      return "32-bit x86";
-    case EM_X86_64:
-      return "x86-64";
-    case EM_ARM:
-      return "32-bit ARM";
-    case EM_AARCH64:
-      return "aarch64";
-    case EM_RISCV:
-      return "RISC-V";
-    case EM_S390:
-      return "s390x";
-    case EM_PPC64:
-      return "POWER";
-    default:
-      return fmt::format("ELF machine {}", machine);
-  }
-}
-
 [[noreturn]] void refuse(const std::string& path, std::string_view why) {
   fail(exit_cannot_run, "{} cannot run on cob: {}", path, why);
 }
@@ -176,6 +155,27 @@ std::optional<std::string> interpreter_of(std::string_view head) {
 }
 
 }  // namespace
+
+std::string machine_name(unsigned machine) {
+  switch (machine) {
+    case EM_386:
+      return "32-bit x86";
+    case EM_X86_64:
+      return "x86-64";
+    case EM_ARM:
+      return "32-bit ARM";
+    case EM_AARCH64:
+      return "aarch64";
+    case EM_RISCV:
+      return "RISC-V";
+    case EM_S390:
+      return "s390x";
+    case EM_PPC64:
+      return "POWER";
+    default:
+      return fmt::format("ELF machine {}", machine);
+  }
+}
 
 std::string find_program(const std::string& name) {
   auto executable = [](const std::string& path, int& problem) {

@@ -16,4 +16,7 @@ std::string find_program(const std::string& name);
 // `path`.
 void check_program(const std::string& path);
 
+// An ELF machine number's name.
+std::string machine_name(unsigned machine);
+
 }  // namespace cob::cli

@@ -19,6 +19,7 @@ std::optional<ProgramPlace> look(ControlClient& client, u32 pid, bool& all_seen)
   const CobView view = view_cob(client);
   all_seen = true;
   for (const KernelView& kernel : view.kernels) {
+    if (kernel.info.contains("machine")) continue;  // another machine's numbers
     const auto board = kernel.read();
     if (!board) continue;
     for (const kernel::BoardProgram& program : board->program)

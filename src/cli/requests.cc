@@ -16,6 +16,7 @@
 //   {"do":"drain","kernel":K,"on":BOOL} -> {"ok":true}: it gets no new connections and programs
 //   {"do":"cable","role":"maker" or "other"} + {end of a SOCK_SEQPACKET pair} -> {"ok":true}
 //   {"do":"uncable"}                  -> {"ok":true}
+//   {"do":"island-add" or "island-remove", ...}: machines.cc
 //   {"do":"down"}                     -> {"ok":true}; the connection closes when all is over
 //   anything else                     -> {"ok":false,"error":"..."}
 // Model: the user's own processes only (0600 socket in a 0700 directory, peer credentials checked).
@@ -116,6 +117,8 @@ Supervisor::Reply Supervisor::answer(const nlohmann::json& request, pid_t sender
     cable_->unplug("removed");
     return {{{"ok", true}}, {}, {}};
   }
+  if (verb == "island-add") return answer_island_add(request);
+  if (verb == "island-remove") return answer_island_remove(request);
   if (verb == "down") {
     begin_shutdown("");
     return {{{"ok", true}, {"pid", ::getpid()}}, {}, {}};
@@ -126,6 +129,7 @@ Supervisor::Reply Supervisor::answer(const nlohmann::json& request, pid_t sender
 nlohmann::json Supervisor::describe() const {
   nlohmann::json kernels = nlohmann::json::array();
   for (const KernelSlot& kernel : kernels_) {
+    if (kernel.removed()) continue;
     kernels.push_back(
         {{"kernel", kernel.id()},
          {"island", island_of(kernel)},
@@ -136,6 +140,7 @@ nlohmann::json Supervisor::describe() const {
          {"draining", drains(kernel)},
          {"hangs", standing_[kernel.id()].hangs},
          {"uptime_ms", kernel.running() ? (now_ - kernel.running_since()).to_ms() : 0}});
+    if (kernel.elsewhere()) kernels.back()["machine"] = kernel.arguments().front();
   }
   nlohmann::json all{{"ok", true},
                      {"name", options_.name},
@@ -165,7 +170,7 @@ Supervisor::Reply Supervisor::answer_cable(const nlohmann::json& request,
                                 options_.name, options_.uplink.text)),
             {},
             {}};
-  if (options_.islands.size() > 1)
+  if (options_.islands.size() > 1 || options_.room != 0)
     return {refusal(fmt::format("cob '{}' has several islands; a cable's frames do not cross them",
                                 options_.name)),
             {},
@@ -219,7 +224,9 @@ KernelSlot* Supervisor::least_used(int island) {
   KernelSlot* best = nullptr;
   u64 best_programs = 0;
   for (KernelSlot& kernel : kernels_) {
-    if (!kernel.running() || (island >= 0 && kernel.island() != island)) continue;
+    // On another machine only who is asked for by name.
+    if (!kernel.running() || (island >= 0 ? kernel.island() != island : kernel.elsewhere()))
+      continue;
     const u64 programs = programs_on(kernel);
     if (best != nullptr && drains(*best) != drains(kernel)) {
       if (drains(kernel)) continue;
@@ -299,9 +306,13 @@ Supervisor::Reply Supervisor::answer_attach(const nlohmann::json& request, pid_t
               {},
               {}};
   if (giver != nullptr) reply.body["giver"] = giver->id();
+  if (kernel->elsewhere()) {
+    reply.body["machine"] = kernel->arguments().front();
+    reply.body["island"] = island_of(*kernel);
+  }
   // What programs reach by the cob: its network, or with a gateway all.
   reply.body["ipv6"] = options_.ipv6.on;
-  reply.body["islands"] = options_.islands.size();
+  reply.body["islands"] = options_.islands.size() + options_.room;
   reply.body["reach"] = options_.uplink.gateway != 0 ? 0 : options_.address.prefix_bits;
   reply.owned.push_back(std::move(program_end));
   reply.owned.emplace_back(::fcntl(attach_right_inlet_.get(), F_DUPFD_CLOEXEC, 0));
@@ -328,7 +339,7 @@ void Supervisor::on_attach_again() {
       continue;
     KernelSlot* wanted = &kernels_[request.kernel];
     if (place) wanted = least_used(wanted->island());
-    if (wanted == nullptr || !wanted->running()) continue;
+    if (wanted == nullptr || !wanted->running() || wanted->elsewhere()) continue;
     KernelSlot& kernel = *wanted;
     if (place) last_attach_[kernel.id()] = now_;
     message::Simple program{};

@@ -11,10 +11,12 @@
 #include "call/layout.h"
 #include "cli/commands.h"
 #include "cli/control_client.h"
+#include "cli/elsewhere.h"
 #include "cli/failure.h"
 #include "cli/handing.h"
 #include "cli/install.h"
 #include "cli/launch.h"
+#include "cli/machine_check.h"
 #include "cli/program_check.h"
 
 namespace cob::cli {
@@ -48,7 +50,7 @@ class RunFormatter : public CLI::Formatter {
 };
 
 struct RunOptions {
-  int kernel = -1;     // -1: any
+  std::string kernel;  // a number, or an island's name; empty: any
   std::string island;  // empty: any
   std::string from;    // the caller's; empty: its kernel's, or the first
   Spreading spread;
@@ -62,19 +64,36 @@ int callers_kernel() {
   return kernel;
 }
 
-void run(const RunOptions& options, const Context& context) {
+// The kernel, -1: any, of the island, if one is named.
+std::pair<int, std::string> place_of(const RunOptions& options) {
+  const std::string& text = options.kernel;
+  if (text.empty())
+    return {-1, options.island.empty() ? std::string() : checked_island(options.island)};
+  if (text.find_first_not_of("0123456789") != std::string::npos) return {-1, checked_island(text)};
+  const int number = text.size() > 4 ? static_cast<int>(max_kernels) : std::stoi(text);
+  if (number >= static_cast<int>(max_kernels))
+    fail(exit_usage, "--kernel: {} is no kernel's number: 0 to {}", text, max_kernels - 1);
+  return {number, ""};
+}
+
+void run(const RunOptions& options, Context& context) {
   const std::string name = checked_name(context.name);
   if (context.program.empty())
     fail(exit_usage, "run what? For example: cob run -- nginx (see: cob run --help)");
+  const auto [number, island] = place_of(options);
   ControlClient client = ControlClient::connect(name);
-  const std::string path = find_program(context.program.front());
-  check_program(path);
-  const std::string shim = shim_library();
-  nlohmann::json request{{"do", "attach"}, {"kernel", options.kernel}};
-  if (!options.island.empty()) request["island"] = checked_island(options.island);
+  nlohmann::json request{{"do", "attach"}, {"kernel", number}};
+  if (!island.empty()) request["island"] = island;
   if (!options.from.empty()) request["from"] = checked_island(options.from);
   request["caller"] = callers_kernel();
   ControlReply reply = client.ask(request);
+  if (reply.body.contains("machine")) {
+    context.exit_code = run_elsewhere(client, std::move(reply), context.program);
+    return;
+  }
+  const std::string path = find_program(context.program.front());
+  check_program_here(client, path);
+  const std::string shim = shim_library();
   move_to_core(reply);
   const HandOver hand_over{.giver = reply.body.value("giver", -1),
                            .to = reply.body.value("kernel", 0),
@@ -92,8 +111,9 @@ void add_run(CLI::App& app, Context& context) {
   auto options = std::make_shared<RunOptions>();
   CLI::Option* kernel =
       command->add_option("-k,--kernel", options->kernel,
-                          "The kernel to run on. Default: the one with the fewest programs");
-  kernel->type_name("K")->check(CLI::Range(0, static_cast<int>(max_kernels) - 1).description(""));
+                          "The kernel to run on, or an island. Default: the one with the fewest "
+                          "programs");
+  kernel->type_name("K|ISLAND");
   command->add_option("--island", options->island, "The one with the fewest of this island")
       ->type_name("NAME")
       ->excludes(kernel);
@@ -122,6 +142,8 @@ void add_run(CLI::App& app, Context& context) {
       "program's own.\n"
       "Programs must be dynamically linked with glibc; static, Go and setuid programs are "
       "refused.\n"
+      "On an island of another machine (cob island) the command stays, and its exit status and "
+      "signals are the program's.\n"
       "Exit status: 127 no such program, 126 it cannot run, 1 the cob is not up or has no such "
       "kernel or island.");
   command->callback([options, &context] { run(*options, context); });

@@ -111,7 +111,7 @@ Result<void> Supervisor::prepare() {
   message::Config config{};
   config.kind = std::to_underlying(ControlKind::config);
   const std::vector<int> cores = all_cores();
-  config.kernels = static_cast<u16>(cores.size());
+  config.kernels = static_cast<u16>(cores.size() + options_.room);
   config.address = options_.address.address;
   config.prefix_bits = options_.address.prefix_bits;
   config.congestion = std::to_underlying(options_.congestion);
@@ -123,8 +123,8 @@ Result<void> Supervisor::prepare() {
   const std::array<u8, 6> mac{
       0x02, 0xc0, 0xb0, static_cast<u8>(a >> 16), static_cast<u8>(a >> 8), static_cast<u8>(a)};
   std::ranges::copy(mac, config.mac);
-  uplink_.emplace(TRY(
-      Uplink::open(options_.uplink, config.kernels, options_.address, options_.ipv6, problem_)));
+  uplink_.emplace(TRY(Uplink::open(options_.uplink, static_cast<u16>(cores.size()),
+                                   options_.address, options_.ipv6, problem_)));
   config.gateway = options_.uplink.gateway;
   describe_ipv6(config);
   if (uplink_->is_device())
@@ -134,9 +134,10 @@ Result<void> Supervisor::prepare() {
   std::memcpy(config.cob_name, options_.name.data(),
               std::min(options_.name.size(), sizeof(config.cob_name) - 1));
   TRY(prepare_islands(config));
-  kernels_.reserve(cores.size());
-  last_attach_.resize(cores.size());
-  standing_.resize(cores.size());
+  whole_ = config;
+  kernels_.reserve(config.kernels);
+  last_attach_.resize(config.kernels);
+  standing_.resize(config.kernels);
   angel_ = options_.angel;
   for (std::size_t i = 0; i < cores.size(); ++i) {
     config.kernel = static_cast<u16>(i);
@@ -145,8 +146,12 @@ Result<void> Supervisor::prepare() {
     std::vector<FdRef> descriptors = uplink_->descriptors(config.kernel);
     if (link_listeners_[i].valid())
       descriptors.insert(descriptors.begin(), link_listeners_[i].ref());
-    kernels_.emplace_back(KernelPlan{config, options_.kernel_executable, directory_.log(),
-                                     std::move(descriptors), shares_for(config.island[i])});
+    kernels_.emplace_back(KernelPlan{.config = config,
+                                     .executable = options_.kernel_executable,
+                                     .log = directory_.log(),
+                                     .descriptors = std::move(descriptors),
+                                     .shares = shares_for(config.island[i]),
+                                     .arguments = {}});
   }
   return prepare_cable();
 }
@@ -169,7 +174,8 @@ void Supervisor::watch_channel(const KernelSlot& kernel, bool register_now) {
 }
 
 void Supervisor::spawn(KernelSlot& kernel) {
-  auto own = uplink_->descriptors_of_a_life(kernel.id());
+  auto own = kernel.elsewhere() ? Result<std::vector<Fd>>(std::vector<Fd>())
+                                : uplink_->descriptors_of_a_life(kernel.id());
   if (own.is_error() && own.error().code == EBUSY && reported_)
     return kernel.put_off(now_ + Duration::milliseconds(10));
   Result<void> spawned;
@@ -269,7 +275,7 @@ void Supervisor::on_deadlines() {
         break;
       case KernelState::starting:
         log(fmt::format("kernel {} said nothing for {} s; killing it", kernel.id(),
-                        KernelSlot::hello_timeout.ns / 1'000'000'000));
+                        kernel.hello_timeout().ns / 1'000'000'000));
         if (!reported_) {
           begin_shutdown(
               fmt::format("kernel {} did not start: it said nothing for 10 s", kernel.id()));

@@ -42,6 +42,7 @@ struct SupervisorOptions {
   net::CongestionControl congestion = net::CongestionControl::cubic;
   net::Ecn ecn = net::Ecn::when_asked;
   u32 angel = message::angel_all;  // its policies
+  u16 room = 0;                    // for kernels of islands that are added later
 };
 
 class Supervisor {
@@ -112,9 +113,7 @@ class Supervisor {
   std::vector<int> all_cores() const;
   std::vector<ShareGrant> shares_for(u16 island) const;
   void describe_islands(nlohmann::json& all) const;
-  const std::string& island_of(const KernelSlot& kernel) const {
-    return options_.islands[kernel.island()].name;
-  }
+  std::string island_of(const KernelSlot& kernel) const;
   std::string island_names() const;
   // An index; -1: there is none.
   int find_island(std::string_view name) const;
@@ -127,8 +126,19 @@ class Supervisor {
   }
   // Whether the supervisor introduces them: by sockets kernels find each other.
   bool is_introduced(const KernelSlot& a, const KernelSlot& b) const {
+    if (a.elsewhere() || b.elsewhere()) return false;
     return together(a, b) || options_.link == message::IslandLink::window;
   }
+
+  // machines.cc
+  KernelSlot* free_slot(KernelPlan& plan);
+  Reply answer_island_add(const nlohmann::json& request);
+  Reply answer_island_remove(const nlohmann::json& request);
+  void remove_island(KernelSlot& kernel);
+  void on_added_end(KernelSlot& kernel, bool was_running);
+  void tell_link(const KernelSlot& added, u16 port);
+  void tell_link_to(KernelSlot& told, const KernelSlot& added, u16 port);
+  void join_added(KernelSlot& kernel);
 
   // cabling.cc
   Result<void> prepare_cable();
@@ -141,7 +151,7 @@ class Supervisor {
   bool on_cable_word(KernelSlot& kernel, u32 kind, std::span<const std::byte> bytes,
                      Datagram& datagram);
 
-  void on_hello(KernelSlot& kernel, Datagram& datagram);
+  void on_hello(KernelSlot& kernel, const std::byte* bytes, Datagram& datagram);
   void introduce(KernelSlot& one, KernelSlot& other);
   void on_link(KernelSlot& kernel, const message::LinkNotice& link, Datagram& datagram);
   void on_peer_faulted(KernelSlot& accuser, const message::Simple& report);
@@ -187,6 +197,8 @@ class Supervisor {
   std::string problem_;             // why the uplink or a share could not be opened, for the user
   std::vector<Fd> link_listeners_;  // by kernel, where lower ones of other islands call
   std::vector<Fd> share_roots_;     // O_PATH, by number
+  message::Config whole_{};         // what all kernels are told alike
+  std::map<u16, std::string> name_of_added_;  // islands on other machines, by kernel
   std::vector<KernelSlot> kernels_;
   std::vector<Time> last_attach_;  // a kernel: for choosing among equals
   struct Standing {                // a kernel's, over all its lives

@@ -27,6 +27,7 @@ struct UpOptions {
   std::string cores;
   std::vector<std::string> islands, shares;
   std::string link;
+  u16 room = 0;
   std::string address = default_address;
   std::string cable;
   std::string uplink, gateway, ipv6, ipv6_gateway, ipv6_key;
@@ -172,6 +173,12 @@ void up(const UpOptions& asked, Context& context) {
   options.link = parse_link(asked);
   options.islands = plan_islands(asked.islands, asked.kernels, asked.cores);
   options.shares = plan_shares(asked.shares, options.islands);
+  options.room = asked.room;
+  std::size_t kernels = asked.room;
+  for (const IslandPlan& island : options.islands) kernels += island.cores.size();
+  if (kernels > max_kernels)
+    fail(exit_usage, "--room {}: a cob has {} kernels at most, those to come included", asked.room,
+         max_kernels);
   options.ipv6 = parse_ipv6(asked.ipv6, asked.ipv6_gateway);
   if (options.ipv6.automatic && (asked.uplink.empty() || asked.uplink.starts_with("xdp:")))
     fail(exit_usage, "--ip6 auto: only a TAP's routers advertise to the cob; give it an address");
@@ -185,8 +192,10 @@ void up(const UpOptions& asked, Context& context) {
   options.kernel_executable = kernel_executable();
   if (!asked.cable.empty() && !asked.uplink.empty())
     fail(exit_usage, "--cable beside --uplink: a cob has one way out");
-  if (options.islands.size() > 1 && !(asked.cable.empty() && asked.uplink.empty())) {
-    fail(exit_usage, "--{} with several islands: frames of a way out do not cross between islands",
+  if ((options.islands.size() > 1 || asked.room != 0) &&
+      !(asked.cable.empty() && asked.uplink.empty())) {
+    fail(exit_usage,
+         "--{} with several islands or --room: frames of a way out do not cross between islands",
          asked.cable.empty() ? "uplink" : "cable");
   }
   // A daemon's directory is another.
@@ -231,6 +240,12 @@ void add_up(CLI::App& app, Context& context) {
                    "each were another machine. Kernels are numbered through")
       ->type_name("NAME:KERNELS[:CORES]")
       ->allow_extra_args(false);
+  command
+      ->add_option("--room", options->room,
+                   "So many islands may be added later: guests of other\n"
+                   "instruction sets; see 'cob island'. Default: none")
+      ->type_name("N")
+      ->check(CLI::Range(0, static_cast<int>(max_kernels) - 1).description(""));
   command
       ->add_option("--link", options->link,
                    "What joins islands: window, memory that each side writes for\n"

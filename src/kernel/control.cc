@@ -41,6 +41,13 @@ Result<void> Kernel::open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell)
   return send_struct(supervisor_.ref(), link, fds, Blocking::never);
 }
 
+// Of an added island, in each of its lives; 0: it has gone.
+Result<void> Kernel::call_added(KernelId peer, u16 port) {
+  TRY(island_links_->call(peer, port));
+  lose_peer(peer);  // its former life
+  return {};
+}
+
 // Of another island: on_session() tells when it is there.
 Result<void> Kernel::peer_up(KernelId peer, u32 peer_epoch, Fd memory) {
   if (!islands_.together(peer, KernelId(config_.kernel)))
@@ -169,6 +176,10 @@ void Kernel::on_supervisor() {
         angel_->set(notice.policies, notice.draining);
         break;
       }
+      case ControlKind::link_at:
+        done =
+            call_added(KernelId(static_cast<u16>(simple.value)), static_cast<u16>(simple.reserved));
+        break;
       case ControlKind::steered:  // the flows look at the tables once a turn
         break;
       case ControlKind::cable_plugged:

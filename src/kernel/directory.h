@@ -68,7 +68,9 @@ class Directory {
   // refused, beyond it the oldest is lost.
   static constexpr std::size_t max_owed = 65'536;
 
-  Directory(KernelId self, u16 kernels) : self_(self), kernels_(kernels), owed_(kernels) {}
+  // `homes`: of ports, the first ones; 0: all are.
+  Directory(KernelId self, u16 kernels, u16 homes = 0)
+      : self_(self), kernels_(kernels), homes_(homes != 0 ? homes : kernels), owed_(kernels) {}
   // Registers the message handlers. `messenger` outlives the directory.
   void attach(message::Messenger& messenger);
   // IPv6: addresses in messages have names here. `names` outlives this.
@@ -83,7 +85,7 @@ class Directory {
 
   bool in_reach(KernelId kernel) const { return !out_of_reach_.contains(kernel); }
 
-  KernelId home_of(Port port) const { return KernelId(static_cast<u16>(port.value % kernels_)); }
+  KernelId home_of(Port port) const { return KernelId(static_cast<u16>(port.value % homes_)); }
 
   // Claims (or, with the same owner and handle, changes) a port. `done` is called once: at once if
   // this kernel is the home or the home is down, which grants; else when the home has answered or
@@ -199,7 +201,7 @@ class Directory {
   ClaimMessage to_message(const PortClaim& claim) const;
 
   KernelId self_;
-  u16 kernels_;
+  u16 kernels_, homes_;
   message::Messenger* messenger_ = nullptr;
   net::AddressNames* names_ = nullptr;
   std::unordered_map<u32, std::vector<PortClaim>> claims_;  // by key_of, where this is the home

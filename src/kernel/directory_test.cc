@@ -339,5 +339,13 @@ TEST(Directory, DatagramSocketsAreFoundByTheBestMatch) {
   EXPECT_EQ(a.directory.find_datagram({us, Port(53)}, 0xffff'ffff), a.id);
 }
 
+// Kernels that may come later, or never, are asked for nothing.
+TEST(Directory, OnlyTheFirstKernelsAreHomes) {
+  const Directory directory(KernelId(4), 5, 3);
+  for (u16 port = 1; port < 100; ++port)
+    EXPECT_EQ(directory.home_of(Port(port)).value, port % 3) << port;
+  EXPECT_EQ(Directory(KernelId(0), 5).home_of(Port(4)).value, 4);
+}
+
 }  // namespace
 }  // namespace cob::kernel

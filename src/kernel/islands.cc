@@ -8,7 +8,6 @@
 
 #include <cstring>
 
-#include "message/socket/stream_transport.h"
 #include "message/window/window.h"
 
 namespace cob::kernel {
@@ -69,40 +68,65 @@ bool IslandLinks::is_across(KernelId peer) const {
   return peer.value < config_.kernels && !islands_.together(peer, KernelId(config_.kernel));
 }
 
-Result<void> IslandLinks::start_sockets(Fd listening) {
-  const KernelId self(config_.kernel);
-  message::TlsOptions tls{.cob_name = config_.cob_name, .key = config_.link_key};
-  const auto context = TRY(message::TlsContext::create(self, std::move(tls)));
+Result<message::StreamTransportOptions> IslandLinks::stream_options() const {
   message::StreamTransportOptions options{
       .cob = cob_id(config_), .lease = lease, .bulk_bytes = bulk_bytes};
+  if (::getrandom(&options.seed, sizeof options.seed, 0) != sizeof options.seed)
+    return Error::from_errno("getrandom");
+  return options;
+}
+
+Result<std::unique_ptr<message::Transport>> IslandLinks::dial(u16 port) {
+  if (tls_ == nullptr)
+    tls_ = TRY(message::TlsContext::create(
+        KernelId(config_.kernel), {.cob_name = config_.cob_name, .key = config_.link_key}));
+  const auto address = TRY(message::SocketAddress::ip(fmt::format("127.0.0.1:{}", port)));
+  const auto options = TRY(stream_options());
+  return std::unique_ptr<message::Transport>(std::make_unique<message::StreamTransport>(
+      options, std::make_unique<message::TlsDialer>(tls_, address)));
+}
+
+Result<void> IslandLinks::start_sockets(Fd listening) {
+  const KernelId self(config_.kernel);
+  tls_ = TRY(
+      message::TlsContext::create(self, {.cob_name = config_.cob_name, .key = config_.link_key}));
   std::shared_ptr<message::StreamListener> listener;
   if (listening.valid())
     listener = std::make_shared<message::StreamListener>(
-        message::ListenerOptions{.cob = options.cob, .self = self},
-        std::make_unique<message::TlsAcceptor>(context, std::move(listening)));
+        message::ListenerOptions{.cob = cob_id(config_), .self = self},
+        std::make_unique<message::TlsAcceptor>(tls_, std::move(listening)));
   for (u16 k = 0; k < config_.kernels; ++k) {
     const KernelId peer(k);
     if (!is_across(peer)) continue;
-    if (::getrandom(&options.seed, sizeof options.seed, 0) != sizeof options.seed)
-      return Error::from_errno("getrandom");
-    std::unique_ptr<message::StreamTransport> transport;
-    if (k < self.value) {
-      if (listener == nullptr) return Error::of(EPROTO, "no socket for the links to other islands");
-      transport = std::make_unique<message::StreamTransport>(options, listener);
-    } else {
+    // Those are told of by link_at; between two of them there is no link.
+    if (is_added(peer)) continue;
+    if (k > self.value) {
       const u16 port = config_.link_port[k];
       if (port == 0) return Error::of(EPROTO, "no address of a kernel of another island");
-      const auto address = TRY(message::SocketAddress::ip(fmt::format("127.0.0.1:{}", port)));
-      transport = std::make_unique<message::StreamTransport>(
-          options, std::make_unique<message::TlsDialer>(context, address));
+      auto transport = TRY(dial(port));
+      TRY(messenger_.add_transport(peer, std::move(transport)));
+      continue;
     }
-    TRY(messenger_.add_transport(peer, std::move(transport)));
+    if (listener == nullptr) return Error::of(EPROTO, "no socket for the links to other islands");
+    const auto options = TRY(stream_options());
+    TRY(messenger_.add_transport(peer,
+                                 std::make_unique<message::StreamTransport>(options, listener)));
   }
   return {};
 }
 
+Result<void> IslandLinks::call(KernelId peer, u16 port) {
+  if (!is_added(peer) || !is_across(peer) || is_added(KernelId(config_.kernel)))
+    return Error::of(EINVAL, "not a kernel of an added island");
+  if (const auto removed = messenger_.remove_transport(peer);
+      removed.is_error() && removed.error().code != ENOENT)
+    return removed;
+  if (port == 0) return {};
+  return messenger_.add_transport(peer, TRY(dial(port)));
+}
+
 Result<Fd> IslandLinks::open(KernelId peer, u32 peer_epoch, Doorbell doorbell) {
-  if (config_.link != IslandLink::window || !is_across(peer))
+  if (config_.link != IslandLink::window || !is_across(peer) || is_added(peer))
     return Error::of(EINVAL, "no window leads to this kernel");
   if (const auto removed = messenger_.remove_transport(peer);
       removed.is_error() && removed.error().code != ENOENT)

@@ -14,6 +14,7 @@
 #include "base/memory.h"
 #include "message/control.h"
 #include "message/messenger.h"
+#include "message/socket/stream_transport.h"
 #include "message/socket/tls_stream.h"
 
 namespace cob::kernel {
@@ -74,6 +75,9 @@ class IslandLinks {
   // The memory that the peer writes for us: the link is there, and comes up when both can.
   // ESTALE: not for what was opened last. EPERM, EMSGSIZE: not what it should be.
   Result<void> peer_up(KernelId peer, u32 peer_epoch, FdRef memory);
+  // The kernel of an added island is called at this port of 127.0.0.1 from now on, and at no
+  // former one; 0: at none. EINVAL: the peer is of no such island.
+  Result<void> call(KernelId peer, u16 port);
 
  private:
   struct Opened {
@@ -85,12 +89,19 @@ class IslandLinks {
   IslandLinks(const message::Config& config, message::Messenger& messenger)
       : config_(config), islands_(config), messenger_(messenger) {}
   Result<void> start_sockets(Fd listener);
+  Result<std::unique_ptr<message::Transport>> dial(u16 port);
+  Result<message::StreamTransportOptions> stream_options() const;
+  bool is_added(KernelId kernel) const {
+    return kernel.value < config_.kernels &&
+           (config_.island[kernel.value] & message::added_island) != 0;
+  }
   bool is_across(KernelId peer) const;
 
   message::Config config_;
   IslandMap islands_;
   message::Messenger& messenger_;
-  std::unordered_map<u16, Opened> opened_;  // windows whose peer's memory has not come
+  std::shared_ptr<message::TlsContext> tls_;  // once there is a socket
+  std::unordered_map<u16, Opened> opened_;    // windows whose peer's memory has not come
 };
 
 }  // namespace cob::kernel

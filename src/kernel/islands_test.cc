@@ -228,5 +228,44 @@ TEST(Shares, ThatCannotBeAreRefused) {
   EXPECT_TRUE(refused(bytes, one(Fd(::open("/usr", O_RDONLY | O_DIRECTORY)))));
 }
 
+// Kernel 1 is one of an island that is added: the supervisor tells kernel 0 where it is called.
+class Added : public BySocket {
+ protected:
+  message::Config added(u16 kernel, u32 epoch = 1) const {
+    message::Config made = config(kernel, epoch);
+    made.island[1] = message::added_island;
+    if (kernel == 0) {
+      made.link = IslandLink::window;
+      made.link_port = {};
+    }
+    return made;
+  }
+};
+
+TEST_F(Added, ItIsCalledWhenItsPlaceIsKnownAndAnewInEachLife) {
+  Side a(added(0));
+  auto b = std::make_unique<Side>(added(1), listener());
+  const Time until = HostClock::read() + Duration::milliseconds(50);
+  run(a, *b, [&] { return HostClock::read() > until; });
+  EXPECT_FALSE(up(a, *b));
+  EXPECT_TRUE(a.links->call(KernelId(1), port_));
+  ASSERT_TRUE(run(a, *b, [&] { return up(a, *b); }));
+  b = std::make_unique<Side>(added(1, 2), listener());
+  EXPECT_TRUE(a.links->call(KernelId(1), port_));
+  ASSERT_TRUE(run(a, *b, [&] { return up(a, *b) && a.end->peer_epoch(KernelId(1)) == 2; }));
+  EXPECT_TRUE(a.links->call(KernelId(1), 0));
+  EXPECT_FALSE(a.end->connected(KernelId(1)));
+  EXPECT_TRUE(a.links->call(KernelId(1), 0));
+}
+
+TEST_F(Added, NobodyElseIsCalledSo) {
+  Side a(added(0));
+  EXPECT_EQ(a.links->call(KernelId(0), port_).error().code, EINVAL);
+  EXPECT_EQ(a.links->call(KernelId(2), port_).error().code, EINVAL);
+  EXPECT_EQ(a.links->open(KernelId(1), 1, {}).error().code, EINVAL);  // no window leads there
+  Side declared(config_of(0, IslandLink::window));
+  EXPECT_EQ(declared.links->call(KernelId(1), port_).error().code, EINVAL);
+}
+
 }  // namespace
 }  // namespace cob::kernel

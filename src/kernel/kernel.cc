@@ -36,7 +36,7 @@ u32 most_relays() {
 
 Result<std::unique_ptr<Kernel>> Kernel::create(const message::Config& config, Fd supervisor,
                                                Uplink uplink, IslandSetup islands) {
-  if (config.kernels == 0 || config.kernel >= config.kernels)
+  if (message::declared_kernels(config) == 0 || config.kernel >= config.kernels)
     return Error::of(EINVAL, "kernel number of the configuration");
   std::unique_ptr<Kernel> kernel(new Kernel(config, std::move(supervisor)));
   kernel->shares_ = std::move(islands.shares);

@@ -73,7 +73,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink, private 
       : config_(config),
         supervisor_(std::move(supervisor)),
         islands_(config),
-        directory_(KernelId(config.kernel), config.kernels) {}
+        directory_(KernelId(config.kernel), config.kernels, message::declared_kernels(config)) {}
   Result<void> start(Uplink uplink, Fd link_listener);
 
   // Something of a move is to be done at each turn.
@@ -105,6 +105,7 @@ class Kernel final : private Sockets::Programs, private net::FrameSink, private 
   void on_supervisor();
   Result<void> say_hello();
   Result<void> open_link(KernelId peer, u32 peer_epoch, Doorbell doorbell);
+  Result<void> call_added(KernelId peer, u16 port);
   Result<void> peer_up(KernelId peer, u32 peer_epoch, Fd memory);
   void greet_peer(KernelId peer);
   void lose_peer(KernelId peer);

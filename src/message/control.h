@@ -58,6 +58,8 @@ enum class ControlKind : u32 {
   suspects,     // kernel -> supervisor: Simple, value = peer: it does not take its input
   move_thread,  // supervisor -> kernel: Simple, value = the host's number of a thread that it
                 // serves, reserved = the kernel that shall
+  link_at,  // supervisor -> kernel: Simple, value = peer, epoch = the peer's, reserved = port of
+            // 127.0.0.1 where that kernel of an added island is called; 0: it is gone
 };
 
 // Angel's policies (docs/angel.md), a bit each.
@@ -113,7 +115,7 @@ struct Config {
   u8 ecn = 1;              // net::Ecn
   u8 shares = 0;           // so many messages `share` follow
   IslandLink link = IslandLink::window;
-  std::array<u8, most_kernels> island{};      // of each kernel; all 0: there is one
+  std::array<u8, most_kernels> island{};  // of each kernel; all 0: there is one; see added_island
   std::array<u16, most_kernels> link_port{};  // socket: where each is called by the lower ones
   std::array<u8, 32> link_key{};              // socket: known to this cob's kernels alone
   u8 ipv6_on = 0, ipv6_auto = 0;              // net::Ipv6Options
@@ -124,6 +126,17 @@ struct Config {
   u32 uplink_index = 0;             // the uplink's interface on the host; 0: none
   char cob_name[64] = {};
 };
+
+// A bit of Config::island: the last kernels may be those of islands that are added later, one each
+// (docs/islands.md, "Machines"). They are no port's home, and joined to others by link_at alone.
+inline constexpr u8 added_island = 0x80;
+inline constexpr u16 declared_kernels(const Config& config) {
+  u16 count = 0;
+  while (count < config.kernels && count < most_kernels &&
+         (config.island[count] & added_island) == 0)
+    ++count;
+  return count;
+}
 
 struct LinkNotice {
   u32 kind = 0;
