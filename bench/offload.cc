@@ -109,7 +109,8 @@ class Comparison {
     const auto once = [&](std::size_t which, int) {
       if (interrupts.seen()) return Outcome<Verdict>::failed("interrupted");
       Verdict verdict;
-      const auto us = measure_once(options_, sides_[which], wanted, temporary_, interrupts, verdict);
+      const auto us =
+          measure_once(options_, sides_[which], wanted, temporary_, interrupts, verdict);
       last[which] = us ? *us : 0;
       if (us) return Outcome<Verdict>(verdict);
       if (interrupts.seen()) return Outcome<Verdict>::failed("interrupted");
@@ -160,9 +161,8 @@ class Comparison {
     absent_.clear();
   }
   void record(const Case& wanted, const std::vector<std::vector<double>>& series) {
-    std::vector<std::string> row{wanted.bytes == 0
-                                     ? wanted.name
-                                     : wanted.name + " " + size_name(wanted.bytes)};
+    std::vector<std::string> row{wanted.bytes == 0 ? wanted.name
+                                                   : wanted.name + " " + size_name(wanted.bytes)};
     for (const char* name : {"plain", "cob", "away", "opencl", "openmp"}) {
       const auto found = std::ranges::find(sides_, name, &Side::name);
       const auto* values = found == sides_.end()
@@ -176,10 +176,10 @@ class Comparison {
       row.push_back(fmt::format("{:.3f}", median(*values)));
     }
     table_.row(std::move(row));
-    const char* group = wanted.bytes == 0                ? "nas"
-                        : wanted.bytes <= small_bytes    ? "offload_small"
-                        : wanted.bytes >= large_bytes    ? "offload_large"
-                                                         : "offload_middle";
+    const char* group = wanted.bytes == 0             ? "nas"
+                        : wanted.bytes <= small_bytes ? "offload_small"
+                        : wanted.bytes >= large_bytes ? "offload_large"
+                                                      : "offload_middle";
     for (std::size_t mine = 0; mine < sides_.size(); ++mine) {
       if (sides_[mine].name != "cob" && sides_[mine].name != "away") continue;
       for (std::size_t other = 0; other < sides_.size(); ++other) {

@@ -117,8 +117,8 @@ constexpr const char* examples =
     "  cob bench servers --only nginx_close,nginx_close_hog --json figures.json\n"
     "  cob bench files --only open_close,stat --link socket\n"
     "  cob bench connections --only conn,conn_load50,keepalive --rounds 3\n"
-  "  cob bench angel --only skew,hung --rounds 3\n"
-  "  cob bench offload --only saxpy,cg_s";
+    "  cob bench angel --only skew,hung --rounds 3\n"
+    "  cob bench offload --only saxpy,cg_s";
 
 constexpr const char* files_help =
     "Files of a share: where they are (local), from another island by messages (remote), beside "

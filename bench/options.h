@@ -11,8 +11,8 @@ namespace cob::bench {
 struct Options {
   std::string measurement;  // floor | messages | peers | calls | servers | connections | angel |
                             // files | migrate | offload
-  std::string json;    // file for the flat JSON object; "": none, "-": standard output
-  double seconds = 0;  // per measurement
+  std::string json;         // file for the flat JSON object; "": none, "-": standard output
+  double seconds = 0;       // per measurement
   int rounds = 0;
   std::vector<std::string> only;  // servers: cases, peers: peers, messages: topics; empty: all
   bool peers = false;             // messages: the packaged systems too

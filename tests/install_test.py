@@ -22,12 +22,15 @@ s = socket.create_connection(("{ADDRESS}", 7000), 10); s.sendall(b"from what was
 """
 LAYOUT = {"bin/cob": 0o755, "libexec/cob/cob-kernel": 0o755, "libexec/cob/cob-bench-call": 0o755,
           "libexec/cob/cob-bench-connections": 0o755, "libexec/cob/cob-bench-files": 0o755, "libexec/cob/cob-bench-migrate": 0o755, "libexec/cob/cob-bench-passthrough": 0o755,
+          "libexec/cob/cob-bench-offload": 0o755, "libexec/cob/cob-island": 0o755, "libexec/cob/cob-island-image": 0o755,
+          "libexec/cob/foreign-apt.sh": 0o755, "bin/cob-offload": 0o755,
           "libexec/cob/cob-mount": 0o755, "lib/cob/libcob.so": 0o644,
           "share/bash-completion/completions/cob": 0o644, "share/zsh/site-functions/_cob": 0o644,
           "share/doc/cob/README.md": 0o644, "share/doc/cob/LICENSE": 0o644}
 
-# The messaging library's, which message_package_test.py looks at.
-PACKAGE = ("include/cob/", "lib/cmake/cob_message/", "lib/pkgconfig/cob_message.pc", "lib/libcob_message.a")
+# The libraries', which message_package_test.py and offload_test.py look at.
+PACKAGE = ("include/cob/", "lib/cmake/cob_message/", "lib/pkgconfig/cob_message.pc", "lib/libcob_message.a",
+           "lib/cmake/cob_offload/", "lib/pkgconfig/cob_offload.pc", "lib/libcob_offload.a")
 
 
 class Install(harness.CobTest):

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """clang-tidy-19 finds nothing in the sources, by .clang-tidy. A file is looked at again only when it, a header that it
 includes, its compile command or the checks changed, in any checkout on this machine: stamps of what was clean lie in
-the user's cache (XDG_CACHE_HOME, ~/.cache), and go after a month without use. Arguments: files to look at instead of all; --thorough: with the costly checks, which take ten times as long and have findings that
+the user's cache (XDG_CACHE_HOME, ~/.cache), and go after a month without use. Arguments: files to look at instead of all; --minutes N: files whose turn has not come by then are left to the next run, and named; --thorough: with the costly checks, which take ten times as long and have findings that
 need a reader (`make tidy`)."""
+import argparse
 import concurrent.futures
 import hashlib
 import json
@@ -75,12 +76,17 @@ def forget_old():
             stamp.unlink(missing_ok=True)
 
 
-def check(path, command, common, extra):
-    """None: clean before; else (exit status, output)."""
+LATE = (0, None)
+
+
+def check(path, command, common, extra, end):
+    """None: clean before; LATE: not looked at; else (exit status, output)."""
     stamp = STAMPS / digest(path, command, common + " ".join(extra).encode())
     if stamp.is_file():
         stamp.touch()
         return None
+    if time.monotonic() > end:
+        return LATE
     done = subprocess.run([TIDY, "-p", str(DATABASE), "--quiet", *extra, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True)
     if done.returncode == 0:
@@ -94,8 +100,14 @@ def main():
         return 77
     known = commands()
     forget_old()
-    extra = THOROUGH if "--thorough" in sys.argv else []
-    files = [pathlib.Path(a).resolve() for a in sys.argv[1:] if a != "--thorough"] or sources()
+    words = argparse.ArgumentParser()
+    words.add_argument("--thorough", action="store_true")
+    words.add_argument("--minutes", type=float, default=float("inf"))
+    words.add_argument("files", nargs="*")
+    words = words.parse_args()
+    extra = THOROUGH if words.thorough else []
+    end = time.monotonic() + words.minutes * 60
+    files = [pathlib.Path(a).resolve() for a in words.files] or sources()
     # A peer is compiled only where its package is installed: elsewhere its headers are missing.
     absent = [p for p in files if p not in known and p.parent == PEERS]
     for path in absent:
@@ -104,7 +116,7 @@ def main():
     version = subprocess.run([TIDY, "--version"], stdout=subprocess.PIPE).stdout
     common = version + (ROOT / ".clang-tidy").read_bytes()
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-        results = list(pool.map(lambda p: check(p, known.get(p, ""), common, extra), files))
+        results = list(pool.map(lambda p: check(p, known.get(p, ""), common, extra, end), files))
     bad, told = 0, set()
     for result in results:
         if result is None or result[0] == 0:
@@ -115,11 +127,14 @@ def main():
             if finding not in told:
                 print(finding.replace(str(ROOT) + "/", ""), end="")
                 told.add(finding)
+    late = [p for p, result in zip(files, results) if result is LATE]
+    for path in late:
+        print(f"NOT LOOKED AT, for want of time: {path.relative_to(ROOT)}")
     unknown = [p for p in files if p not in known]
     for path in unknown:
         print(f"not built, so not checked as it is compiled: {path.relative_to(ROOT)}")
-    looked = sum(r is not None for r in results)
-    print(f"{len(files)} files, {looked} looked at, {bad} with findings, {len(absent)} skipped")
+    looked = sum(r is not None and r is not LATE for r in results)
+    print(f"{len(files)} files, {looked} looked at, {bad} with findings, {len(absent)} skipped, {len(late)} left to the next run")
     return 1 if bad or unknown else 0
 
 

@@ -37,6 +37,7 @@ int core_of(const Options& options, int worker) {
 
 std::string cores_of(const Options& options) {
   std::vector<int> cores;
+  cores.reserve(static_cast<std::size_t>(options.workers));
   for (int i = 0; i < options.workers; ++i) cores.push_back(core_of(options, i));
   return fmt::format("{}", fmt::join(cores, ","));
 }

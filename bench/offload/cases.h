@@ -25,10 +25,10 @@ double measure_kernel(Engine& engine, const std::string& name, ulong bytes, doub
   };
   if (name == "launch") return timed(1, [&](ulong) { engine.template run<nothing>(1, 1, x); });
   if (name == "vector_add") {
-    const double us = timed(n, [&](ulong parts) {
-      engine.template run<vector_add>(n, grain_of(n, parts), x, y, z);
-    });
-    for (ulong i = 0; i < n; ++i) require(engine.at(z)[i] == static_cast<float>(i % 7) + 1, "wrong sum");
+    const double us = timed(
+        n, [&](ulong parts) { engine.template run<vector_add>(n, grain_of(n, parts), x, y, z); });
+    for (ulong i = 0; i < n; ++i)
+      require(engine.at(z)[i] == static_cast<float>(i % 7) + 1, "wrong sum");
     return us;
   }
   if (name == "saxpy") {
@@ -47,7 +47,8 @@ double measure_kernel(Engine& engine, const std::string& name, ulong bytes, doub
     for (ulong i = 0; i < side; i += 5) {  // b is all ones
       float sum = 0;
       for (ulong k = 0; k < side; ++k) sum += engine.at(x)[i * side + k];
-      require(std::fabs(engine.at(z)[i * side + side / 2] - sum) <= 1e-3F * sum + 1e-3F, "wrong product");
+      require(std::fabs(engine.at(z)[i * side + side / 2] - sum) <= 1e-3F * sum + 1e-3F,
+              "wrong product");
     }
     return us;
   }
@@ -57,7 +58,9 @@ double measure_kernel(Engine& engine, const std::string& name, ulong bytes, doub
     });
     const float* f = engine.at(x);
     const ulong i = side / 2 * side + side / 2;
-    require(std::fabs(engine.at(y)[i] - 0.2F * (f[i] + f[i - 1] + f[i + 1] + f[i - side] + f[i + side])) < 1e-4F, "wrong stencil");
+    require(std::fabs(engine.at(y)[i] -
+                      0.2F * (f[i] + f[i - 1] + f[i + 1] + f[i - side] + f[i + side])) < 1e-4F,
+            "wrong stencil");
     return us;
   }
   if (name != "histogram") fail("no such case");
@@ -99,7 +102,8 @@ double measure(Engine& engine, const std::string& name, ulong bytes, double seco
 template <typename Engine>
 int measure_main(Engine& engine, int argc, char** argv) {
   if (argc < 4) fail("usage: CASE BYTES SECONDS");
-  std::printf("us=%.6f\n", measure(engine, argv[1], std::strtoul(argv[2], nullptr, 10), std::strtod(argv[3], nullptr)));
+  std::printf("us=%.6f\n", measure(engine, argv[1], std::strtoul(argv[2], nullptr, 10),
+                                   std::strtod(argv[3], nullptr)));
   return 0;
 }
 

@@ -40,11 +40,12 @@ struct TaskOf<K, void (*)(ulong, ulong, P...)> {
   static constexpr Task<typename ArgumentOf<P>::Type...> task{K::text};
   using BoundTask = Bound<typename ArgumentOf<P>::Type...>;
   static void add(TaskSet& set) {
-    set.add(task, [](const Part& part,
-                     typename cob::offload::detail::Parameter<
-                         typename ArgumentOf<P>::Type>::InBody... all) {
-         K::part(part.begin, part.end, in_body(all)...);
-       }).release_value();
+    set.add(task,
+            [](const Part& part, typename cob::offload::detail::Parameter<
+                                     typename ArgumentOf<P>::Type>::InBody... all) {
+              K::part(part.begin, part.end, in_body(all)...);
+            })
+        .release_value();
   }
 };
 template <typename K>
@@ -81,7 +82,9 @@ class Cob {
   void alone(bool yes) { alone_ = yes; }
   ulong threads() const { return away_ || alone_ ? 1 : 2; }
   ulong many() const { return away_ || alone_ ? 1 : 16; }
-  std::vector<ulong> parts() const { return away_ ? std::vector<ulong>{1} : std::vector<ulong>{1, 2, 16}; }
+  std::vector<ulong> parts() const {
+    return away_ ? std::vector<ulong>{1} : std::vector<ulong>{1, 2, 16};
+  }
 
  private:
   Host& host_;
@@ -120,8 +123,9 @@ struct Plain {
 }  // namespace
 
 int cob_main(int argc, char** argv) {
-  const TaskSet tasks = tasks_of<nothing, vector_add, saxpy, sgemm, stencil, histogram, ep, is_count, is_total,
-                                 cg_multiply, cg_step, cg_direction, ft_evolve, ft_lines>();
+  const TaskSet tasks =
+      tasks_of<nothing, vector_add, saxpy, sgemm, stencil, histogram, ep, is_count, is_total,
+               cg_multiply, cg_step, cg_direction, ft_evolve, ft_lines>();
   serve_if_started(tasks);
   if (argc != 7) fail("usage: cob-bench-offload plain|away|cob CORE_A CORE_B CASE BYTES SECONDS");
   const std::string side = argv[1];

@@ -22,14 +22,14 @@ using uint = unsigned;
 using ulong = unsigned long;
 
 #define GLOBAL
-#define KERNEL(name, parameters, arguments)                                \
-  struct name {                                                            \
-    static constexpr const char* text = #name;                             \
-    template <typename... A>                                               \
-    static void part(ulong begin, ulong end, A... a) {                     \
-      name##_part(begin, end, a...);                                       \
-    }                                                                      \
-    using Function = decltype(&name##_part);                               \
+#define KERNEL(name, parameters, arguments)            \
+  struct name {                                        \
+    static constexpr const char* text = #name;         \
+    template <typename... A>                           \
+    static void part(ulong begin, ulong end, A... a) { \
+      name##_part(begin, end, a...);                   \
+    }                                                  \
+    using Function = decltype(&name##_part);           \
   };
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-parameter"
@@ -90,6 +90,8 @@ ulong tuned_parts(const std::vector<ulong>& candidates, ulong n, Once once) {
   }
   return best;
 }
-constexpr ulong grain_of(ulong n, ulong parts) { return std::max<ulong>(1, (n + parts - 1) / parts); }
+constexpr ulong grain_of(ulong n, ulong parts) {
+  return std::max<ulong>(1, (n + parts - 1) / parts);
+}
 
 }  // namespace cob::bench::offload

@@ -65,7 +65,8 @@ double measure_is(Engine& engine, bool w, double seconds) {
       uint tested[5];
       for (int i = 0; i < 5; ++i) tested[i] = engine.at(keys)[places[w][i]];
       engine.template run<is_count>(n, grain, keys, counts, grain, values);
-      engine.template run<is_total>(values, grain_of(values, parts), counts, total, (n + grain - 1) / grain, values);
+      engine.template run<is_total>(values, grain_of(values, parts), counts, total,
+                                    (n + grain - 1) / grain, values);
       uint sum = 0;  // keys below each value
       for (ulong v = 0; v < values; ++v) {
         below[v] = sum;
@@ -73,8 +74,9 @@ double measure_is(Engine& engine, bool w, double seconds) {
       }
       for (int i = 0; i < 5; ++i) {
         const bool low = w ? i < 2 : i <= 2;
-        const long rank = static_cast<long>(ranks[w][i]) +
-                          (low ? static_cast<long>(iteration) - (w ? 2 : 0) : -static_cast<long>(iteration));
+        const long rank =
+            static_cast<long>(ranks[w][i]) +
+            (low ? static_cast<long>(iteration) - (w ? 2 : 0) : -static_cast<long>(iteration));
         require(static_cast<long>(below[tested[i]]) == rank, "IS: wrong rank");
       }
     }
@@ -146,8 +148,9 @@ double measure_cg(Engine& engine, bool w, double seconds) {
   };
   auto rows = copied(sparse.rows), columns = copied(sparse.columns);
   auto a = copied(sparse.values);
-  auto p = engine.template array<double>(n), q = engine.template array<double>(n), z = engine.template array<double>(n),
-       r = engine.template array<double>(n), sums = engine.template array<double>(parts);
+  auto p = engine.template array<double>(n), q = engine.template array<double>(n),
+       z = engine.template array<double>(n), r = engine.template array<double>(n),
+       sums = engine.template array<double>(parts);
   std::vector<double> x(n);
   const auto sum = [&] {
     double all = 0;
@@ -182,17 +185,25 @@ double measure_cg(Engine& engine, bool w, double seconds) {
     return zeta;
   };
   return least_us(seconds, [&] {
-    require(std::fabs(run(15) - (w ? 10.362595087124 : 8.5971775078648)) <= 1e-10, "CG: wrong zeta");
+    require(std::fabs(run(15) - (w ? 10.362595087124 : 8.5971775078648)) <= 1e-10,
+            "CG: wrong zeta");
   });
 }
 
 template <typename Engine>
 double measure_ft(Engine& engine, bool w, double seconds) {
-  static constexpr double sums[2][6][2] = {
-      {{5.546087004964e2, 4.845363331978e2}, {5.546385409189e2, 4.865304269511e2}, {5.546148406171e2, 4.883910722336e2},
-       {5.545423607415e2, 4.901273169046e2}, {5.544255039624e2, 4.917475857993e2}, {5.542683411902e2, 4.932597244941e2}},
-      {{5.673612178944e2, 5.293246849175e2}, {5.631436885271e2, 5.282149986629e2}, {5.594024089970e2, 5.270996558037e2},
-       {5.560698047020e2, 5.260027904925e2}, {5.530898991250e2, 5.249400845633e2}, {5.504159734538e2, 5.239212247086e2}}};
+  static constexpr double sums[2][6][2] = {{{5.546087004964e2, 4.845363331978e2},
+                                            {5.546385409189e2, 4.865304269511e2},
+                                            {5.546148406171e2, 4.883910722336e2},
+                                            {5.545423607415e2, 4.901273169046e2},
+                                            {5.544255039624e2, 4.917475857993e2},
+                                            {5.542683411902e2, 4.932597244941e2}},
+                                           {{5.673612178944e2, 5.293246849175e2},
+                                            {5.631436885271e2, 5.282149986629e2},
+                                            {5.594024089970e2, 5.270996558037e2},
+                                            {5.560698047020e2, 5.260027904925e2},
+                                            {5.530898991250e2, 5.249400845633e2},
+                                            {5.504159734538e2, 5.239212247086e2}}};
   const ulong nx = w ? 128 : 64, ny = w ? 128 : 64, nz = w ? 32 : 64, all = nx * ny * nz;
   auto u = engine.template array<double>(2 * all), v = engine.template array<double>(2 * all),
        factors = engine.template array<double>(all);
@@ -212,15 +223,18 @@ double measure_ft(Engine& engine, bool w, double seconds) {
     return k * k;
   };
   for (ulong i = 0; i < all; ++i)
-    engine.at(factors)[i] = std::exp(-4e-6 * pi * pi * (wave(i % nx, nx) + wave(i / nx % ny, ny) + wave(i / nx / ny, nz)));
+    engine.at(factors)[i] = std::exp(
+        -4e-6 * pi * pi * (wave(i % nx, nx) + wave(i / nx % ny, ny) + wave(i / nx / ny, nz)));
   std::vector<double> start(2 * all);
   double seed = 314159265.0;
   for (double& one : start) one = nas_random(&seed, 1220703125.0);
   const auto transform = [&](auto& x, double sign) {
     const ulong parts = engine.many();
     engine.template run<ft_lines>(ny * nz, grain_of(ny * nz, parts), x, rx, nx, 1UL, 1UL, nx, sign);
-    engine.template run<ft_lines>(nx * nz, grain_of(nx * nz, parts), x, ry, ny, nx, nx, nx * ny, sign);
-    engine.template run<ft_lines>(nx * ny, grain_of(nx * ny, parts), x, rz, nz, nx * ny, nx * ny, 0UL, sign);
+    engine.template run<ft_lines>(nx * nz, grain_of(nx * nz, parts), x, ry, ny, nx, nx, nx * ny,
+                                  sign);
+    engine.template run<ft_lines>(nx * ny, grain_of(nx * ny, parts), x, rz, nz, nx * ny, nx * ny,
+                                  0UL, sign);
   };
   return least_us(seconds, [&] {
     std::ranges::copy(start, engine.at(u));

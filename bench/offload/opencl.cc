@@ -1,7 +1,7 @@
 // cob-peer-offload-opencl CORE_A CORE_B CASE BYTES SECONDS: the cases of cases.h by OpenCL on its
-// first CPU device (PoCL), with what it has to be fast: fine-grained shared virtual memory where the
-// device has it, so that nothing is copied or mapped, arguments set again only when they change,
-// one work item a part; two threads on the two cores.
+// first CPU device (PoCL), with what it has to be fast: fine-grained shared virtual memory where
+// the device has it, so that nothing is copied or mapped, arguments set again only when they
+// change, one work item a part; two threads on the two cores.
 #define CL_TARGET_OPENCL_VERSION 300
 #include <CL/cl.h>
 #include <sched.h>
@@ -51,13 +51,15 @@ class OpenCl {
     check(code, "program");
     if (clBuildProgram(program_, 1, &device_, "-cl-std=CL1.2", nullptr, nullptr) != CL_SUCCESS) {
       std::string log(20'000, 0);
-      (void)clGetProgramBuildInfo(program_, device_, CL_PROGRAM_BUILD_LOG, log.size(), log.data(), nullptr);
+      (void)clGetProgramBuildInfo(program_, device_, CL_PROGRAM_BUILD_LOG, log.size(), log.data(),
+                                  nullptr);
       fail("the kernels do not build: " + log.substr(0, 300));
     }
   }
   template <typename T>
   T* array(ulong n) {
-    void* data = clSVMAlloc(context_, CL_MEM_READ_WRITE | CL_MEM_SVM_FINE_GRAIN_BUFFER, n * sizeof(T), 4096);
+    void* data =
+        clSVMAlloc(context_, CL_MEM_READ_WRITE | CL_MEM_SVM_FINE_GRAIN_BUFFER, n * sizeof(T), 4096);
     require(data != nullptr, "clSVMAlloc");
     std::memset(data, 0, n * sizeof(T));
     return static_cast<T*>(data);
@@ -94,7 +96,8 @@ class OpenCl {
     set(grain);
     (set(arguments), ...);
     const std::size_t parts = (n + grain - 1) / grain, local = 1;
-    check(clEnqueueNDRangeKernel(queue_, kernel, 1, nullptr, &parts, &local, 0, nullptr, nullptr), "enqueue");
+    check(clEnqueueNDRangeKernel(queue_, kernel, 1, nullptr, &parts, &local, 0, nullptr, nullptr),
+          "enqueue");
     check(clFinish(queue_), "finish");
   }
   void alone(bool yes) { alone_ = yes; }

@@ -41,7 +41,7 @@ struct End {
   }
   static void live(KernelSlot& kernel) {
     ASSERT_FALSE(kernel.spawn(start).is_error());
-    kernel.said_hello(Fd(), start);
+    kernel.said_hello(Fd(), 0, start);
   }
 
   template <typename Struct>

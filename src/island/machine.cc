@@ -124,6 +124,7 @@ Result<Machine> start_machine(const MachinePlan& plan) {
   machine.port = TRY(free_port());
   std::vector<std::string> words = words_for(*architecture, plan, theirs.get(), machine.port);
   std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   const pid_t self = ::getpid();

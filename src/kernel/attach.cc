@@ -234,14 +234,6 @@ BoardStay why_stays(const Description& d) {
   return d.datagram != nullptr ? BoardStay::datagram : BoardStay::connection;
 }
 
-// It can have these all the same, by their tokens (far_seats.h): each goes to it, and comes back if
-// its parent uses it, so many at most.
-constexpr u32 most_spread_sockets = 4;
-
-bool may_follow(const Description& d) {
-  return d.shared->token != 0 && d.shared->relays.empty() && d.shared->owner.id == 0;
-}
-
 }  // namespace
 
 // The child gets a reference to all that the parent holds. `spreads`: it is to go to the kernel
@@ -262,13 +254,8 @@ i32 Kernel::fork_program(Program& program, bool spreads, u64* values) {
   child->former_handles = program.former_handles;
   values[0] = child->id();
   if (!spreads) return 0;
-  u32 follow = 0;
-  for (const Description* d : child->unadopted) {
-    const BoardStay why = why_stays(*d);
-    const bool is_socket = why == BoardStay::connection || why == BoardStay::datagram;
-    if (is_socket && may_follow(*d) && ++follow <= most_spread_sockets) continue;
-    if (child->stays == BoardStay::no) child->stays = why;
-  }
+  for (const Description* d : child->unadopted)
+    if (child->stays == BoardStay::no) child->stays = why_stays(*d);
   child->goes_elsewhere = child->stays == BoardStay::no;
   ++(child->goes_elsewhere ? children_spread_ : children_kept_);
   values[1] = child->goes_elsewhere ? 1 : 0;

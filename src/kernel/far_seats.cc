@@ -280,6 +280,7 @@ void FarSeats::poll() {
   }
   if (!gives_.empty()) {
     std::vector<u32> moves;
+    moves.reserve(gives_.size());
     for (const auto& [move, one] : gives_) moves.push_back(move);
     for (const u32 move : moves) step(move);
   }

@@ -256,7 +256,7 @@ class Host {
         memories[buffers] = value.memory_;
         uses[buffers] = detail::Parameter<A>::use;
         const le<u32> handle = value.memory_->handle;
-        std::memcpy(tail.data() + buffers++ * 4, &handle, 4);
+        std::memcpy(tail.data() + std::size_t{buffers++} * 4, &handle, 4);
       } else {
         const A ordered = detail::in_messages(static_cast<A>(value));
         std::memcpy(tail.data() + tail_bytes, &ordered, sizeof ordered);

@@ -41,6 +41,7 @@ Result<pid_t> spawn(const std::vector<std::string>& program, FdRef door) {
   std::vector<std::string> words = program;
   if (words.empty()) words = {"/proc/self/exe"};
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   std::string variable = std::string(door_variable) + "=" + std::to_string(inherited_door);

@@ -53,7 +53,8 @@ int main(int count, char** words) {
       return 0;
     }
     if (word == "--cores") {
-      if (i + 1 == count || !parse_cores(words[++i], options.cores))
+      ++i;
+      if (i == count || !parse_cores(words[i], options.cores))
         return wrong("--cores wants numbers of cores", i < count ? words[i] : "");
     } else if (word.starts_with("-")) {
       return wrong("no such option", words[i]);

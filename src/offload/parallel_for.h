@@ -54,7 +54,8 @@ struct LoopTask {
     for (u64 i = part.begin; i < part.end; ++i) body(i);
   }
   static inline const u32 number =
-      remember_loop(typeid(Body).name(), {.least_arguments = sizeof(Body),
+      remember_loop(typeid(Body).name(), {.name = {},
+                                          .least_arguments = sizeof(Body),
                                           .most_arguments = sizeof(Body),
                                           .trusts_host = true,
                                           .run = &run});

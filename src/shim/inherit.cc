@@ -49,35 +49,16 @@ void share(Socket* socket, int fd) {
   socket->inherited_flags = true;
 }
 
-// A child on another kernel asks for listeners, and for a few other sockets, by their tokens.
-constexpr u32 most_spread_sockets = 4;
-
-bool follows(const Socket* socket) {
-  return g.spread && is_live(socket) &&
-         (socket->stage == Stage::stream || socket->stage == Stage::datagram) && begun(socket);
-}
-
-void name_sockets() {
-  u32 others = 0;
-  for_each_socket(
-      [](Socket* socket, void* count) {
-        if (follows(socket)) ++*static_cast<u32*>(count);
-      },
-      &others);
-  for_each_socket(
-      [](Socket* socket, void* count) {
-        const bool listens =
-            is_live(socket) && socket->stage == Stage::listener && socket->part_of == nullptr;
-        const bool few = *static_cast<u32*>(count) <= most_spread_sockets;
-        if (listens || (few && follows(socket))) call_publish(socket, 0);
-      },
-      &others);
+// A child on another kernel asks for listeners by their tokens.
+void name_listener(Socket* socket, void*) {
+  if (is_live(socket) && socket->stage == Stage::listener && socket->part_of == nullptr)
+    call_publish(socket, 0);
 }
 
 // The fork call with the child's liveness socket. The child's end, hidden, or -1. `place`: the
 // child goes to the kernel that is due.
 int announce_child(Arena* arena, u64& ticket, bool& place) {
-  if (g.spread || g.spread_threads) name_sockets();
+  if (g.spread || g.spread_threads) for_each_socket(name_listener, nullptr);
   const Guard guard(child_lock);
   int end = offer_liveness(arena);
   if (end < 0) return -1;

@@ -74,7 +74,8 @@ Result<Agent> Agent::create(Fd port) {
   Hello hello{.config_bytes = sizeof(message::Config), .board_bytes = sizeof(kernel::Board)};
   utsname names{};
   ::uname(&names);
-  std::strncpy(hello.machine, names.machine, sizeof hello.machine - 1);
+  const std::string_view machine(names.machine);
+  std::ranges::copy(machine.substr(0, sizeof hello.machine - 1), hello.machine);
   agent.channel_.send_struct(FrameKind::hello, 0, hello);
   return agent;
 }

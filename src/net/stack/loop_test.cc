@@ -139,31 +139,6 @@ TEST_P(Reuse, Rfc6191_AFewPortsServeThousandsOfConnections) {
 
 INSTANTIATE_TEST_SUITE_P(WhoClosesFirst, Reuse, testing::Bool());
 
-// How long a small segment's ACK waits for an answer to ride on: where many connections wait for
-// their programs, none of these is served within 100 us.
-TEST(Loop, AcksWaitLongerForAnswersWhereManyAreDue) {
-  const auto alone = [](u16 connections, Duration answered_after) {
-    TwoStacks net({}, inside_options(), {}, false);
-    net.b.stack->listen({cob_address, Port(80)}, 4'000).release_value();
-    std::vector<u64> clients, servers;
-    for (u16 i = 0; i < connections; ++i)
-      clients.push_back(net.connect(Port(static_cast<u16>(1 + i)), Port(80)).release_value());
-    EXPECT_TRUE(net.run([&] { return net.b.layer.incoming.size() == connections; }));
-    servers.assign(net.b.layer.incoming.begin(), net.b.layer.incoming.end());
-    net.settle(Duration::milliseconds(50));
-    const u64 before = net.b.stack->counters().segments_out;
-    for (const u64 c : clients) net.a.layer.send(c, "question");
-    net.settle(answered_after);
-    for (const u64 d : servers) net.b.layer.send(d, "answer");
-    net.settle(Duration::microseconds(50));
-    return net.b.stack->counters().segments_out - before;
-  };
-  EXPECT_EQ(alone(1, Duration::microseconds(80)), 1u);
-  EXPECT_EQ(alone(1, Duration::microseconds(500)), 2u);  // the ACK went alone
-  EXPECT_EQ(alone(1'000, Duration::microseconds(500)), 1'000u);
-  EXPECT_EQ(alone(1'000, Duration::milliseconds(20)), 2'000u);
-}
-
 // A dead peer: the other end notices by its own timers, and both tables end empty.
 TEST(Loop, SilenceEndsEverything) {
   TwoStacks net;

@@ -82,7 +82,7 @@ Time TcpStack::next_event() const {
   const u64 tick = wheel_.next_event();
   if (tick != TimerWheel::never) best = Time{static_cast<i64>(tick) * wheel_tick_ns};
   if (soft_ack_head_ != soft_ack_tail_)
-    best = std::min(best, soft_ack_due(soft_acks_[soft_ack_head_ % soft_ack_capacity]));
+    best = std::min(best, soft_acks_[soft_ack_head_ % soft_ack_capacity].deadline);
   if (!lowered_.empty()) [[unlikely]]
     at_ms(lowered_.front().due_ms);
   if (!fragments_.empty()) [[unlikely]]

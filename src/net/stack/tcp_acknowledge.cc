@@ -1,8 +1,8 @@
 // When to acknowledge: delayed ACKs (RFC 1122 section 4.2.3.2, RFC 5681 section 4.2), answers to
 // what is not acceptable (RFC 9293 section 3.10.7.4) and challenges (RFC 5961), each at a bounded
 // rate.
-// Model: flag_ack_now leaves at the next flush; flag_ack_soft after soft_ack_delay or more,
-// flag-less ack_deadline after 40 ms, unless a segment carries it before.
+// Model: flag_ack_now leaves at the next flush; flag_ack_soft after soft_ack_delay, flag-less
+// ack_deadline after 40 ms, unless a segment carries it before.
 // Owned by the Stack's loop.
 #include <algorithm>
 
@@ -73,8 +73,7 @@ void TcpStack::ack_soon(Tcb& t) {
   if (t.has(flag_ack_soft)) return;
   if (soft_ack_tail_ - soft_ack_head_ == soft_ack_capacity) return t.set(flag_ack_now);
   t.set(flag_ack_soft);
-  ++soft_acks_waiting_;
-  soft_acks_[soft_ack_tail_++ % soft_ack_capacity] = {t.id, now_};
+  soft_acks_[soft_ack_tail_++ % soft_ack_capacity] = {t.id, now_ + soft_ack_delay};
 }
 
 void TcpStack::poll_soft_acks() {
@@ -82,7 +81,7 @@ void TcpStack::poll_soft_acks() {
     const SoftAck& a = soft_acks_[soft_ack_head_ % soft_ack_capacity];
     Tcb* t = table_.get(a.tcb);
     if (t == nullptr || !t->has(flag_ack_soft)) continue;  // it rode on another segment
-    if (soft_ack_due(a) > now_) return;
+    if (a.deadline > now_) return;
     t->set(flag_ack_now);
     touch(*t);
   }

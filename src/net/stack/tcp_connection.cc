@@ -60,7 +60,6 @@ void TcpStack::forget(Tcb& t) {
   if (t.has(flag_scoreboard)) release_scoreboard(t);
   if ((cold.fast_open & fast_open_early) != 0) [[unlikely]]
     end_early(t, false);
-  if (t.has(flag_ack_soft)) --soft_acks_waiting_;
   unlink_child(t);
   if (others_ != nullptr && t.route.is_uplink())
     others_->on_flow(t.key.local(), t.key.remote(), false);

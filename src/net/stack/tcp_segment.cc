@@ -172,7 +172,9 @@ bool TcpStack::emit_ack(Tcb& t, const SackBlock* duplicate) {
                  .tcb = t.id},
                 nullptr, 0, 0))
     return false;
-  acknowledged(t);
+  t.last_ack_sent = t.receive_next;
+  t.flags &= ~u32{flag_ack_now | flag_ack_soft};
+  t.ack_deadline = 0;
   return true;
 }
 
@@ -211,7 +213,9 @@ bool TcpStack::emit(Tcb& t, SequenceNumber sequence, u32 bytes, u8 flags) {
     return false;
   if ((flags & tcp_cwr) != 0) [[unlikely]]
     t.clear(flag_cwr_due);
-  acknowledged(t);
+  t.last_ack_sent = t.receive_next;
+  t.flags &= ~u32{flag_ack_now | flag_ack_soft};
+  t.ack_deadline = 0;
   return true;
 }
 

@@ -6,7 +6,6 @@
 // kernel's loop.
 #pragma once
 
-#include <algorithm>
 #include <deque>
 #include <optional>
 #include <vector>
@@ -453,31 +452,16 @@ class TcpStack final : public Stack {
   Time quiet_until_;           // poll() has nothing to do before, if the lists are empty
   std::vector<Listener> listeners_;
   LazyArray<u16> listener_of_port_;  // slot + 1 of the first listener on the port
-  // ACKs that wait a moment for a segment to ride on, in their order. All wait equally long: the
-  // longer the more there are, for that many programs' turns come first. A ring of
-  // soft_ack_capacity; full: the ACK leaves at the next flush.
+  // ACKs that wait a moment for a segment to ride on: in order of their deadlines, as all wait
+  // equally long. A ring of soft_ack_capacity; full: the ACK leaves at the next flush.
   struct SoftAck {
     TcbId tcb;
-    Time since;
+    Time deadline;
   };
-  static constexpr u32 soft_ack_capacity = 16'384;
+  static constexpr u32 soft_ack_capacity = 4'096;
   static constexpr Duration soft_ack_delay = Duration::microseconds(100);
-  static constexpr Duration soft_ack_delay_each = Duration::microseconds(3);
-  static constexpr Duration soft_ack_delay_most = Duration::milliseconds(5);
-  Time soft_ack_due(const SoftAck& ack) const {
-    return ack.since + std::clamp(soft_ack_delay_each * soft_acks_waiting_, soft_ack_delay,
-                                  soft_ack_delay_most);
-  }
-  // What it sends carries its ACK.
-  void acknowledged(Tcb& t) {
-    if (t.has(flag_ack_soft)) --soft_acks_waiting_;
-    t.flags &= ~u32{flag_ack_now | flag_ack_soft};
-    t.last_ack_sent = t.receive_next;
-    t.ack_deadline = 0;
-  }
   LazyArray<SoftAck> soft_acks_;
   u32 soft_ack_head_ = 0, soft_ack_tail_ = 0;
-  u32 soft_acks_waiting_ = 0;                     // of them; the others rode on a segment
   static constexpr u64 cookie_domain = 1u << 30;  // of the secret's uses, beside the ISN's
   Time cookies_end_;  // cookies are taken only while one may be out, so that nobody guesses else
   u32 challenge_tokens_ = 0;
