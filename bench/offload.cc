@@ -103,6 +103,7 @@ class Comparison {
 
   void measure(const Case& wanted, Interrupts& interrupts) {
     std::vector<std::string> names;
+    names.reserve(sides_.size());
     for (const Side& side : sides_) names.push_back(side.name);
     std::vector<std::vector<double>> series(sides_.size());
     std::vector<double> last(sides_.size(), 0);

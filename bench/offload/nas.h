@@ -52,10 +52,11 @@ double measure_is(Engine& engine, bool w, double seconds) {
        total = engine.template array<uint>(values);
   std::vector<uint> first(n), below(values);
   double seed = 314159265.0;
+  const ulong quarter = values / 4;
   for (uint& key : first) {
     double sum = 0;
     for (int i = 0; i < 4; ++i) sum += nas_random(&seed, 1220703125.0);
-    key = static_cast<uint>(static_cast<double>(values / 4) * sum);
+    key = static_cast<uint>(static_cast<double>(quarter) * sum);
   }
   return least_us(seconds, [&] {
     std::ranges::copy(first, engine.at(keys));
@@ -120,7 +121,7 @@ inline Sparse cg_matrix(ulong n, int nonzeros, double shift, double* seed) {
   Sparse sparse;
   sparse.rows.push_back(0);
   for (auto& row : rows) {
-    std::ranges::stable_sort(row, {}, [](const auto& e) { return e.first; });
+    std::ranges::sort(row);
     for (const auto& [column, value] : row) {
       if (sparse.columns.size() > sparse.rows.back() && sparse.columns.back() == column) {
         sparse.values.back() += value;

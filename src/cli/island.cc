@@ -86,6 +86,7 @@ u64 available_mib() {
     if (!is_in_path(tool))
       fail(exit_state, "{} is missing: images are made of Debian's packages", tool);
   std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   ::execv(words[0].c_str(), arguments.data());

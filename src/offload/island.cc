@@ -115,7 +115,15 @@ Result<std::unique_ptr<Island>> Island::start(const TaskSet& tasks, const Island
   island->pid_ = TRY(spawn(options.program, theirs.ref()));
   theirs.reset();
   island->door_ = std::move(ours);
-  TRY(island->meet(island->door_.ref(), options));
+  if (auto met = island->meet(island->door_.ref(), options); met.is_error()) {
+    // Whatever was seen first of a program that ends: that is the reason.
+    for (int tries = 0; tries < 50 && island->pid_ != 0; ++tries) {
+      if (::waitpid(island->pid_, nullptr, WNOHANG) == island->pid_) island->pid_ = 0;
+      if (island->pid_ != 0) ::usleep(2'000);
+    }
+    if (island->pid_ == 0) return Error::of(ECONNRESET, "the island ended before it came");
+    return met.error();
+  }
   return island;
 }
 

@@ -76,7 +76,7 @@ Result<void> run_loop(Host& host, const Range& range, u32 loop, std::span<const 
                     .task = 0,
                     .buffers = 0,
                     .ticket = no_ticket};
-  std::memcpy(request.tail.data(), body.data(), body.size());
+  std::ranges::copy(body, request.tail.begin());
   request.tail_bytes = body.size();
   if (!host.connected() || !host.shares_addresses() || points_to_stack(body))
     return host.run_at(Where::home, request, &known.loop.entry);

@@ -244,7 +244,7 @@ Result<void> Server::prepare(const Launch& launch, std::span<const std::byte> ta
   if (ticket != no_ticket && (!arena_.valid() || ticket >= arena_tickets))
     return Error::of(EINVAL, "no such ticket");
   job.views_count = buffers;
-  std::memcpy(job.arguments.data(), arguments.data(), arguments.size());
+  std::ranges::copy(arguments, job.arguments.begin());
   job.arguments_count = arguments.size();
   job.parts = Parts(range);
   job.ticket = ticket == no_ticket ? nullptr : &arena_.ticket(ticket);
