@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """The same random sequences of file calls (differential/file_calls.c) by processes of the host and by programs on two declared islands,
-a share of one of them between them: every result, errno and byte compared. With moves the programs go from kernel to kernel and island to
-island meanwhile; the host's stay.
+a share of one of them between them: every result, errno and byte compared.
 
 COB_SEEDS: how many sequences (default 12), COB_FIRST_SEED: where to begin, COB_STEPS: calls a sequence (default 1,500). A difference is
 shortened to the calls that bring it about, in COB_TRIES tries at most."""
@@ -42,8 +41,7 @@ WEIGHTS = dict(open=14, close=5, dup=2, dup2=1, read=10, pread=4, readv=2, write
                fallocate=1, fsync=1, fstat=4, stat=3, access=1, link=1, symlink=1, readlink=1, rename=2, unlink=2, mkdir=1, rmdir=1, chmod=1,
                fchmod=1, utimens=1, set_xattr=1, get_xattr=1, list=1, chdir=0.7, fchdir=0.3, getcwd=0.5, umask=0.3, get_flags=2, set_flags=2,
                flock=3, lock=6, test_lock=4, map=1, copy_range=1, sendfile=1, poll=1, epoll_add=0.5, pipe=0.3, stream_write=1, stream_read=1,
-               fork=0.3, exec=0.2, exit=0.2, lock_wait=0.15, give=1, take=1.2)
-MOVES = 0.6  # beside them, in sequences with moves
+               fork=0.3, exec=0.2, exit=0.2)
 WHERE = (0, 0, 0, 1, 511, 512, 4095, 4096, 4097, 10_000, 65_536, 131_072, 1 << 20)
 SIZES = (0, 1, 2, 7, 80, 81, 512, 1000, 4095, 4096, 4097, 8192, 16_384, 20_000, 65_536)
 KINDS = (os.O_RDONLY, os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDWR, os.O_RDWR)
@@ -53,31 +51,15 @@ EXTRAS = ((0, 8), (os.O_CREAT, 12), (os.O_CREAT | os.O_EXCL, 3), (os.O_CREAT | o
 MODES = (0o644, 0o600, 0o755, 0o444, 0o4711, 0o000, 0o2775)
 FLAGS = dict(seek=(0, 0, 0, 1, 1, 2, 2, 3, 4, 5), fsync=(0, 1), stat=(0, 1), access=(os.F_OK, os.R_OK, os.W_OK, os.X_OK, 15),
              rename=(0, 0, 0, 1, 2, 3), mkdir=MODES, chmod=MODES, fchmod=MODES, umask=(0o022, 0o077, 0, 0o027),
-             set_flags=(0, os.O_RDWR, os.O_APPEND, os.O_APPEND, os.O_NONBLOCK, os.O_APPEND | os.O_NONBLOCK), flock=(1, 1, 2, 2, 8, 8, 3), lock=range(6), test_lock=range(6), lock_wait=(0, 1, 1, 3, 4, 4, 6, 7, 7),
+             set_flags=(0, os.O_RDWR, os.O_APPEND, os.O_APPEND, os.O_NONBLOCK, os.O_APPEND | os.O_NONBLOCK), flock=(1, 1, 2, 2, 8, 8, 3), lock=range(6), test_lock=range(6),
              fallocate=(0, 1, 2, 3, 0x10, 0x13, 8))
 
 
-# Sequences that differed once.
-KNOWN = {
-    "sendfile from a directory's far end to a file that is not writable": (
-        Step(0, "mkdir", 0, 0, 3, 0, 0o755, 0, 0, 0), Step(0, "open", 0, -1, 3, 0, os.O_RDONLY | os.O_DIRECTORY, 0, 0, 0),
-        Step(0, "seek", 0, 0, 0, 0, os.SEEK_HOLE, 0, 0, 0), Step(0, "open", 1, -1, 0, 0, os.O_RDONLY | os.O_CREAT, 0o644, 0, 0),
-        Step(0, "sendfile", 0, 1, 0, 0, 0, 4096, 0, 0)),
-}
-
-
-def frees(step, wait):
-    """Whether the step may end the lock that the one before waits for."""
-    return step.performer != wait.performer and (step.call == "close" or (step.call, step.flags) in (("flock", 8), ("lock", 2), ("lock", 5)))
-
-
-def sequence(seed, steps, moves=()):
-    """Steps of performers 0, 1, ...; which exist is known here, so that none is asked that does not. `moves`: kernels that they go to."""
+def sequence(seed, steps):
+    """Steps of performers 0, 1, ...; which exist is known here, so that none is asked that does not."""
     chance = random.Random(seed)
     alive, never = list(range(PERFORMERS)), list(range(PERFORMERS, PAIRS))
     calls, weights = list(WEIGHTS), list(WEIGHTS.values())
-    if moves:
-        calls, weights = [*calls, "migrate"], [*weights, MOVES]
     performer, made = 0, []
     while len(made) < steps:
         if chance.random() < 0.3 or performer not in alive:
@@ -95,10 +77,6 @@ def sequence(seed, steps, moves=()):
             alive.remove(performer)
         elif call == "exec":
             other = performer
-        elif call == "migrate":
-            other = chance.choice(moves)
-        elif call == "give":
-            other = chance.choice(alive)
         elif call == "open":
             other = chance.randrange(SLOTS) if chance.random() < 0.1 else -1
         flags = chance.choice(FLAGS.get(call, (0,)))
@@ -111,27 +89,19 @@ def sequence(seed, steps, moves=()):
             offset = -offset
         elif call == "test_lock" and flags == 5:
             flags = 2  # F_UNLCK of an OFD lock: EINVAL before Linux 6.5
-        elif call in ("lock", "lock_wait") and chance.random() < 0.3:
-            offset = size = 0  # all of it
         elif call == "map":
             offset = offset // 4096 * 4096
         elif call in ("set_xattr", "stream_write"):
             size %= 3000
         name, name2 = (chance.randrange(8) if chance.random() < 0.7 else chance.randrange(NAMES) for _ in range(2))
         made.append(Step(performer, call, chance.randrange(SLOTS), other, name, name2, flags, size, chance.choice((0, 0, 1, 2, 3)), offset))
-        others = [p for p in alive if p != performer]
-        if call == "lock_wait" and others and chance.random() < 0.7:  # somebody may let go
-            call, flags = chance.choice((("close", 0), ("flock", 8), ("lock", 2), ("lock", 5)))
-            made.append(Step(chance.choice(others), call, chance.randrange(SLOTS), 0, 0, 0, flags, 0, 0, 0))
-    return made[:steps]
+    return made
 
 
 class Conductor:
     """Has steps performed by processes that `start(words, pair)` starts; `root` is made anew."""
 
-    def __init__(self, root, start, scratch, migrate=None):
-        """`migrate(pid, kernel)` begins a move: a process that ends with it."""
-        self.migrate, self.moves, self.moved = migrate, {}, collections.Counter()
+    def __init__(self, root, start, scratch):
         self.root, self.pipes = root, pathlib.Path(tempfile.mkdtemp(dir=scratch))
         shutil.rmtree(root, True)
         root.mkdir()
@@ -142,7 +112,6 @@ class Conductor:
             self.ends.append((os.open(self.pipes / f"{pair}.steps", os.O_RDWR),
                               os.open(self.pipes / f"{pair}.results", os.O_RDONLY | os.O_NONBLOCK)))
         self.processes = [start((PERFORMER, root, self.pipes, pair), pair) for pair in range(PERFORMERS)]
-        self.pids = {pair: process.pid for pair, process in enumerate(self.processes)}
 
     def answer(self, performer, bytes_wanted):
         got = b""
@@ -164,66 +133,25 @@ class Conductor:
             process.wait(20)
         time.sleep(SETTLE)
 
-    def begin(self, steps):
-        os.write(self.ends[steps[0].performer][0], b"".join(
-            STEP.pack(CALLS.index(s.call), s.slot, s.other, s.name, s.name2, s.flags, s.bytes, s.where, s.offset) for s in steps))
-
-    def result(self, step):
-        if step.call == "exit":
-            self.ended(step.performer)
-            return (0, 0, 0, 0)
-        result, more, error, sum_ = RESULT.unpack(self.answer(step.performer, RESULT.size))
-        if step.call == "fork":
-            self.pids[step.other], sum_ = sum_, 0
-        if step.call == "test_lock":  # of several in the way any may be told (fcntl(2))
-            more, sum_ = int(more != fcntl.F_UNLCK), 0
-        return (result, more, error, sum_)
-
-    def move(self, step):
-        """The program goes while it does its next steps; one move of it at a time."""
-        if self.migrate is None:
-            return
-        self.end_move(step.performer)
-        self.moves[step.performer] = self.migrate(self.pids[step.performer], step.other)
-
-    def end_move(self, performer):
-        move = self.moves.pop(performer, None)
-        if move is not None:
-            _, said = move.communicate(timeout=30)
-            self.moved["moved" if move.returncode == 0 else re.sub(r"\d+", "N", said.strip().rpartition(": ")[2])] += 1
-
     def perform(self, steps):
         """The results of all steps."""
-        results, at = [], 0
-        while at < len(steps):
-            step = steps[at]
-            if step.call == "migrate":
-                self.move(step)
-                results.append((0, 0, 0, 0))
-                at += 1
-                continue
-            if step.call == "lock_wait":
-                self.begin([step])
-                freeing = at + 1 < len(steps) and frees(steps[at + 1], step)
-                if freeing:
-                    time.sleep(0.01)
-                    self.begin([steps[at + 1]])
-                    freed = self.result(steps[at + 1])
-                results.append(self.result(step))
-                at += 1
-                if freeing:
-                    results.append(freed)
-                    at += 1
-                continue
-            together = [step, *itertools.takewhile(lambda s: s.performer == step.performer and s.call not in ("migrate", "lock_wait"), steps[at + 1:])]
-            self.begin(together)
-            results += [self.result(s) for s in together]
-            at += len(together)
+        results, gone = [], set()
+        for performer, together in itertools.groupby(steps, key=lambda s: s.performer):
+            together = list(together)
+            os.write(self.ends[performer][0], b"".join(
+                STEP.pack(CALLS.index(s.call), s.slot, s.other, s.name, s.name2, s.flags, s.bytes, s.where, s.offset) for s in together))
+            for step in together:
+                if step.call == "exit":
+                    self.ended(performer)
+                    results.append((0, 0, 0, 0))
+                else:
+                    result, more, error, sum_ = RESULT.unpack(self.answer(performer, RESULT.size))
+                    if step.call == "test_lock":  # of several in the way any may be told (fcntl(2))
+                        more, sum_ = int(more != fcntl.F_UNLCK), 0
+                    results.append((result, more, error, sum_))
         return results
 
     def close(self):
-        for performer in list(self.moves):
-            self.end_move(performer)
         for steps, results in self.ends:
             os.write(steps, STEP.pack(CALLS.index("exit"), *(0,) * 8))
         for process in self.processes:
@@ -245,38 +173,31 @@ class FilesOracle(harness.CobTest):
         self.root = self.share / "root"
         self.one = self.cob(up=False)
         cores = harness.usable_cores()
-        self.one.up("--island", f"a:1:{cores[0]}", "--island", f"b:2:{cores[-1]},{cores[-1]}", "--share", f"{self.share}@a")
-        self.moved = collections.Counter()
+        self.one.up("--island", f"a:1:{cores[0]}", "--island", f"b:1:{cores[-1]}", "--share", f"{self.share}@a")
 
     def on_host(self, words, _):
         return subprocess.Popen(list(map(str, words)), stdin=subprocess.DEVNULL)
 
-    def migrate(self, pid, kernel):
-        return subprocess.Popen([self.one.command, "migrate", "--name", self.one.name, str(pid), str(kernel)], stdin=subprocess.DEVNULL,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=self.one.environment)
-
-    def on_cob(self, kernels, moves=()):
-        """Performers on these kernels in turn; of island b's, unless they move, the share's directory is covered, so that only messages lead there."""
+    def on_cob(self, kernels):
+        """Performers on these kernels in turn; of island b's the share's directory is covered, so that only messages lead there."""
         def start(words, pair):
             kernel = kernels[pair % len(kernels)]
             command = [self.one.command, "run", "--name", self.one.name, "-k", str(kernel), "--", *map(str, words)]
-            if ROOT and kernel > 0 and not moves:
+            if ROOT and kernel > 0:
                 command = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(self.share), *command]
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=self.one.environment)
         return start
 
-    def results(self, start, steps, migrate=None):
-        conductor = Conductor(self.root, start, self.one.directory, migrate)
+    def results(self, start, steps):
+        conductor = Conductor(self.root, start, self.one.directory)
         try:
             return conductor.perform(steps)
         finally:
             conductor.close()
-            self.moved += conductor.moved
 
     def difference(self, kernels, steps):
         """Where the two differ first, and how; None if nowhere."""
-        moves = any(s.call == "migrate" for s in steps)
-        host, cob = self.results(self.on_host, steps), self.results(self.on_cob(kernels, moves), steps, self.migrate)
+        host, cob = self.results(self.on_host, steps), self.results(self.on_cob(kernels), steps)
         for at, pair in enumerate(zip(host, cob)):
             if pair[0] != pair[1]:
                 return at, *pair
@@ -298,8 +219,8 @@ class FilesOracle(harness.CobTest):
             size //= 2
         return steps
 
-    def compare(self, kernels, seed, moves=()):
-        steps = sequence(seed, STEPS, moves)
+    def compare(self, kernels, seed):
+        steps = sequence(seed, STEPS)
         found = self.difference(kernels, steps)
         if not found or not self.difference(kernels, steps[:found[0] + 1]):  # what time alone brings about does not come again
             return
@@ -308,11 +229,6 @@ class FilesOracle(harness.CobTest):
         def told(result):
             return f"{result[0]} {errno.errorcode.get(result[2], '')} more {result[1]} sum {result[3]:x}"
         self.fail(f"seed {seed} on kernels {kernels}:\n" + "\n".join(map(str, steps)) + f"\nhost {told(host)}\ncob  {told(cob)}")
-
-    def test_sequences_that_differed_once(self):
-        for what, steps in KNOWN.items():
-            with self.subTest(what=what):
-                self.assertIsNone(self.difference((1,), list(steps)))
 
     def test_programs_of_both_islands(self):
         for seed in range(FIRST, FIRST + SEEDS, 2):
@@ -323,13 +239,6 @@ class FilesOracle(harness.CobTest):
         for seed in range(FIRST + 1, FIRST + SEEDS, 2):
             with self.subTest(seed=seed):
                 self.compare((1,), seed)
-
-    def test_programs_that_move_between_kernels_and_islands(self):
-        for seed in range(FIRST, FIRST + SEEDS, 4):
-            with self.subTest(seed=seed):
-                self.compare((0, 1, 2), seed, (0, 1, 2))
-        print("moves:", dict(self.moved))
-        self.assertGreater(self.moved["moved"], 0)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
  * PIPES/PAIR.steps and PIPES/PAIR.results: each step of file_calls.h is done, its result, errno and
  * a sum of what came are told, so that two systems can be compared. ROOT: the directory that the
  * names are in. NUMBER...: what the slots hold, after an exec. One thread; nothing blocks but
- * reading steps, and locks for a moment. Ends when the steps do. */
+ * reading steps. Ends when the steps do. */
 #define _GNU_SOURCE
 #include "file_calls.h"
 
@@ -18,15 +18,12 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/uio.h>
-#include <sys/un.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
-enum { steps_fd = 900, results_fd, rights_fd, most_bytes = 65536, long_name = 300 };
+enum { steps_fd = 900, results_fd, most_bytes = 65536, long_name = 300 };
 
 static const char *root, *pipes;
 static int slots[file_slots];
@@ -112,75 +109,6 @@ static int64_t lock(const struct file_step* s, struct file_result* r, int test) 
   return result;
 }
 
-static volatile sig_atomic_t may_ring;
-static void on_alarm(int number) {
-  (void)number;
-  if (!may_ring) _exit(6);
-}
-
-/* The timer goes on, should it ring before the wait begins. */
-static int64_t wait_for_lock(const struct file_step* s) {
-  static const short kinds[] = {F_RDLCK, F_WRLCK, F_UNLCK};
-  const struct timeval first = {.tv_usec = lock_patience_ms * 1000}, again = {.tv_usec = 50000};
-  const struct itimerval timer = {.it_interval = again, .it_value = first};
-  struct flock lock = {.l_type = kinds[s->flags % 3], .l_start = s->offset, .l_len = s->bytes};
-  may_ring = 1;
-  setitimer(ITIMER_REAL, &timer, NULL);
-  const int result = s->flags >= 6
-                         ? flock(fd_of(s->slot), s->flags == 6 ? LOCK_SH : LOCK_EX)
-                         : fcntl(fd_of(s->slot), s->flags >= 3 ? F_OFD_SETLKW : F_SETLKW, &lock);
-  const int error = errno;
-  setitimer(ITIMER_REAL, &(struct itimerval){{0}, {0}}, NULL);
-  may_ring = 0;
-  alarm(1800);
-  errno = error;
-  return result;
-}
-
-static struct sockaddr_un rights_of(int pair) {
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  snprintf(address.sun_path, sizeof address.sun_path, "%s/%d.rights", pipes, pair);
-  return address;
-}
-
-static int64_t give(const struct file_step* s) {
-  struct sockaddr_un to = rights_of(s->other);
-  struct iovec byte = {"r", 1};
-  union {
-    struct cmsghdr head;
-    char room[CMSG_SPACE(sizeof(int))];
-  } control = {.room = {0}};
-  struct msghdr message = {.msg_name = &to,
-                           .msg_namelen = sizeof to,
-                           .msg_iov = &byte,
-                           .msg_iovlen = 1,
-                           .msg_control = &control,
-                           .msg_controllen = sizeof control};
-  control.head = (struct cmsghdr){
-      .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-  const int fd = fd_of(s->slot);
-  memcpy(CMSG_DATA(&control.head), &fd, sizeof fd);
-  return sendmsg(rights_fd, &message, MSG_DONTWAIT);
-}
-
-static int64_t take(const struct file_step* s) {
-  char got;
-  struct iovec byte = {&got, 1};
-  union {
-    struct cmsghdr head;
-    char room[CMSG_SPACE(sizeof(int))];
-  } control;
-  struct msghdr message = {
-      .msg_iov = &byte, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-  if (recvmsg(rights_fd, &message, MSG_DONTWAIT) != 1) return -1;
-  const struct cmsghdr* head = CMSG_FIRSTHDR(&message);
-  if (head == NULL || head->cmsg_type != SCM_RIGHTS) return -2;
-  int fd;
-  memcpy(&fd, CMSG_DATA(head), sizeof fd);
-  replace(s->slot, fd);
-  return fd;
-}
-
 static int64_t map(const struct file_step* s, struct file_result* r) {
   struct stat status;
   if (fstat(fd_of(s->slot), &status) != 0) return -1;
@@ -234,12 +162,6 @@ static void serve_pair(int pair) {
     _exit(3);
   close(steps);
   close(results);
-  const int rights = socket(AF_UNIX, SOCK_DGRAM, 0);
-  const struct sockaddr_un own = rights_of(pair);
-  if (rights < 0 || dup2(rights, rights_fd) < 0 ||
-      bind(rights_fd, (const struct sockaddr*)&own, sizeof own) != 0)
-    _exit(3);
-  close(rights);
 }
 
 static void tell(const struct file_result* r) {
@@ -409,12 +331,6 @@ static int64_t by_number(const struct file_step* s, struct file_result* r) {
       return lock(s, r, 0);
     case call_test_lock:
       return lock(s, r, 1);
-    case call_lock_wait:
-      return wait_for_lock(s);
-    case call_give:
-      return give(s);
-    case call_take:
-      return take(s);
     case call_map:
       return map(s, r);
     case call_poll: {
@@ -458,7 +374,6 @@ static int64_t perform(const struct file_step* s, struct file_result* r) {
     case call_fork: {
       const pid_t child = fork();
       if (child == 0) serve_pair(s->other);
-      if (child > 0) r->sum = (uint32_t)child;
       return child > 0 ? 1 : child; /* the child tells nothing of this step */
     }
     case call_truncate:
@@ -492,8 +407,6 @@ int main(int argc, char** argv) {
   const int pair = atoi(argv[3]);
   signal(SIGPIPE, SIG_IGN);
   signal(SIGCHLD, SIG_IGN);
-  const struct sigaction ring = {.sa_handler = on_alarm};
-  sigaction(SIGALRM, &ring, NULL);
   for (int i = 0; i < file_slots; ++i) slots[i] = argc > 4 + i ? atoi(argv[4 + i]) : -1;
   if (pair >= 0) {
     serve_pair(pair);

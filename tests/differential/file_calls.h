@@ -44,9 +44,6 @@ enum file_call {
   call_flock,     /* flags */
   call_lock, /* flags: 0 to 5: F_RDLCK, F_WRLCK, F_UNLCK as POSIX, then as OFD; offset, bytes */
   call_test_lock,  /* the same */
-  call_lock_wait,  /* flags: as of call_lock; 6, 7: LOCK_SH, LOCK_EX: at most `lock_patience_ms` */
-  call_give,       /* slot, by SCM_RIGHTS to the performer of the pair `other` */
-  call_take,       /* -> slot: what was given first */
   call_map,        /* bytes, offset: private, its sum */
   call_copy_range, /* slot to other, bytes */
   call_sendfile,   /* slot to other, bytes */
@@ -55,13 +52,12 @@ enum file_call {
   call_pipe,         /* slot, other */
   call_stream_write, /* name: fopen "a", text of `bytes`, fclose */
   call_stream_read,  /* name: lines, counted */
-  call_fork,         /* a child serves the pair `other`; sum: its pid */
+  call_fork,         /* a child serves the pair `other` */
   call_exec,
   call_exit,
-  call_migrate, /* the conductor's: the program goes to kernel `other` meanwhile */
   file_calls,
 };
-enum { file_slots = 8, file_names = 28, pair_names = 24, lock_patience_ms = 250 };
+enum { file_slots = 8, file_names = 28, pair_names = 24 };
 
 struct file_step {
   int32_t call, slot, other, name, name2, flags, bytes, reserved;
