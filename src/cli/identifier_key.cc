@@ -1,3 +1,5 @@
+// The key of the cob's IPv6 interface identifiers (RFC 7217 section 5): read, or made at the first
+// `cob up`, in the user's state folder.
 #include "cli/identifier_key.h"
 
 #include <fcntl.h>

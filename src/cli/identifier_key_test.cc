@@ -1,3 +1,4 @@
+// Where the key of IPv6 interface identifiers lies, what it may be, and that it stays.
 #include "cli/identifier_key.h"
 
 #include <gmock/gmock.h>
