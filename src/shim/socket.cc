@@ -150,6 +150,7 @@ void recount_references() {
     if (socket.references == 0) continue;
     socket.references = 0;
     socket.lock.reset();
+    socket.posting.reset();
     socket.poster = socket.poster_position = 0;
   }
   for_each(
@@ -212,14 +213,18 @@ void leave_slot(Socket* socket, Stage then) {
   socket->poster = 0;
 }
 
+// Another thread's posts on this socket come first.
+static void wait_for_posts(const Socket* socket) {
+  if (socket->poster != 0)
+    wait_consumed(socket->arena, socket->poster - 1, socket->poster_position);
+}
+
 bool post_on(Socket* socket, Call& c) {
   Thread* thread = thread_for(socket->arena);
   if (thread == nullptr) return false;
+  Guard guard(socket->posting);
   if (socket->poster != thread->index + 1) [[unlikely]] {
-    // Another thread's posts on this socket come first.
-    if (socket->poster != 0) {
-      wait_consumed(socket->arena, socket->poster - 1, socket->poster_position);
-    }
+    wait_for_posts(socket);
     socket->poster = thread->index + 1;
   }
   c.socket = socket->slot;
@@ -232,8 +237,9 @@ Reply call_on(Socket* socket, Call& c) {
   Critical critical;
   Thread* thread = thread_for(socket->arena);
   if (thread == nullptr) return {};
-  if (socket->poster != 0 && socket->poster != thread->index + 1) {
-    wait_consumed(socket->arena, socket->poster - 1, socket->poster_position);
+  {
+    Guard guard(socket->posting);
+    if (socket->poster != thread->index + 1) wait_for_posts(socket);
   }
   c.socket = socket->slot;
   c.generation = socket->generation;

@@ -60,7 +60,7 @@ struct alignas(64) Socket : Object {
   u64 posted;
   u64 consumed;
   u32 cursor_chunk, cursor_offset;
-  u32 poster, poster_position;  // last thread that posted on it
+  u32 poster, poster_position;  // last thread that posted on it; guarded by `posting`
   int status_flags;             // O_NONBLOCK, O_ASYNC; of a file all that fcntl tells
   u32 low_water;                // SO_RCVLOWAT
 
@@ -75,6 +75,7 @@ struct alignas(64) Socket : Object {
   bool close_on_exec;  // of that number
   int protocol;
   Lock lock;
+  Lock posting;  // readers and writers have the seat, others `lock`, and both post
   u32 local_address, remote_address;  // as far as the shim knows; see address.h
   in6_addr remote_ipv6;               // with `elsewhere`
   u16 local_port, remote_port;

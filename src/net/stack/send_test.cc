@@ -192,6 +192,42 @@ TEST_F(Send, AnOldSegmentDoesNotSetTheWindow) {
   EXPECT_EQ(info().send_window_bytes, 500u);
 }
 
+// What repeats old text and acknowledges more says how far the window goes: SND.UNA takes the edge
+// with it.
+TEST_F(Send, ARepeatedSegmentThatAcknowledgesMoreSetsTheWindow) {
+  establish();
+  send({.seq = 101, .ack = 1, .data = "abc", .window = 1'000});
+  after(ms(1));
+  expect({.seq = 1, .ack = 104});
+  layer.send(cookie, std::string(1'000, 'x'));
+  expect({.seq = 1, .ack = 104, .data = std::string(1'000, 'x')});
+  layer.send(cookie, std::string(1'000, 'y'));
+  expect_nothing();
+  send({.seq = 101, .ack = 1'001, .data = "abc", .window = 0});
+  expect({.seq = 1'001, .ack = 104});
+  EXPECT_EQ(info().send_window_bytes, 0u);
+  expect_nothing();
+}
+
+// A peer that took less than it had offered takes no ACK from beyond its edge: RFC 9293 section
+// 3.10.7.4, and RFC 7323 section 2.4 (windows do shrink). Two such would never hear each other.
+TEST_F(Send, AnAckLiesInTheWindowThatShrank) {
+  establish();
+  layer.send(cookie, std::string(900, 'x'));
+  expect({.seq = 1, .ack = 101, .data = std::string(900, 'x')});
+  send({.seq = 101, .ack = 301, .window = 0});
+  send({.seq = 101, .ack = 301, .data = "abc", .window = 0});
+  after(ms(50));
+  expect({.seq = 301, .ack = 104});
+  send({.seq = 104, .ack = 301, .data = "def", .window = 200});
+  after(ms(50));
+  expect({.seq = 501, .ack = 107});
+  send({.seq = 110, .ack = 301, .data = "jkl", .window = 200});  // and with SACK or without
+  expect({.seq = 501, .ack = 107});
+  send({.seq = 107, .ack = 901, .data = "ghi", .window = 200});
+  expect({.seq = 901, .ack = 113});
+}
+
 TEST_F(Send, DeviceWithoutRoomLosesNothing) {
   establish();
   device.full = true;

@@ -49,10 +49,13 @@ bool TcpStack::process_ack(Tcb& t, const TcpSegment& s) {
   return !fin_acked || on_fin_acked(t);
 }
 
-// RFC 9293: SND.WL1 and SND.WL2 keep an old segment from setting the window.
+// RFC 9293: SND.WL1 and SND.WL2 keep an old segment from setting the window. Linux's exception
+// (tcp_may_update_window): what acknowledges more is newer, though it repeat old text; the edge
+// would move with SND.UNA past what the peer offered. Before SND.UNA moves.
 void TcpStack::update_send_window(Tcb& t, const TcpSegment& s) {
-  if (s.sequence < t.window_sequence ||
-      (s.sequence == t.window_sequence && s.acknowledgment < t.window_acknowledgment))
+  if (s.acknowledgment <= t.send_unacknowledged &&
+      (s.sequence < t.window_sequence ||
+       (s.sequence == t.window_sequence && s.acknowledgment < t.window_acknowledgment)))
     return;
   t.send_window = s.has(tcp_syn) ? s.window : u32{s.window} << t.send_scale;
   t.send_window_max = std::max(t.send_window_max, t.send_window);

@@ -150,16 +150,27 @@ u32 TcpStack::fill_sack(const Tcb& t, const SackBlock* duplicate, TcpSackOption&
   return count;
 }
 
+// RFC 9293 section 3.10.7.4 takes no ACK from beyond the window: where the peer has made that
+// smaller than what is under way, the ACK lies at its edge, as Linux's (tcp_acceptable_seq). Less
+// than a grain of the scale beyond is only rounding.
+SequenceNumber TcpStack::acceptable_sequence(const Tcb& t) const {
+  const SequenceNumber edge = t.send_unacknowledged + t.send_window;
+  if (t.send_max < edge + (1u << t.send_scale) || t.state < TcpState::established) [[likely]]
+    return t.send_max;
+  return edge;
+}
+
 // An ACK that must not wait: of an out-of-order segment, or of a `duplicate`.
 bool TcpStack::emit_ack(Tcb& t, const SackBlock* duplicate) {
   if (!t.has(flag_sack)) return emit(t, t.send_max, 0, tcp_ack);
   TcpSackOption option;
   const u32 blocks = fill_sack(t, duplicate, option);
-  const u16 urgent = t.has(flag_urgent) ? urgent_pointer(t, t.send_max) : u16{0};
+  const SequenceNumber sequence = acceptable_sequence(t);
+  const u16 urgent = t.has(flag_urgent) ? urgent_pointer(t, sequence) : u16{0};
   const int flags = tcp_ack | (t.has(flag_ecn_echo) ? tcp_ece : 0) | (urgent != 0 ? tcp_urg : 0);
   if (!transmit({.key = t.key,
                  .route = t.route,
-                 .sequence = t.send_max,
+                 .sequence = sequence,
                  .acknowledgment = t.receive_next,
                  .window = advertise_window(t),
                  .flags = static_cast<u8>(flags),
@@ -184,6 +195,7 @@ bool TcpStack::emit(Tcb& t, SequenceNumber sequence, u32 bytes, u8 flags) {
   if (bytes == 0 && flags == tcp_ack && t.has(flag_sack) && sequence == t.send_max &&
       (!ReassemblyPool::empty(table_.cold(t)) || t.has(flag_peer_fin_known)))
     return emit_ack(t, nullptr);
+  if (bytes == 0 && flags == tcp_ack && sequence == t.send_max) sequence = acceptable_sequence(t);
   const u32 offset = bytes > 0 ? sequence - t.send_unacknowledged : 0;
   u8 ecn = 0;
   u16 urgent = 0;

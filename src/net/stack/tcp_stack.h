@@ -299,6 +299,7 @@ class TcpStack final : public Stack {
   void on_new_ack(Tcb& t, const TcpSegment& segment);
   void on_duplicate_ack(Tcb& t);
   void update_send_window(Tcb& t, const TcpSegment& segment);
+  SequenceNumber acceptable_sequence(const Tcb& t) const;
   bool on_fin_acked(Tcb& t);
   void start_recovery(Tcb& t);
   void on_ecn(Tcb& t, const TcpSegment& segment);
