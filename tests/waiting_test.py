@@ -2,6 +2,7 @@
 """Kernels that wait: idle ones cost next to nothing, and one that is stopped for seconds (SIGSTOP) is not taken for dead."""
 import os
 import pathlib
+import re
 import signal
 import sys
 import time
@@ -46,32 +47,37 @@ c, _ = s.accept(); print(c.recv(10), flush=True)
 CALL_BACK = 'import socket; socket.create_connection(("10.77.0.1", 7011), 10).sendall(b"hello")'
 
 
-def cpu_ns(pid):
-    """Nanoseconds on a core of the whole process; sched(7), /proc/PID/task/TID/schedstat."""
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in pathlib.Path(f"/proc/{pid}/task").iterdir())
+def used(pid):
+    """Nanoseconds on a core and sleeps of the whole process; sched(7), /proc/PID/task/TID/schedstat, proc_pid_status(5)."""
+    tasks = [*pathlib.Path(f"/proc/{pid}/task").iterdir()]
+    return (sum(int((task / "schedstat").read_text().split()[0]) for task in tasks),
+            sum(int(re.search(r"^voluntary_ctxt_switches:\s(\d+)", (task / "status").read_text(), re.M)[1]) for task in tasks))
 
 
 @unittest.skipUnless(len(harness.usable_cores()) >= 2, "two cores are needed")
 class Idle(harness.CobTest):
-    """A bound on time used, not on time passed: what else the machine does can add but little to it. The least of a few looks counts."""
+    """How often a kernel wakes is bounded, and that it does not stay awake. How long a wake-up takes is the machine's: in virtual ones it is
+    microseconds at one time and milliseconds at another, and charged to who wakes. The least of a few looks counts."""
 
-    seconds, looks, bound = 8, 3, 0.001
+    seconds, looks, wakes, share = 8, 3, 8, 0.02
 
-    def share_of_a_core(self, pids):
-        before = {pid: (cpu_ns(pid), time.monotonic_ns()) for pid in pids}
+    def look(self, pids):
+        before = {pid: (*used(pid), time.monotonic()) for pid in pids}
         time.sleep(self.seconds)
-        return [(cpu_ns(pid) - cpu) / (time.monotonic_ns() - at) for pid, (cpu, at) in before.items()]
+        for pid, (cpu, sleeps, at) in before.items():
+            seconds = time.monotonic() - at
+            cpu_now, sleeps_now = used(pid)
+            yield (sleeps_now - sleeps) / seconds, (cpu_now - cpu) / 1e9 / seconds
 
     def check(self, cob, what):
         wait_until(lambda: all(k["state"] == "asleep" for k in cob.kernels()), 10, "the kernels' sleep")
         pids = [k["pid"] for k in cob.kernels()]
-        least = [1.0] * len(pids)
         for _ in range(self.looks):
-            least = [min(pair) for pair in zip(least, self.share_of_a_core(pids))]
-            if max(least) < self.bound:
-                break
-        print(f"{what}: {', '.join(f'{share:.5%}' for share in least)} of a core over {self.seconds} s")
-        self.assertLess(max(least), self.bound)
+            seen = list(self.look(pids))
+            print(f"{what}: {', '.join(f'{wakes:.1f} wake-ups a second, {share:.4%} of a core' for wakes, share in seen)}")
+            if all(wakes < self.wakes and share < self.share for wakes, share in seen):
+                return
+        self.fail(f"{what}: more than {self.wakes} wake-ups a second, or {self.share:.0%} of a core")
 
     def test_without_programs(self):
         self.check(self.cob(kernels=2), "kernels without programs")

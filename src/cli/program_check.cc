@@ -219,9 +219,11 @@ void check_program(const std::string& path) {
     Fd file(::open(current.c_str(), O_RDONLY | O_CLOEXEC));
     if (!file.valid() && errno == EACCES)
       return;  // executable but unreadable: the kernel will tell, if anything is wrong
-    if (!file.valid()) {
+    if (!file.valid() && (errno == EMFILE || errno == ENFILE))
+      fail(exit_state, "cannot open {}: {}", current, std::strerror(errno));
+    if (!file.valid() && depth == 0) fail(exit_cannot_run, "{}: {}", path, std::strerror(errno));
+    if (!file.valid())
       fail(exit_cannot_run, "{}: its interpreter {}: {}", path, current, std::strerror(errno));
-    }
     std::array<char, 512> head{};
     const ssize_t got = ::pread(file.get(), head.data(), head.size(), 0);
     const std::string_view text(head.data(), got > 0 ? static_cast<std::size_t>(got) : 0);

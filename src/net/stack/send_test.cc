@@ -197,16 +197,15 @@ TEST_F(Send, AnOldSegmentDoesNotSetTheWindow) {
 TEST_F(Send, ARepeatedSegmentThatAcknowledgesMoreSetsTheWindow) {
   establish();
   send({.seq = 101, .ack = 1, .data = "abc", .window = 1'000});
-  after(ms(1));
-  expect({.seq = 1, .ack = 104});
-  layer.send(cookie, std::string(1'000, 'x'));
-  expect({.seq = 1, .ack = 104, .data = std::string(1'000, 'x')});
-  layer.send(cookie, std::string(1'000, 'y'));
+  send({.seq = 104, .ack = 1, .data = "def", .window = 1'000});
+  after(ms(50));
+  expect({.seq = 1, .ack = 107});
+  layer.send(cookie, std::string(2'000, 'x'));
+  expect({.seq = 1, .ack = 107, .data = std::string(1'000, 'x')});
   expect_nothing();
-  send({.seq = 101, .ack = 1'001, .data = "abc", .window = 0});
-  expect({.seq = 1'001, .ack = 104});
+  send({.seq = 101, .ack = 1'001, .data = "abcdef", .window = 0});
+  expect({.seq = 1'001, .ack = 107});
   EXPECT_EQ(info().send_window_bytes, 0u);
-  expect_nothing();
 }
 
 // A peer that took less than it had offered takes no ACK from beyond its edge: RFC 9293 section
