@@ -112,6 +112,7 @@ class Conductor:
             self.ends.append((os.open(self.pipes / f"{pair}.steps", os.O_RDWR),
                               os.open(self.pipes / f"{pair}.results", os.O_RDONLY | os.O_NONBLOCK)))
         self.processes = [start((PERFORMER, root, self.pipes, pair), pair) for pair in range(PERFORMERS)]
+        self.forked = set()
 
     def answer(self, performer, bytes_wanted):
         got = b""
@@ -146,6 +147,8 @@ class Conductor:
                     results.append((0, 0, 0, 0))
                 else:
                     result, more, error, sum_ = RESULT.unpack(self.answer(performer, RESULT.size))
+                    if step.call == "fork" and result >= 0:
+                        self.forked.add(step.other)
                     if step.call == "test_lock":  # of several in the way any may be told (fcntl(2))
                         more, sum_ = int(more != fcntl.F_UNLCK), 0
                     results.append((result, more, error, sum_))
@@ -160,6 +163,9 @@ class Conductor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for pair in self.forked:  # those that open their pipes late would wait for ever once ours are closed
+            while select.select([self.ends[pair][1]], [], [], 5)[0] and os.read(self.ends[pair][1], 1):
+                pass
         for end in itertools.chain(*self.ends):
             os.close(end)
         shutil.rmtree(self.pipes, True)

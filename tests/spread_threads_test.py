@@ -118,7 +118,6 @@ class SpreadThreads(harness.CobTest):
     def test_all_accept_on_one_listener(self):
         self.manner("shared")
 
-    @unittest.skip("known weak (docs/STATUS.md): with epoll sets on several kernels a connection may go unanswered on a busy machine")
     def test_each_has_an_epoll_set(self):
         self.manner("epoll")
 
@@ -131,7 +130,6 @@ class SpreadThreads(harness.CobTest):
         self.assertEqual({served[tid] for tid in answered[0]}, {0, 1})
         self.assertNotIn(server.pid, answered[0])
 
-    @unittest.skip("known weak (docs/STATUS.md): with epoll sets on several kernels a connection may go unanswered on a busy machine")
     def test_all_manners_in_one_program_with_its_clients(self):
         """Also connections that come before any thread accepts."""
         cob = self.cob(kernels=2)
@@ -154,7 +152,6 @@ class SpreadThreads(harness.CobTest):
         self.assertGreaterEqual(len(served), 5)
         self.on_cores_of_their_kernels(cob, server.pid, served)
 
-    @unittest.skip("known weak (docs/STATUS.md): with epoll sets on several kernels a connection may go unanswered on a busy machine")
     def test_a_kernel_dies(self):
         cob, server, served, _ = self.manner("epoll")
         held = [cob.start(sys.executable, "-c", HOLD, "7700", kernel=k, stdin=subprocess.PIPE) for k in (0, 1)]

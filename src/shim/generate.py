@@ -108,6 +108,8 @@ def body(function):
         makes = "if (is_made(command)) " if name == "fcntl" else ""
         return [f"  if ({is_cob}) {give(cob)}", f"  if ({hidden}) [[unlikely]] return hidden_number();",
                 f"  {makes}host_gives_number();", "  " + give(real)]
+    if len(numbers) > 1:  # one may be the cob's and the other hidden
+        return [f"  if (({is_cob}) && !({hidden})) {give(cob)}", f"  if ({hidden}) [[unlikely]] return hidden_number();", "  " + give(real)]
     return [f"  if ({is_cob}) {give(cob)}", f"  if ({hidden}) [[unlikely]] return hidden_number();", "  " + give(real)]
 
 
