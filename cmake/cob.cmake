@@ -48,7 +48,7 @@ function(cob_library name)
     if(COB_SANITIZE AND ARG_TOGETHER)
       set_target_properties(cob_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
       set_source_files_properties(${ARG_APART} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
-      target_compile_options(cob_${name} PRIVATE -Wno-subobject-linkage)
+      target_compile_options(cob_${name} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
     endif()
     if(COB_SANITIZE AND "CLI11::CLI11" IN_LIST ARG_DEPS)
       target_compile_options(cob_${name} PRIVATE -O0)  # commands: most of their code is CLI11's, in every file
