@@ -137,5 +137,69 @@ TEST_F(RedirectTest, AnEntryLivesAsLongAsFramesComeByIt) {
   EXPECT_EQ(resets(), 0u);
 }
 
+// Either kernel dies after any turn of a redirected opening; the supervisor gives its groups to the
+// other, which serves the opening or refuses what it never had, once, and everything after it.
+struct Dying : RedirectTest {
+  void TestBody() override {}
+  void turns_of(Node& living, int count) {
+    for (int i = 0; i < count; ++i) {
+      now = now + Duration::microseconds(50);
+      wire.poll(64, *this);
+      outside->poll(now);
+      wire.flush();
+      living.turn(now);
+    }
+  }
+  void die(u16 dead) {
+    const u16 living = 1 - dead;
+    pick = [living](const Bytes&) { return living; };
+    steer(living);
+    message::Messenger& messenger = *node[living]->end_.operator->();
+    messenger.peer_down(KernelId(dead), messenger.peer_epoch(KernelId(dead)));
+    node[living]->flows->peer_down(KernelId(dead));
+    placed.to = std::nullopt;
+  }
+};
+
+TEST(RedirectDeath, OfEitherAtAnyTurnIsOverWithTheNextSyn) {
+  for (const u16 dead : {u16{0}, u16{1}}) {
+    for (int step = 0; step <= 24; ++step) {
+      SCOPED_TRACE(testing::Message() << "kernel " << dead << " after turn " << step);
+      Dying w;
+      Node& living = *w.node[1 - dead];
+      const std::size_t before = living.layer.incoming.size();
+      const u64 connection = w.open(80);
+      w.turns(step);
+      const bool was_living = living.layer.incoming.size() > before;
+      w.die(dead);
+      const auto over = [&] {
+        return w.layer[connection].error != 0 || living.layer.incoming.size() > before;
+      };
+      bool asked = false;
+      for (int i = 0; i < 60 && !over(); ++i) {
+        if (w.layer[connection].connected && !std::exchange(asked, true))
+          w.layer.send(connection, "ask");
+        w.now = w.now + Duration::milliseconds(100);
+        w.turns_of(living, 10);
+      }
+      ASSERT_TRUE(over());
+      ASSERT_LE(living.layer.incoming.size(), before + 1);
+      w.turns_of(living, 20);
+      if (living.layer.incoming.size() > before) {
+        EXPECT_EQ(w.layer[connection].error, 0);
+        EXPECT_TRUE(w.layer[connection].connected);
+        EXPECT_EQ(living.stack->counters().resets_out, 0u);
+      } else {
+        EXPECT_TRUE(w.layer[connection].connected && !was_living);  // it was the dead one's
+      }
+      const std::size_t had = living.layer.incoming.size();
+      const u64 next = w.open(80);
+      w.turns_of(living, 40);
+      EXPECT_TRUE(w.layer[next].connected);
+      EXPECT_EQ(living.layer.incoming.size(), had + 1);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace cob::kernel
