@@ -8,6 +8,7 @@ namespace cob::kernel::test {
 namespace {
 
 using message::angel_all;
+using message::angel_redirect;
 using message::angel_take;
 
 // A server on each kernel on port 80, and a client. The one on kernel 0 does nothing until told.
@@ -180,6 +181,79 @@ TEST(AngelDeaths, NoConnectionIsAnsweredTwiceOrHangs) {
   }
 }
 
+// A connect from within the cob that would wait here, and has somebody who waits elsewhere.
+TEST_F(AngelTest, ConnectsGoWhereSomebodyWaits) {
+  kernels.angel(angel_redirect);
+  begin(0);
+  begin_free();
+  connect(2);  // nobody looks at them
+  kernels.turns(100);
+  for (u32 i = 0; i < 5; ++i) {
+    const u32 slot = client->connect(80);
+    client->send(slot, "ask");
+    ASSERT_TRUE(until([&] {
+      client->send(slot, {});
+      return (got[slot] += client->receive(slot)) == "ask";
+    }));
+    free->wait(false);  // as one who works, and then waits again
+    kernels.turns(20);
+    free->wait(true);
+    kernels.turns(20);
+  }
+  EXPECT_EQ(free->serving(), 5u);
+  EXPECT_TRUE(shown([&] { return angel(0).redirected == 5 && angel(0).served == 5; }));
+  busy_works = true;
+  ASSERT_TRUE(until([&] { return busy->serving() == 2; }));
+  busy->wait(true);
+  kernels.turns(100);
+  const u32 last = client->connect(80);  // stays
+  client->send(last, "last");
+  ASSERT_TRUE(until([&] {
+    client->send(last, {});
+    return busy->serving() == 3;
+  }));
+  EXPECT_EQ(free->serving(), 5u);
+}
+
+// The kernel that such a connect went to dies after each turn: the listener here gets it, unless it
+// had been opened there.
+TEST(AngelDeaths, AConnectThatWentElsewhereComesBackOrIsBroken) {
+  u32 came_back = 0, ended = 0;
+  for (u32 turns = 0; turns < 40; ++turns) {
+    SCOPED_TRACE(turns);
+    TwoKernels kernels;
+    kernels.angel(angel_redirect);
+    Honest busy(kernels, 0), client(kernels, 0), free(kernels, 1);
+    busy.listen(80, true, true);
+    free.listen(80, true, true);
+    free.wait(true);
+    kernels.turns(60);
+    client.connect(80);
+    kernels.turns(100);
+    const u32 slot = client.connect(80);
+    client.send(slot, "ask");
+    for (u32 i = 0; i < turns; ++i) {
+      kernels.turns(1);
+      free.turn();
+      client.send(slot, {});
+    }
+    kernels.bury(1);
+    std::string got;
+    ASSERT_TRUE(kernels.until(
+        [&] {
+          busy.turn();
+          client.send(slot, {});
+          got += client.receive(slot);
+          return got == "ask" || (client.program().line(slot).flags & call::flag_reset) != 0;
+        },
+        Duration::seconds(20)));
+    EXPECT_TRUE(got.empty() || got == "ask");
+    ++(got == "ask" && busy.serving() == 2 ? came_back : ended);
+  }
+  EXPECT_GT(came_back, 0u);
+  EXPECT_GT(ended, 0u);
+}
+
 // A taker that stands still does not keep what it has not said it can take.
 TEST_F(AngelTest, ATakerThatStopsIsNotWaitedFor) {
   begin(0);
@@ -217,6 +291,7 @@ TEST_F(AngelTest, AKernelThatDrainsGetsNothingNew) {
   EXPECT_EQ(busy->serving(), 1u);
   EXPECT_EQ(free->serving(), 8u);
   kernels.angel(angel_all, 0);
+  busy->wait(true);
   const u32 slot = client->connect(80);
   client->send(slot, "x");
   ASSERT_TRUE(until([&] {

@@ -93,7 +93,7 @@ void Kernel::update_board(Time now) {
   b.bytes_out = sockets_->counters().bytes_out;
   b.faults = faults_;
   angel_->show(b.angel);
-  b.angel.redirected = flows.redirected;
+  b.angel.redirected = flows.redirected + sockets_->counters().connects_redirected;
   b.angel.redirects_repeated = flows.redirects_repeated;
   b.angel.redirects_refused = flows.redirects_refused;
   b.angel.accepted = sockets_->counters().accepted;

@@ -76,21 +76,44 @@ std::optional<KernelId> Sockets::find_listener(net::Endpoint remote) {
   return kernel;
 }
 
+// By load; nullopt: it goes to `listener`.
+std::optional<KernelId> Sockets::placed_elsewhere(KernelId listener, net::Endpoint remote) {
+  if (placement_ == nullptr || listener != options_.self) return std::nullopt;
+  return placement_->place(remote, std::nullopt);
+}
+
+// It was answered, or has ended. False: it was not placed elsewhere, or that is settled.
+bool Sockets::settle_placed(net::TcbId tcb, bool served) {
+  const auto found = placed_.find(tcb.value);
+  if (found == placed_.end()) return false;
+  placement_->settled(found->second, served);
+  placed_.erase(found);
+  return true;
+}
+
+// Who listened elsewhere, or its kernel, has ended just now: the listener here gets it.
+bool Sockets::connect_here(Description& d) {
+  if (d.state != SocketState::connecting || d.references == 0) return false;
+  d.tcb = net::no_tcb;
+  return !start_connect(d, d.remote, d.local, false, Placing::here).is_error();
+}
+
 // Starts the handshake. ECONNREFUSED: nobody listens there. ENETUNREACH: only on other islands,
 // which frames do not reach. EHOSTUNREACH: neither an address of this cob nor one that its uplink
 // reaches.
 Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::Endpoint local,
-                                    bool fast_open) {
+                                    bool fast_open, Placing placing) {
   if (remote.address.is_any()) remote.address = options_.address;
   net::Route route = net::Route::uplink();
+  std::optional<KernelId> listener;
   if (ours(remote.address)) {
-    const auto kernel = find_listener(remote);
-    if (!kernel) {
+    listener = find_listener(remote);
+    if (!listener) {
       if (directory_.listens_out_of_reach(remote))
         return Error::of(ENETUNREACH, "connect: a listener of another island");
       return Error::of(ECONNREFUSED, "connect: no listener");
     }
-    route = net::Route::inside(*kernel);
+    route = net::Route::inside(*listener);
   } else if (!goes_out(remote.address)) {
     return Error::of(EHOSTUNREACH, "connect: no uplink");
   }
@@ -101,12 +124,21 @@ Result<void> Sockets::start_connect(Description& d, net::Endpoint remote, net::E
   if (d.listened) forget_offers(d);
   d.local = local;
   d.remote = remote;
-  d.tcb = TRY(stack_->connect({.local = local,
-                               .remote = remote,
-                               .route = route,
-                               .cookie = to_cookie(d),
-                               .max_segment_bytes = d.settings->max_segment_bytes,
-                               .fast_open = fast_open}));
+  const auto elsewhere =
+      listener && placing == Placing::by_load ? placed_elsewhere(*listener, remote) : std::nullopt;
+  if (elsewhere) route = net::Route::inside(*elsewhere);
+  auto tcb = stack_->connect({.local = local,
+                              .remote = remote,
+                              .route = route,
+                              .cookie = to_cookie(d),
+                              .max_segment_bytes = d.settings->max_segment_bytes,
+                              .fast_open = fast_open});
+  if (elsewhere && tcb.is_error()) placement_->settled(*elsewhere, false);
+  d.tcb = TRY(std::move(tcb));
+  if (elsewhere) {
+    placed_.insert_or_assign(d.tcb.value, *elsewhere);
+    ++counters_.connects_redirected;
+  }
   // What waits for its first bytes takes them as a connection does.
   d.state =
       fast_open && stack_->waits_for_data(d.tcb) ? SocketState::connected : SocketState::connecting;

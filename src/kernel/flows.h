@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "kernel/directory.h"
+#include "kernel/syn_placement.h"
 #include "net/snap_bean/snap_bean.h"
 #include "net/snap_bean/steering.h"
 #include "net/snap_bean/table_changes.h"
@@ -28,19 +29,6 @@ struct Uplink {
   bool spreads = true;  // new connections come to all kernels, by the tables or by hardware
   std::optional<net::SteeringReader> tables;
   std::optional<net::TableChangesReader> changes;
-};
-
-// Who shall have a connection that the uplink opens here, by load (angel.h).
-class SynPlacement {
- public:
-  virtual ~SynPlacement() = default;
-  // A kernel that listens there and shall have it; nullopt: this one. `group`: of the flow, if that
-  // is this kernel's.
-  virtual std::optional<KernelId> place(net::Endpoint local, std::optional<u16> group) = 0;
-  // It gets nothing new just now.
-  virtual bool shuns(KernelId kernel) const = 0;
-  // What came of one that place() sent there: its client has got an answer, or it ended without.
-  virtual void settled(KernelId by, bool served) = 0;
 };
 
 class Flows final : public net::OtherStacks {

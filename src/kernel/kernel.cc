@@ -163,6 +163,7 @@ Result<void> Kernel::start(Uplink uplink, Fd link_listener) {
     (void)!send_struct(supervisor_.ref(), news, {}, Blocking::never).is_error();
   });
   flows_->set_placement(angel_.get());
+  sockets_->set_placement(angel_.get());
   if (config_.ipv6_on != 0) {
     directory_.set_names(stack_->names());
     flows_->set_names(stack_->names());

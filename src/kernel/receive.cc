@@ -125,6 +125,8 @@ std::size_t Sockets::on_data(net::TcbId tcb, u64 cookie, std::span<const std::by
   if (d.references == 0)
     return payload.size();  // closed: the stack answers with a reset, nothing is kept
   counters_.bytes_in += payload.size();
+  if (!placed_.empty()) [[unlikely]]
+    settle_placed(tcb, true);
   if (d.deferred || d.urgent) [[unlikely]] {
     if (d.deferred) undefer(d);
     if (d.urgent && d.seat >= 0) return keep_behind_mark(d, payload);

@@ -323,11 +323,16 @@ void Sockets::fail(Description& d, int error) {
   write_flags(d);
 }
 
-void Sockets::on_error(net::TcbId, u64 cookie, int error) {
-  if (cookie != 0) fail(from_cookie(cookie), error);
+void Sockets::on_error(net::TcbId tcb, u64 cookie, int error) {
+  const bool placed = settle_placed(tcb, false);
+  if (cookie == 0) return;
+  Description& d = from_cookie(cookie);
+  if (placed && error != ETIMEDOUT && connect_here(d)) return;
+  fail(d, error);
 }
 
-void Sockets::on_closed(net::TcbId, u64 cookie) {
+void Sockets::on_closed(net::TcbId tcb, u64 cookie) {
+  settle_placed(tcb, true);
   if (cookie == 0) return;
   Description& d = from_cookie(cookie);
   d.tcb = net::no_tcb;
@@ -341,7 +346,8 @@ void Sockets::on_closed(net::TcbId, u64 cookie) {
   write_flags(d);
 }
 
-void Sockets::on_peer_closed(net::TcbId, u64 cookie) {
+void Sockets::on_peer_closed(net::TcbId tcb, u64 cookie) {
+  settle_placed(tcb, true);
   if (cookie == 0) return;
   Description& d = from_cookie(cookie);
   d.flags |= call::flag_peer_closed;

@@ -14,6 +14,7 @@
 #include "kernel/own_chunks.h"
 #include "kernel/program.h"
 #include "kernel/slab.h"
+#include "kernel/syn_placement.h"
 #include "net/snap_bean/steering.h"
 
 namespace cob::kernel {
@@ -54,6 +55,7 @@ struct SocketCounters {
   u64 accepted = 0;           // by programs
   u64 datagrams_dropped = 0;  // their socket's queue was full, or the program's memory
   u64 seats_taken = 0, seats_given_back = 0;
+  u64 connects_redirected = 0;  // by load, to another kernel's listener
 };
 
 struct SocketsOptions {
@@ -225,6 +227,8 @@ class Sockets final : public net::SocketLayer {
   u32 unaccepted() const { return unaccepted_; }
   // Of the first `most` listeners on which other kernels listen too. Settles what programs have
   // accepted meanwhile.
+  // Where a connect goes that this kernel's own listener would get. `placement` outlives this.
+  void set_placement(SynPlacement* placement) { placement_ = placement; }
   void accept_loads(std::size_t most, std::vector<AcceptLoad>& out);
   // Of who listens at `to`; nullopt: nobody.
   std::optional<AcceptLoad> accept_load(net::Endpoint to);
@@ -322,8 +326,9 @@ class Sockets final : public net::SocketLayer {
   void fail(Description& d, int error);
   void claim_lost(u32 handle);
   void end_listening(Description& d);
+  enum class Placing : u8 { by_load, here };
   Result<void> start_connect(Description& d, net::Endpoint remote, net::Endpoint local,
-                             bool fast_open);
+                             bool fast_open, Placing placing = Placing::by_load);
   Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local);
   std::optional<KernelId> find_listener(net::Endpoint remote);
   Result<Port> ephemeral_port(net::Endpoint remote, net::Ipv4Address local,
@@ -333,6 +338,9 @@ class Sockets final : public net::SocketLayer {
            (address.is_ipv6() && stack_->is_own_ipv6(address));
   }
   call::SocketNames names_of(const Description& d) const;
+  std::optional<KernelId> placed_elsewhere(KernelId listener, net::Endpoint remote);
+  bool settle_placed(net::TcbId tcb, bool served);
+  bool connect_here(Description& d);
   bool goes_out(net::Ipv4Address address) const;
   void apply_options(Description& d);
   // False: there is no such option, or it is not one of descriptions.
@@ -515,6 +523,8 @@ class Sockets final : public net::SocketLayer {
   Time deferred_check_ = Time::never();
   Time offers_retry_ = Time::never();  // connections wait, and who wants them has its hands full
   bool has_parts_ = false;             // there is, or was, a part of a listener of several kernels
+  SynPlacement* placement_ = nullptr;
+  std::unordered_map<u32, KernelId> placed_;  // TCBs that it sent elsewhere, and no answer yet
   u32 next_port_ = 0;
   // Towards whom there was no free port when last looked; a look takes half a millisecond.
   struct NoPort {

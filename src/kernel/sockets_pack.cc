@@ -346,6 +346,7 @@ net::MovedConnection Sockets::take_connection(Description& d, Departures& depart
   if (d.tcb == net::no_tcb) return {};
   if (newly > 0) stack_->receive_consumed(d.tcb, newly);
   departures.hold_flow({d.local, d.remote}, move);
+  settle_placed(d.tcb, true);
   auto taken = stack_->take_out(d.tcb, room >= most_pieces_bytes / 2);
   VERIFY(!taken.is_error());
   room -= std::min(room, taken.value().state.size());
