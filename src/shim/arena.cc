@@ -368,9 +368,8 @@ bool slots_come_back(Arena* arena) {
 }
 
 void return_slot(Arena* arena, u32 slot, bool posted) {
+  if (slot >= first_kernel_socket) return;  // the kernel's own again
   Guard guard(arena->slots_lock);
-  arena->owner[slot] = nullptr;
-  if (slot >= first_kernel_socket) return;
   if (!posted) {
     store(arena->program->socket[slot].generation, load(arena->kernel->socket[slot].generation));
   }

@@ -55,6 +55,8 @@ void close_in_kernel(Socket* socket) {
   store(line->write_waiter, 0);
   store(line->want_space, 0);
   if (arena->is_dead()) return;
+  // Before the kernel hears of it: it may offer the slot at once to another thread.
+  store(arena->owner[socket->slot], nullptr);
   if (socket->known) {
     linger(socket);
     // Nobody finds the socket any more, but a call that found it before may still be inside.

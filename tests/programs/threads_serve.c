@@ -139,7 +139,7 @@ static void* hand_out_alone(void* unused) {
 
 static void* ask(void* unused) {
   (void)unused;
-  for (int connection = 0; connection < 15; ++connection) {
+  for (int connection = 0; connection < 100; ++connection) {
     const int fd = connect_to(&address);
     for (int i = 0; i < 4; ++i) {
       char told[64];

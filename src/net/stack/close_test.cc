@@ -253,6 +253,23 @@ TEST_F(Close, Rfc6191_TimestampDecidesWhereThereIsOne) {
   expect({.syn = true, .ack = 8});
 }
 
+// The port was a listener's of several kernels, say, and is another kernel's client's now.
+TEST_F(Close, ASynOfAnotherKernelReplacesTimeWaitWithinTheCob) {
+  to_time_wait();
+  peer_route = Route::inside(KernelId(2));
+  send({.seq = 102, .ack = 2, .data = "x"});  // nobody else speaks for it
+  expect_nothing();
+  send({.syn = true, .seq = 50});  // nor is it newer
+  expect_nothing();
+  send({.syn = true, .seq = 1'000});
+  expect({.syn = true, .ack = 1'001});
+  EXPECT_EQ(stack->counters().time_wait, 0u);
+  EXPECT_EQ(stack->counters().frames_not_ours, 2u);
+  peer_route = Route::uplink();
+  send({.seq = 1'001, .ack = 1});
+  expect_nothing();
+}
+
 TEST_F(Close, Rfc6191_ConnectReusesTimeWaitOnceTheTimestampAdvanced) {
   establish({.syn = true, .seq = 100, .mss = 1'000, .ts = 1'000});
   layer.close(cookie);

@@ -133,7 +133,7 @@ class Script : public testing::Test {
  protected:
   static constexpr Ipv4Address us{0x0a00'0001};
   static constexpr u32 peer_start = 100;  // the peer's initial sequence number
-  const Route peer_route = Route::inside(KernelId(1));
+  Route peer_route = Route::inside(KernelId(1));
 
   // Call first, where a test needs other options.
   void start(StackOptions options) {

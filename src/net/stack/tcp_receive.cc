@@ -83,7 +83,10 @@ void TcpStack::on_segment_without_tcb(const FlowKey& key, u32 hash, const TcpSeg
                             frame_flags_))
     return;
   if (old != nullptr) {
-    if (old->route != from) {
+    // Within the cob a port may have another kernel by now: a listener's was of several, or a
+    // client's before.
+    const bool anew = opens && !from.is_uplink() && !old->route.is_uplink();
+    if (old->route != from && !(anew && may_replace(*old, segment))) {
       ++counters_.frames_not_ours;
       return;
     }
