@@ -162,7 +162,10 @@ u32 TcpStack::reorder_window_us(const Tcb& t) const {
   return std::min(std::max<u32>(cold.reorder_multiplier, 1) * quarter, cold.smoothed_rtt_us);
 }
 
-// RFC 8985 section 6.2 step 5.
+// RFC 8985 section 6.2 step 5. After hours of silence a round trip may be longer than what deadlines
+// can say; then it is looked at more than once.
+constexpr u32 longest_wait_us = 1'000'000'000;
+
 void TcpStack::detect_losses(Tcb& t) {
   Scoreboard& b = board(t);
   TcbCold& cold = table_.cold(t);
@@ -172,7 +175,7 @@ void TcpStack::detect_losses(Tcb& t) {
     wait_us = b.detect_losses(now_us_, b.rack_rtt_us + reorder_window_us(t), lost_more);
   if (wait_us != 0) {
     cold.fine_timer = FineTimer::reorder;
-    cold.fine_deadline_us = std::max(now_us_ + wait_us, 1u);
+    cold.fine_deadline_us = std::max(now_us_ + std::min(wait_us, longest_wait_us), 1u);
   } else if (cold.fine_timer == FineTimer::reorder) {
     cold.fine_deadline_us = 0;
   }
