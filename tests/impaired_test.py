@@ -141,7 +141,9 @@ class ImpairedTest(harness.CobTest):
                         end = harness.wait_until(done, 120, "iperf3")
                         if "-u" in words:
                             self.assertGreater(end["sum"]["packets"], 400)
-                            self.assertLess(end["sum"]["lost_percent"], 50)
+                            # Datagrams that come twice are losses below zero to it, and then some 1e8 %.
+                            lost = end["sum"]["lost_percent"]
+                            self.assertTrue(lost < 50 or lost > 1000, lost)
                         else:
                             # It ends when all is sent: what arrived by then is what the buffers do not hold.
                             self.assertGreater(end["sum_received"]["bytes"], 0)
