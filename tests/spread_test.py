@@ -210,8 +210,9 @@ class Spread(harness.CobTest):
             self.assertNotIn("Socket errors", said)
             self.assertRegex(said, "requests in")
         after = self.opens(cob)
-        for k in (0, 1):
-            self.assertGreaterEqual(after[k] - before[k], 20 + 8)
+        self.assertGreaterEqual(sum(after) - sum(before), 2 * (20 + 8))
+        for k in (0, 1):  # by their clients' kernels, but for what load places elsewhere
+            self.assertGreaterEqual(after[k] - before[k], 20)
 
         # New workers take over, placed anew; then a new master.
         os.kill(master, signal.SIGHUP)
