@@ -194,7 +194,8 @@ class Honest {
     }
     std::erase_if(echoed_, [&](u32 slot) {
       const std::string text = receive(slot);
-      if (sockets_.at(slot).unsent.size() < 64 * 1024) sockets_.at(slot).unsent += text;
+      if (sockets_.at(slot).unsent.size() < std::size_t{64} * 1024)
+        sockets_.at(slot).unsent += text;
       push(slot);
       if (!over(slot)) return false;
       close(slot);
