@@ -17,7 +17,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("COB_BUILD", ROOT / "build")).resolve()
-PEERS = ROOT / "bench" / "peers"
+PEERS = (ROOT / "bench" / "peers", ROOT / "bench" / "offload")
 TIDY = "clang-tidy-19"
 INCLUDE = re.compile(rb'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 THOROUGH = ["--checks=clang-analyzer-*,-clang-analyzer-optin.performance.Padding,performance-unnecessary-value-param"]
@@ -109,7 +109,7 @@ def main():
     end = time.monotonic() + words.minutes * 60
     files = [pathlib.Path(a).resolve() for a in words.files] or sources()
     # A peer is compiled only where its package is installed: elsewhere its headers are missing.
-    absent = [p for p in files if p not in known and p.parent == PEERS]
+    absent = [p for p in files if p not in known and p.parent in PEERS]
     for path in absent:
         print(f"SKIPPED {path.relative_to(ROOT)}: its package is not installed (tools/packages-peers.txt)")
     files = [p for p in files if p not in absent]

@@ -87,7 +87,8 @@ class OpenCl {
         if constexpr (std::is_pointer_v<decltype(value)>) {
           check(clSetKernelArgSVMPointer(kernel, index, value), "argument");
         } else {
-          check(clSetKernelArg(kernel, index, sizeof value, &value), "argument");
+          check(clSetKernelArg(kernel, index, sizeof value, static_cast<const void*>(&value)),
+                "argument");
         }
       }
       ++index;
