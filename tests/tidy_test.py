@@ -22,7 +22,7 @@ TIDY = "clang-tidy-19"
 INCLUDE = re.compile(rb'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 THOROUGH = ["--checks=clang-analyzer-*,-clang-analyzer-optin.performance.Padding,performance-unnecessary-value-param"]
 # Its library's headers are no C++20 for clang: comparisons that g++ takes are ambiguous.
-NOT_FOR_CLANG = {PEERS / "capnproto.cc"}
+NOT_FOR_CLANG = {PEERS[0] / "capnproto.cc"}
 # What g++ is told and clang does not know.
 NOT_CLANGS = re.compile(r" -mmem(?:set|cpy)-strategy=\S+")
 DATABASE = BUILD / "tidy"
