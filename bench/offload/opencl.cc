@@ -81,7 +81,8 @@ class OpenCl {
     cl_uint index = 0;
     const auto set = [&](auto value) {
       std::array<std::byte, 8> bytes{};
-      std::memcpy(bytes.data(), &value, sizeof value);
+      const auto* const from = static_cast<const void*>(&value);
+      std::memcpy(bytes.data(), from, sizeof value);
       if (first || bytes != last[index]) {
         last[index] = bytes;
         if constexpr (std::is_pointer_v<decltype(value)>) {
