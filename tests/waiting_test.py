@@ -57,9 +57,10 @@ def used(pid):
 @unittest.skipUnless(len(harness.usable_cores()) >= 2, "two cores are needed")
 class Idle(harness.CobTest):
     """How often a kernel wakes is bounded, and that it does not stay awake. How long a wake-up takes is the machine's: in virtual ones it is
-    microseconds at one time and milliseconds at another, and charged to who wakes. The least of a few looks counts."""
+    microseconds at one time and milliseconds at another, and charged to who wakes: of those that a socket links, which wake for
+    its heartbeats, it says little. One good look of a few is enough."""
 
-    seconds, looks, wakes, share = 8, 3, 8, 0.02
+    seconds, looks, wakes = 8, 3, 8
 
     def look(self, pids):
         before = {pid: (*used(pid), time.monotonic()) for pid in pids}
@@ -69,15 +70,15 @@ class Idle(harness.CobTest):
             cpu_now, sleeps_now = used(pid)
             yield (sleeps_now - sleeps) / seconds, (cpu_now - cpu) / 1e9 / seconds
 
-    def check(self, cob, what):
+    def check(self, cob, what, most=0.001):
         wait_until(lambda: all(k["state"] == "asleep" for k in cob.kernels()), 10, "the kernels' sleep")
         pids = [k["pid"] for k in cob.kernels()]
         for _ in range(self.looks):
             seen = list(self.look(pids))
             print(f"{what}: {', '.join(f'{wakes:.1f} wake-ups a second, {share:.4%} of a core' for wakes, share in seen)}")
-            if all(wakes < self.wakes and share < self.share for wakes, share in seen):
+            if all(wakes < self.wakes and share < most for wakes, share in seen):
                 return
-        self.fail(f"{what}: more than {self.wakes} wake-ups a second, or {self.share:.0%} of a core")
+        self.fail(f"{what}: more than {self.wakes} wake-ups a second, or {most:.1%} of a core")
 
     def test_without_programs(self):
         self.check(self.cob(kernels=2), "kernels without programs")
@@ -97,7 +98,7 @@ class Idle(harness.CobTest):
                 cob = self.cob(up=False)
                 cob.up("--island", "a:1", "--island", "b:1", "--link", link)
                 wait_until(lambda: all(peer["up"] for k in cob.kernels() for peer in k.get("links", [])), 10, "the link")
-                self.check(cob, f"kernels of islands joined by a {link}")
+                self.check(cob, f"kernels of islands joined by a {link}", 0.02 if link == "socket" else 0.001)
                 cob.down()
 
 

@@ -29,8 +29,8 @@ constexpr i64 contested_yield_ns = 300'000;  // a longer one met a computing pro
 constexpr i64 calm_ns = 20'000'000;
 constexpr i64 expiry_ns = 20'000'000;  // how often timeouts are looked for
 constexpr int batch = 256;
-constexpr u32 most_starts =
-    64;  // before it looks at what has come: those that are late are late anyway
+// Before it looks at what has come: those that are late are late anyway.
+constexpr u32 most_starts = 64;
 
 i64 now_ns() { return HostClock::read().ns; }
 i64 to_ns(double seconds) { return static_cast<i64>(seconds * 1e9); }

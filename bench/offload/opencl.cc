@@ -88,8 +88,7 @@ class OpenCl {
         if constexpr (std::is_pointer_v<decltype(value)>) {
           check(clSetKernelArgSVMPointer(kernel, index, value), "argument");
         } else {
-          check(clSetKernelArg(kernel, index, sizeof value, static_cast<const void*>(&value)),
-                "argument");
+          check(clSetKernelArg(kernel, index, sizeof value, from), "argument");
         }
       }
       ++index;

@@ -1,5 +1,6 @@
 // Names across two kernels: what each call does and answers, on a filesystem that waits for storage
-// and on one in memory, beside what the host answers to the same call.
+// and on one in memory, beside what the host answers to the same call. One file, though long: every
+// test needs the same two kernels and the same comparison.
 #include "fs/names.h"
 
 #include <signal.h>

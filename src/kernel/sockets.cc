@@ -323,6 +323,8 @@ void Sockets::fail(Description& d, int error) {
   write_flags(d);
 }
 
+// A handshake that was placed elsewhere and ran out of time has had its minutes: it is not begun
+// anew.
 void Sockets::on_error(net::TcbId tcb, u64 cookie, int error) {
   const bool placed = settle_placed(tcb, false);
   if (cookie == 0) return;

@@ -225,10 +225,10 @@ class Sockets final : public net::SocketLayer {
 
   // unaccepted.cc. Connections that nobody has accepted, of all listeners; 0 costs nothing.
   u32 unaccepted() const { return unaccepted_; }
-  // Of the first `most` listeners on which other kernels listen too. Settles what programs have
-  // accepted meanwhile.
   // Where a connect goes that this kernel's own listener would get. `placement` outlives this.
   void set_placement(SynPlacement* placement) { placement_ = placement; }
+  // Of the first `most` listeners on which other kernels listen too. Settles what programs have
+  // accepted meanwhile.
   void accept_loads(std::size_t most, std::vector<AcceptLoad>& out);
   // Of who listens at `to`; nullopt: nobody.
   std::optional<AcceptLoad> accept_load(net::Endpoint to);

@@ -162,10 +162,11 @@ u32 TcpStack::reorder_window_us(const Tcb& t) const {
   return std::min(std::max<u32>(cold.reorder_multiplier, 1) * quarter, cold.smoothed_rtt_us);
 }
 
-// RFC 8985 section 6.2 step 5. After hours of silence a round trip may be longer than what
-// deadlines can say; then it is looked at more than once.
+// After hours of silence a round trip may be longer than what deadlines can say; then it is looked
+// at more than once.
 constexpr u32 longest_wait_us = 1'000'000'000;
 
+// RFC 8985 section 6.2 step 5.
 void TcpStack::detect_losses(Tcb& t) {
   Scoreboard& b = board(t);
   TcbCold& cold = table_.cold(t);
