@@ -4,7 +4,7 @@
 // Model: files of words that say their own position (tape.h). Even seeds: several programs read at
 // one offset at the same time, and no word is read twice or left out. Odd seeds: one operation at a
 // time, and each result is compared. COB_SIM_SEEDS asks for more seeds, COB_SIM_SEED for one.
-// Half of this file is the world itself, which nothing else uses: so it is long.
+// Nearly all of this file is that one world, which nothing else uses: so it is long.
 #include <gtest/gtest.h>
 
 #include <algorithm>
